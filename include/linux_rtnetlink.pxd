@@ -28,3 +28,7 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         uint8_t rtm_scope
         uint8_t rtm_type
         uint32_t rtm_flags
+
+    enum:
+        RT_TABLE_LOCAL
+        RTPROT_KERNEL
