@@ -48,6 +48,7 @@ cdef bint stat_facts(FdScanner self, int32_t pid, int32_t *ppid, uint64_t *start
     cdef char buf[1024]
     cdef const char *p
     cdef const char *end
+    cdef const char *comm
     cdef uint64_t value
     cdef ssize_t got
     cdef int field
@@ -60,7 +61,8 @@ cdef bint stat_facts(FdScanner self, int32_t pid, int32_t *ppid, uint64_t *start
     while p > buf and p[0] != c')':
         p -= 1
     if manager != NULL:
-        manager[0] = pid == 1 or (p - buf > 9 and memcmp(p - 8, b"(systemd", 8) == 0)
+        comm = <const char *>memchr(buf, c'(', got)
+        manager[0] = pid == 1 or (comm != NULL and p - comm == 8 and memcmp(comm, b"(systemd", 8) == 0)
     p += 3
     for field in range(4, 23):
         while p < end and p[0] == c' ':
