@@ -242,7 +242,7 @@ cdef object sock_dict(const sock_t *sock):
         "uid": sock.uid if sock.has & SOCK_UID else None,
         "cookie": sock.cookie if sock.has & SOCK_COOKIE else None,
         "cgroup_id": sock.cgroup_id if sock.has & SOCK_CGROUP else None,
-        "kind": KINDS[sock.kind],
+        "kind": KINDS.get(sock.kind),
         "state": sock.state,
         "ambiguous": bool(sock.ambiguous),
     }
