@@ -26,6 +26,9 @@ cdef class Directory:
     cdef list names             # of the members, beside them
     cdef list witnesses         # a path each under which the member was last seen
     cdef int add(self, inode, str name, str witness) except -1
+    cdef bint seen(self, int index) except -1
+    cdef int retire(self, dict found) except -1
+    cdef int enlist(self, dict found) except -1
     cdef int find(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
     cdef int search(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
 

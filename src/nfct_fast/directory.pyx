@@ -23,7 +23,8 @@ import time
 from nfct_fast import netns
 
 cdef enum:
-    DRAIN_NS = 10_000_000   # a stranger's flood of unknown addresses costs one round of recv() calls each 10 ms
+    # A stranger's flood of unknown addresses may cost one recv() of 0.2 us per member in this time.
+    DRAIN_NS = 100_000
 
 
 cdef int member_lookup(member_t *member, const tuple_t *tuple, bint listener, sock_t *out) noexcept nogil:
@@ -138,7 +139,11 @@ cdef class Directory:
             raise ValueError("the directory is closed")
         if now - self.scanned < self.ttl:
             return False
-        if not self.wanted and all(self.seen(i) for i in range(1, self.count)):
+        cdef int i
+        for i in range(1, self.count):
+            if not self.seen(i):
+                self.wanted = True
+        if not self.wanted:
             return False
         self.scanned = now
         self.wanted = False
@@ -147,13 +152,19 @@ cdef class Directory:
         self.enlist(found)
         return True
 
-    def seen(self, int index):
+    def refresh_addresses(self):
+        """Takes in the changes of home's addresses heard of; OSError if they cannot be read."""
+        cdef int rc = self.refresh_home()
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc), "rtnetlink")
+
+    cdef bint seen(self, int index) except -1:
         try:
             return os.stat(self.witnesses[index]).st_ino == self.members[index].inode
         except OSError:
             return False
 
-    def retire(self, found):
+    cdef int retire(self, dict found) except -1:
         cdef int i, kept = 1
         for i in range(1, self.count):
             if self.members[i].inode not in found:
@@ -164,8 +175,9 @@ cdef class Directory:
             kept += 1
         self.count = kept
         del self.names[kept:], self.witnesses[kept:]
+        return 0
 
-    def enlist(self, found):
+    cdef int enlist(self, dict found) except -1:
         known = {self.members[i].inode for i in range(self.count)}
         self.skipped = 0
         for inode, (name, path) in found.items():
@@ -181,6 +193,7 @@ cdef class Directory:
                             self.add(inode, name, path)
             except OSError:
                 self.skipped += 1
+        return 0
 
     cdef int find(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
         cdef sock_t sock
@@ -221,7 +234,7 @@ cdef class Directory:
         if rc != -ENXIO:
             return rc
         now = now_ns()
-        if now - self.drained < DRAIN_NS:
+        if now - self.drained < <uint64_t>DRAIN_NS * self.count:
             return rc
         self.drained = now
         for i in range(self.count):
