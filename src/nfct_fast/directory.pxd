@@ -18,6 +18,7 @@ cdef class Directory:
     cdef int count
     cdef readonly int limit
     cdef readonly double ttl
+    cdef public bint check
     cdef bint wanted            # an address was asked for that no member has
     cdef uint64_t drained       # CLOCK_MONOTONIC ns
     cdef double scanned
