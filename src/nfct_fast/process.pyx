@@ -22,7 +22,8 @@ from .procfs cimport procfs_decimal, procfs_link, procfs_link_number, procfs_nam
 import os
 
 cdef enum:
-    PF_EXITING = 4           # linux/sched.h, not exported; the same since 1.x
+    PF_EXITING = 0x4         # these two are include/linux/sched.h, not exported, and unchanged since 2.6.27
+    PF_KTHREAD = 0x200000
     STAT_SIZE = 1024         # 52 numbers and a name
     STATUS_SIZE = 1024       # the ids stand in its first 300 bytes
     CGROUP_SIZE = 16384
@@ -257,7 +258,9 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
         facts.exe.size = got
         facts.has |= PROCESS_EXE
     got = cmdline_read(dirfd, cmdline, limit, before.arguments, &facts.cmdline_size)
-    if got >= 0:
+    # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
+    # not exist since Linux 5.18).
+    if got > 0 or (got == 0 and before.flags & PF_KTHREAD):
         facts.cmdline.at = cmdline
         facts.cmdline.size = got
         facts.has |= PROCESS_CMDLINE

@@ -24,6 +24,7 @@ cdef enum:
     RECENT = 8
     ANCESTORS = 32
     CANDIDATES_CHECKED = 64  # for further holders: 2 to 4 us each
+    NEWEST_CHILDREN = 16
 
 
 cdef inline uint32_t inode_slot(uint64_t inode, uint32_t size) noexcept nogil:
@@ -119,19 +120,31 @@ cdef void holders_order(FdScanner self, holders_t *out) noexcept nogil:
 
 
 cdef void children_add(FdScanner self, int32_t pid, int32_t fd, uint64_t inode, holders_t *out) noexcept nogil:
-    # Those its main thread forked (CONFIG_PROC_CHILDREN, as distributions have it).
+    # Those its main thread forked (CONFIG_PROC_CHILDREN, as distributions have it), the newest last. If none of the
+    # newest has the socket, the older ones, forked before it was opened, are not asked: a server may have hundreds.
     cdef char name[128]
-    cdef char buf[4096]
+    cdef char buf[8192]
     cdef const char *p = buf
+    cdef int32_t children[2048]
     cdef uint64_t child
     cdef ssize_t got
+    cdef int count = 0, i, asked = 0, without = 0
     cdef int n = procfs_name(name, pid, b"task/")
     n += procfs_name(name + n, pid, b"children")
     got = procfs_read(self._root, name, buf, sizeof(buf))
-    while got > 0 and p < buf + got and procfs_decimal(&p, buf + got, &child) > 0 and p < buf + got:
+    while got > 0 and count < 2048 and procfs_decimal(&p, buf + got, &child) > 0 and p < buf + got:
         p += 1
-        if child <= 0x7fffffff and holds(self, <int32_t>child, fd, inode):
-            holder_add(out, <int32_t>child, fd)
+        if child <= 0x7fffffff:
+            children[count] = <int32_t>child
+            count += 1
+    for i in range(count - 1, -1, -1):
+        asked += 1
+        if holds(self, children[i], fd, inode):
+            holder_add(out, children[i], fd)
+        else:
+            without += 1
+            if without == asked == NEWEST_CHILDREN:
+                break
 
 
 cdef int holders_collect(FdScanner self, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,
