@@ -1,7 +1,7 @@
 """inode -> the processes that hold the socket, by the links in /proc/PID/fd."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from .holders cimport holders_t
+from .holders cimport HOLDERS_MAX, holder_t, holders_t
 
 cdef enum:    # holders_t.rung: where it was found
     RUNG_CACHE = 1           # known, and confirmed by one readlink

@@ -215,7 +215,8 @@ cdef int everywhere(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known
     return 0
 
 
-cdef int some(FdScanner self, uint64_t inode, const int32_t *pids, int n, int32_t *pid, int32_t *fd, holders_t *out) noexcept nogil:
+cdef int some(FdScanner self, uint64_t inode, const int32_t *pids, int n, int32_t *pid, int32_t *fd,
+              holders_t *out) noexcept nogil:
     cdef int i, rc
     for i in range(n):
         pid[0] = pids[i]
@@ -268,9 +269,9 @@ cdef class FdScanner:
     is no bound. `missing_ttl`: seconds for which "nobody holds it" is believed. One thread at a time. Other users'
     processes need CAP_SYS_PTRACE. OSError if `proc` cannot be opened.
 
-    Where several processes hold a socket, the first named is the oldest of them, as a socket is inherited from the one that opened it;
-    pid 1 and systemd only if there is no other. A holder that got the socket over a UNIX socket is found as the first
-    one, or by `all_holders`, not beside another.
+    Where several processes hold a socket, the one to name is the oldest, as a socket is inherited from the one that
+    opened it; pid 1 and systemd only if there is no other. Others are found if they have it by inheritance; one that
+    got it over a UNIX socket is found if it is the only one, or by `all_holders`.
     """
 
     def __cinit__(self, proc="/proc", double budget=0.2, double missing_ttl=2.0):

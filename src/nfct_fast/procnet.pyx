@@ -38,7 +38,8 @@ cdef const char *table_name(int table) noexcept nogil:
 
 
 # How well a row fits: 0 not at all, otherwise more for each end that is bound to this very address.
-cdef int row_score(const row_t *row, const uint8_t *src, bint v4, const uint8_t *dst, uint16_t sport, uint16_t dport) noexcept nogil:
+cdef int row_score(const row_t *row, const uint8_t *src, bint v4, const uint8_t *dst, uint16_t sport,
+                   uint16_t dport) noexcept nogil:
     cdef int score = 1
     if row.sport != sport or (row.v4_only and not v4):
         return 0
