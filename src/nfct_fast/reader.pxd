@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .attribution cimport Attribution
 from .flow cimport FlowDecoder, flow_t
 from .netlink cimport NetlinkSocket
@@ -27,5 +27,7 @@ cdef class Reader:
     cdef int _receive(self, int index) noexcept nogil
     cdef int _take(self, int index, int count) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil
+    cdef int64_t awake           # CLOCK_MONOTONIC ns of the last wake-up
+    cdef void _pace(self) noexcept nogil
     cdef int _pump(self) noexcept nogil
     cdef int _wait_for_room(self) noexcept nogil

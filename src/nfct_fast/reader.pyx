@@ -7,7 +7,7 @@ cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 from posix.unistd cimport close
 from sys_epoll cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
                         epoll_wait)
@@ -19,6 +19,7 @@ import os
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
+    PACE_NS = 1000000
     WAKE = SOURCES               # epoll's number for our own eventfd
 
 
@@ -185,6 +186,20 @@ cdef class Reader:
             return -errno
         return 0
 
+    cdef void _pace(self) noexcept nogil:
+        """Let events gather if others were read less than PACE_NS ago: a lone one is read at once.
+
+        At 40,000 flows/s it makes of 1 or 2 events a wake-up some 40, and of 10 us of CPU for each 4.
+        """
+        cdef int64_t now = _now(CLOCK_MONOTONIC)
+        cdef timespec pause
+        if now - self.awake < PACE_NS:
+            pause.tv_sec = 0
+            pause.tv_nsec = self.awake + PACE_NS - now
+            nanosleep(&pause, NULL)     # cut short by a signal it only gathers less
+            now = _now(CLOCK_MONOTONIC)
+        self.awake = now
+
     cdef int _pump(self) noexcept nogil:
         """Read until stop() or for about HOUSEKEEPING_MS; 0 or -errno."""
         cdef epoll_event ready[READY]
@@ -207,6 +222,7 @@ cdef class Reader:
             count = epoll_wait(self.epoll, ready, READY, <int>left)
             if count < 0 and errno != EINTR:
                 return -errno
+            self._pace()
             for i in range(count):
                 if ready[i].data.u32 == WAKE:
                     continue
