@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libnetfilter_conntrack cimport nf_conntrack
 
 # Addresses and ports of one direction. An IPv4 address fills the first 4 bytes of src and dst, the other 12
 # are zero; addresses are in network order, ports in host order. Protocols without ports have 0 there.
@@ -12,3 +13,58 @@ ctypedef struct tuple_t:
     uint16_t icmp_id     # ICMP and ICMPv6 only, like the next two
     uint8_t icmp_type
     uint8_t icmp_code
+
+# The numbers of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY.
+cdef enum:
+    EVENT_NEW = 1
+    EVENT_UPDATE = 2
+    EVENT_DESTROY = 4
+
+# What a flow_t holds beside its original tuple; a field whose bit is not set means nothing.
+cdef enum:
+    FLOW_REPLY = 1
+    FLOW_STATUS = 2
+    FLOW_MARK = 4
+    FLOW_ZONE = 8
+    FLOW_TIMEOUT = 16
+    FLOW_ID = 32
+    FLOW_STATE = 64
+    FLOW_COUNTERS = 128
+    FLOW_START = 256
+    FLOW_STOP = 512
+
+ctypedef struct flow_t:
+    tuple_t orig
+    tuple_t reply
+    int64_t time             # ns since the epoch, when it was received
+    uint64_t packets[2]      # original and reply
+    uint64_t bytes[2]
+    int64_t start            # ns since the epoch, nf_conntrack_timestamp=1 only
+    int64_t stop
+    uint32_t status          # IPS_* bits
+    uint32_t mark
+    uint32_t timeout         # seconds
+    uint32_t id
+    uint16_t has             # FLOW_* bits
+    uint16_t zone
+    uint8_t type             # EVENT_*
+    uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
+    uint8_t netns            # index of the namespace it was heard in
+
+cdef struct _decoding:
+    nf_conntrack *object
+    nf_conntrack *empty
+    flow_t *out
+    int room
+    int count
+    int64_t time
+    uint8_t netns
+    int errors
+
+cdef class FlowDecoder:
+    cdef _decoding state
+    cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
+                    uint8_t netns) noexcept nogil
+
+cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
+cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil

@@ -1,0 +1,56 @@
+"""Netlink as the kernel's UAPI headers have it."""
+from libc.stdint cimport uint16_t, uint32_t
+
+cdef extern from "<linux/netlink.h>" nogil:
+    enum:
+        AF_NETLINK
+        NETLINK_ROUTE
+        NETLINK_SOCK_DIAG
+        NETLINK_NETFILTER
+        NETLINK_ADD_MEMBERSHIP
+        SOL_NETLINK
+        NLM_F_REQUEST
+        NLM_F_DUMP
+        NLM_F_DUMP_INTR
+        NLM_F_CREATE
+        NLM_F_EXCL
+        NLMSG_ERROR
+        NLMSG_DONE
+        NLA_TYPE_MASK
+        NETLINK_GET_STRICT_CHK
+
+    struct sockaddr_nl:
+        uint16_t nl_family
+        uint32_t nl_pid
+        uint32_t nl_groups
+
+    struct nlmsghdr:
+        uint32_t nlmsg_len
+        uint16_t nlmsg_type
+        uint16_t nlmsg_flags
+        uint32_t nlmsg_seq
+        uint32_t nlmsg_pid
+
+    struct nlattr:
+        uint16_t nla_len
+        uint16_t nla_type
+
+cdef extern from "<linux/netfilter/nfnetlink.h>" nogil:
+    enum:
+        NFNLGRP_CONNTRACK_NEW
+        NFNLGRP_CONNTRACK_UPDATE
+        NFNLGRP_CONNTRACK_DESTROY
+        NFNL_SUBSYS_CTNETLINK
+
+    int NFNL_SUBSYS_ID(int)
+    int NFNL_MSG_TYPE(int)
+
+cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
+    enum:
+        IPCTNL_MSG_CT_NEW
+        IPCTNL_MSG_CT_DELETE
+
+cdef extern from "<linux/sock_diag.h>" nogil:
+    enum:
+        SK_MEMINFO_DROPS
+        SK_MEMINFO_VARS

@@ -1,0 +1,21 @@
+"""Internet protocol numbers and byte order: <netinet/in.h>, <arpa/inet.h>."""
+from libc.stdint cimport uint16_t
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_ICMP
+        IPPROTO_TCP
+        IPPROTO_UDP
+        IPPROTO_ICMPV6
+        IPPROTO_UDPLITE
+        IPPROTO_SCTP
+        IPPROTO_DCCP
+        INET6_ADDRSTRLEN
+
+    ctypedef unsigned int socklen_t
+
+    uint16_t ntohs(uint16_t)
+    uint16_t htons(uint16_t)
+
+cdef extern from "<arpa/inet.h>" nogil:
+    const char *inet_ntop(int family, const void *address, char *out, socklen_t size)

@@ -1,0 +1,35 @@
+# Calls Cython's own posix.* lacks: what reading /proc and cgroupfs by directory handle needs.
+from libc.stdint cimport int32_t, uint32_t
+
+cdef extern from "fcntl.h" nogil:
+    """
+    /* O_PATH and open_by_handle_at are Linux's own, and shown only with _GNU_SOURCE, which Python.h defines. */
+    #ifndef FILEID_KERNFS
+    #define FILEID_KERNFS 0xfe    /* linux/exportfs.h since 6.16; the value is older */
+    #endif
+    """
+    enum: O_PATH
+    enum: O_CLOEXEC
+    enum: AT_SYMLINK_NOFOLLOW
+    enum: FILEID_KERNFS
+    struct file_handle:
+        unsigned int handle_bytes
+        int handle_type
+        unsigned char f_handle[0]
+    int open_by_handle_at(int mount_fd, file_handle *handle, int flags)
+
+cdef extern from "unistd.h" nogil:
+    ssize_t readlinkat(int dirfd, const char *path, char *buf, size_t size)
+    long syscall(long number, ...)
+
+cdef extern from "sys/syscall.h" nogil:
+    enum: SYS_getdents64    # glibc has a wrapper only since 2.30
+
+cdef extern from "time.h" nogil:
+    enum: CLOCK_BOOTTIME
+
+cdef extern from * nogil:
+    enum: __ATOMIC_RELAXED
+    enum: __ATOMIC_ACQ_REL
+    int __atomic_add_fetch(int *value, int by, int order)
+    int __atomic_sub_fetch(int *value, int by, int order)

@@ -1,0 +1,37 @@
+"""Which addresses are this host's own, in one network namespace."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+ctypedef struct address_t:
+    uint8_t addr[16]        # IPv4 is kept IPv4-mapped
+    uint32_t ifindex
+    uint8_t bits            # of the mapped form; 0 in a free slot of the hash
+
+ctypedef struct addresses_t:
+    int monitor             # netlink socket that hears of changes
+    int dumper              # and one to ask: a dump's replies would drown among the changes
+    uint32_t seq
+    uint32_t mask           # hash size - 1
+    address_t *hosts        # hash of whole addresses, open addressing
+    address_t *prefixes     # the few shorter ones, e.g. "ip route add local 10.9.0.0/16 dev lo"
+    uint32_t host_count
+    uint32_t prefix_count
+    bint dirty              # the table is to be asked for again
+    uint64_t overruns
+    uint64_t dumps
+
+cdef int addresses_open(addresses_t *self) noexcept nogil
+cdef void addresses_close(addresses_t *self) noexcept nogil
+
+# Takes in all changes heard of, without waiting. 1: asked again, 0: nothing new, -errno: what was known stays known
+# and the next call asks again.
+cdef int addresses_refresh(addresses_t *self) noexcept nogil
+
+# The index of the interface that has the address (loopback: 1), or -1 if it is not local. family: AF_INET (4 bytes
+# at addr) or AF_INET6 (16).
+cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family) noexcept nogil
+
+
+cdef class Addresses:
+    cdef addresses_t addresses
+    cdef bint is_local(self, const uint8_t *addr, int family) noexcept nogil
+    cdef int refresh(self) noexcept nogil

@@ -1,0 +1,418 @@
+"""Which addresses are this host's own, in one network namespace, kept current by rtnetlink.
+
+The kernel decides by its routes of type "local", so these are asked for instead of the interfaces' addresses: they
+cover AnyIP prefixes too and leave out addresses that do not work (yet): interface down, IPv6 duplicate detection.
+"""
+cimport cython
+from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, ENOMEM, EOVERFLOW, errno
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+from posix.unistd cimport close
+
+from linux_filter cimport (
+    BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, sock_filter, sock_fprog,
+)
+from linux_netlink cimport (
+    NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    nlattr, nlmsghdr, sockaddr_nl,
+)
+from linux_rtnetlink cimport (
+    RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR,
+    RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, RTPROT_KERNEL, rtmsg,
+)
+from linux_socket cimport (
+    AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK,
+    SOL_SOCKET, bind, connect, recv, send, setsockopt, sockaddr, socket,
+)
+
+import ipaddress
+import os
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint16_t htons(uint16_t)
+
+cdef enum:
+    BUFFER_SIZE = 32768
+    LOOPBACK_IFINDEX = 1    # in every namespace, since 2.6.26
+    DUMP_TRIES = 4
+
+ctypedef struct route_request_t:
+    nlmsghdr header
+    rtmsg body
+
+
+cdef int attach_filter(int fd) noexcept nogil:
+    # A router's own routes may change thousands of times a second: only those of type local are to wake us.
+    # BPF_H reads as if in network order, nlmsg_type is in the host's: hence htons.
+    cdef sock_filter code[7]
+    cdef sock_fprog program
+    code[0] = sock_filter(BPF_LD | BPF_H | BPF_ABS, 0, 0, 4)
+    code[1] = sock_filter(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, htons(RTM_NEWROUTE))
+    code[2] = sock_filter(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, htons(RTM_DELROUTE))
+    code[3] = sock_filter(BPF_LD | BPF_B | BPF_ABS, 0, 0, sizeof(nlmsghdr) + 7)    # rtm_type
+    code[4] = sock_filter(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, RTN_LOCAL)
+    code[5] = sock_filter(BPF_RET | BPF_K, 0, 0, 0)
+    code[6] = sock_filter(BPF_RET | BPF_K, 0, 0, 0xffffffff)
+    program.len = 7
+    program.filter = code
+    if setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0:
+        return -errno
+    return 0
+
+
+cdef int addresses_open(addresses_t *self) noexcept nogil:
+    cdef sockaddr_nl address
+    cdef int rc, on = 1
+    memset(self, 0, sizeof(self[0]))
+    self.monitor = self.dumper = -1
+    self.dirty = True
+    self.monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    if self.monitor < 0:
+        return -errno
+    rc = attach_filter(self.monitor)
+    if rc == 0:
+        memset(&address, 0, sizeof(address))
+        address.nl_family = AF_NETLINK
+        # IPv4 tells of no route that goes with its link, hence the links.
+        address.nl_groups = (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE
+                             | RTMGRP_IPV6_ROUTE)
+        if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
+            rc = -errno
+    if rc == 0:
+        self.dumper = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+        if self.dumper < 0:
+            rc = -errno
+    if rc == 0:
+        address.nl_groups = 0
+        if connect(self.dumper, <const sockaddr *>&address, sizeof(address)) < 0:
+            rc = -errno
+        # 4.20; older kernels ignore the wanted type and send all routes.
+        setsockopt(self.dumper, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
+    if rc == 0:
+        rc = addresses_refresh(self)
+    if rc < 0:
+        addresses_close(self)
+        return rc
+    return 0
+
+
+cdef void addresses_close(addresses_t *self) noexcept nogil:
+    if self.monitor >= 0:
+        close(self.monitor)
+    if self.dumper >= 0:
+        close(self.dumper)
+    free(self.hosts)
+    free(self.prefixes)
+    self.monitor = self.dumper = -1
+    self.hosts = self.prefixes = NULL
+    self.host_count = self.prefix_count = 0
+
+
+cdef uint32_t address_hash(const uint8_t *addr) noexcept nogil:
+    cdef uint32_t part, h = 0
+    cdef int i
+    for i in range(4):
+        memcpy(&part, addr + 4 * i, 4)
+        h = (h ^ part) * <uint32_t>0x9e3779b1
+        h ^= h >> 15
+    return h
+
+
+cdef void host_put(address_t *hosts, uint32_t mask, const address_t *new) noexcept nogil:
+    cdef uint32_t i = address_hash(new.addr) & mask
+    while hosts[i].bits and memcmp(hosts[i].addr, new.addr, 16) != 0:
+        i = (i + 1) & mask
+    hosts[i] = new[0]
+
+
+cdef int address_add(addresses_t *self, const address_t *new) noexcept nogil:
+    cdef address_t *grown
+    cdef uint32_t i, mask
+    if new.bits != 128:
+        if self.prefix_count & (self.prefix_count - 1) == 0:
+            grown = <address_t *>realloc(self.prefixes, (2 * self.prefix_count or 1) * sizeof(address_t))
+            if grown == NULL:
+                return -ENOMEM
+            self.prefixes = grown
+        self.prefixes[self.prefix_count] = new[0]
+        self.prefix_count += 1
+        return 0
+    if self.hosts == NULL or 2 * (self.host_count + 1) > self.mask:
+        mask = 2 * self.mask + 1 if self.hosts != NULL else 31
+        grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
+        if grown == NULL:
+            return -ENOMEM
+        if self.hosts != NULL:
+            for i in range(self.mask + 1):
+                if self.hosts[i].bits:
+                    host_put(grown, mask, &self.hosts[i])
+        free(self.hosts)
+        self.hosts = grown
+        self.mask = mask
+    host_put(self.hosts, self.mask, new)
+    self.host_count += 1
+    return 0
+
+
+cdef void map_address(uint8_t *out, const uint8_t *addr, size_t size) noexcept nogil:
+    memset(out, 0, 16)
+    if size == 4:
+        out[10] = out[11] = 0xff
+        memcpy(out + 12, addr, 4)
+    else:
+        memcpy(out, addr, size)
+
+
+cdef int route_add(addresses_t *self, const uint8_t *at, size_t left) noexcept nogil:
+    """One RTM_NEWROUTE without its header. 1 added, 0 not a local address, -errno."""
+    cdef rtmsg route
+    cdef nlattr attr
+    cdef address_t new
+    cdef size_t step, size
+    if left < sizeof(route):
+        return -EBADMSG
+    memcpy(&route, at, sizeof(route))
+    if route.rtm_type != RTN_LOCAL or (route.rtm_family != AF_INET and route.rtm_family != AF_INET6):
+        return 0
+    # A VRF keeps its local routes in a table of its own, made by the kernel; but those that a proxy sets up for
+    # marked packets ("local default dev lo table 100") do not make the whole world local.
+    if route.rtm_table != RT_TABLE_LOCAL and route.rtm_protocol != RTPROT_KERNEL:
+        return 0
+    size = 4 if route.rtm_family == AF_INET else 16
+    if route.rtm_dst_len > 8 * size:
+        return -EBADMSG
+    memset(&new, 0, sizeof(new))
+    if size == 4:
+        new.addr[10] = new.addr[11] = 0xff      # RTA_DST is not there in "local default"
+    new.bits = route.rtm_dst_len + 128 - 8 * size
+    at += sizeof(route)
+    left -= sizeof(route)
+    while left >= sizeof(attr):
+        memcpy(&attr, at, sizeof(attr))
+        if attr.nla_len < sizeof(attr) or attr.nla_len > left:
+            return -EBADMSG
+        if attr.nla_type == RTA_DST and attr.nla_len == sizeof(attr) + size:
+            map_address(new.addr, at + sizeof(attr), size)
+        elif attr.nla_type == RTA_OIF and attr.nla_len == sizeof(attr) + 4:
+            memcpy(&new.ifindex, at + sizeof(attr), 4)
+        step = (attr.nla_len + 3) & ~(<size_t>3)
+        if step >= left:
+            break
+        at += step
+        left -= step
+    cdef int rc = address_add(self, &new)
+    return rc if rc < 0 else 1
+
+
+cdef int dump_family(addresses_t *self, addresses_t *into, uint8_t family) noexcept nogil:
+    """0 read whole, -EAGAIN if the table changed in between, other -errno."""
+    cdef uint8_t buffer[BUFFER_SIZE]
+    cdef route_request_t request
+    cdef nlmsghdr header
+    cdef const uint8_t *at
+    cdef size_t left, step
+    cdef ssize_t got
+    cdef int32_t error
+    cdef int rc = 0, bad = 0
+    self.seq += 1
+    memset(&request, 0, sizeof(request))
+    request.header.nlmsg_len = sizeof(request)
+    request.header.nlmsg_type = RTM_GETROUTE
+    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP
+    request.header.nlmsg_seq = self.seq
+    request.body.rtm_family = family
+    request.body.rtm_type = RTN_LOCAL
+    while send(self.dumper, &request, sizeof(request), 0) < 0:
+        if errno != EINTR:
+            return -errno
+    while True:
+        # The kernel fills the next part of a dump inside recv() itself: there is nothing to wait for.
+        got = recv(self.dumper, buffer, BUFFER_SIZE, MSG_DONTWAIT | MSG_TRUNC)
+        if got < 0:
+            if errno == EINTR:
+                continue
+            return -errno if errno != EAGAIN else -EBADMSG
+        if got > BUFFER_SIZE:
+            return -EOVERFLOW
+        at = buffer
+        left = got
+        while left >= sizeof(header):
+            memcpy(&header, at, sizeof(header))
+            if header.nlmsg_len < sizeof(header) or header.nlmsg_len > left:
+                return -EBADMSG
+            if header.nlmsg_seq == self.seq:
+                if header.nlmsg_flags & NLM_F_DUMP_INTR:
+                    bad = -EAGAIN
+                if header.nlmsg_type == NLMSG_DONE:
+                    return bad
+                if header.nlmsg_type == NLMSG_ERROR:
+                    if header.nlmsg_len < sizeof(header) + sizeof(error):
+                        return -EBADMSG
+                    memcpy(&error, at + sizeof(header), sizeof(error))
+                    return error if error < 0 else -EBADMSG
+                # On an error the dump is read to its end all the same: another may not begin before.
+                if header.nlmsg_type == RTM_NEWROUTE and bad == 0:
+                    rc = route_add(into, at + sizeof(header), header.nlmsg_len - sizeof(header))
+                    if rc < 0:
+                        bad = rc
+            step = (<size_t>header.nlmsg_len + 3) & ~(<size_t>3)
+            if step >= left:
+                break
+            at += step
+            left -= step
+
+
+cdef int addresses_dump(addresses_t *self) noexcept nogil:
+    cdef addresses_t new
+    cdef int rc = 0
+    cdef int attempt
+    for attempt in range(DUMP_TRIES):
+        memset(&new, 0, sizeof(new))
+        rc = dump_family(self, &new, AF_INET)
+        if rc == 0:
+            rc = dump_family(self, &new, AF_INET6)
+        if rc == 0:
+            free(self.hosts)
+            free(self.prefixes)
+            self.hosts = new.hosts
+            self.mask = new.mask
+            self.host_count = new.host_count
+            self.prefixes = new.prefixes
+            self.prefix_count = new.prefix_count
+            self.dumps += 1
+            return 0
+        free(new.hosts)
+        free(new.prefixes)
+        if rc != -EAGAIN and rc != -EBUSY:
+            break
+    return rc
+
+
+cdef int addresses_refresh(addresses_t *self) noexcept nogil:
+    cdef uint8_t heard[64]
+    cdef int rc
+    while True:
+        if recv(self.monitor, heard, sizeof(heard), MSG_DONTWAIT) >= 0:
+            self.dirty = True
+        elif errno == ENOBUFS:
+            self.overruns += 1
+            self.dirty = True
+        elif errno == EAGAIN:
+            break
+        elif errno != EINTR:
+            return -errno
+    if not self.dirty:
+        return 0
+    rc = addresses_dump(self)
+    if rc < 0:
+        return rc
+    self.dirty = False
+    return 1
+
+
+cdef bint has_prefix(const uint8_t *addr, const address_t *prefix) noexcept nogil:
+    cdef int whole = prefix.bits // 8
+    cdef int rest = prefix.bits % 8
+    if memcmp(addr, prefix.addr, whole) != 0:
+        return False
+    return rest == 0 or (addr[whole] ^ prefix.addr[whole]) >> (8 - rest) == 0
+
+
+cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
+    cdef uint8_t key[16]
+    cdef uint32_t i
+    if family == AF_INET:
+        map_address(key, addr, 4)
+    elif family == AF_INET6:
+        memcpy(key, addr, 16)
+    else:
+        return -1
+    if self.hosts != NULL:
+        i = address_hash(key) & self.mask
+        while self.hosts[i].bits:
+            if memcmp(self.hosts[i].addr, key, 16) == 0:
+                return self.hosts[i].ifindex
+            i = (i + 1) & self.mask
+    for i in range(self.prefix_count):
+        if has_prefix(key, &self.prefixes[i]):
+            return self.prefixes[i].ifindex
+    # Also while "lo" is down, and in the moments before it is up.
+    if memcmp(key, LOOPBACK4, 13) == 0 or memcmp(key, LOOPBACK6, 16) == 0:
+        return LOOPBACK_IFINDEX
+    return -1
+
+
+cdef const char *LOOPBACK4 = b"\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f"
+cdef const char *LOOPBACK6 = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01"
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Addresses:
+    """The local addresses of the calling thread's network namespace, as the kernel's own routing has them.
+
+    127.0.0.0/8 and ::1 are local always; broadcast, multicast and IPv6 anycast addresses are not. Needs no
+    privilege and never waits. After close(), only loopback is local. Not to be used by two threads at a time.
+    """
+
+    def __cinit__(self):
+        memset(&self.addresses, 0, sizeof(self.addresses))
+        self.addresses.monitor = self.addresses.dumper = -1
+
+    def __init__(self):
+        self.close()
+        cdef int rc
+        with nogil:
+            rc = addresses_open(&self.addresses)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc), "rtnetlink")
+
+    def __dealloc__(self):
+        addresses_close(&self.addresses)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Closes the sockets and forgets the addresses; a second call does nothing."""
+        addresses_close(&self.addresses)
+
+    def fileno(self) -> int:
+        """Readable when addresses may have changed: then call update(). -1 when closed."""
+        return self.addresses.monitor
+
+    cdef bint is_local(self, const uint8_t *addr, int family) noexcept nogil:
+        return addresses_find(&self.addresses, addr, family) >= 0
+
+    cdef int refresh(self) noexcept nogil:
+        return addresses_refresh(&self.addresses)
+
+    def update(self) -> bool:
+        """Takes in the changes heard of, without waiting; True if the addresses were read anew. Raises OSError."""
+        cdef int rc
+        if self.addresses.monitor < 0:
+            raise ValueError("the addresses are closed")
+        with nogil:
+            rc = addresses_refresh(&self.addresses)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc), "rtnetlink")
+        return rc == 1
+
+    def __contains__(self, address):
+        return self.ifindex(address) is not None
+
+    def ifindex(self, address):
+        """The index of the interface that has the address (any form ipaddress takes), or None if it is not local."""
+        cdef bytes packed = ipaddress.ip_address(address).packed
+        cdef int found = addresses_find(&self.addresses, <const uint8_t *>packed,
+                                        AF_INET if len(packed) == 4 else AF_INET6)
+        return found if found >= 0 else None
+
+    @property
+    def overruns(self) -> int:
+        """How often changes were lost and everything was read anew."""
+        return self.addresses.overruns

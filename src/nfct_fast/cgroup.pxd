@@ -1,0 +1,15 @@
+"""A cgroup path -> the names people know it by."""
+
+# A piece of the path it was found in: not copied, not terminated; size 0 is "none".
+ctypedef struct span_t:
+    const char *at
+    size_t size
+
+ctypedef struct cgroup_names_t:
+    span_t unit          # as `systemctl status PID` and journalctl's _SYSTEMD_UNIT
+    span_t user_unit     # _SYSTEMD_USER_UNIT: the unit of the user's own manager
+    span_t slice         # _SYSTEMD_SLICE, "-.slice" for the root slice
+    span_t container     # id, or name where the runtime goes by names (lxc, systemd-nspawn, machines)
+    span_t runtime       # docker, libpod, cri-containerd, crio, nerdctl, lxc, systemd-nspawn, machine; none if only the id shows
+
+cdef void cgroup_names(const char *path, size_t size, cgroup_names_t *out) noexcept nogil

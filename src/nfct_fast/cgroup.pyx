@@ -1,0 +1,205 @@
+"""A cgroup path -> the names people know it by: systemd unit and slice, container.
+
+Only the path is looked at: no file, no process. Names stay as systemd escapes them (`\\x2d`), so that they can be
+handed to systemctl and journalctl as they are.
+"""
+from libc.string cimport memcmp, memset, strlen
+
+cdef enum:
+    ID_SIZE = 64    # docker, podman, containerd and cri-o: a SHA-256 in hex
+
+
+cdef inline bint span_starts(span_t s, const char *lead) noexcept nogil:
+    return s.size >= strlen(lead) and memcmp(s.at, lead, strlen(lead)) == 0
+
+
+cdef inline bint span_ends(span_t s, const char *tail) noexcept nogil:
+    cdef size_t n = strlen(tail)
+    return s.size >= n and memcmp(s.at + s.size - n, tail, n) == 0
+
+
+cdef inline bint span_is(span_t s, const char *text) noexcept nogil:
+    return s.size == strlen(text) and memcmp(s.at, text, s.size) == 0
+
+
+cdef inline span_t span_cut(span_t s, size_t lead, size_t tail) noexcept nogil:
+    s.at += lead
+    s.size -= lead + tail
+    return s
+
+
+cdef bint component_next(const char **p, const char *end, span_t *out) noexcept nogil:
+    while p[0] < end and p[0][0] == c'/':
+        p[0] += 1
+    out.at = p[0]
+    while p[0] < end and p[0][0] != c'/':
+        p[0] += 1
+    out.size = p[0] - out.at
+    return out.size > 0
+
+
+cdef bint unit_name(span_t component, span_t *out) noexcept nogil:
+    # cg_unescape and unit_name_is_valid of systemd: a leading "_" is the cgroup's escape, not part of the name.
+    cdef const char **suffixes = [b".service", b".scope", b".slice", b".socket", b".mount", b".swap", b".target",
+                                  b".device", b".automount", b".timer", b".path"]
+    cdef size_t i, j
+    cdef char c
+    if component.size and component.at[0] == c'_':
+        component = span_cut(component, 1, 0)
+    if component.size > 255:
+        return False
+    for i in range(11):
+        if span_ends(component, suffixes[i]) and component.size > strlen(suffixes[i]):
+            break
+    else:
+        return False
+    if component.at[0] == c'@':
+        return False
+    for j in range(component.size):
+        c = component.at[j]
+        if not (c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c'0' <= c <= c'9' or c == c':' or c == c'-' or c == c'_'
+                or c == c'.' or c == c'\\' or c == c'@'):
+            return False
+    out[0] = component
+    return True
+
+
+cdef void unit_find(const char **p, const char *end, span_t *unit, span_t *slice_) noexcept nogil:
+    # systemd's cg_path_get_unit: the first component below the run of slices, if that is a unit.
+    cdef const char *before = p[0]
+    cdef span_t component, name
+    while component_next(p, end, &component):
+        if not unit_name(component, &name):
+            p[0] = before
+            return
+        if not span_ends(name, b".slice"):
+            unit[0] = name
+            return
+        slice_[0] = name
+        before = p[0]
+
+
+cdef bint all_digits(span_t s) noexcept nogil:
+    cdef size_t i
+    for i in range(s.size):
+        if not c'0' <= s.at[i] <= c'9':
+            return False
+    return s.size > 0
+
+
+cdef bint user_manager(span_t unit) noexcept nogil:
+    return (span_starts(unit, b"user@") and span_ends(unit, b".service")
+            and all_digits(span_cut(unit, 5, 8)))
+
+
+cdef bint container_id(span_t s) noexcept nogil:
+    cdef int i
+    cdef char c
+    if s.size != ID_SIZE:
+        return False
+    for i in range(ID_SIZE):
+        c = s.at[i]
+        if not (c'0' <= c <= c'9' or c'a' <= c <= c'f'):
+            return False
+    return True
+
+
+cdef bint prefixed_id(span_t s, cgroup_names_t *out) noexcept nogil:
+    # docker-ID.scope, libpod-ID.scope, cri-containerd-ID.scope, crio-ID; SLICE:cri-containerd:ID as containerd
+    # writes it when it is not told that the manager is systemd. crio-conmon-ID and libpod-conmon-ID are the
+    # monitors outside of the container.
+    cdef span_t id, lead
+    cdef size_t i
+    if span_ends(s, b".scope"):
+        s = span_cut(s, 0, 6)
+    if s.size <= ID_SIZE + 1:
+        return False
+    id = span_cut(s, s.size - ID_SIZE, 0)
+    lead = span_cut(s, 0, ID_SIZE + 1)
+    if not container_id(id) or (lead.at[lead.size] != c'-' and lead.at[lead.size] != c':') or span_ends(lead, b"-conmon"):
+        return False
+    for i in range(lead.size, 0, -1):
+        if lead.at[i - 1] == c':':
+            lead = span_cut(lead, i, 0)
+            break
+    out.container = id
+    out.runtime = span_cut(lead, 0, 8) if span_is(lead, b"libpod-payload") else lead
+    return True
+
+
+cdef void machine_find(span_t s, const char *p, const char *end, cgroup_names_t *out) noexcept nogil:
+    # systemd-nspawn@NAME.service/payload and machine-NAME.scope; "supervisor" is nspawn itself, outside.
+    cdef span_t below
+    cdef bint nspawn = span_starts(s, b"systemd-nspawn@") and span_ends(s, b".service")
+    if not nspawn and not (span_starts(s, b"machine-") and span_ends(s, b".scope")):
+        return
+    if component_next(&p, end, &below) and span_is(below, b"supervisor"):
+        return
+    if nspawn:
+        out.runtime = span_cut(s, 0, s.size - 14)
+        out.container = span_cut(s, 15, 8)
+    else:
+        out.runtime = span_cut(s, 0, s.size - 7)
+        out.container = span_cut(s, 8, 6)
+
+
+cdef void container_find(const char *p, const char *end, cgroup_names_t *out) noexcept nogil:
+    # The last match is the innermost container, the one the process itself would name.
+    cdef span_t s, last, older
+    last.size = 0
+    older.size = 0
+    last.at = older.at = p
+    while component_next(&p, end, &s):
+        if prefixed_id(s, out):
+            pass
+        elif container_id(s):
+            out.container = s
+            out.runtime = last
+            if not span_is(last, b"docker"):    # /docker/ID and /kubepods/.../podUID/ID by the cgroupfs driver
+                out.runtime.size = 0
+        elif span_starts(s, b"lxc.payload.") and s.size > 12:
+            out.runtime = span_cut(s, 0, s.size - 3)
+            out.container = span_cut(s, 12, 0)
+        elif span_is(last, b"lxc.payload") or (span_is(last, b"lxc") and older.size == 0):
+            out.runtime = span_cut(last, 0, last.size - 3)
+            out.container = s
+        else:
+            machine_find(s, p, end, out)
+        older = last
+        last = s
+
+
+cdef void cgroup_names(const char *path, size_t size, cgroup_names_t *out) noexcept nogil:
+    cdef const char *p = path
+    cdef const char *end = path + size
+    cdef const char **root = [b"-.slice"]
+    cdef span_t ignored, component
+    memset(out, 0, sizeof(out[0]))
+    if size >= 3 and memcmp(path, b"/..", 3) == 0:
+        return    # outside of our cgroup namespace: what hides above could be anything
+    unit_find(&p, end, &out.unit, &out.slice)
+    if out.unit.size and not out.slice.size:
+        out.slice.at = root[0]
+        out.slice.size = strlen(root[0])
+    if out.unit.size and user_manager(out.unit):
+        unit_find(&p, end, &out.user_unit, &ignored)
+    elif out.unit.size and span_starts(out.unit, b"session-") and span_ends(out.unit, b".scope"):
+        unit_find(&p, end, &out.user_unit, &ignored)
+    container_find(path, end, out)
+
+
+cdef object span_str(span_t s):
+    return s.at[:s.size].decode("utf-8", "surrogateescape") if s.size else None
+
+
+def names(path):
+    """The names in a cgroup path: a dict of unit, user_unit, slice, container and runtime, each a str or None.
+
+    `path` is a str as in /proc/PID/cgroup, or bytes. Looks at nothing but the path, never blocks, raises nothing for
+    paths it does not know. A unit is what `systemctl status PID` would print.
+    """
+    cdef bytes raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+    cdef cgroup_names_t found
+    cgroup_names(raw, len(raw), &found)
+    return {"unit": span_str(found.unit), "user_unit": span_str(found.user_unit), "slice": span_str(found.slice),
+            "container": span_str(found.container), "runtime": span_str(found.runtime)}

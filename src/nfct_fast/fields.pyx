@@ -1,0 +1,206 @@
+"""The fields a template can name, written as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other end.
+
+What is not known is `-`, for a pid `?`.
+"""
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memchr, strlen
+from posix_inet cimport INET6_ADDRSTRLEN, inet_ntop
+from .cgroup cimport span_t
+from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT
+from .flow cimport (EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
+                    FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
+from .outbuf cimport ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
+from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
+from .process cimport PROCESS_CMDLINE, PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, process_t
+from .protocol cimport protocol_write
+from .record cimport record_t
+from .status cimport status_put
+
+cdef enum:
+    EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
+    EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_ID, EV_MARK, EV_ZONE, EV_STATUS, EV_STATE, EV_TIMEOUT, EV_DIRECTION,
+    EV_COUNT
+
+cdef enum:
+    INFO_PID, INFO_PPID, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_CMDLINE, INFO_SERVICE, INFO_UNIT,
+    INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_INODE, INFO_MATCH, INFO_REASON,
+    INFO_COUNT
+
+_EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
+       "icmp_type", "icmp_code", "icmp_id", "id", "mark", "zone", "status", "state", "timeout", "direction")
+_INFO = ("pid", "ppid", "uid", "gid", "comm", "exe", "cmdline", "service", "unit", "user_unit", "slice", "container",
+         "inode", "match", "reason")
+
+FIELDS = (*(f"ev.{name}" for name in _EV), *(f"info.{name}" for name in _INFO), *(f"peer.{name}" for name in _INFO))
+
+
+cdef int field_find(str name):
+    return FIELDS.index(name) if name in FIELDS else -1
+
+
+cdef void _put_word(outbuf_t *out, const char *word) noexcept nogil:
+    if word == NULL:
+        word = b"-"
+    outbuf_put(out, word, strlen(word))
+
+
+cdef void _put_known(outbuf_t *out, bint known, uint32_t value) noexcept nogil:
+    if known:
+        outbuf_unsigned(out, value)
+    else:
+        outbuf_put(out, b"-", 1)
+
+
+cdef void _put_span(outbuf_t *out, const span_t *span) noexcept nogil:
+    if span.size:
+        outbuf_escaped(out, span.at, span.size, ESCAPE_SPACE)
+    else:
+        outbuf_put(out, b"-", 1)
+
+
+cdef void _put_address(outbuf_t *out, const uint8_t *address, uint8_t family) noexcept nogil:
+    cdef char text[INET6_ADDRSTRLEN]
+    _put_word(out, inet_ntop(family, address, text, sizeof(text)))
+
+
+cdef void _put_type(outbuf_t *out, uint8_t type) noexcept nogil:
+    _put_word(out, b"NEW" if type == EVENT_NEW else b"UPDATE" if type == EVENT_UPDATE else b"DESTROY")
+
+
+cdef void _put_direction(outbuf_t *out, uint8_t direction) noexcept nogil:
+    if direction == DIRECTION_OUT:
+        _put_word(out, b"out")
+    elif direction == DIRECTION_IN:
+        _put_word(out, b"in")
+    elif direction == DIRECTION_LOCAL:
+        _put_word(out, b"local")
+    else:
+        _put_word(out, b"forward" if direction == DIRECTION_FORWARD else NULL)
+
+
+cdef void _put_tuple(outbuf_t *out, const tuple_t *tuple, int field) noexcept nogil:
+    cdef char name[32]
+    if field == EV_PROTO:
+        outbuf_put(out, name, protocol_write(tuple.family, tuple.proto, name))
+    elif field == EV_SRC:
+        _put_address(out, tuple.src, tuple.family)
+    elif field == EV_DST:
+        _put_address(out, tuple.dst, tuple.family)
+    else:
+        outbuf_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
+
+
+cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept nogil:
+    cdef const flow_t *flow = &record.flow
+    if field == EV_TYPE:
+        _put_type(out, flow.type)
+    elif field <= EV_DPORT:
+        _put_tuple(out, &flow.orig, field)
+    elif field <= EV_REPLY_DPORT:
+        if flow.has & FLOW_REPLY:
+            _put_tuple(out, &flow.reply, field - EV_REPLY_SRC + EV_SRC)
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == EV_ICMP_TYPE:
+        outbuf_unsigned(out, flow.orig.icmp_type)
+    elif field == EV_ICMP_CODE:
+        outbuf_unsigned(out, flow.orig.icmp_code)
+    elif field == EV_ICMP_ID:
+        outbuf_unsigned(out, flow.orig.icmp_id)
+    elif field == EV_ID:
+        _put_known(out, flow.has & FLOW_ID, flow.id)
+    elif field == EV_MARK:
+        # The kernel leaves a mark and a zone of 0 out of its messages.
+        outbuf_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
+    elif field == EV_ZONE:
+        outbuf_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
+    elif field == EV_STATUS:
+        if flow.has & FLOW_STATUS:
+            status_put(out, flow.status)
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == EV_STATE:
+        _put_known(out, flow.has & FLOW_STATE, flow.state)
+    elif field == EV_TIMEOUT:
+        _put_known(out, flow.has & FLOW_TIMEOUT, flow.timeout)
+    else:
+        _put_direction(out, record.direction)
+
+
+cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
+    # ps shows the name in brackets where there is no command line: kernel threads, and processes that are ending.
+    cdef const char *at = process.cmdline.at
+    cdef size_t left = process.cmdline.size
+    cdef const char *end
+    if left == 0:
+        if process.has & PROCESS_COMM:
+            outbuf_put(out, b"[", 1)
+            outbuf_escaped(out, process.comm.at, process.comm.size, 0)
+            outbuf_put(out, b"]", 1)
+        else:
+            outbuf_put(out, b"-", 1)
+        return
+    while True:
+        end = <const char *>memchr(at, 0, left)
+        if end == NULL:
+            outbuf_escaped(out, at, left, 0)
+            break
+        outbuf_escaped(out, at, end - at, 0)
+        outbuf_put(out, b" ", 1)
+        left -= end - at + 1
+        at = end + 1
+    if process.cmdline_size > process.cmdline.size:
+        outbuf_put(out, b"...", 3)
+
+
+cdef void _put_process(outbuf_t *out, const process_t *process, int field) noexcept nogil:
+    if process == NULL:
+        outbuf_put(out, b"?" if field == INFO_PID else b"-", 1)
+    elif field == INFO_PID:
+        outbuf_unsigned(out, process.pid)
+    elif field == INFO_PPID:
+        _put_known(out, process.has & PROCESS_PPID, process.ppid)
+    elif field == INFO_COMM:
+        _put_span(out, &process.comm)
+    elif field == INFO_EXE:
+        _put_span(out, &process.exe)
+    elif field == INFO_CMDLINE:
+        _put_cmdline(out, process)
+    elif field == INFO_SERVICE:
+        _put_span(out, &process.cgroup)
+    elif field == INFO_UNIT:
+        _put_span(out, &process.names.unit)
+    elif field == INFO_USER_UNIT:
+        _put_span(out, &process.names.user_unit)
+    elif field == INFO_SLICE:
+        _put_span(out, &process.names.slice)
+    else:
+        _put_span(out, &process.names.container)
+
+
+cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept nogil:
+    cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
+    if field == INFO_UID:
+        _put_known(out, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid)
+    elif field == INFO_GID:
+        _put_known(out, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid)
+    elif field == INFO_INODE:
+        if owner.inode:
+            outbuf_unsigned(out, owner.inode)
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == INFO_MATCH:
+        _put_word(out, match_name(owner.match))
+    elif field == INFO_REASON:
+        _put_word(out, reason_name(owner.reason))
+    else:
+        _put_process(out, owner.process, field)
+
+
+cdef void field_put(outbuf_t *out, const record_t *record, int field) noexcept nogil:
+    if field < EV_COUNT:
+        _put_event(out, record, field)
+    elif field < EV_COUNT + INFO_COUNT:
+        _put_owner(out, &record.owner, field - EV_COUNT)
+    else:
+        _put_owner(out, &record.peer, field - EV_COUNT - INFO_COUNT)

@@ -1,0 +1,20 @@
+from libc.stdint cimport uint32_t, uint64_t
+from linux_netlink cimport sockaddr_nl
+from sys_socket cimport iovec, mmsghdr
+
+cdef class NetlinkSocket:
+    cdef int fd
+    cdef int slots
+    cdef size_t slot_size
+    cdef char *buffer
+    cdef mmsghdr *messages
+    cdef iovec *vectors
+    cdef sockaddr_nl *senders
+    cdef bint congested
+    cdef uint32_t drops          # SK_MEMINFO_DROPS as last read; it wraps
+    cdef readonly uint64_t lost
+    cdef readonly uint64_t overruns
+    cdef readonly uint64_t truncated
+    cdef int receive(self) noexcept nogil
+    cdef const void *datagram(self, int index, size_t *length) noexcept nogil
+    cdef int count_lost(self) noexcept nogil

@@ -1,0 +1,181 @@
+"""A netlink socket: groups, buffers, many datagrams per system call, and an exact count of what was lost.
+
+It knows nothing of what the messages say.
+"""
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_VARS, SOL_NETLINK,
+                            sockaddr_nl)
+from posix.unistd cimport close as c_close
+from sys_socket cimport (MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE, SOCK_CLOEXEC,
+                         SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, bind, getsockopt, iovec, mmsghdr, recvmmsg,
+                         send, setsockopt, sock_filter, sock_fprog, sockaddr, socket, socklen_t)
+
+import os
+
+
+cdef object _error(str what):
+    cdef int number = errno
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class NetlinkSocket:
+    """A netlink socket of the calling thread's network namespace, bound, that never blocks in receive.
+
+    protocol: NETLINK_* number. slots: datagrams taken per system call. slot_size: bytes kept of each; a longer
+    one is counted as truncated and dropped. Raises OSError.
+    """
+
+    def __cinit__(self, int protocol, int slots=64, size_t slot_size=4096 + 192):
+        # 4096 alone would put the head of every slot into the same cache set.
+        cdef sockaddr_nl address
+        cdef int i
+        self.fd = -1
+        self.slots = slots
+        self.slot_size = slot_size
+        self.buffer = <char *>calloc(slots, slot_size)
+        self.messages = <mmsghdr *>calloc(slots, sizeof(mmsghdr))
+        self.vectors = <iovec *>calloc(slots, sizeof(iovec))
+        self.senders = <sockaddr_nl *>calloc(slots, sizeof(sockaddr_nl))
+        if self.buffer == NULL or self.messages == NULL or self.vectors == NULL or self.senders == NULL:
+            raise MemoryError("netlink buffers")
+        for i in range(slots):
+            self.vectors[i].iov_base = self.buffer + i * slot_size
+            self.vectors[i].iov_len = slot_size
+            self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
+            self.messages[i].msg_hdr.msg_iovlen = 1
+            self.messages[i].msg_hdr.msg_name = &self.senders[i]
+        self.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol)
+        if self.fd < 0:
+            raise _error("netlink socket")
+        # A membership counts only once the socket is bound.
+        memset(&address, 0, sizeof(address))
+        address.nl_family = AF_NETLINK
+        if bind(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
+            raise _error("netlink bind")
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
+        free(self.buffer)
+        free(self.messages)
+        free(self.vectors)
+        free(self.senders)
+
+    def close(self) -> None:
+        """Close the socket; closing twice is harmless."""
+        cdef int fd = self.fd
+        if fd >= 0:
+            self.count_lost()
+            self.fd = -1
+            if c_close(fd) < 0 and errno != EINTR:
+                raise _error("netlink close")
+
+    def fileno(self) -> int:
+        """The file descriptor; ValueError once closed."""
+        if self.fd < 0:
+            raise ValueError("I/O operation on closed netlink socket")
+        return self.fd
+
+    def join(self, int group) -> None:
+        """Join a multicast group, by number. OSError with EPERM without CAP_NET_ADMIN."""
+        if setsockopt(self.fileno(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0:
+            raise _error(f"netlink group {group}")
+
+    def set_receive_buffer(self, int size) -> int:
+        """Ask for size bytes; return what the kernel now counts against (twice what it granted).
+
+        SO_RCVBUFFORCE (CAP_NET_ADMIN) passes net.core.rmem_max; without it that is the limit.
+        """
+        cdef int granted = 0
+        cdef socklen_t length = sizeof(granted)
+        cdef int fd = self.fileno()
+        if setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0:
+            if setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) < 0:
+                raise _error("SO_RCVBUF")
+        if getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &granted, &length) < 0:
+            raise _error("SO_RCVBUF")
+        return granted
+
+    def attach_filter(self, bytes program) -> None:
+        """Attach a classic BPF program, an array of struct sock_filter: what it refuses is never queued."""
+        cdef sock_fprog filter
+        filter.len = <unsigned short>(len(program) // sizeof(sock_filter))
+        filter.filter = <sock_filter *><char *>program
+        if setsockopt(self.fileno(), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0:
+            raise _error("SO_ATTACH_FILTER")
+
+    def send(self, bytes message) -> None:
+        """Send one whole request to the kernel."""
+        if send(self.fileno(), <char *>message, len(message), 0) != len(message):
+            raise _error("netlink send")
+
+    def messages_now(self) -> list:
+        """The datagrams at hand, copied, without waiting; for set-up, not for events. OSError on an overrun."""
+        cdef int i
+        cdef int count
+        cdef size_t length
+        cdef const char *data
+        self.fileno()
+        count = self.receive()
+        if count < 0:
+            raise OSError(-count, f"netlink receive: {os.strerror(-count)}")
+        result = []
+        for i in range(count):
+            data = <const char *>self.datagram(i, &length)
+            if data != NULL:
+                result.append(data[:length])
+        return result
+
+    cdef int receive(self) noexcept nogil:
+        """Take what is there, at most one datagram a slot: how many, 0 if none, or -errno.
+
+        -ENOBUFS means that events were lost before the next one; lost and overruns are already counted.
+        """
+        cdef int i
+        cdef int count
+        for i in range(self.slots):
+            self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_nl)
+        count = recvmmsg(self.fd, self.messages, self.slots, MSG_DONTWAIT, NULL)
+        if count >= 0:
+            return count
+        if errno == ENOBUFS:
+            self.overruns += 1
+            self.congested = True
+            self.count_lost()
+            return -ENOBUFS
+        if errno == EAGAIN:
+            # The kernel reports a congestion once and goes on dropping until the queue has been emptied.
+            if self.congested:
+                self.congested = False
+                self.count_lost()
+            return 0
+        if errno == EINTR:
+            return 0
+        return -errno
+
+    cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
+        """A datagram of the last receive, valid until the next; NULL if it was cut or not from the kernel."""
+        cdef mmsghdr *message = &self.messages[index]
+        if message.msg_hdr.msg_flags & MSG_TRUNC:
+            self.truncated += 1
+            return NULL
+        # Only the kernel has port 0: a privileged process may send here, and would be believed.
+        if message.msg_hdr.msg_namelen != sizeof(sockaddr_nl) or self.senders[index].nl_pid != 0:
+            return NULL
+        length[0] = message.msg_len
+        return self.vectors[index].iov_base
+
+    cdef int count_lost(self) noexcept nogil:
+        """Bring `lost` up to date from SK_MEMINFO_DROPS, the kernel's exact count; 0 or -errno."""
+        cdef uint32_t info[SK_MEMINFO_VARS]
+        cdef socklen_t length = sizeof(info)
+        if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
+            return -errno
+        self.lost += <uint32_t>(info[SK_MEMINFO_DROPS] - self.drops)
+        self.drops = info[SK_MEMINFO_DROPS]
+        return 0

@@ -1,0 +1,194 @@
+"""Network namespaces: naming them, listing them, entering one for a moment.
+
+A namespace is known by the inode of its nsfs file, which no other has while it exists.
+"""
+cimport cython
+from libc.errno cimport ENOTTY, EPERM, errno
+from posix.unistd cimport close
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+cdef extern from "<linux/nsfs.h>" nogil:
+    unsigned long NS_GET_NSTYPE
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request)
+
+cdef extern from "<sched.h>" nogil:
+    enum: CLONE_NEWNET
+    int setns(int fd, int nstype)
+
+# Where "ip netns" and docker bind-mount the namespaces they name.
+NAMED = ("/run/netns", "/run/docker/netns")
+
+
+def current(proc="/proc") -> int:
+    """The inode of the calling thread's network namespace. Raises OSError."""
+    return os.stat(f"{proc}/thread-self/ns/net").st_ino
+
+
+def named() -> dict:
+    """The namespaces that have a name, as {name: path}; a name that "ip netns" gave wins over docker's."""
+    found = {}
+    for folder in NAMED:
+        try:
+            entries = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        for name in entries:
+            found.setdefault(name, f"{folder}/{name}")
+    return found
+
+
+def pids(proc="/proc"):
+    """Yields (pid, inode of its network namespace); processes that may not be looked at are left out."""
+    for name in os.listdir(proc):
+        if name.isdecimal():
+            try:
+                yield int(name), os.stat(f"{proc}/{name}/ns/net").st_ino
+            except OSError:    # gone, or another user's
+                continue
+
+
+def find_pid(inode, proc="/proc"):
+    """A process in the namespace (for the tables in /proc/PID/net), or None. Walks all of /proc: about 3 us each."""
+    for pid, found in pids(proc):
+        if found == inode:
+            return pid
+    return None
+
+
+def paths(proc="/proc") -> dict:
+    """Every namespace of this host that can be seen, as {inode: (name, path)}: named ones, then by process.
+
+    A namespace kept alive by nothing but an open file or socket is not found.
+    """
+    found = {}
+    for name, path in named().items():
+        try:
+            status, parent = os.stat(path), os.stat(os.path.dirname(path))
+        except OSError:
+            continue
+        # A name whose mount is gone is an ordinary file: those have the folder's device.
+        if status.st_dev != parent.st_dev:
+            found.setdefault(status.st_ino, (name, path))
+    for pid, inode in pids(proc):
+        found.setdefault(inode, (f"pid:{pid}", f"{proc}/{pid}/ns/net"))
+    return found
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Netns:
+    """An open network namespace. It is kept alive until close().
+
+    inode: its number; name: what it was asked for by; fileno(): the open nsfs file.
+    """
+    cdef readonly str name
+    cdef readonly object inode
+    cdef int fd
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close(self.fd)
+
+    def __init__(self, path, name=None):
+        path = os.fspath(path)
+        self.close()
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.name = path if name is None else name
+        # A name under /run/netns whose mount is gone is an ordinary empty file.
+        if ioctl(self.fd, NS_GET_NSTYPE) != CLONE_NEWNET:
+            self.close()
+            raise OSError(ENOTTY, "not a network namespace", path)
+        self.inode = os.fstat(self.fd).st_ino
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __repr__(self):
+        return f"<Netns {self.name} {self.inode}>"
+
+    def close(self):
+        """Lets go of the namespace; a second call does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def fileno(self) -> int:
+        """The open nsfs file, or -1 when closed."""
+        return self.fd
+
+    @contextmanager
+    def entered(self):
+        """The calling thread is in this namespace within the block, and back in its own after it.
+
+        For set-up code only; sockets made inside stay inside. Needs CAP_SYS_ADMIN here and over the namespace; not
+        for generators or coroutines that yield in the block. Raises OSError; RuntimeError if there is no way back,
+        after which the thread must not go on.
+        """
+        if self.fd < 0:
+            raise ValueError("the namespace is closed")
+        thread = threading.get_ident()
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            enter(self.fd, self.name)
+            try:
+                yield self
+            finally:
+                if threading.get_ident() != thread:
+                    raise RuntimeError(f"left network namespace {self.name} in another thread than entered it")
+                try:
+                    enter(home, "of before")
+                except OSError as error:
+                    raise RuntimeError(f"cannot leave network namespace {self.name}: {error}") from error
+        finally:
+            os.close(home)
+
+
+def enter(int fd, name):
+    """Moves the calling thread into the namespace for good. Raises OSError."""
+    if setns(fd, CLONE_NEWNET) < 0:
+        code = errno
+        why = "entering needs CAP_SYS_ADMIN" if code == EPERM else os.strerror(code)
+        raise OSError(code, f"network namespace {name}: {why}")
+
+
+def resolve(spec, proc="/proc") -> list:
+    """The namespaces meant by a name ("ip netns" or docker), a process id, a path, or "all", as a list of Netns.
+
+    A name wins over a process id. Raises FileNotFoundError with the names there are, ProcessLookupError,
+    PermissionError or another OSError; with "all", namespaces that vanish meanwhile are left out.
+    """
+    spec = os.fspath(spec) if isinstance(spec, Path) else str(spec)
+    if spec == "all":
+        found = []
+        for inode, (name, path) in sorted(paths(proc).items()):
+            try:
+                found.append(Netns(path, name))
+            except OSError:
+                continue
+        return found
+    names = named()
+    if "/" in spec:
+        return [Netns(spec)]
+    if spec in names:
+        return [Netns(names[spec], spec)]
+    if spec.isdecimal():
+        try:
+            return [Netns(f"{proc}/{spec}/ns/net", f"pid:{spec}")]
+        except FileNotFoundError:
+            raise ProcessLookupError(f"no process {spec}, and no network namespace of that name") from None
+        except PermissionError as error:
+            raise PermissionError(error.errno, f"network namespace of process {spec}: needs CAP_SYS_PTRACE") from None
+    there = ", ".join(sorted(names)) or "none"
+    raise FileNotFoundError(f"no network namespace {spec!r}; named ones: {there}")

@@ -1,0 +1,19 @@
+from libc.stdint cimport int64_t, uint64_t
+
+# Bytes on their way out. A failed allocation is remembered in `failed` and everything after it is dropped, so that
+# a writer checks once a batch, not once a field.
+ctypedef struct outbuf_t:
+    char *data
+    size_t length
+    size_t capacity
+    bint failed
+
+cdef enum:
+    ESCAPE_SPACE = 1     # the field is not the last of its line: a space in it would end it
+    ESCAPE_JSON = 2
+
+cdef void outbuf_free(outbuf_t *out) noexcept nogil
+cdef void outbuf_put(outbuf_t *out, const char *data, size_t length) noexcept nogil
+cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil
+cdef void outbuf_signed(outbuf_t *out, int64_t value) noexcept nogil
+cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil

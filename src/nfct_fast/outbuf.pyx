@@ -1,0 +1,139 @@
+"""A growing buffer of output, and the escaping of what other processes control.
+
+In text a backslash, a control character and a byte that is not UTF-8 become \\\\, \\n, \\x1b, \\xff, \\u202e as in a
+Python literal: nothing printed can end a line, drive a terminal or be taken for something else.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+cdef extern from "nfct_fast/utf8.h" nogil:
+    int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
+    int nfct_fast_is_unsafe(uint32_t point)
+
+
+cdef void outbuf_free(outbuf_t *out) noexcept nogil:
+    free(out.data)
+    out.data = NULL
+    out.length = out.capacity = 0
+
+
+cdef bint _reserve(outbuf_t *out, size_t more) noexcept nogil:
+    cdef size_t capacity = out.capacity
+    cdef char *data
+    if out.length + more <= capacity:
+        return True
+    if out.failed:
+        return False
+    while capacity < out.length + more:
+        capacity = capacity * 2 if capacity else 65536
+    data = <char *>realloc(out.data, capacity)
+    if data == NULL:
+        out.failed = True
+        return False
+    out.data = data
+    out.capacity = capacity
+    return True
+
+
+cdef void outbuf_put(outbuf_t *out, const char *data, size_t length) noexcept nogil:
+    if _reserve(out, length):
+        memcpy(out.data + out.length, data, length)
+        out.length += length
+
+
+cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil:
+    cdef char digits[20]
+    cdef int at = 20
+    while True:
+        at -= 1
+        digits[at] = <char>(48 + value % 10)
+        value //= 10
+        if value == 0:
+            break
+    outbuf_put(out, digits + at, 20 - at)
+
+
+cdef void outbuf_signed(outbuf_t *out, int64_t value) noexcept nogil:
+    if value < 0:
+        outbuf_put(out, b"-", 1)
+        outbuf_unsigned(out, <uint64_t>0 - <uint64_t>value)
+    else:
+        outbuf_unsigned(out, <uint64_t>value)
+
+
+cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexcept nogil:
+    cdef char text[16]
+    cdef int length
+    cdef uint32_t rest
+    if how & ESCAPE_JSON:
+        # RFC 8259 has no \x: a byte that is no UTF-8 is a lone surrogate, as Python's surrogateescape has it.
+        if is_byte:
+            length = snprintf(text, sizeof(text), b"\\u%04x", 0xdc00 + point)
+        elif point > 0xffff:
+            rest = point - 0x10000
+            length = snprintf(text, sizeof(text), b"\\u%04x\\u%04x", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff))
+        else:
+            length = snprintf(text, sizeof(text), b"\\u%04x", point)
+    elif point == 10 or point == 13 or point == 9:
+        length = snprintf(text, sizeof(text), b"\\%c", 110 if point == 10 else 114 if point == 13 else 116)
+    elif point < 0x100 and (is_byte or point < 0x80):
+        length = snprintf(text, sizeof(text), b"\\x%02x", point)
+    elif point <= 0xffff:
+        length = snprintf(text, sizeof(text), b"\\u%04x", point)
+    else:
+        length = snprintf(text, sizeof(text), b"\\U%08x", point)
+    outbuf_put(out, text, length)
+
+
+cdef bint _is_plain(unsigned char byte, int how) noexcept nogil:
+    if byte < 0x20 or byte >= 0x7f or byte == 0x5c:
+        return False
+    if byte == 0x20:
+        return not how & ESCAPE_SPACE
+    return byte != 0x22 or not how & ESCAPE_JSON
+
+
+cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil:
+    cdef const unsigned char *bytes = <const unsigned char *>data
+    cdef size_t at = 0
+    cdef size_t begin
+    cdef uint32_t point = 0
+    cdef int size
+    while at < length:
+        begin = at
+        while at < length and _is_plain(bytes[at], how):
+            at += 1
+        if at > begin:
+            outbuf_put(out, data + begin, at - begin)
+        if at == length:
+            return
+        size = nfct_fast_utf8(bytes + at, length - at, &point)
+        if size == 0:
+            _put_code(out, bytes[at], True, how)
+            size = 1
+        elif point == 0x5c or point == 0x22:
+            outbuf_put(out, b"\\", 1)
+            outbuf_put(out, data + at, 1)
+        elif point == 0x20 or nfct_fast_is_unsafe(point):
+            _put_code(out, point, False, how)
+        else:
+            outbuf_put(out, data + at, size)
+        at += size
+
+
+def escape(bytes data not None, bint space=False, bint json=False) -> bytes:
+    """What is printed for data: see the module. space: escape spaces too. json: as inside a JSON string instead."""
+    cdef outbuf_t out
+    out.data = NULL
+    out.length = out.capacity = 0
+    out.failed = False
+    outbuf_escaped(&out, <const char *>data, len(data), (ESCAPE_SPACE if space else 0) | (ESCAPE_JSON if json else 0))
+    if out.failed:
+        outbuf_free(&out)
+        raise MemoryError("escape")
+    try:
+        return out.data[:out.length] if out.length else b""
+    finally:
+        outbuf_free(&out)

@@ -1,0 +1,131 @@
+"""Who is behind one end of a flow: the process, how it was found, and why not if it was not."""
+cimport cython
+from libc.stdlib cimport free, malloc
+from .process cimport PROCESS_IDS, process_drop, process_object, process_take
+
+cdef extern from "nfct_fast/owner_words.h" nogil:
+    const char *const nfct_fast_match_words[MATCH_COUNT]
+    const char *const nfct_fast_reason_words[REASON_COUNT]
+
+
+cdef void owner_drop(owner_t *owner) noexcept nogil:
+    cdef int i
+    process_drop(owner.process)
+    owner.process = NULL
+    for i in range(owner.other_count):
+        process_drop(owner.others[i])
+    free(owner.others)
+    owner.others = NULL
+    owner.other_count = 0
+
+
+cdef const char *match_name(uint8_t match) noexcept nogil:
+    return nfct_fast_match_words[match] if match < MATCH_COUNT else NULL
+
+
+cdef const char *reason_name(uint8_t reason) noexcept nogil:
+    return nfct_fast_reason_words[reason] if reason < REASON_COUNT else NULL
+
+
+cdef str _word(const char *word):
+    return None if word == NULL else word.decode("ascii")
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Owner:
+    """Who is behind one end of a flow. Immutable; made by Conntrack only. What is not known is None.
+
+    process: the `Process` printed for the flow. Where several processes hold the socket (after fork, or after it was
+    passed over a UNIX socket) it is the first of `processes`, which has them all.
+    """
+
+    def __init__(self):
+        raise TypeError("an Owner comes from Conntrack")
+
+    def __dealloc__(self):
+        owner_drop(&self.owner)
+
+    @property
+    def process(self):
+        """The owning `Process`, or None."""
+        return process_object(process_take(self.owner.process))
+
+    @property
+    def processes(self) -> tuple:
+        """Every `Process` that holds the socket, `process` first; empty if none is known."""
+        if self.owner.process == NULL:
+            return ()
+        others = [process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)]
+        return (self.process, *others)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of `process`."""
+        return None if self.owner.process == NULL else self.owner.process.pid
+
+    @property
+    def uid(self) -> int | None:
+        """The real user id of the process; that of the socket where the process is not known."""
+        if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
+            return self.owner.process.uid
+        return self.owner.uid if self.owner.has & OWNER_UID else None
+
+    @property
+    def gid(self) -> int | None:
+        """The real group id of the process."""
+        if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
+            return self.owner.process.gid
+        return self.owner.gid if self.owner.has & OWNER_GID else None
+
+    @property
+    def inode(self) -> int | None:
+        """The inode of the socket, as in /proc/PID/fd."""
+        return self.owner.inode or None
+
+    @property
+    def cookie(self) -> int | None:
+        """The socket's cookie, as SO_COOKIE and sock_diag have it."""
+        return self.owner.cookie or None
+
+    @property
+    def cgroup_id(self) -> int | None:
+        """The id of the socket's cgroup (v2): the inode of its directory."""
+        return self.owner.cgroup_id or None
+
+    @property
+    def match(self) -> str | None:
+        """How the owner was found: "bpf", "socket", "wildcard" or "listener"."""
+        return _word(match_name(self.owner.match))
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no process: "closed", "forwarded", "ambiguous", ...; None where there is one."""
+        return _word(reason_name(self.owner.reason))
+
+    def __repr__(self):
+        return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"
+
+
+cdef process_t **_copy(process_t **others, int count) noexcept nogil:
+    cdef process_t **result = <process_t **>malloc(count * sizeof(process_t *))
+    cdef int i
+    if result != NULL:
+        for i in range(count):
+            result[i] = process_take(others[i])
+    return result
+
+
+cdef object owner_object(const owner_t *owner):
+    cdef Owner result = Owner.__new__(Owner)
+    result.owner = owner[0]
+    process_take(result.owner.process)
+    # The list of further holders is not counted: each object has its own copy of it.
+    result.owner.others = NULL
+    result.owner.other_count = 0
+    if owner.other_count:
+        result.owner.others = _copy(owner.others, owner.other_count)
+        if result.owner.others == NULL:
+            raise MemoryError("owner")
+        result.owner.other_count = owner.other_count
+    return result

@@ -1,0 +1,524 @@
+"""What is known of one process: read from /proc once, then a plain block of memory that outlives the process.
+
+What cannot be read (another user's exe, a process that ends meanwhile) stays unknown; only a process without a start
+time is none at all, since pid and start time are who it is.
+"""
+cimport cython
+from libc.errno cimport EINTR, ENOENT, ENOMEM, ESRCH, errno
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcmp, memcpy, memset
+from posix.fcntl cimport O_DIRECTORY, O_RDONLY, openat
+from posix.stat cimport fstatat, struct_stat
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport _SC_CLK_TCK, close, read, sysconf
+
+from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, CLOCK_BOOTTIME, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED,
+                           __atomic_add_fetch, __atomic_sub_fetch)
+
+from .cgroup cimport cgroup_names, span_t
+from .procfs cimport procfs_decimal, procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
+
+import os
+
+cdef enum:
+    PF_EXITING = 4           # linux/sched.h, not exported; the same since 1.x
+    STAT_SIZE = 1024         # 52 numbers and a name
+    STATUS_SIZE = 1024       # the ids stand in its first 300 bytes
+    CGROUP_SIZE = 16384
+    PATH_SIZE = 4096
+
+cdef struct stat_t:
+    span_t comm
+    uint64_t start
+    uint64_t flags
+    uint64_t arguments       # bytes of the command line; 0 unknown
+    uint64_t image
+    int32_t ppid
+    char state
+
+
+cdef uint64_t mix(uint64_t hash, const char *p, size_t size) noexcept nogil:
+    cdef size_t i
+    for i in range(size):
+        hash = (hash ^ <unsigned char>p[i]) * <uint64_t>0x100000001b3
+    return hash
+
+
+cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
+    # proc_pid_stat(5). comm may hold spaces, newlines and ")": numbers begin behind the last one.
+    cdef const char *p = <const char *>memchr(buf, c'(', size)
+    cdef const char *end = buf + size
+    cdef const char *last = end - 1
+    cdef uint64_t value, arg_start = 0, hash = <uint64_t>0xcbf29ce484222325
+    cdef const char *word
+    cdef int field
+    memset(out, 0, sizeof(out[0]))
+    if p == NULL:
+        return 0
+    while last > p and last[0] != c')':
+        last -= 1
+    if last <= p or last + 4 > end:
+        return 0
+    out.comm.at = p + 1
+    out.comm.size = last - p - 1
+    out.state = last[2]
+    hash = mix(hash, out.comm.at, out.comm.size)
+    p = last + 3
+    for field in range(4, 53):
+        while p < end and p[0] == c' ':
+            p += 1
+        word = p
+        if p < end and p[0] == c'-':
+            p += 1
+        value = 0
+        if procfs_decimal(&p, end, &value) <= 0:
+            break
+        if field == 4:
+            out.ppid = <int32_t>value
+        elif field == 9:
+            out.flags = value
+        elif field == 22:
+            out.start = value
+        elif field in (26, 28, 48, 49):
+            # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
+            # kernel shows them to those who may trace the process, and 0 or 1 to others.
+            hash = mix(hash, word, p - word)
+            if field == 48:
+                arg_start = value
+            elif field == 49 and value > arg_start:
+                out.arguments = value - arg_start
+    out.image = hash
+    return field > 22
+
+
+cdef int stat_read(int dirfd, const char *name, char *buf, stat_t *out) noexcept nogil:
+    cdef ssize_t got = procfs_read(dirfd, name, buf, STAT_SIZE)
+    if got < 0:
+        return <int>got
+    return 0 if stat_parse(buf, got, out) else -ESRCH
+
+
+cdef uint64_t owner_mix(uint64_t image, int root, const char *name) noexcept nogil:
+    # /proc/PID itself always shows the effective ids, so a daemon that drops its rights is noticed.
+    cdef struct_stat st
+    cdef uint32_t ids[2]
+    if fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0:
+        ids[0] = st.st_uid
+        ids[1] = st.st_gid
+        image = mix(image, <const char *>ids, sizeof(ids))
+    return image
+
+
+cdef bint status_number(const char *buf, const char *end, const char *key, size_t size, uint64_t *out) noexcept nogil:
+    cdef const char *p = buf
+    while p != NULL and p + size < end:
+        if memcmp(p, key, size) == 0:
+            p += size
+            while p < end and (p[0] == c'\t' or p[0] == c' '):
+                p += 1
+            return procfs_decimal(&p, end, out) > 0
+        p = <const char *>memchr(p, c'\n', end - p)
+        if p != NULL:
+            p += 1
+    return False
+
+
+cdef span_t cgroup_choose(const char *buf, size_t size) noexcept nogil:
+    # Where both exist (hybrid), docker and lxc use the named hierarchy and leave the unified one at systemd's
+    # service, so that the named one comes first; whichever is not just "/".
+    cdef const char *p = buf
+    cdef const char *end = buf + size
+    cdef const char *line_end
+    cdef const char *colon
+    cdef span_t best, path
+    cdef int rank, best_rank = 0
+    best.at = NULL
+    best.size = 0
+    while p < end:
+        line_end = <const char *>memchr(p, c'\n', end - p)
+        if line_end == NULL:
+            break    # cut off or broken: half a path is a wrong one
+        rank = 0
+        colon = <const char *>memchr(p, c':', line_end - p)
+        if colon != NULL:
+            if line_end - p > 3 and memcmp(p, b"0::", 3) == 0:
+                path.at = p + 3
+                rank = 1
+            elif line_end - colon > 14 and memcmp(colon, b":name=systemd:", 14) == 0:
+                path.at = colon + 14
+                rank = 2
+        if rank and path.at[0] == c'/':
+            path.size = line_end - path.at
+            if path.size > 1:
+                rank += 2
+            if rank > best_rank:
+                best = path
+                best_rank = rank
+        p = line_end + 1
+    if best.size > 10 and memcmp(best.at + best.size - 10, b" (deleted)", 10) == 0:
+        best.size -= 10
+    return best
+
+
+cdef ssize_t cmdline_read(int dirfd, char *buf, size_t limit, uint64_t known, uint64_t *whole) noexcept nogil:
+    cdef char rest[16384]
+    cdef int fd = openat(dirfd, b"cmdline", O_RDONLY | O_CLOEXEC)
+    cdef size_t have = 0
+    cdef ssize_t got
+    cdef char last = 1
+    if fd < 0:
+        return -errno
+    while True:
+        got = read(fd, buf + have, limit - have) if have < limit else read(fd, rest, sizeof(rest))
+        if got < 0:
+            if errno == EINTR:
+                continue
+            got = -errno
+            close(fd)
+            return got
+        if got == 0:
+            break
+        if have < limit:
+            have += got
+            whole[0] = have
+            last = buf[have - 1]
+            if have == limit and known > limit:
+                whole[0] = known    # the kernel told in stat: 128 KB need not be read to be counted
+                last = 0
+                break
+        else:
+            whole[0] += got
+            last = rest[got - 1]
+    close(fd)
+    if have and last == 0:
+        whole[0] -= 1
+        if have > whole[0]:
+            have = whole[0]
+    return have
+
+
+cdef span_t put(char **room, span_t text) noexcept nogil:
+    if text.size:
+        memcpy(room[0], text.at, text.size)
+    text.at = room[0]
+    room[0] += text.size
+    room[0][0] = 0
+    room[0] += 1
+    return text
+
+
+cdef inline void move(span_t *name, span_t old, span_t new) noexcept nogil:
+    # "-.slice" is not part of any path.
+    if name.size and old.at <= name.at < old.at + old.size:
+        name.at = new.at + (name.at - old.at)
+
+
+cdef process_t *process_build(const process_t *facts) noexcept nogil:
+    cdef size_t size = (sizeof(process_t) + facts.comm.size + facts.exe.size + facts.cmdline.size + facts.cgroup.size + 4)
+    cdef process_t *out = <process_t *>malloc(size)
+    cdef char *room
+    if out == NULL:
+        return NULL
+    out[0] = facts[0]
+    room = <char *>(out + 1)
+    out.comm = put(&room, facts.comm)
+    out.exe = put(&room, facts.exe)
+    out.cmdline = put(&room, facts.cmdline)
+    out.cgroup = put(&room, facts.cgroup)
+    cgroup_names(out.cgroup.at, out.cgroup.size, &out.names)
+    out.bytes = size
+    out.refs = 1
+    return out
+
+
+cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32_t limit) noexcept nogil:
+    # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`
+    cdef char name[64]
+    cdef char *exe = scratch + 2 * STAT_SIZE
+    cdef char *cgroup = exe + PATH_SIZE
+    cdef char *cmdline = cgroup + CGROUP_SIZE
+    cdef stat_t before, after
+    cdef ssize_t got
+    cdef int rc = stat_read(dirfd, b"stat", scratch, &before)
+    if rc < 0:
+        return rc
+    procfs_name(name, facts.pid, b"")
+    facts.start = before.start
+    facts.comm = before.comm
+    facts.image = owner_mix(before.image, root, name)
+    facts.has |= PROCESS_COMM
+    if not facts.has & PROCESS_PPID:
+        facts.ppid = before.ppid
+        facts.has |= PROCESS_PPID
+    got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
+    if got > 0:
+        facts.exe.at = exe
+        facts.exe.size = got
+        facts.has |= PROCESS_EXE
+    got = cmdline_read(dirfd, cmdline, limit, before.arguments, &facts.cmdline_size)
+    if got >= 0:
+        facts.cmdline.at = cmdline
+        facts.cmdline.size = got
+        facts.has |= PROCESS_CMDLINE
+    got = procfs_read(dirfd, b"cgroup", cgroup, CGROUP_SIZE)
+    if got > 0:
+        facts.cgroup = cgroup_choose(cgroup, got)
+        if facts.cgroup.size:
+            facts.has |= PROCESS_CGROUP
+    if procfs_link_number(dirfd, b"ns/net", b"net:[", &facts.netns) == 1:
+        facts.has |= PROCESS_NETNS
+    rc = stat_read(dirfd, b"stat", scratch + STAT_SIZE, &after)
+    return 1 if rc == 0 and after.image != before.image else 0
+
+
+cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil:
+    cdef char name[64]
+    cdef char status[STATUS_SIZE]
+    cdef char *scratch
+    cdef process_t facts
+    cdef process_t *out = NULL
+    cdef uint64_t value
+    cdef ssize_t got
+    cdef int dirfd, again, rc = 0
+    error[0] = -ENOMEM
+    scratch = <char *>malloc(2 * STAT_SIZE + PATH_SIZE + CGROUP_SIZE + <size_t>cmdline_limit)
+    if scratch == NULL:
+        return NULL
+    # Once more for a thread's process, once or twice more if execve came between: new names with old ids are wrong.
+    for again in range(4):
+        memset(&facts, 0, sizeof(facts))
+        facts.pid = pid
+        if procfs_name(name, pid, b"") < 0:
+            error[0] = -ESRCH
+            break
+        # All is read below one handle: it answers ESRCH when the process ends, even if its pid is used again.
+        dirfd = openat(root, name, O_PATH | O_DIRECTORY | O_CLOEXEC)
+        if dirfd < 0:
+            error[0] = -errno
+            break
+        got = procfs_read(dirfd, b"status", status, STATUS_SIZE)
+        if got > 0:
+            if status_number(status, status + got, b"Tgid:", 5, &value) and value != <uint64_t>pid and 0 < value <= 0x7fffffff:
+                close(dirfd)
+                pid = <int32_t>value
+                continue
+            if status_number(status, status + got, b"PPid:", 5, &value):
+                facts.ppid = <int32_t>value
+                facts.has |= PROCESS_PPID
+            if status_number(status, status + got, b"Uid:", 4, &value):
+                facts.uid = <uint32_t>value
+                if status_number(status, status + got, b"Gid:", 4, &value):
+                    facts.gid = <uint32_t>value
+                    facts.has |= PROCESS_IDS
+        rc = facts_read(root, dirfd, &facts, scratch, cmdline_limit)
+        close(dirfd)
+        if rc != 1:
+            break
+    else:
+        rc = 0 if facts.start else -ESRCH
+    if rc < 0:
+        error[0] = rc
+    elif facts.has & PROCESS_COMM:
+        out = process_build(&facts)
+    free(scratch)
+    if out != NULL:
+        error[0] = 0
+    return out
+
+
+cdef int process_check(int root, const process_t *process) noexcept nogil:
+    cdef char buf[STAT_SIZE]
+    cdef char name[64]
+    cdef stat_t now
+    cdef int rc
+    procfs_name(name, process.pid, b"stat")
+    rc = stat_read(root, name, buf, &now)
+    if rc == -ENOENT or rc == -ESRCH:
+        return PROCESS_GONE
+    if rc < 0:
+        return rc
+    if now.start != process.start:
+        return PROCESS_GONE
+    if now.state == c'Z' or now.state == c'X' or now.flags & PF_EXITING:
+        return PROCESS_ENDING
+    procfs_name(name, process.pid, b"")
+    return PROCESS_SAME if owner_mix(now.image, root, name) == process.image else PROCESS_CHANGED
+
+
+cdef process_t *process_take(process_t *process) noexcept nogil:
+    if process != NULL:
+        __atomic_add_fetch(&process.refs, 1, __ATOMIC_RELAXED)
+    return process
+
+
+cdef void process_drop(process_t *process) noexcept nogil:
+    if process != NULL and __atomic_sub_fetch(&process.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        free(process)
+
+
+cdef object text(span_t s):
+    return s.at[:s.size].decode("utf-8", "surrogateescape") if s.size else None
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Process:
+    """What was known of a process when it was looked at. Immutable, and valid after the process has ended.
+
+    What could not be read is None. Names are str; bytes that are not UTF-8 are kept as surrogates (os.fsencode gives
+    them back). Two are equal if pid and start time are. Made by the library only.
+    """
+
+    def __init__(self):
+        raise TypeError("Process objects come from flows and from process(pid)")
+
+    def __dealloc__(self):
+        process_drop(self._process)
+
+    @property
+    def pid(self):
+        """Process id (thread group id), int."""
+        return self._process.pid
+
+    @property
+    def ppid(self):
+        """Process id of the parent, int; 0 if it has none here."""
+        return self._process.ppid if self._process.has & PROCESS_PPID else None
+
+    @property
+    def uid(self):
+        """Real user id, int."""
+        return self._process.uid if self._process.has & PROCESS_IDS else None
+
+    @property
+    def gid(self):
+        """Real group id, int."""
+        return self._process.gid if self._process.has & PROCESS_IDS else None
+
+    @property
+    def comm(self):
+        """Name of its main thread, at most 15 bytes, chosen by the program itself."""
+        return text(self._process.comm) or ""
+
+    @property
+    def exe(self):
+        """Path of the program as the kernel shows it, with " (deleted)" behind it if it was."""
+        return text(self._process.exe)
+
+    @property
+    def cmdline(self):
+        """The arguments, a tuple of str: empty for a kernel thread. The last is cut short if `cmdline_cut`."""
+        cdef bytes raw
+        if not self._process.has & PROCESS_CMDLINE:
+            return None
+        raw = self._process.cmdline.at[:self._process.cmdline.size]
+        if not raw:
+            return ()
+        arguments = raw.decode("utf-8", "surrogateescape").split("\0")
+        # A process that wrote a title over its arguments leaves the rest of that memory as NULs.
+        if len(arguments) > 1 and not any(arguments[1:]):
+            del arguments[1:]
+        return tuple(arguments)
+
+    @property
+    def cmdline_size(self):
+        """Bytes of the whole command line, int."""
+        return self._process.cmdline_size if self._process.has & PROCESS_CMDLINE else None
+
+    @property
+    def cmdline_cut(self):
+        """True if only the beginning of the command line was kept (see the cache's `cmdline_limit`)."""
+        return self._process.cmdline_size > self._process.cmdline.size
+
+    @property
+    def start(self):
+        """When it was started: seconds since the epoch, float, to a hundredth of a second, by the clock of now."""
+        cdef timespec real, boot
+        clock_gettime(CLOCK_REALTIME, &real)
+        clock_gettime(CLOCK_BOOTTIME, &boot)
+        return (real.tv_sec - boot.tv_sec + (real.tv_nsec - boot.tv_nsec) / 1e9
+                + <double>self._process.start / <double>sysconf(_SC_CLK_TCK))
+
+    @property
+    def start_ticks(self):
+        """The same as the kernel has it, int: clock ticks (1/100 s) after boot. With `pid`, who it is."""
+        return self._process.start
+
+    @property
+    def cgroup(self):
+        """Path of its cgroup: of the hierarchy systemd names, or else of cgroup2."""
+        return text(self._process.cgroup)
+
+    @property
+    def unit(self):
+        """systemd unit, as `systemctl status PID` shows it."""
+        return text(self._process.names.unit)
+
+    @property
+    def user_unit(self):
+        """Unit of the user's own systemd (`systemctl --user`), where it is part of one."""
+        return text(self._process.names.user_unit)
+
+    @property
+    def slice(self):
+        """systemd slice."""
+        return text(self._process.names.slice)
+
+    @property
+    def container(self):
+        """Id of its container, or the name with runtimes that go by names."""
+        return text(self._process.names.container)
+
+    @property
+    def runtime(self):
+        """What runs the container, as far as the cgroup tells: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
+        return text(self._process.names.runtime)
+
+    @property
+    def netns(self):
+        """Inode number of its network namespace, int."""
+        return self._process.netns if self._process.has & PROCESS_NETNS else None
+
+    def __eq__(self, other):
+        if not isinstance(other, Process):
+            return NotImplemented
+        return (self._process.pid == (<Process>other)._process.pid
+                and self._process.start == (<Process>other)._process.start)
+
+    def __hash__(self):
+        return hash((self._process.pid, self._process.start))
+
+    def __repr__(self):
+        return f"<Process {self.pid} {self.comm!r}>"
+
+
+cdef object process_object(process_t *process):
+    cdef Process out
+    if process == NULL:
+        return None
+    try:
+        out = Process.__new__(Process)
+    except MemoryError:
+        process_drop(process)
+        raise
+    out._process = process
+    return out
+
+
+def process(pid, proc="/proc", cmdline_limit=4096):
+    """Reads one process (or the process of a thread id) now: a `Process`, or None if there is none to be seen.
+
+    `proc` is where procfs is mounted; at most `cmdline_limit` bytes (up to 1 MiB) of the command line are kept. Needs no
+    privilege; without CAP_SYS_PTRACE other users' `exe` and `netns` are None. OSError if `proc` cannot be opened.
+    """
+    cdef bytes path = os.fsencode(proc)
+    cdef int root = procfs_open(path), error
+    cdef process_t *found
+    if root < 0:
+        raise OSError(-root, os.strerror(-root), proc)
+    found = process_read(root, pid, max(1, min(cmdline_limit, 1 << 20)), &error)
+    close(root)
+    if error == -ENOMEM:
+        raise MemoryError
+    return process_object(found)

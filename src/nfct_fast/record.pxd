@@ -1,0 +1,21 @@
+from libc.stdint cimport uint8_t
+from .flow cimport flow_t
+from .owner cimport owner_t
+
+ctypedef struct record_t:
+    flow_t flow
+    owner_t owner            # the originator where it is local, else the responder
+    owner_t peer             # the responder of a flow whose both ends are local
+    uint8_t direction        # DIRECTION_*; 0: not known
+
+cdef void record_drop(record_t *record) noexcept nogil    # its references
+
+# Records on their way, in order. One holder at a time.
+cdef class Batch:
+    cdef record_t *records
+    cdef int count
+    cdef int capacity
+    cdef int taken           # by __next__
+    cdef void clear(self) noexcept nogil
+
+cdef object flow_object(record_t *record)                 # takes the references over

@@ -1,0 +1,9 @@
+from libc.stdint cimport int64_t
+
+cdef class Sink:
+    cdef int fd
+    cdef int stop_fd
+    cdef bint chunked
+    cdef int64_t deadline
+    cdef int _wait(self) noexcept nogil
+    cdef int put(self, const char *data, size_t length) noexcept nogil

@@ -1,0 +1,95 @@
+"""Writes to a file descriptor, and never so that the program cannot be stopped."""
+cimport cython
+from libc.errno cimport EAGAIN, ECANCELED, EINTR, errno
+from libc.stdint cimport int64_t, uint64_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport write
+from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
+
+import os
+import stat
+
+cdef enum:
+    PIPE_ATOMIC = 4096       # PIPE_BUF: a write of this much to a pipe that polls writable does not block
+    GRACE_MS = 500           # how long output may still take once the end was asked for
+
+
+cdef int64_t _now_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Sink:
+    """A file descriptor to write whole blocks to, in order.
+
+    fd: where to; it is neither closed nor made non-blocking, since others may share it. stop_fd: readable when the
+    program has been asked to end; from then on a blocked write is given half a second. -1 for none.
+    """
+
+    def __cinit__(self, int fd, int stop_fd=-1):
+        self.fd = fd
+        self.stop_fd = stop_fd
+        self.deadline = 0
+        # A regular file always polls writable and takes any size; anything else may block in the middle.
+        self.chunked = not stat.S_ISREG(os.fstat(fd).st_mode)
+
+    cdef int _wait(self) noexcept nogil:
+        """Wait until fd takes more: 0, -ECANCELED once time is over, or -errno."""
+        cdef pollfd fds[2]
+        cdef int timeout
+        cdef int ready
+        while True:
+            fds[0].fd = self.fd
+            fds[0].events = POLLOUT
+            fds[0].revents = 0
+            fds[1].fd = self.stop_fd if self.deadline == 0 else -1
+            fds[1].events = POLLIN
+            fds[1].revents = 0
+            timeout = -1
+            if self.deadline:
+                timeout = <int>max(0, self.deadline - _now_ms())
+            ready = poll(fds, 2, timeout)
+            if ready < 0:
+                if errno == EINTR:
+                    continue
+                return -errno
+            if fds[0].revents:
+                return 0        # writable, or the write will tell what is wrong
+            if ready == 0:
+                return -ECANCELED
+            self.deadline = _now_ms() + GRACE_MS
+
+    cdef int put(self, const char *data, size_t length) noexcept nogil:
+        """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ECANCELED when time is over."""
+        cdef ssize_t written
+        cdef int result
+        while length:
+            if self.chunked:
+                result = self._wait()
+                if result < 0:
+                    return result
+            written = write(self.fd, data, min(length, <size_t>PIPE_ATOMIC) if self.chunked else length)
+            if written < 0:
+                if errno == EINTR or errno == EAGAIN:
+                    continue
+                return -errno
+            data += written
+            length -= written
+        return 0
+
+    def write(self, const unsigned char[::1] data not None) -> None:
+        """Write all of data, blocking as long as the descriptor does (see the class).
+
+        Raises OSError: BrokenPipeError when the reader is gone, ENOSPC on a full disk, ECANCELED when the program was
+        asked to end and the descriptor took nothing for half a second.
+        """
+        cdef int result = 0
+        cdef size_t length = data.shape[0]
+        if length:
+            with nogil:
+                result = self.put(<const char *>&data[0], length)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
