@@ -1,7 +1,7 @@
 """Which addresses are this host's own, in one network namespace, kept current by rtnetlink.
 
 The kernel decides by its routes of type "local", so these are asked for instead of the interfaces' addresses: they
-cover AnyIP prefixes too and leave out addresses that do not work (yet): interface down, IPv6 duplicate detection.
+cover AnyIP prefixes too and leave out addresses that do not work yet (IPv6 duplicate detection).
 """
 cimport cython
 from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, ENOMEM, EOVERFLOW, errno
@@ -74,7 +74,7 @@ cdef int addresses_open(addresses_t *self) noexcept nogil:
     if rc == 0:
         memset(&address, 0, sizeof(address))
         address.nl_family = AF_NETLINK
-        # IPv4 tells of no route that goes with its link, hence the links.
+        # IPv4 tells of no route that goes when its link is removed or moved to a VRF, hence the links.
         address.nl_groups = (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE
                              | RTMGRP_IPV6_ROUTE)
         if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:

@@ -18,7 +18,7 @@ import os
 import threading
 from typing import NamedTuple
 
-from .diagnosis import reasons_for_silence, wake_ctnetlink
+from .diagnosis import reasons_for_silence
 from .filter import socket_filter, wanted_protocols
 from .nftables import TrackingTable
 
@@ -30,7 +30,7 @@ cdef enum:
     SLOTS = 64              # datagrams a system call; an event is one
     BATCH = 2 * SLOTS
     READY = 16
-    OTHER_FD = 0xffffffff
+    OTHER_FD = 0xffff
 
 
 class Stats(NamedTuple):
@@ -59,6 +59,7 @@ cdef class Conntrack:
     None for all. attribution: how owners are looked for, see ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes of
     the kernel's receive buffer, capped by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace.
     track: turn connection tracking on in this network namespace as long as this object is open (Linux 5.12).
+    probe: try at the start whether events arrive, by an empty datagram over loopback; `silence` has the answer.
 
     It hears the network namespace of the thread that makes it. Iterating blocks until a flow comes, and ends when
     another thread calls close(). One thread at a time may read.
@@ -84,13 +85,14 @@ cdef class Conntrack:
     cdef uint64_t filtered
     cdef uint64_t named
     cdef int rcvbuf
+    cdef readonly tuple silence     # sentences that tell why events can never arrive here, and what to do; else empty
 
     def __cinit__(self):
         self.epoll = self.wake = -1
         self.closed = True
 
     def __init__(self, *, events=("NEW",), protocol=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 bint track=False):
+                 bint track=False, bint probe=True):
         groups = self._groups(events)
         wanted = wanted_protocols(protocol)
         for family, proto in wanted:
@@ -105,7 +107,7 @@ cdef class Conntrack:
         self.batch = Batch(BATCH)
         self.closed = False
         try:
-            self._open(groups, socket_filter(wanted), attribution, rcvbuf, track)
+            self._open(groups, socket_filter(wanted), attribution, rcvbuf, track, probe)
         except BaseException:
             self._release()
             raise
@@ -121,10 +123,10 @@ cdef class Conntrack:
             raise ValueError("events is empty: nothing would ever come")
         return groups
 
-    def _open(self, groups, program, attribution, int rcvbuf, bint track):
+    def _open(self, groups, program, attribution, int rcvbuf, bint track, bint probe):
         if track:
             self.table = TrackingTable()
-        wake_ctnetlink()
+        self.silence = tuple(reasons_for_silence(probe))
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise _error("epoll")
@@ -197,10 +199,6 @@ cdef class Conntrack:
         """A descriptor that polls readable when read(0) has something to return; for an event loop of your own."""
         self._check()
         return self.epoll
-
-    def reasons_for_silence(self) -> list[str]:
-        """Why events can never arrive here, if so; see diagnosis.reasons_for_silence."""
-        return reasons_for_silence()
 
     def stats(self) -> Stats:
         """Counts since the start; also after close()."""

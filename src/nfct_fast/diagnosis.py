@@ -86,11 +86,11 @@ def _is_tracked(family, address):
         listener.close()
 
 
-def reasons_for_silence() -> list[str]:
+def reasons_for_silence(probe: bool = True) -> list[str]:
     """Why events cannot arrive in the calling thread's network namespace, one sentence each with what to do about it.
 
-    Sends one empty datagram over loopback for each address family, and waits at most a second for its event.
-    Needs CAP_NET_ADMIN; raises PermissionError without it.
+    probe: send one empty datagram over loopback for each address family, and wait at most a second for its event;
+    without, a namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; raises PermissionError without it.
     """
     if not wake_ctnetlink():
         return [NO_MODULE]
@@ -99,6 +99,8 @@ def reasons_for_silence() -> list[str]:
             return [EVENTS_OFF]
     except FileNotFoundError:
         return [NO_MODULE]
+    if not probe:
+        return []
     tracked = {name: _is_tracked(*loopback) for name, loopback in _LOOPBACK.items()}
     silent = [name for name, answer in tracked.items() if answer is False]
     if silent:

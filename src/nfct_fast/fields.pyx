@@ -7,7 +7,7 @@ from libc.string cimport memchr, strlen
 from posix_inet cimport INET6_ADDRSTRLEN, inet_ntop
 from .cgroup cimport span_t
 from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT
-from .flow cimport (EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
+from .flow cimport (EVENT_NEW, EVENT_UPDATE, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
 from .outbuf cimport ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
 from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
@@ -64,7 +64,12 @@ cdef void _put_address(outbuf_t *out, const uint8_t *address, uint8_t family) no
 
 
 cdef void _put_type(outbuf_t *out, uint8_t type) noexcept nogil:
-    _put_word(out, b"NEW" if type == EVENT_NEW else b"UPDATE" if type == EVENT_UPDATE else b"DESTROY")
+    if type == EVENT_NEW:
+        _put_word(out, b"NEW")
+    elif type == EVENT_UPDATE:
+        _put_word(out, b"UPDATE")
+    else:
+        _put_word(out, b"DESTROY")
 
 
 cdef void _put_direction(outbuf_t *out, uint8_t direction) noexcept nogil:
@@ -74,8 +79,10 @@ cdef void _put_direction(outbuf_t *out, uint8_t direction) noexcept nogil:
         _put_word(out, b"in")
     elif direction == DIRECTION_LOCAL:
         _put_word(out, b"local")
+    elif direction == DIRECTION_FORWARD:
+        _put_word(out, b"forward")
     else:
-        _put_word(out, b"forward" if direction == DIRECTION_FORWARD else NULL)
+        _put_word(out, NULL)
 
 
 cdef void _put_tuple(outbuf_t *out, const tuple_t *tuple, int field) noexcept nogil:

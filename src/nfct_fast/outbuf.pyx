@@ -76,8 +76,12 @@ cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexce
             length = snprintf(text, sizeof(text), b"\\u%04x\\u%04x", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff))
         else:
             length = snprintf(text, sizeof(text), b"\\u%04x", point)
-    elif point == 10 or point == 13 or point == 9:
-        length = snprintf(text, sizeof(text), b"\\%c", 110 if point == 10 else 114 if point == 13 else 116)
+    elif point == 10:
+        length = snprintf(text, sizeof(text), b"\\n")
+    elif point == 13:
+        length = snprintf(text, sizeof(text), b"\\r")
+    elif point == 9:
+        length = snprintf(text, sizeof(text), b"\\t")
     elif point < 0x100 and (is_byte or point < 0x80):
         length = snprintf(text, sizeof(text), b"\\x%02x", point)
     elif point <= 0xffff:

@@ -1,6 +1,6 @@
 """Writes to a file descriptor, and never so that the program cannot be stopped."""
 cimport cython
-from libc.errno cimport EAGAIN, ECANCELED, EINTR, errno
+from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport write
@@ -37,7 +37,7 @@ cdef class Sink:
         self.chunked = not stat.S_ISREG(os.fstat(fd).st_mode)
 
     cdef int _wait(self) noexcept nogil:
-        """Wait until fd takes more: 0, -ECANCELED once time is over, or -errno."""
+        """Wait until fd takes more: 0, -ETIMEDOUT once time is over, or -errno."""
         cdef pollfd fds[2]
         cdef int timeout
         cdef int ready
@@ -59,11 +59,11 @@ cdef class Sink:
             if fds[0].revents:
                 return 0        # writable, or the write will tell what is wrong
             if ready == 0:
-                return -ECANCELED
+                return -ETIMEDOUT
             self.deadline = _now_ms() + GRACE_MS
 
     cdef int put(self, const char *data, size_t length) noexcept nogil:
-        """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ECANCELED when time is over."""
+        """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ETIMEDOUT when time is over."""
         cdef ssize_t written
         cdef int result
         while length:
@@ -83,7 +83,7 @@ cdef class Sink:
     def write(self, const unsigned char[::1] data not None) -> None:
         """Write all of data, blocking as long as the descriptor does (see the class).
 
-        Raises OSError: BrokenPipeError when the reader is gone, ENOSPC on a full disk, ECANCELED when the program was
+        Raises OSError: BrokenPipeError when the reader is gone, ENOSPC on a full disk, ETIMEDOUT when the program was
         asked to end and the descriptor took nothing for half a second.
         """
         cdef int result = 0

@@ -35,3 +35,8 @@ cdef class SockDiag:
     cdef int lookup_on(self, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil
     cdef int lookup_listener(self, const tuple_t *tuple, sock_t *out) noexcept nogil
     cdef int survey(self, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil
+
+
+# For Python code: addresses as ipaddress takes them, a socket as a dict whose unknown values are None.
+cdef int set_tuple(tuple_t *out, object src, int sport, object dst, int dport, int proto) except -1
+cdef object sock_dict(const sock_t *sock)

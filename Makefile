@@ -1,0 +1,49 @@
+# make run    install what is missing, build, and log new UDP flows until interrupted
+# make test   install what is missing, build, and run the whole test suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(wildcard src/nfct_fast/*.py* src/nfct_fast/*.pxd include/*.pxd include/nfct_fast/*)
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
+TEST_PACKAGES := iproute2 nftables conntrack procps clang
+
+.PHONY: run test build clean
+
+run: $(VENV)/.built
+	$(SUDO) $(BIN)/python -m nfct_fast --track -p udp
+
+test: $(VENV)/.built $(VENV)/.tested-with
+	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+build: $(VENV)/.built
+
+# What is already there is not installed again: a machine without apt only needs to have it.
+$(VENV)/.system:
+	@pkg-config --exists libnetfilter_conntrack libnfnetlink libmnl && $(PYTHON) -c 'import venv, ensurepip' || \
+	    if command -v apt-get >/dev/null; then \
+	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	            apt-get install -q -y --no-install-recommends $(BUILD_PACKAGES); \
+	    fi
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.system $(SOURCES)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q --editable . || { $(BIN)/python -m pip install --editable .; exit 1; }
+	@touch $@
+
+$(VENV)/.tested-with: $(VENV)/.system pyproject.toml
+	@missing=$$(for tool in ip nft conntrack clang ps; do command -v $$tool >/dev/null || echo $$tool; done); \
+	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
+	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \
+	    fi
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q --group test
+	@touch $@
+
+clean:
+	rm -rf build dist $(VENV) src/*.egg-info src/nfct_fast/*.so

@@ -1,0 +1,164 @@
+"""The command line: arguments in, Conntrack to standard output, an exit status out."""
+import argparse
+import errno
+import os
+import select
+import signal
+import sys
+import time
+
+from . import __version__
+from .attribution import ATTRIBUTIONS
+from .conntrack import DEFAULT_RCVBUF, Conntrack
+from .sink import Sink
+from .template import DEFAULT, Template
+from .writer import Writer
+
+_PROGRAM = "nfct-fast"
+_EPILOG = """\
+examples:
+  nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
+  nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
+  nfct-fast --track                      also where no firewall rule uses connection tracking
+  nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
+
+A process nobody knows is printed as "?", any other unknown field as "-". Control characters and bytes that are not
+UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line is cut after 4096 bytes.
+"""
+
+
+def _complain(message):
+    print(f"{_PROGRAM}: {message}", file=sys.stderr, flush=True)
+
+
+def _size(text):
+    units = {"k": 10, "m": 20, "g": 30}
+    number, shift = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 0)
+    if not number.isascii() or not number.isdecimal() or not 4096 <= int(number) << shift < 1 << 30:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size from 4K to below 1G, such as 64M")
+    return int(number) << shift
+
+
+def _version():
+    return (f"{_PROGRAM} {__version__}\nLicence GPL-2.0-or-later; this is free software, without any warranty.")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        description="Logs every new network flow of this host, with the process behind it.")
+    parser.add_argument("-p", "--protocol", metavar="REGEX",
+                        help='only flows whose protocol it is found in: names are like "ipv4/tcp", "ipv6/udp"')
+    parser.add_argument("-t", "--format-ts", metavar="FMT", default="%s",
+                        help="strftime(3) format of the time, with %%f for microseconds (default: %%s)")
+    parser.add_argument("-f", "--format", metavar="FMT", default=DEFAULT,
+                        help="str.format() template of a line, over ts, ev, info and peer (default: %(default)s)")
+    parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
+                        help="how owners are looked for (default: auto, the best this kernel has)")
+    parser.add_argument("--track", action="store_true",
+                        help="turn connection tracking on while the program runs, by an nftables table of its own")
+    parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
+                        help="receive buffer of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
+    parser.add_argument("--debug", action="store_true", help="print counts at the end, and a traceback on a failure")
+    parser.add_argument("--version", action="version", version=_version())
+    return parser
+
+
+class _Stop:
+    """SIGINT and SIGTERM as a descriptor that becomes readable, so that no wait can miss them."""
+
+    def __init__(self):
+        self.asked = False
+        self.fd, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number, frame):
+        self.asked = True
+
+
+def _reader_is_gone(fd):
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & (select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
+
+
+def _watch(conntrack, stop, output):
+    conntrack.watch(stop.fd)
+    try:
+        conntrack.watch(output, select.EPOLLERR)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EEXIST):      # a plain file cannot be waited for, nor need be
+            raise
+
+
+class _LossReport:
+    """Says on stderr how many events were lost, at once and then at most once a second."""
+
+    def __init__(self, conntrack):
+        self._conntrack = conntrack
+        self._told = 0
+        self._next = 0.0
+
+    def tell(self, now=None):
+        lost = self._conntrack.lost
+        if lost == self._told or now is not None and now < self._next:
+            return
+        _complain(f"{lost - self._told} events lost: they came faster than they were read (a larger --rcvbuf holds more)")
+        self._told = lost
+        self._next = time.monotonic() + 1
+
+
+def _log(conntrack, writer, stop, output):
+    report = _LossReport(conntrack)
+    try:
+        while not stop.asked:
+            batch = conntrack.next_batch()
+            writer.write(batch)
+            report.tell(time.monotonic())
+            if not batch and _reader_is_gone(output):
+                return
+    finally:
+        conntrack.stats()
+        report.tell()
+
+
+def _run(arguments, formatter):
+    output = sys.stdout.fileno()
+    stop = _Stop()
+    with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
+                   track=arguments.track) as conntrack:
+        for reason in conntrack.silence:
+            _complain(reason)
+        _watch(conntrack, stop, output)
+        try:
+            _log(conntrack, Writer(formatter, Sink(output, stop.fd)), stop, output)
+        finally:
+            if arguments.debug:
+                _complain(conntrack.stats())
+
+
+def main(argv=None) -> int:
+    """Run the program with these arguments (sys.argv's by default) and return its exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        _run(arguments, Template(arguments.format, arguments.format_ts))
+    except BrokenPipeError:
+        return 0        # whoever read the output has had enough
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        if arguments.debug:
+            raise
+        if error.errno == errno.ETIMEDOUT:
+            _complain("output took nothing while ending: the last lines are not written")
+        else:
+            _complain(error.strerror if error.filename is None else error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""inode -> the processes that hold the socket, by the links in /proc/PID/fd."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    HOLDERS_MAX = 32
+
+cdef enum:    # holders_t.rung: where it was found
+    RUNG_CACHE = 1           # known, and confirmed by one readlink
+    RUNG_RECENT = 2          # a process that was the answer lately
+    RUNG_CANDIDATES = 3      # one of those given
+    RUNG_UID = 4             # a process of the socket's user
+    RUNG_REST = 5            # any other
+
+ctypedef struct holder_t:
+    int32_t pid
+    int32_t fd
+    uint64_t start           # clock ticks after boot; 0 if it was not needed to order them
+
+ctypedef struct holders_t:
+    int32_t count            # in at[]
+    int32_t denied           # processes that could not be looked into
+    uint8_t rung
+    uint8_t more             # there are more than fit
+    uint8_t complete         # every process was looked at: no other holds it, but for the denied
+    holder_t at[HOLDERS_MAX] # the first is the one to name: see FdScanner
+
+cdef struct known_t:
+    uint64_t inode
+    int32_t pid
+    int32_t fd
+    uint8_t alone            # its family was looked at: no other holder
+
+cdef struct missing_t:
+    uint64_t inode
+    int64_t until
+    int32_t answer
+
+cdef struct visit_t:
+    int32_t pid
+    uint32_t turn
+
+cdef struct recent_t:
+    int32_t pid
+    int32_t fd
+
+# One caller at a time.
+cdef class FdScanner:
+    cdef int _root
+    cdef known_t *_known
+    cdef missing_t *_missing
+    cdef visit_t *_visits
+    cdef int32_t *_pids
+    cdef uint32_t _pids_room, _turn
+    cdef recent_t _recent[8]
+    cdef bint _sized         # this kernel tells the number of fds as the size of /proc/PID/fd (6.2)
+    cdef double _rate
+    cdef int64_t _tokens, _burst, _refilled_at, _missing_ttl
+    cdef readonly uint64_t scanned_processes, scanned_fds, refused
+
+    # How many hold it (out.count), 0: none, -EAGAIN: the bound on scanning is reached, -EACCES: none was found, but
+    # some processes could not be looked into (out.denied). Blocks while it scans, at most for what the bound leaves.
+    cdef int find(self, uint64_t inode, uint32_t uid, bint uid_known, const int32_t *candidates, int n,
+                  holders_t *out) noexcept nogil
+    # The same, looking into every process: all holders, if it takes milliseconds to seconds. Not bounded.
+    cdef int find_all(self, uint64_t inode, holders_t *out) noexcept nogil

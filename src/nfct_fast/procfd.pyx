@@ -1,0 +1,493 @@
+"""inode -> the processes that hold the socket, by the links in /proc/PID/fd, looking first where it likely is.
+
+A link costs 4 microseconds, so a full scan is the last thing to do: what was seen before is confirmed by one link, then
+come the processes that were the answer lately, those the caller has a reason to suspect (the socket's cgroup), those
+of the socket's user, newest first, and the rest. A token bucket bounds the time spent on scanning.
+"""
+cimport cython
+from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memchr, memcmp, memset
+from posix.stat cimport fstatat, struct_stat
+from posix.unistd cimport close
+
+from .procfs cimport (numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number,
+                      procfs_monotonic_ns, procfs_name, procfs_open, procfs_read)
+
+import os
+
+cdef enum:
+    KNOWN = 16384            # inodes remembered, 24 bytes each
+    MISSING = 4096
+    VISITS = 4096
+    RECENT = 8
+    ANCESTORS = 32
+    CANDIDATES_CHECKED = 64  # for further holders: 2 to 4 us each
+
+
+cdef inline uint32_t inode_slot(uint64_t inode, uint32_t size) noexcept nogil:
+    return <uint32_t>((inode * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (size - 1)
+
+
+cdef void fd_name(char *out, int32_t pid, int32_t fd) noexcept nogil:
+    cdef int n = procfs_name(out, pid, b"fd/")
+    procfs_name(out + n, fd, b"")
+
+
+cdef bint holds(FdScanner self, int32_t pid, int32_t fd, uint64_t inode) noexcept nogil:
+    cdef char name[128]
+    cdef uint64_t found
+    fd_name(name, pid, fd)
+    return procfs_link_number(self._root, name, b"socket:[", &found) == 1 and found == inode
+
+
+cdef bint stat_facts(FdScanner self, int32_t pid, int32_t *ppid, uint64_t *start, bint *manager) noexcept nogil:
+    # proc_pid_stat(5): fields 4 and 22, counted behind the last ")".
+    cdef char name[64]
+    cdef char buf[1024]
+    cdef const char *p
+    cdef const char *end
+    cdef const char *comm
+    cdef uint64_t value
+    cdef ssize_t got
+    cdef int field
+    procfs_name(name, pid, b"stat")
+    got = procfs_read(self._root, name, buf, sizeof(buf))
+    if got <= 0:
+        return False
+    end = buf + got
+    p = end - 1
+    while p > buf and p[0] != c')':
+        p -= 1
+    if manager != NULL:
+        comm = <const char *>memchr(buf, c'(', got)
+        manager[0] = pid == 1 or (comm != NULL and p - comm == 8 and memcmp(comm, b"(systemd", 8) == 0)
+    p += 3
+    for field in range(4, 23):
+        while p < end and p[0] == c' ':
+            p += 1
+        if p < end and p[0] == c'-':
+            p += 1
+        value = 0
+        if procfs_decimal(&p, end, &value) <= 0:
+            return False
+        if field == 4 and ppid != NULL:
+            ppid[0] = <int32_t>value
+    if start != NULL:
+        start[0] = value
+    return True
+
+
+cdef void holder_add(holders_t *out, int32_t pid, int32_t fd) noexcept nogil:
+    cdef int i
+    for i in range(out.count):
+        if out.at[i].pid == pid:
+            return
+    if out.count == HOLDERS_MAX:
+        out.more = 1
+        return
+    out.at[out.count].pid = pid
+    out.at[out.count].fd = fd
+    out.at[out.count].start = 0
+    out.count += 1
+
+
+cdef void holders_order(FdScanner self, holders_t *out) noexcept nogil:
+    # Oldest first: a socket is inherited downwards, so that the oldest is the one that opened it, and children that
+    # only got a copy come later. A service manager that opened it for somebody else comes last.
+    cdef bint manager[HOLDERS_MAX]
+    cdef bint held
+    cdef holder_t moved
+    cdef int i, j
+    if out.count < 2:
+        return
+    for i in range(out.count):
+        manager[i] = False
+        stat_facts(self, out.at[i].pid, NULL, &out.at[i].start, &manager[i])
+    for i in range(1, out.count):
+        moved = out.at[i]
+        held = manager[i]
+        j = i
+        while j and (manager[j - 1] > held or (manager[j - 1] == held and (
+                out.at[j - 1].start > moved.start or (out.at[j - 1].start == moved.start and out.at[j - 1].pid > moved.pid)))):
+            out.at[j] = out.at[j - 1]
+            manager[j] = manager[j - 1]
+            j -= 1
+        out.at[j] = moved
+        manager[j] = held
+
+
+cdef void children_add(FdScanner self, int32_t pid, int32_t fd, uint64_t inode, holders_t *out) noexcept nogil:
+    # Those its main thread forked (CONFIG_PROC_CHILDREN, as distributions have it).
+    cdef char name[128]
+    cdef char buf[4096]
+    cdef const char *p = buf
+    cdef uint64_t child
+    cdef ssize_t got
+    cdef int n = procfs_name(name, pid, b"task/")
+    n += procfs_name(name + n, pid, b"children")
+    got = procfs_read(self._root, name, buf, sizeof(buf))
+    while got > 0 and p < buf + got and procfs_decimal(&p, buf + got, &child) > 0 and p < buf + got:
+        p += 1
+        if child <= 0x7fffffff and holds(self, <int32_t>child, fd, inode):
+            holder_add(out, <int32_t>child, fd)
+
+
+cdef int holders_collect(FdScanner self, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,
+                         holders_t *out) noexcept nogil:
+    # One holder is found. Others got it by fork, under the same fd: parents, children, suspects.
+    cdef known_t *known = &self._known[inode_slot(inode, KNOWN)]
+    cdef int32_t top = pid, parent = 0
+    cdef int i
+    holder_add(out, pid, fd)
+    for i in range(ANCESTORS):
+        if not stat_facts(self, top, &parent, NULL, NULL) or parent <= 0 or not holds(self, parent, fd, inode):
+            break
+        top = parent
+        holder_add(out, top, fd)
+    for i in range(min(n, <int>CANDIDATES_CHECKED)):
+        if candidates[i] != pid and holds(self, candidates[i], fd, inode):
+            holder_add(out, candidates[i], fd)
+    i = 0
+    while i < out.count:
+        children_add(self, out.at[i].pid, fd, inode, out)
+        i += 1
+    holders_order(self, out)
+    known.inode = inode
+    known.pid = out.at[0].pid
+    known.fd = out.at[0].fd
+    known.alone = out.count == 1
+    recent_put(self, out.at[0].pid, out.at[0].fd)
+    return out.count
+
+
+cdef void recent_put(FdScanner self, int32_t pid, int32_t fd) noexcept nogil:
+    cdef int i = 0
+    while i < RECENT - 1 and self._recent[i].pid != pid:
+        i += 1
+    while i:
+        self._recent[i] = self._recent[i - 1]
+        i -= 1
+    self._recent[0].pid = pid
+    self._recent[0].fd = fd
+
+
+cdef bint refill(FdScanner self) noexcept nogil:
+    cdef int64_t now = procfs_monotonic_ns()
+    self._tokens += <int64_t>(<double>(now - self._refilled_at) * self._rate)
+    if self._tokens > self._burst:
+        self._tokens = self._burst
+    self._refilled_at = now
+    return self._tokens > 0
+
+
+cdef bint visited(FdScanner self, int32_t pid) noexcept nogil:
+    cdef visit_t *visit = &self._visits[pid & (VISITS - 1)]
+    if visit.pid == pid and visit.turn == self._turn:
+        return True
+    visit.pid = pid
+    visit.turn = self._turn
+    return False
+
+
+# Looks through one process. 1: it holds the inode, by *fd; 0; -EAGAIN, -EACCES.
+cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, bint bounded) noexcept nogil:
+    cdef numbers_t numbers
+    cdef char name[64]
+    cdef uint64_t found
+    cdef known_t *known
+    cdef int64_t began
+    cdef int rc, i, link = 0, answer = 0
+    if bounded and not refill(self):
+        self.refused += 1
+        return -EAGAIN
+    procfs_name(name, pid, b"fd")
+    began = procfs_monotonic_ns()
+    rc = numbers_open(&numbers, self._root, name)
+    if rc < 0:
+        return -EACCES if rc == -EACCES or rc == -EPERM else 0
+    self.scanned_processes += 1
+    while answer == 0:
+        rc = numbers_next(&numbers)
+        if rc <= 0:
+            break
+        self.scanned_fds += rc
+        # The newest socket tends to have the highest number.
+        for i in range(rc - 1, -1, -1):
+            procfs_name(name, numbers.at[i], b"")
+            link = procfs_link_number(numbers.fd, name, b"socket:[", &found)
+            if link == -EACCES or link == -EPERM:
+                answer = -EACCES
+                break
+            if link != 1:
+                continue
+            if found == inode:
+                fd[0] = numbers.at[i]
+                answer = 1
+                break
+            known = &self._known[inode_slot(found, KNOWN)]
+            if known.inode != found:
+                known.inode = found
+                known.pid = pid
+                known.fd = numbers.at[i]
+                known.alone = 0
+        if bounded:
+            self._tokens -= procfs_monotonic_ns() - began
+            began = procfs_monotonic_ns()
+            if answer == 0 and rc > 900 and self._tokens <= 0:
+                self.refused += 1
+                answer = -EAGAIN
+    numbers_close(&numbers)
+    return answer
+
+
+cdef int pids_list(FdScanner self) noexcept nogil:
+    cdef numbers_t numbers
+    cdef int32_t *grown
+    cdef uint32_t count = 0, room
+    cdef int rc, i
+    rc = numbers_open(&numbers, self._root, b".")
+    if rc < 0:
+        return rc
+    while True:
+        rc = numbers_next(&numbers)
+        if rc <= 0:
+            break
+        if count + rc > self._pids_room:
+            room = (count + rc) * 2
+            grown = <int32_t *>realloc(self._pids, room * sizeof(int32_t))
+            if grown == NULL:
+                rc = -ENOMEM
+                break
+            self._pids = grown
+            self._pids_room = room
+        for i in range(rc):
+            self._pids[count] = numbers.at[i]
+            count += 1
+    numbers_close(&numbers)
+    return rc if rc < 0 else <int>count
+
+
+cdef int newest(FdScanner self, int count) noexcept nogil:
+    # /proc lists by number, and numbers are given in turn: the newest is the last one given, told by loadavg.
+    cdef char buf[128]
+    cdef const char *p
+    cdef uint64_t last = 0x7fffffff
+    cdef ssize_t got = procfs_read(self._root, b"loadavg", buf, sizeof(buf))
+    cdef int low = 0, high = count, middle
+    if got > 0:
+        p = buf + got - 1
+        while p > buf and p[0] != c' ':
+            p -= 1
+        p += 1
+        procfs_decimal(&p, buf + got, &last)
+    while low < high:
+        middle = (low + high) // 2
+        if <uint64_t>self._pids[middle] <= last:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1 if low else count - 1
+
+
+cdef bint of_uid(FdScanner self, int32_t pid, uint32_t uid) noexcept nogil:
+    cdef char name[64]
+    cdef struct_stat st
+    procfs_name(name, pid, b"")
+    return fstatat(self._root, name, &st, 0) == 0 and st.st_uid == uid
+
+
+cdef bint has_fds(FdScanner self, int32_t pid) noexcept nogil:
+    cdef char name[64]
+    cdef struct_stat st
+    if not self._sized:
+        return True
+    procfs_name(name, pid, b"fd")
+    return fstatat(self._root, name, &st, 0) != 0 or st.st_size > 0
+
+
+cdef int everywhere(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, int32_t *pid, int32_t *fd,
+                    holders_t *out) noexcept nogil:
+    cdef int count, first, i, at, rung, rc
+    cdef int64_t began = procfs_monotonic_ns()
+    if not refill(self):
+        self.refused += 1
+        return -EAGAIN
+    count = pids_list(self)
+    self._tokens -= procfs_monotonic_ns() - began
+    if count < 0:
+        return count
+    first = newest(self, count)
+    for rung in range(RUNG_UID if uid_known else RUNG_REST, RUNG_REST + 1):
+        for i in range(count):
+            at = first - i if first >= i else first - i + count
+            pid[0] = self._pids[at]
+            if rung == RUNG_UID and not of_uid(self, pid[0], uid):
+                continue
+            if visited(self, pid[0]) or not has_fds(self, pid[0]):
+                continue
+            rc = process_scan(self, pid[0], inode, fd, True)
+            if rc == -EACCES:
+                out.denied += 1
+            elif rc != 0:
+                out.rung = rung
+                return rc
+    return 0
+
+
+cdef int some(FdScanner self, uint64_t inode, const int32_t *pids, int n, int32_t *pid, int32_t *fd, holders_t *out) noexcept nogil:
+    cdef int i, rc
+    for i in range(n):
+        pid[0] = pids[i]
+        if pid[0] <= 0 or visited(self, pid[0]):
+            continue
+        rc = process_scan(self, pid[0], inode, fd, True)
+        if rc == -EACCES:
+            out.denied += 1
+        elif rc != 0:
+            return rc
+    return 0
+
+
+cdef int ladder(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, const int32_t *candidates, int n,
+                int32_t *pid, int32_t *fd, holders_t *out) noexcept nogil:
+    cdef int32_t lately[RECENT]
+    cdef int i, j, rc, known = 0
+    out.rung = RUNG_RECENT
+    # A process that opens and closes one socket after the other gets the same fd again.
+    for i in range(RECENT):
+        pid[0] = self._recent[i].pid
+        fd[0] = self._recent[i].fd
+        if pid[0] and holds(self, pid[0], fd[0], inode):
+            return 1
+    for i in range(RECENT):
+        for j in range(n):
+            if candidates[j] == self._recent[i].pid:
+                break
+        else:
+            if n:
+                continue    # the caller knows better
+        lately[known] = self._recent[i].pid
+        known += 1
+    rc = some(self, inode, lately, known, pid, fd, out)
+    if rc:
+        return rc
+    out.rung = RUNG_CANDIDATES
+    rc = some(self, inode, candidates, n, pid, fd, out)
+    if rc:
+        return rc
+    return everywhere(self, inode, uid, uid_known, pid, fd, out)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class FdScanner:
+    """Finds who holds a socket.
+
+    `proc`: where procfs is mounted. `budget`: seconds of scanning allowed per second, with as much saved up at most; inf
+    is no bound. `missing_ttl`: seconds for which "nobody holds it" is believed. One thread at a time. Other users'
+    processes need CAP_SYS_PTRACE. OSError if `proc` cannot be opened.
+
+    Where several processes hold a socket, the first named is the oldest of them, as a socket is inherited from the one that opened it;
+    pid 1 and systemd only if there is no other. A holder that got the socket over a UNIX socket is found as the first
+    one, or by `all_holders`, not beside another.
+    """
+
+    def __cinit__(self, proc="/proc", double budget=0.2, double missing_ttl=2.0):
+        cdef bytes path = os.fsencode(proc)
+        cdef struct_stat st
+        self._root = -1
+        self._rate = min(max(budget, 0.0), 1e6)
+        self._burst = self._tokens = <int64_t>(self._rate * 1e9)
+        self._refilled_at = procfs_monotonic_ns()
+        self._missing_ttl = <int64_t>(missing_ttl * 1e9)
+        self._known = <known_t *>calloc(KNOWN, sizeof(known_t))
+        self._missing = <missing_t *>calloc(MISSING, sizeof(missing_t))
+        self._visits = <visit_t *>calloc(VISITS, sizeof(visit_t))
+        if self._known == NULL or self._missing == NULL or self._visits == NULL:
+            raise MemoryError
+        self._root = procfs_open(path)
+        if self._root < 0:
+            raise OSError(-self._root, os.strerror(-self._root), proc)
+        self._sized = fstatat(self._root, b"self/fd", &st, 0) == 0 and st.st_size > 0
+
+    def __dealloc__(self):
+        free(self._known)
+        free(self._missing)
+        free(self._visits)
+        free(self._pids)
+        if self._root >= 0:
+            close(self._root)
+
+    cdef int find(self, uint64_t inode, uint32_t uid, bint uid_known, const int32_t *candidates, int n,
+                  holders_t *out) noexcept nogil:
+        cdef known_t *known = &self._known[inode_slot(inode, KNOWN)]
+        cdef missing_t *missing = &self._missing[inode_slot(inode, MISSING)]
+        cdef int32_t pid, fd
+        cdef int rc
+        memset(out, 0, sizeof(out[0]))
+        if inode == 0:
+            return 0
+        if known.inode == inode and holds(self, known.pid, known.fd, inode):
+            out.rung = RUNG_CACHE
+            if known.alone:
+                holder_add(out, known.pid, known.fd)
+                return 1
+            return holders_collect(self, inode, known.pid, known.fd, candidates, n, out)
+        if missing.inode == inode and procfs_monotonic_ns() < missing.until:
+            return missing.answer
+        self._turn += 1
+        rc = ladder(self, inode, uid, uid_known, candidates, n, &pid, &fd, out)
+        if rc > 0:
+            return holders_collect(self, inode, pid, fd, candidates, n, out)
+        out.rung = 0
+        if rc == 0:
+            rc = -EACCES if out.denied else 0
+            missing.inode = inode
+            missing.until = procfs_monotonic_ns() + self._missing_ttl
+            missing.answer = rc
+        return rc
+
+    cdef int find_all(self, uint64_t inode, holders_t *out) noexcept nogil:
+        cdef int32_t fd = 0
+        cdef int count, i, rc
+        memset(out, 0, sizeof(out[0]))
+        count = pids_list(self)
+        if count < 0:
+            return count
+        for i in range(count):
+            rc = process_scan(self, self._pids[i], inode, &fd, False)
+            if rc == 1:
+                holder_add(out, self._pids[i], fd)
+            elif rc == -EACCES:
+                out.denied += 1
+        holders_order(self, out)
+        out.complete = 1
+        out.rung = RUNG_REST if out.count else 0
+        return -EACCES if out.denied and not out.count else out.count
+
+    def holders(self, uint64_t inode, uid=None, candidates=()):
+        """Who holds the socket `inode`: a list of (pid, fd), the one to name first; [] if nobody does.
+
+        `uid` of the socket and `candidates`, up to 256 pids, tell where to look first. BlockingIOError if the bound on
+        scanning is reached; PermissionError if it was not found and some processes could not be looked into.
+        """
+        cdef int32_t pids[256]
+        cdef holders_t out
+        cdef int n = 0
+        for pid in candidates[:256]:
+            pids[n] = pid
+            n += 1
+        return holders_list(self.find(inode, uid or 0, uid is not None, pids, n, &out), &out)
+
+    def all_holders(self, uint64_t inode):
+        """All who hold the socket `inode`, up to 32, as `holders` gives them: a full scan, of up to seconds."""
+        cdef holders_t out
+        return holders_list(self.find_all(inode, &out), &out)
+
+
+cdef list holders_list(int rc, const holders_t *out):
+    if rc < 0:
+        raise OSError(-rc, os.strerror(-rc))
+    return [(out.at[i].pid, out.at[i].fd) for i in range(out.count)]

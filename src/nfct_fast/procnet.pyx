@@ -1,0 +1,438 @@
+"""tuple -> socket by the tables in /proc/net, for where sock_diag is not to be had, and for ping and raw sockets.
+
+A table is read in large chunks into rows hashed by local port and remote side, and serves every tuple of the batch:
+reading it costs milliseconds, a look-up in it less than a microsecond.
+
+Limits of the source: a listener on [::] that refuses IPv4 (IPV6_V6ONLY) looks like one that takes it.
+"""
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, ENOENT, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
+from posix.fcntl cimport O_RDONLY, openat
+from posix.unistd cimport close, read
+
+from netinet_in cimport (AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
+                         TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV)
+from procfs_calls cimport O_CLOEXEC
+
+from .flow cimport tuple_t
+from .procfs cimport procfs_decimal, procfs_monotonic_ns, procfs_open
+from .sock cimport SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD, sock_t
+
+import os
+from socket import inet_pton
+
+cdef enum:    # a table for IPv4 and, behind it, its like for IPv6
+    TCP = 0
+    UDP = 2
+    UDPLITE = 4
+    ICMP = 6
+    RAW = 8
+    TABLES = 10
+    CHUNK = 262144
+    ROWS_MAX = 4194304    # 300 MB: a table beyond that is read no further
+
+
+cdef const char *table_name(int table) noexcept nogil:
+    cdef const char **names = [b"tcp", b"tcp6", b"udp", b"udp6", b"udplite", b"udplite6", b"icmp", b"icmp6", b"raw",
+                               b"raw6"]
+    return names[table]
+
+
+cdef inline bint hex_number(const char **p, const char *end, int digits, uint32_t *out) noexcept nogil:
+    cdef uint32_t value = 0
+    cdef char c
+    if end - p[0] < digits:
+        return False
+    for _ in range(digits):
+        c = p[0][0]
+        if c'0' <= c <= c'9':
+            value = value << 4 | <uint32_t>(c - c'0')
+        elif c'A' <= c <= c'F':
+            value = value << 4 | <uint32_t>(c - c'A' + 10)
+        else:
+            return False
+        p[0] += 1
+    out[0] = value
+    return True
+
+
+cdef inline bint skip_one(const char **p, const char *end, char c) noexcept nogil:
+    if p[0] >= end or p[0][0] != c:
+        return False
+    p[0] += 1
+    return True
+
+
+cdef inline bint is_zero(const uint8_t *address, int size) noexcept nogil:
+    cdef uint8_t any = 0
+    cdef int i
+    for i in range(size):
+        any |= address[i]
+    return any == 0
+
+
+cdef inline void as_mapped(uint8_t *out, const void *v4) noexcept nogil:
+    memset(out, 0, 10)
+    out[10] = out[11] = 0xff
+    memcpy(out + 12, v4, 4)
+
+
+cdef bint endpoint(const char **p, const char *end, bint v6, uint8_t *address, uint16_t *port, uint8_t *real) noexcept nogil:
+    # The kernel prints each 32-bit word of the address as a number of the machine's own byte order.
+    cdef uint32_t words[4]
+    cdef uint32_t number
+    cdef int i
+    for i in range(4 if v6 else 1):
+        if not hex_number(p, end, 8, &words[i]):
+            return False
+    if not skip_one(p, end, c':') or not hex_number(p, end, 4, &number):
+        return False
+    port[0] = <uint16_t>number
+    if v6:
+        memcpy(address, words, 16)
+    else:
+        as_mapped(address, words)
+    real[0] = not (is_zero(address, 10) and is_zero(address + 12, 4)
+                   and (is_zero(address + 10, 2) or (address[10] == 0xff and address[11] == 0xff)))
+    return True
+
+
+cdef bint row_parse(const char *p, const char *end, bint v6, row_t *out) noexcept nogil:
+    # sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...
+    cdef uint64_t number
+    cdef uint32_t state
+    cdef int field
+    while p < end and p[0] != c':':
+        p += 1
+    p += 2
+    if not endpoint(&p, end, v6, out.src, &out.sport, &out.bound) or not skip_one(&p, end, c' '):
+        return False
+    if not endpoint(&p, end, v6, out.dst, &out.dport, &out.connected) or not skip_one(&p, end, c' '):
+        return False
+    if not hex_number(&p, end, 2, &state):
+        return False
+    out.state = <uint8_t>state
+    # An AF_INET6 socket bound to ::ffff:0.0.0.0 takes IPv4 only.
+    out.v4_only = not v6 or (out.src[10] == 0xff and out.src[11] == 0xff and is_zero(out.src, 10))
+    for field in range(3):
+        while p < end and p[0] == c' ':
+            p += 1
+        while p < end and p[0] != c' ':
+            p += 1
+    for field in range(3):
+        while p < end and p[0] == c' ':
+            p += 1
+        if procfs_decimal(&p, end, &number) <= 0:
+            return False
+        if field == 0:
+            out.uid = <uint32_t>number
+        elif field == 2:
+            out.inode = number
+    return True
+
+
+cdef inline uint32_t row_hash(uint16_t sport, const uint8_t *dst, uint16_t dport) noexcept nogil:
+    cdef uint64_t halves[2]
+    cdef uint64_t hash = <uint64_t>sport << 16 | dport
+    if dst != NULL:
+        memcpy(halves, dst, 16)
+        hash ^= halves[0] * <uint64_t>0x9e3779b97f4a7c15
+        hash ^= halves[1] * <uint64_t>0xc2b2ae3d27d4eb4f
+    hash *= <uint64_t>0xff51afd7ed558ccd
+    return <uint32_t>(hash >> 32)
+
+
+cdef int table_link(table_t *table) noexcept nogil:
+    cdef uint32_t size = 64, i, slot
+    cdef uint32_t *heads
+    cdef row_t *row
+    while size < table.count:
+        size *= 2
+    if table.heads == NULL or size != table.mask + 1:
+        heads = <uint32_t *>realloc(table.heads, size * sizeof(uint32_t))
+        if heads == NULL:
+            table.count = 0
+            return -ENOMEM
+        table.heads = heads
+        table.mask = size - 1
+    memset(table.heads, 0, size * sizeof(uint32_t))
+    # From the end, so that a chain keeps the kernel's order.
+    for i in range(table.count, 0, -1):
+        row = &table.rows[i - 1]
+        slot = row_hash(row.sport, row.dst if row.connected else NULL, row.dport) & table.mask
+        row.next = table.heads[slot]
+        table.heads[slot] = i
+    return 0
+
+
+cdef int table_line(table_t *table, const char *p, const char *end, int index) noexcept nogil:
+    cdef row_t *rows
+    cdef uint32_t room
+    if table.count == table.room:
+        if table.room >= ROWS_MAX:
+            return 0
+        room = table.room * 2 if table.room else 256
+        rows = <row_t *>realloc(table.rows, room * sizeof(row_t))
+        if rows == NULL:
+            return -ENOMEM
+        table.rows = rows
+        table.room = room
+    if row_parse(p, end, index & 1, &table.rows[table.count]):
+        if index >> 1 << 1 == ICMP:
+            table.rows[table.count].dport = 0    # whatever was given to connect(2): ICMP has no such thing
+        table.count += 1
+    return 0
+
+
+cdef int table_parse(table_t *table, int fd, int index) noexcept nogil:
+    cdef char *buf = <char *>malloc(CHUNK)
+    cdef const char *p
+    cdef const char *end
+    cdef const char *newline
+    cdef size_t kept = 0
+    cdef ssize_t got
+    cdef int rc = 0
+    if buf == NULL:
+        return -ENOMEM
+    while rc == 0:
+        if kept == CHUNK:
+            kept = 0    # no line is that long
+        got = read(fd, buf + kept, CHUNK - kept)
+        if got < 0 and errno == EINTR:
+            continue
+        if got <= 0:
+            rc = -errno if got < 0 else 0
+            break
+        p = buf
+        end = buf + kept + got
+        while rc == 0:
+            newline = <const char *>memchr(p, c'\n', end - p) if p < end else NULL
+            if newline == NULL:
+                break
+            rc = table_line(table, p, newline, index)
+            p = newline + 1
+        kept = end - p
+        memmove(buf, p, kept)
+    free(buf)
+    return rc
+
+
+cdef void table_load(ProcNet self, int index, int64_t now) noexcept nogil:
+    cdef table_t *table = &self._tables[index]
+    cdef int fd = openat(self._dir, table_name(index), O_RDONLY | O_CLOEXEC)
+    table.count = 0
+    table.loaded_at = now
+    table.error = 0
+    if fd < 0:
+        # No IPv6, no UDP-Lite (gone since Linux 7.1): a table with nothing in it.
+        table.error = 0 if errno == ENOENT else -errno
+    else:
+        table.error = table_parse(table, fd, index)
+        close(fd)
+    if table_link(table) < 0:
+        table.error = -ENOMEM
+    table.cost = procfs_monotonic_ns() - now
+    self.loads += 1
+
+
+# How well a row fits: 0 not at all, otherwise more for each end that is bound to this very address.
+cdef int row_score(const row_t *row, const uint8_t *src, bint v4, const uint8_t *dst, uint16_t sport, uint16_t dport) noexcept nogil:
+    cdef int score = 1
+    if row.sport != sport or (row.v4_only and not v4):
+        return 0
+    if row.bound:
+        if memcmp(row.src, src, 16) != 0:
+            return 0
+        score += 2
+    elif row.v4_only:
+        score += 1
+    if row.connected:
+        if dst == NULL or row.dport != dport or memcmp(row.dst, dst, 16) != 0:
+            return 0
+        score += 4
+    elif dst != NULL or row.dport:
+        return 0
+    return score
+
+
+ctypedef struct best_t:
+    const row_t *row
+    int score
+    uint8_t ambiguous
+
+
+cdef void chain_best(const table_t *table, uint32_t hash, int state, const uint8_t *src, bint v4, const uint8_t *dst,
+                     uint16_t sport, uint16_t dport, best_t *best) noexcept nogil:
+    cdef uint32_t at
+    cdef const row_t *row
+    cdef int score
+    if table.count == 0:
+        return
+    at = table.heads[hash & table.mask]
+    while at:
+        row = &table.rows[at - 1]
+        at = row.next
+        if state >= 0 and (row.state == TCP_LISTEN) != state:
+            continue
+        score = row_score(row, src, v4, dst, sport, dport)
+        if score == 0 or score < best.score:
+            continue
+        if score > best.score:
+            best.row = row
+            best.score = score
+            best.ambiguous = 0
+        elif row.inode and best.row.inode == 0:
+            best.row = row
+        elif row.inode and row.inode != best.row.inode:
+            best.ambiguous = 1
+
+
+cdef int answer(const best_t *best, uint8_t kind, sock_t *out) noexcept nogil:
+    memset(out, 0, sizeof(out[0]))
+    out.inode = best.row.inode
+    out.kind = kind
+    out.state = best.row.state
+    out.ambiguous = best.ambiguous
+    # Inode 0 with uid 0 is a socket in TIME_WAIT and the like: nobody knows whose it was.
+    if best.row.inode or best.row.uid:
+        out.uid = best.row.uid
+        out.has = SOCK_UID
+    return 1
+
+
+cdef int tables_search(ProcNet self, int first, int last, bint tcp, const uint8_t *src, bint v4, const uint8_t *dst,
+                       uint16_t sport, uint16_t dport, bint exact_only, sock_t *out) noexcept nogil:
+    cdef best_t exact, wild
+    cdef int i
+    memset(&exact, 0, sizeof(exact))
+    memset(&wild, 0, sizeof(wild))
+    for i in range(first, last + 1):
+        chain_best(&self._tables[i], row_hash(sport, dst, dport), 0 if tcp else -1, src, v4, dst, sport, dport, &exact)
+    # An established connection without an inode waits in its listener's accept queue.
+    if exact.row != NULL and not (tcp and exact.row.inode == 0 and (
+            exact.row.state == TCP_ESTABLISHED or exact.row.state == TCP_SYN_RECV or exact.row.state == TCP_CLOSE_WAIT)):
+        return answer(&exact, SOCK_EXACT, out)
+    if exact_only:
+        return 0
+    for i in range(first, last + 1):
+        chain_best(&self._tables[i], row_hash(sport, NULL, 0), 1 if tcp else -1, src, v4, NULL, sport, 0, &wild)
+    if wild.row != NULL:
+        return answer(&wild, SOCK_LISTENER if tcp else SOCK_WILDCARD, out)
+    return answer(&exact, SOCK_EXACT, out) if exact.row != NULL else 0
+
+
+cdef int tables_fresh(ProcNet self, int first, int last, int64_t when, int64_t now) noexcept nogil:
+    # Reads again what is older than the event: 0, or -EAGAIN where that may not be done yet.
+    cdef int i, rc = 0
+    cdef table_t *table
+    for i in range(first, last + 1):
+        table = &self._tables[i]
+        if table.loaded_at and table.loaded_at >= when:
+            continue
+        if table.loaded_at and now - table.loaded_at < self._min_interval:
+            rc = -EAGAIN
+            continue
+        table_load(self, i, now)
+    return rc
+
+
+cdef int tables_lookup(ProcNet self, int first, int last, bint tcp, const uint8_t *src, bint v4, const uint8_t *dst,
+                       uint16_t sport, uint16_t dport, int64_t when, sock_t *out) noexcept nogil:
+    cdef int64_t now = procfs_monotonic_ns()
+    cdef bint recent = True
+    cdef int i, rc
+    if when <= 0 or when > now:
+        when = now
+    for i in range(first, last + 1):
+        recent = recent and self._tables[i].loaded_at and when - self._tables[i].loaded_at <= self._max_age
+    # A socket of this very tuple is believed for max_age; that there is none, or only a listener, never.
+    if recent and tables_search(self, first, last, tcp, src, v4, dst, sport, dport, True, out):
+        return 1
+    rc = tables_fresh(self, first, last, when, now)
+    if tables_search(self, first, last, tcp, src, v4, dst, sport, dport, rc != 0, out):
+        return 1
+    for i in range(first, last + 1):
+        if rc == 0:
+            rc = self._tables[i].error
+    return rc
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class ProcNet:
+    """The socket tables below `directory`: /proc/net is the reader's own network namespace, /proc/PID/net another's.
+
+    `max_age`: seconds for which an exact match in a table already read is believed. `min_interval`: seconds between two
+    readings of one table. One thread at a time. OSError if the directory cannot be opened.
+    """
+
+    def __cinit__(self, directory="/proc/thread-self/net", double max_age=0.02, double min_interval=0.0):
+        cdef bytes path = os.fsencode(directory)
+        self._max_age, self._min_interval = <int64_t>(max_age * 1e9), <int64_t>(min_interval * 1e9)
+        self._dir = procfs_open(path)
+        if self._dir < 0:
+            raise OSError(-self._dir, os.strerror(-self._dir), directory)
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(TABLES):
+            free(self._tables[i].rows)
+            free(self._tables[i].heads)
+        if self._dir >= 0:
+            close(self._dir)
+
+    cdef int lookup(self, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
+        cdef uint8_t src[16]
+        cdef uint8_t dst[16]
+        cdef bint v4 = tuple.family == AF_INET
+        cdef int six = 0 if v4 else 1
+        cdef int table, rc
+        memset(out, 0, sizeof(out[0]))
+        if v4:
+            as_mapped(src, tuple.src)
+            as_mapped(dst, tuple.dst)
+        else:
+            memcpy(src, tuple.src, 16)
+            memcpy(dst, tuple.dst, 16)
+        if tuple.proto == IPPROTO_TCP or tuple.proto == IPPROTO_UDP or tuple.proto == IPPROTO_UDPLITE:
+            table = TCP if tuple.proto == IPPROTO_TCP else UDP if tuple.proto == IPPROTO_UDP else UDPLITE
+            # AF_INET6 sockets speak IPv4 too, never the other way round.
+            return tables_lookup(self, table + six, table + 1, table == TCP, src, v4, dst, tuple.sport, tuple.dport, when, out)
+        if tuple.proto == (IPPROTO_ICMP if v4 else IPPROTO_ICMPV6):
+            rc = tables_lookup(self, ICMP + six, ICMP + six, False, src, v4, dst, tuple.icmp_id, 0, when, out)
+            if rc:
+                return rc
+        return tables_lookup(self, RAW + six, RAW + six, False, src, v4, dst, tuple.proto, 0, when, out)
+
+    def find(self, int proto, src, sport, dst, dport, when=0):
+        """The socket whose local side is `src`, `sport`: a dict of inode, uid, kind, state, ambiguous; None if there is none.
+
+        `proto` is an IPPROTO_ number, addresses are str, and `sport` is the id for ICMP echo. `when`: the age the answer
+        must not exceed, CLOCK_MONOTONIC nanoseconds, 0 for now. BlockingIOError within `min_interval`, other OSErrors
+        if a table cannot be read. Unknown uid and inode are None.
+        """
+        cdef tuple_t tuple
+        cdef sock_t found
+        cdef bytes local, remote
+        cdef int rc
+        memset(&tuple, 0, sizeof(tuple))
+        tuple.family = AF_INET6 if ":" in src else AF_INET
+        local, remote = inet_pton(tuple.family, src), inet_pton(tuple.family, dst)
+        memcpy(tuple.src, <const char *>local, len(local))
+        memcpy(tuple.dst, <const char *>remote, len(remote))
+        tuple.proto, tuple.sport, tuple.dport, tuple.icmp_id = proto, sport, dport, sport
+        rc = self.lookup(&tuple, when, &found)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc))
+        if rc == 0:
+            return None
+        return {"inode": found.inode or None, "uid": found.uid if found.has & SOCK_UID else None, "kind": found.kind,
+                "state": found.state, "ambiguous": bool(found.ambiguous)}
+
+    def sizes(self):
+        """Rows and seconds of the last reading of each table read so far: a dict of name to (int, float)."""
+        return {table_name(i).decode(): (self._tables[i].count, self._tables[i].cost / 1e9)
+                for i in range(TABLES) if self._tables[i].loaded_at}

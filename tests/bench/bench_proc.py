@@ -1,0 +1,151 @@
+"""What it costs to read processes, fds and socket tables: `python tests/bench/bench_proc.py`. Takes 10 seconds.
+
+Sockets are made on loopback and closed at the end. Best of some repetitions, in microseconds.
+"""
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+
+from nfct_fast.process import process
+from nfct_fast.processcache import ProcessCache
+from nfct_fast.procfd import FdScanner
+from nfct_fast.procnet import ProcNet
+
+
+def best(work, times, rounds=5):
+    """Least mean microseconds of one `work()` over `rounds` of `times`."""
+    least = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(times):
+            work()
+        least = min(least, (time.perf_counter() - began) / times)
+    return least * 1e6
+
+
+def row(what, value, per=""):
+    print(f"{what:<58} {value:>10.2f} us{per}")
+
+
+def inode(sock):
+    return os.fstat(sock.fileno()).st_ino
+
+
+def holders(count, each, bound):
+    """Forks `count` processes with `each` UDP sockets; gives their pids and one inode of each."""
+    made = []
+    for _ in range(count):
+        answer, told = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(answer)
+            keep = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(each)]
+            for sock in keep if bound else ():
+                sock.bind(("127.0.0.1", 0))
+            os.write(told, str(inode(keep[each // 2])).encode())
+            os.close(told)
+            signal.pause()
+            os._exit(0)
+        os.close(told)
+        made.append((pid, int(os.read(answer, 32))))
+        os.close(answer)
+    return made
+
+
+def end(made):
+    for pid, _ in made:
+        os.kill(pid, signal.SIGKILL)
+    for pid, _ in made:
+        os.waitpid(pid, 0)
+
+
+def processes():
+    me, cache = os.getpid(), ProcessCache(max_age=3600)
+    cache.lookup(me)
+    row("process: read anew", best(lambda: process(me), 500))
+    row("process: cached, checked", best(lambda: cache.lookup(me), 2000))
+    row("process: cached, checked less than 10 ms ago", best(lambda: cache.lookup(me, 0.01), 20000))
+
+
+def scans(count, each):
+    made = holders(count, each, False)
+    try:
+        label = f"{count} processes of {each} fds"
+        scanner = FdScanner(budget=float("inf"), missing_ttl=0)
+        pid, number = made[count // 2]
+
+        def missing():
+            try:
+                scanner.holders(2**50)
+            except PermissionError:
+                pass
+
+        began = scanner.scanned_fds
+        missing()
+        fds = scanner.scanned_fds - began
+        full = best(missing, 1, 3)
+        row(f"fds: full scan, {label} ({fds} fds)", full)
+        row("     of that, each fd", full / fds)
+        scanner.holders(number, candidates=[pid])
+        row(f"fds: known inode, {label}", best(lambda: scanner.holders(number), 2000))
+
+        def again():
+            with socket.socket() as sock:
+                scanner.holders(inode(sock))
+
+        scanner.holders(number, candidates=[pid])
+        again()
+        idle = best(lambda: socket.socket().close(), 2000)
+        row(f"fds: new socket of a process known, {label}", best(again, 500) - idle)
+
+        def told():
+            FdScanner.holders(cold.pop(), number, candidates=[pid])
+
+        cold = [FdScanner() for _ in range(20)]
+        row(f"fds: process told by its cgroup, {label}", best(told, 4))
+
+        def untold():
+            FdScanner.holders(cold.pop(), number)
+
+        cold = [FdScanner(budget=float("inf")) for _ in range(5)]
+        row(f"fds: nothing known, {label}", best(untold, 1))
+    finally:
+        end(made)
+
+
+def tables(count):
+    made = holders(max(count // 800, 1), min(count, 800), True)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            port, net = sock.getsockname()[1], ProcNet()
+            whole = best(lambda: net.find(17, "127.0.0.1", port, "127.0.0.1", 9), 1)
+            rows = net.sizes()["udp"][0]
+            row(f"table: read, {rows} rows", whole)
+            row("     of that, each row", whole / rows)
+            with open("/proc/net/udp", "rb", buffering=0) as file:
+                def read():
+                    file.seek(0)
+                    while file.read(262144):
+                        pass
+                row("     of that, the kernel's part", best(read, 1) / rows)
+            when = time.monotonic_ns()
+            net.find(17, "127.0.0.1", port, "127.0.0.1", 9)
+            row(f"table: look-up once read, {rows} rows", best(
+                lambda: net.find(17, "127.0.0.1", port, "127.0.0.1", 9, when), 20000))
+    finally:
+        end(made)
+
+
+if __name__ == "__main__":
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, Python {sys.version.split()[0]}")
+    processes()
+    scans(20, 10)
+    scans(400, 50)
+    tables(200)
+    tables(16000)

@@ -1,0 +1,220 @@
+"""A socket is found in whichever namespace has its address; the truth is the socket itself."""
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from nfct_fast import netns
+from nfct_fast.directory import Directory
+from support_netns import inside, ip, made
+
+UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
+
+
+def in_namespace(name, work):
+    [space] = netns.resolve(name)
+    with space, space.entered():
+        return work()
+
+
+def udp(name, address, port=0, remote=None):
+    def work():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((address, port))
+        if remote:
+            sock.setsockopt(socket.IPPROTO_IP, 15, 1)    # IP_FREEBIND
+            sock.connect(remote)
+        return sock
+    return in_namespace(name, work)
+
+
+def inode(sock):
+    return os.fstat(sock.fileno()).st_ino
+
+
+@pytest.fixture
+def home():
+    with inside() as name:
+        ip("addr", "add", "198.18.78.1/32", "dev", "lo", netns=name)
+        yield name
+
+
+@pytest.fixture
+def container(home):
+    with made() as name:
+        ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=name)
+        yield name
+
+
+@pytest.fixture
+def directory(home):
+    with Directory(ttl=0) as directory:
+        yield directory
+
+
+def number(name):
+    return os.stat(f"/run/netns/{name}").st_ino
+
+
+def test_home_comes_first(directory, home):
+    assert directory.namespaces() == {number(home): "home"}
+    with udp(home, "198.18.78.1") as sock:
+        found = directory.find_socket(UDP, "198.18.78.1", sock.getsockname()[1], "8.8.8.8", 53)
+        assert found[0] == number(home) and found[1]["inode"] == inode(sock)
+    assert directory.find_socket(UDP, "198.18.78.1", 1, "8.8.8.8", 53) is None
+
+
+def test_container_is_found_once_asked_for(directory, container):
+    assert not directory.refresh()    # no cause yet
+    with udp(container, "198.18.77.2") as sock:
+        ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
+        with pytest.raises(LookupError):
+            directory.find_socket(*ask)
+        assert directory.refresh()
+        assert directory.namespaces()[number(container)] == container
+        found = directory.find_socket(*ask)
+        assert found[0] == number(container)
+        assert found[1]["inode"] == inode(sock) and not found[1]["ambiguous"]
+        assert not directory.refresh()
+    assert directory.find_socket(*ask) is None
+
+
+def known(directory, *addresses):
+    """Makes the directory look for the addresses' namespaces."""
+    for address in addresses:
+        with pytest.raises(LookupError):
+            directory.find_socket(UDP, address, 1, "8.8.8.8", 53)
+    assert directory.refresh()
+
+
+def test_listener_in_container(directory, container):
+    known(directory, "198.18.77.2")
+
+    def work():
+        sock = socket.create_server(("198.18.77.2", 0))
+        return sock
+    with in_namespace(container, work) as sock:
+        ask = (TCP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 5000)
+        for listener in (True, False):
+            found = directory.find_socket(*ask, listener=listener)
+            assert found[1]["inode"] == inode(sock) and found[1]["kind"] == "listener"
+
+
+def test_address_added_later(directory, container):
+    known(directory, "198.18.77.2")
+    ip("addr", "add", "198.19.77.2/32", "dev", "lo", netns=container)
+    with udp(container, "198.19.77.2") as sock:
+        found = directory.find_socket(UDP, "198.19.77.2", sock.getsockname()[1], "8.8.8.8", 53)
+        assert found[1]["inode"] == inode(sock)
+
+
+def test_same_address_twice(directory, container):
+    with made() as second:
+        ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=second)
+        known(directory, "198.18.77.2")
+        with udp(container, "198.18.77.2") as sock:
+            port = sock.getsockname()[1]
+            ask = (UDP, "198.18.77.2", port, "8.8.8.8", 53)
+            assert directory.find_socket(*ask)[1]["inode"] == inode(sock)
+            with udp(second, "198.18.77.2", port):
+                space, found = directory.find_socket(*ask)
+                assert space is None and found["ambiguous"] and found["inode"] is None and found["uid"] is None
+            assert directory.find_socket(*ask)[0] == number(container)
+
+
+def test_home_has_the_address_too(directory, container, home):
+    known(directory, "198.18.77.2")
+    ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=home)
+    with udp(container, "198.18.77.2") as sock:
+        ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
+        assert directory.find_socket(*ask)[0] == number(container)    # home has not heard of it yet
+        directory.refresh_addresses()
+        assert directory.find_socket(*ask) is None
+
+
+def test_loopback_is_home(directory, container):
+    known(directory, "198.18.77.2")
+    with udp(container, "127.0.0.1") as sock:
+        assert directory.find_socket(UDP, "127.0.0.1", sock.getsockname()[1], "127.0.0.1", 53) is None
+
+
+def test_lets_go_of_what_is_gone(directory, home):
+    with made() as name:
+        gone = number(name)
+        ip("addr", "add", "198.18.77.9/32", "dev", "lo", netns=name)
+        known(directory, "198.18.77.9")
+        assert gone in directory.namespaces()
+        descriptors = len(os.listdir("/proc/self/fd"))
+    assert directory.refresh()
+    assert gone not in directory.namespaces()
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 3
+    with pytest.raises(LookupError):
+        directory.find_socket(UDP, "198.18.77.9", 1, "8.8.8.8", 53)
+
+
+def test_witness_may_change(directory, home):
+    """The process a namespace was found by is gone, another keeps it."""
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(["unshare", "-n", *command], **pipes) as first:
+        first.stdout.readline()
+        space = os.stat(f"/proc/{first.pid}/ns/net").st_ino
+        with subprocess.Popen(["nsenter", f"--net=/proc/{first.pid}/ns/net", *command], **pipes) as second:
+            second.stdout.readline()
+            known(directory, "198.18.77.77")
+            assert directory.namespaces()[space] == f"pid:{min(first.pid, second.pid)}"
+            first.communicate(b"\n")
+            assert directory.refresh()
+            assert directory.namespaces()[space] == f"pid:{second.pid}"
+            second.communicate(b"\n")
+        assert directory.refresh()
+        assert space not in directory.namespaces()
+
+
+def test_limit(home, container):
+    with made(), Directory(ttl=0, limit=1) as directory:
+        known(directory, "198.18.77.77")
+        assert len(directory.namespaces()) == 2 and directory.skipped >= 1
+
+
+def test_ttl(home, container):
+    with Directory(ttl=60) as directory:
+        known(directory, "198.18.77.77")
+        with pytest.raises(LookupError):
+            directory.find_socket(UDP, "198.18.77.78", 1, "8.8.8.8", 53)
+        assert not directory.refresh()
+
+
+def test_other_home(container):
+    [space] = netns.resolve(container)
+    before = netns.current()
+    with space, Directory(space) as directory:
+        assert netns.current() == before
+        assert directory.namespaces() == {number(container): container}
+        with udp(container, "198.18.77.2") as sock:
+            found = directory.find_socket(UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
+            assert found[1]["inode"] == inode(sock)
+
+
+def test_link_local_socket(home):
+    ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=home)
+    for name in ("nfdiag0", "nfdiag1"):
+        ip("link", "set", name, "up", netns=home)
+    ip("addr", "add", "fe80::77/64", "dev", "nfdiag0", "nodad", netns=home)
+    index = socket.if_nametoindex("nfdiag0")
+    with Directory() as directory, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.connect(("fe80::99", 9, 0, index))
+        local = sock.getsockname()[0].split("%")[0]
+        found = directory.find_socket(UDP, local, sock.getsockname()[1], "fe80::99", 9)
+        assert found[1]["inode"] == inode(sock) and found[1]["kind"] == "exact"
+
+
+def test_closed(directory):
+    directory.close()
+    directory.close()
+    with pytest.raises(LookupError):
+        directory.find_socket(UDP, "198.18.78.1", 1, "8.8.8.8", 53)
+    with pytest.raises(ValueError):
+        directory.refresh()
