@@ -33,8 +33,8 @@ def run(*command, **options):
 
 
 def tools():
-    """bin folder of a virtual environment with the dependency group `wheel`."""
-    names = [*GROUPS["wheel"], *GROUPS["build"]]
+    """bin folder of a virtual environment with the dependency group `release`."""
+    names = [name for group in ("release", "wheel", "build") for name in GROUPS[group] if isinstance(name, str)]
     venv = cache() / f"tools-{hashlib.sha256(repr(names).encode()).hexdigest()[:8]}"
     if not (venv / "bin/cibuildwheel").exists():
         run(sys.executable, "-m", "venv", "--clear", venv)
@@ -66,12 +66,15 @@ def build(bin, out):
 
 
 def audit(bin, sdist, wheel):
+    """A result as of a test run: what check.py found does not keep the wheel from being tried."""
     env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"}
     run(bin / "twine", "check", "--strict", sdist, wheel)
     run(bin / "auditwheel", "show", wheel, env=env)
     run(bin / "abi3audit", "--strict", wheel)
-    run(bin / "python", HERE / "check.py", wheel)
     run(sys.executable, "-m", "zipfile", "-l", wheel)
+    done = subprocess.run([bin / "python", HERE / "check.py", wheel], capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    return done.returncode, "; ".join((done.stdout + done.stderr).splitlines())
 
 
 def install_commands(wheel_folder, python):
@@ -134,17 +137,17 @@ def main():
     step("sdist and wheel")
     sdist, wheel, result = build(bin, out)
     step("audit")
-    audit(bin, sdist, wheel)
-    results["3.11 (bookworm, by cibuildwheel)"] = result
+    results["audit"] = audit(bin, sdist, wheel)
+    results["CPython 3.11 (bookworm, by cibuildwheel)"] = result
     step("main job on this machine")
     try_on_host(wheel)
     for root in TEST_ROOTS:
         step(f"CPython {root.python} in {root.suite}")
-        results[f"{root.python} ({root.suite})"] = try_in_root(root, wheel)
+        results[f"CPython {root.python} ({root.suite})"] = try_in_root(root, wheel)
     step("result")
     print(f"{wheel.relative_to(PROJECT)}: {wheel.stat().st_size} bytes, {time.monotonic() - start:.0f} s")
     for name, (status, line) in results.items():
-        print(f"CPython {name}: {line}{f' (exit status {status})' if status else ''}")
+        print(f"{name}: {line}{f' (exit status {status})' if status else ''}")
     sys.exit(any(status for status, _ in results.values()))
 
 

@@ -16,12 +16,12 @@ SIZE_LIMIT = 500_000
 GLIBC_LIMIT = (2, 17)
 
 
-def faults(path):
-    """What is wrong with the wheel, one line each; an empty list if nothing."""
+def faults(path, glibc=GLIBC_LIMIT):
+    """What is wrong with the wheel, one line each; an empty list if nothing. `glibc` is the newest it may ask for."""
     path = Path(path)
     with zipfile.ZipFile(path) as archive:
         files = {info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()}
-    found = [*tag_faults(path.name), *content_faults(files), *metadata_faults(files)]
+    found = [*tag_faults(path.name, glibc), *content_faults(files), *metadata_faults(files)]
     for name, data in files.items():
         if ".so" in name:
             found += [f"{name}: {fault}" for fault in elf_faults(name, data)]
@@ -30,13 +30,13 @@ def faults(path):
     return found
 
 
-def tag_faults(name):
+def tag_faults(name, glibc):
     python, abi, platforms = name.removesuffix(".whl").split("-")[-3:]
     if (python, abi) != ("cp311", "abi3"):
         yield f"tagged {python}-{abi}, not cp311-abi3"
     versions = [tuple(map(int, version)) for version in re.findall(r"manylinux_(\d+)_(\d+)_", platforms)]
-    if not versions or min(versions) > GLIBC_LIMIT:
-        yield f"platform {platforms} needs a newer glibc than 2.17"
+    if not versions or min(versions) > glibc:
+        yield f"platform {platforms} is not manylinux or needs a newer glibc than {glibc[0]}.{glibc[1]}"
 
 
 def content_faults(files):
