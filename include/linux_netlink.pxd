@@ -52,5 +52,6 @@ cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
 
 cdef extern from "<linux/sock_diag.h>" nogil:
     enum:
+        SK_MEMINFO_RMEM_ALLOC
         SK_MEMINFO_DROPS
         SK_MEMINFO_VARS

@@ -57,6 +57,8 @@ def _parser():
                         help="how owners are looked for (default: auto, the best this kernel has)")
     parser.add_argument("--track", action="store_true",
                         help="turn connection tracking on while the program runs, by an nftables table of its own")
+    parser.add_argument("--netns", metavar="NAME|PID|all",
+                        help="hear this network namespace, or all of them, instead of the program's own")
     parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
                         help="receive buffer of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
     parser.add_argument("--debug", action="store_true", help="print counts at the end, and a traceback on a failure")
@@ -113,11 +115,12 @@ class _LossReport:
 def _log(conntrack, writer, stop, output):
     report = _LossReport(conntrack)
     try:
-        while not stop.asked:
-            batch = conntrack.next_batch()
+        while (batch := conntrack.next_batch()) is not None:
             writer.write(batch)
             report.tell(time.monotonic())
-            if not batch and _reader_is_gone(output):
+            if stop.asked:
+                conntrack.stop()        # what was read is still written
+            elif not batch and _reader_is_gone(output):
                 return
     finally:
         conntrack.stats()
@@ -128,7 +131,7 @@ def _run(arguments, formatter):
     output = sys.stdout.fileno()
     stop = _Stop()
     with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
-                   track=arguments.track) as conntrack:
+                   track=arguments.track, netns=arguments.netns) as conntrack:
         for reason in conntrack.silence:
             _complain(reason)
         _watch(conntrack, stop, output)

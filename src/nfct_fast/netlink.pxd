@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from linux_netlink cimport sockaddr_nl
 from sys_socket cimport iovec, mmsghdr
 
@@ -15,6 +15,8 @@ cdef class NetlinkSocket:
     cdef readonly uint64_t lost
     cdef readonly uint64_t overruns
     cdef readonly uint64_t truncated
-    cdef int receive(self) noexcept nogil
+    cdef readonly int rcvbuf         # bytes the kernel counts against, twice what was asked for
+    cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil
+    cdef int64_t queued(self) noexcept nogil
     cdef int count_lost(self) noexcept nogil

@@ -4,9 +4,11 @@ It knows nothing of what the messages say.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_VARS, SOL_NETLINK,
+from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
+                            SK_MEMINFO_VARS, SOL_NETLINK,
                             sockaddr_nl)
 from posix.unistd cimport close as c_close
 from sys_socket cimport (MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE, SOCK_CLOEXEC,
@@ -99,6 +101,7 @@ cdef class NetlinkSocket:
                 raise _error("SO_RCVBUF")
         if getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &granted, &length) < 0:
             raise _error("SO_RCVBUF")
+        self.rcvbuf = granted
         return granted
 
     def attach_filter(self, bytes program) -> None:
@@ -121,7 +124,7 @@ cdef class NetlinkSocket:
         cdef size_t length
         cdef const char *data
         self.fileno()
-        count = self.receive()
+        count = self.receive(self.slots)
         if count < 0:
             raise OSError(-count, f"netlink receive: {os.strerror(-count)}")
         result = []
@@ -131,16 +134,17 @@ cdef class NetlinkSocket:
                 result.append(data[:length])
         return result
 
-    cdef int receive(self) noexcept nogil:
-        """Take what is there, at most one datagram a slot: how many, 0 if none, or -errno.
+    cdef int receive(self, int most) noexcept nogil:
+        """Take what is there, at most one datagram a slot and `most` in all: how many, 0 if none, or -errno.
 
         -ENOBUFS means that events were lost before the next one; lost and overruns are already counted.
         """
         cdef int i
         cdef int count
-        for i in range(self.slots):
+        most = min(most, self.slots)
+        for i in range(most):
             self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_nl)
-        count = recvmmsg(self.fd, self.messages, self.slots, MSG_DONTWAIT, NULL)
+        count = recvmmsg(self.fd, self.messages, most, MSG_DONTWAIT, NULL)
         if count >= 0:
             return count
         if errno == ENOBUFS:
@@ -169,6 +173,14 @@ cdef class NetlinkSocket:
             return NULL
         length[0] = message.msg_len
         return self.vectors[index].iov_base
+
+    cdef int64_t queued(self) noexcept nogil:
+        """Bytes now counted against the receive buffer, or -errno."""
+        cdef uint32_t info[SK_MEMINFO_VARS]
+        cdef socklen_t length = sizeof(info)
+        if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
+            return -errno
+        return info[SK_MEMINFO_RMEM_ALLOC]
 
     cdef int count_lost(self) noexcept nogil:
         """Bring `lost` up to date from SK_MEMINFO_DROPS, the kernel's exact count; 0 or -errno."""
