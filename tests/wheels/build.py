@@ -105,7 +105,7 @@ def try_on_host(wheel):
         scratch = Path(scratch)
         run(sys.executable, "-m", "venv", scratch / "venv")
         run(scratch / "venv/bin/pip", "install", "-q", "--disable-pip-version-check", "--no-index", "--no-deps", wheel)
-        run("unshare", "--net", scratch / "venv/bin/python", HERE / "main_job.py", cwd=scratch)
+        return tee(["unshare", "--net", scratch / "venv/bin/python", HERE / "main_job.py"], cwd=scratch)
 
 
 def copy_tests(folder):
@@ -124,7 +124,7 @@ def tee(command, **options):
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options) as process:
         for line in process.stdout:
             print("   ", line, end="", flush=True)
-            last = line.strip() if re.search(r"\d+ (passed|failed|error)", line) else last
+            last = line.strip() if re.search(r"\d+ (passed|failed|error)|^line that names", line) else last
     return process.returncode, last
 
 
@@ -140,7 +140,7 @@ def main():
     results["audit"] = audit(bin, sdist, wheel)
     results["CPython 3.11 (bookworm, by cibuildwheel)"] = result
     step("main job on this machine")
-    try_on_host(wheel)
+    results["main job beside system libraries"] = try_on_host(wheel)
     for root in TEST_ROOTS:
         step(f"CPython {root.python} in {root.suite}")
         results[f"CPython {root.python} ({root.suite})"] = try_in_root(root, wheel)

@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-RULE = "table inet nfct_wheel { chain out { type filter hook output priority 0; ct state new counter; } }"
+RULE = ("add table inet nfct_wheel; add chain inet nfct_wheel out { type filter hook output priority 0; }; "
+        "add rule inet nfct_wheel out ct state new counter")
 CLIENT = ("import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', 9)); "
           "time.sleep(5)")
 LIBRARIES = ("libmnl", "libnfnetlink", "libnetfilter_conntrack")
