@@ -86,7 +86,9 @@ def command_in(root, command, binds=(), env=None):
     The mounts live in a mount namespace of their own and go with it. /run and /tmp are empty; `binds` are
     (host path, path inside) pairs.
     """
-    mounts = [f"mount --rbind /{name} {root}/{name}" for name in ("proc", "sys", "dev")]
+    # "ip netns" remounts "/", which works on a mount point only.
+    mounts = [f"mount --bind {root} {root}"]
+    mounts += [f"mount --rbind /{name} {root}/{name}" for name in ("proc", "sys", "dev")]
     mounts += [f"mount -t tmpfs {name} {root}/{name}" for name in ("run", "tmp")]
     for outside, inside in binds:
         target = f"{root}/{inside.lstrip('/')}"
