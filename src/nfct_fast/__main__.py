@@ -10,6 +10,7 @@ import time
 from . import __version__
 from .attribution import ATTRIBUTIONS
 from .conntrack import DEFAULT_RCVBUF, Conntrack
+from .jsonlines import JsonLines
 from .sink import Sink
 from .template import DEFAULT, Template
 from .writer import Writer
@@ -53,6 +54,8 @@ def _parser():
                         help="strftime(3) format of the time, with %%f for microseconds (default: %%s)")
     parser.add_argument("-f", "--format", metavar="FMT", default=DEFAULT,
                         help="str.format() template of a line, over ts, ev, info and peer (default: %(default)s)")
+    parser.add_argument("--json", action="store_true",
+                        help="one JSON object a line instead of the template; the README has its names")
     parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
                         help="how owners are looked for (default: auto, the best this kernel has)")
     parser.add_argument("--track", action="store_true",
@@ -142,12 +145,17 @@ def _run(arguments, formatter):
                 _complain(conntrack.stats())
 
 
+def _formatter(arguments):
+    template = Template(arguments.format, arguments.format_ts)      # a bad one is refused also beside --json
+    return JsonLines() if arguments.json else template
+
+
 def main(argv=None) -> int:
     """Run the program with these arguments (sys.argv's by default) and return its exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        _run(arguments, Template(arguments.format, arguments.format_ts))
+        _run(arguments, _formatter(arguments))
     except BrokenPipeError:
         return 0        # whoever read the output has had enough
     except ValueError as error:

@@ -33,6 +33,7 @@ cdef enum:
     FLOW_COUNTERS = 128
     FLOW_START = 256
     FLOW_STOP = 512
+    FLOW_RECOVERED = 1024    # found in the table after its event was lost
 
 ctypedef struct flow_t:
     tuple_t orig
@@ -51,6 +52,7 @@ ctypedef struct flow_t:
     uint8_t type             # EVENT_*
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
     uint8_t netns            # index of the namespace it was heard in
+    uint64_t netns_inode     # and that namespace's number; 0: not told apart
 
 cdef struct _decoding:
     nf_conntrack *object

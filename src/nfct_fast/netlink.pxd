@@ -1,5 +1,4 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from linux_netlink cimport sockaddr_nl
 from sys_socket cimport iovec, mmsghdr
 
 cdef class NetlinkSocket:
@@ -9,7 +8,6 @@ cdef class NetlinkSocket:
     cdef char *buffer
     cdef mmsghdr *messages
     cdef iovec *vectors
-    cdef sockaddr_nl *senders
     cdef bint congested
     cdef uint32_t drops          # SK_MEMINFO_DROPS as last read; it wraps
     cdef readonly uint64_t lost

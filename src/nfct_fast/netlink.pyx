@@ -12,7 +12,7 @@ from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS
                             sockaddr_nl)
 from posix.unistd cimport close as c_close
 from sys_socket cimport (MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE, SOCK_CLOEXEC,
-                         SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, bind, getsockopt, iovec, mmsghdr, recvmmsg,
+                         SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, bind, connect, getsockopt, iovec, mmsghdr, recvmmsg,
                          send, setsockopt, sock_filter, sock_fprog, sockaddr, socket, socklen_t)
 
 import os
@@ -42,15 +42,13 @@ cdef class NetlinkSocket:
         self.buffer = <char *>calloc(slots, slot_size)
         self.messages = <mmsghdr *>calloc(slots, sizeof(mmsghdr))
         self.vectors = <iovec *>calloc(slots, sizeof(iovec))
-        self.senders = <sockaddr_nl *>calloc(slots, sizeof(sockaddr_nl))
-        if self.buffer == NULL or self.messages == NULL or self.vectors == NULL or self.senders == NULL:
+        if self.buffer == NULL or self.messages == NULL or self.vectors == NULL:
             raise MemoryError("netlink buffers")
         for i in range(slots):
             self.vectors[i].iov_base = self.buffer + i * slot_size
             self.vectors[i].iov_len = slot_size
             self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
             self.messages[i].msg_hdr.msg_iovlen = 1
-            self.messages[i].msg_hdr.msg_name = &self.senders[i]
         self.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol)
         if self.fd < 0:
             raise _error("netlink socket")
@@ -59,6 +57,9 @@ cdef class NetlinkSocket:
         address.nl_family = AF_NETLINK
         if bind(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
             raise _error("netlink bind")
+        # Connected to port 0, the kernel, it refuses what a privileged process might send: that would be believed.
+        if connect(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
+            raise _error("netlink connect")
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -66,7 +67,6 @@ cdef class NetlinkSocket:
         free(self.buffer)
         free(self.messages)
         free(self.vectors)
-        free(self.senders)
 
     def close(self) -> None:
         """Close the socket; closing twice is harmless."""
@@ -139,11 +139,8 @@ cdef class NetlinkSocket:
 
         -ENOBUFS means that events were lost before the next one; lost and overruns are already counted.
         """
-        cdef int i
         cdef int count
         most = min(most, self.slots)
-        for i in range(most):
-            self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_nl)
         count = recvmmsg(self.fd, self.messages, most, MSG_DONTWAIT, NULL)
         if count >= 0:
             return count
@@ -163,13 +160,10 @@ cdef class NetlinkSocket:
         return -errno
 
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
-        """A datagram of the last receive, valid until the next; NULL if it was cut or not from the kernel."""
+        """A datagram of the last receive, valid until the next; NULL if it was cut."""
         cdef mmsghdr *message = &self.messages[index]
         if message.msg_hdr.msg_flags & MSG_TRUNC:
             self.truncated += 1
-            return NULL
-        # Only the kernel has port 0: a privileged process may send here, and would be believed.
-        if message.msg_hdr.msg_namelen != sizeof(sockaddr_nl) or self.senders[index].nl_pid != 0:
             return NULL
         length[0] = message.msg_len
         return self.vectors[index].iov_base
