@@ -9,7 +9,8 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.fcntl cimport O_DIRECTORY, openat
-from posix.stat cimport fstatat, struct_stat
+from posix.stat cimport struct_stat
+from fstatat cimport fstatat
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 

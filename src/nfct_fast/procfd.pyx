@@ -9,7 +9,8 @@ from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
-from posix.stat cimport fstatat, struct_stat
+from posix.stat cimport struct_stat
+from fstatat cimport fstatat
 from posix.unistd cimport close
 
 from .holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
