@@ -24,6 +24,7 @@ cdef class Source:
     cdef int64_t active          # CLOCK_MONOTONIC ns of the last event
     cdef readonly uint64_t recoveries    # flows delivered from the table
     cdef readonly uint64_t told          # lost events that were told of
+    cdef readonly uint64_t told_recovered
     cdef bint admit(self, const flow_t *flow) noexcept nogil
     cdef int begin_table(self, sift_t how) noexcept nogil
     cdef int next_table(self) noexcept nogil

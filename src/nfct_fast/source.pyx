@@ -132,4 +132,5 @@ cdef class Source:
         cdef uint64_t gone = self.recoveries + self.told
         cdef uint64_t result = self.socket.lost - gone if self.socket.lost > gone else 0
         self.told += result
+        self.told_recovered = self.recoveries
         return result
