@@ -42,6 +42,10 @@ cdef bint holds(FdScanner self, int32_t pid, int32_t fd, uint64_t inode) noexcep
     return procfs_link_number(self._root, name, b"socket:[", &found) == 1 and found == inode
 
 
+cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil:
+    return holds(scanner, holder.pid, holder.fd, inode)
+
+
 cdef bint stat_facts(FdScanner self, int32_t pid, int32_t *ppid, uint64_t *start, bint *manager) noexcept nogil:
     # proc_pid_stat(5): fields 4 and 22, counted behind the last ")".
     cdef char name[64]
