@@ -1,6 +1,6 @@
 /* Makes flows as fast as one thread can.
  *
- *   senders ports MODE COUNT [PORT]         prints the local port of each socket, in order
+ *   senders ports MODE COUNT [PORT]         prints the port sent to, then the local port of each socket
  *   senders cost MODE COUNT ROUNDS A B      prints for every round the CPU nanoseconds each in cgroup A and in cgroup B
  *
  * MODE: socket udp udp6 mapped cudp cudp6 tcp tcp6 bulk-tcp bulk-udp bulk-cudp. Of the bulk modes COUNT are packets (64 KiB of
@@ -84,7 +84,7 @@ static int sink_open(const char *mode, int type, struct sockaddr_storage *to, so
     return sink;
 }
 
-static double flows(const char *mode, long count, int port, int *ports)
+static double flows(const char *mode, long count, int port, int *ports, int *peer)
 {
     static char buffer[1 << 16];
     int stream = strstr(mode, "tcp") != NULL, bulk = !strncmp(mode, "bulk", 4), type = stream ? SOCK_STREAM : SOCK_DGRAM;
@@ -94,6 +94,8 @@ static double flows(const char *mode, long count, int port, int *ports)
     struct sockaddr_storage to = address(mode, port, &size);
     int sink = port ? -1 : sink_open(mode, type, &to, size);
     struct linger reset = {1, 0};
+    if (peer)
+        *peer = ntohs(((struct sockaddr_in *)&to)->sin_port);
     pthread_t reader;
     if (bulk && stream)
         check(pthread_create(&reader, NULL, drain, (void *)(long)sink) == 0, "pthread_create");
@@ -146,7 +148,9 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "ports")) {
         int *ports = calloc(count, sizeof(*ports));
         check(ports != NULL, "calloc");
-        flows(mode, count, argc > 4 ? atoi(argv[4]) : 0, ports);
+        int peer;
+        flows(mode, count, argc > 4 ? atoi(argv[4]) : 0, ports, &peer);
+        printf("%d\n", peer);
         for (long i = 0; i < count; i++)
             printf("%d\n", ports[i]);
         return 0;
@@ -157,7 +161,7 @@ int main(int argc, char **argv)
         for (int turn = 0; turn < 2; turn++) {
             int which = (turn + round) & 1; /* which of a pair comes first alternates */
             move_to(argv[5 + which]);
-            cost[which] = flows(mode, count, 0, NULL);
+            cost[which] = flows(mode, count, 0, NULL, NULL);
         }
         if (round >= 0)
             printf("%.1f %.1f\n", cost[0], cost[1]);
