@@ -34,9 +34,10 @@ class Namespace:
         self.run("ip", "link", "set", "lo", "up")
         self.cookie = int(self.python("from nfct_fast.owners_bpf import netns_cookie; print(netns_cookie())"))
 
-    def start(self, *command, **options):
-        """ip netns exec replaces itself: the pid is the command's own."""
-        return subprocess.Popen(["ip", "netns", "exec", self.name, *map(str, command)], stdout=subprocess.PIPE, text=True,
+    def start(self, *command, cgroup=None, **options):
+        """ip netns exec replaces itself: the pid is the command's own. (It hides /sys/fs/cgroup: the move comes before.)"""
+        move = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', cgroup] if cgroup else []
+        return subprocess.Popen([*move, "ip", "netns", "exec", self.name, *map(str, command)], stdout=subprocess.PIPE, text=True,
                                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, **options)
 
     def run(self, *command):
@@ -45,9 +46,9 @@ class Namespace:
         assert process.returncode == 0, command
         return out
 
-    def script(self, text, *arguments):
+    def script(self, text, *arguments, cgroup=None):
         """A Python process running text, whose print()s come one line at a time."""
-        return self.start(sys.executable, "-u", "-c", text, *arguments, stdin=subprocess.PIPE)
+        return self.start(sys.executable, "-u", "-c", text, *arguments, cgroup=cgroup, stdin=subprocess.PIPE)
 
     def python(self, text, *arguments):
         return self.run(sys.executable, "-c", text, *arguments)

@@ -157,7 +157,7 @@ def test_servers_and_what_they_accept(owners, netns, address, local):
             process.communicate("\n", timeout=60)
 
 
-SEND = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((sys.argv[1], 5555)); {} ; s.sendto(b'', ('127.0.0.1', 9))"
+SEND = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((sys.argv[1], 5555)); s.sendto(b'', ('127.0.0.1', 9))"
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "127.0.0.1"])
@@ -166,7 +166,7 @@ def test_equal_tuples_in_two_namespaces(owners, netns, bind):
     with namespace() as other:
         pids = {}
         for space in (netns, other):
-            process = space.script(SEND.format("pass"), bind)
+            process = space.script(SEND, bind)
             process.communicate(timeout=60)
             pids[space.cookie] = process.pid
         for cookie, pid in pids.items():
@@ -191,7 +191,7 @@ import array, os, socket, sys
 kind, port = sys.argv[1], int(sys.argv[2])
 a, b = socket.socketpair()
 if os.fork() == 0:
-    fd = array.array("i", b.recvmsg(1, 16)[1][0][2])[0]
+    fd = array.array("i", b.recvmsg(1, socket.CMSG_SPACE(4))[1][0][2])[0]
     s = socket.socket(fileno=fd)
     if kind == "sendto": s.sendto(b"", ("127.0.0.1", port))
     else:
@@ -220,7 +220,7 @@ def test_who_connects_or_sends_wins_over_who_made_and_bound(owners, netns, kind,
 def test_the_newest_owner_of_a_reused_tuple_and_that_there_was_another(owners, netns):
     pids = []
     for _ in range(2):
-        process = netns.script(SEND.format("pass"), "127.0.0.1")
+        process = netns.script(SEND, "127.0.0.1")
         process.communicate(timeout=60)
         pids.append(process.pid)
     owner = owners.find(17, "127.0.0.1", 5555, "127.0.0.1", 9, netns.cookie)
@@ -265,9 +265,9 @@ def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
 def test_a_reader_never_sees_a_torn_record(netns, senders):
     """Two processes overwrite a small ring as fast as they can; whatever is found is of the one that sent there."""
     with OwnersBpf(flows=1) as small:
-        processes = {port: netns.start(senders, "ports", "udp", 100_000, port) for port in (901, 902)}
+        processes = {port: netns.start(senders, "ports", "udp", 30_000, port) for port in (901, 902)}
         seen = wrong = 0
-        while any(process.poll() is None for process in processes.values()) and seen < 1_000_000:
+        while any(process.poll() is None for process in processes.values()) and seen < 100_000:
             for source in range(32768, 61000):
                 for peer, process in processes.items():
                     owner = small.find(17, "127.0.0.1", source, "127.0.0.1", peer, netns.cookie)
@@ -293,11 +293,10 @@ def test_only_the_cgroup_asked_for(netns):
     try:
         with OwnersBpf(flows=1000, cgroup=path) as part:
             assert part.cgroup == path and not part.whole
-            outside = netns.script(SEND.format("pass"), "127.0.0.1")
+            outside = netns.script(SEND, "127.0.0.1")
             outside.communicate(timeout=60)
             assert owner_of(part, netns) is None
-            move = f"open({path + '/cgroup.procs'!r}, 'w').write('0')"
-            inside = netns.script(move + "\n" + SEND.format("pass"), "127.0.0.1")
+            inside = netns.script(SEND, "127.0.0.1", cgroup=path)
             inside.communicate(timeout=60)
             owner = owner_of(part, netns)
             assert owner["pid"] == inside.pid and owner["cgroup_id"] == os.stat(path).st_ino
@@ -318,7 +317,7 @@ for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
         while chunk := c.recv(65536): h.update(chunk)
         got.append(h.digest())
     t = threading.Thread(target=read); t.start()
-    c = socket.create_connection(l.getsockname()); c.sendall(data); c.close(); t.join()
+    c = socket.create_connection(l.getsockname()[:2]); c.sendall(data); c.close(); t.join()
     assert got == [hashlib.sha256(data).digest()]
     a, b = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
     a.bind((address, 0)); b.bind((address, 0))
@@ -375,7 +374,10 @@ def test_nothing_is_left_after_kill_9(netns):
     assert not any(left(kind) for kind in ids) and not attached()
 
 
-@pytest.mark.parametrize("kept, refused", [("cap_bpf,cap_net_admin", None), ("cap_net_admin", "CAP_BPF"), ("cap_bpf", "CAP_NET_ADMIN")])
+@pytest.mark.parametrize("kept, refused", [
+    ("cap_bpf,cap_net_admin,cap_perfmon", None), ("cap_sys_admin,cap_net_admin", None),
+    ("cap_net_admin,cap_perfmon", "CAP_BPF"), ("cap_bpf,cap_perfmon", "CAP_NET_ADMIN"), ("cap_bpf,cap_net_admin", "CAP_PERFMON"),
+])
 def test_the_least_capabilities(kept, refused):
     text = """
 from nfct_fast.owners_bpf import OwnersBpf

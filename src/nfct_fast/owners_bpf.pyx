@@ -27,7 +27,7 @@ import socket
 import struct
 
 cimport cython
-from libc.errno cimport EACCES, EBUSY, EEXIST, EINVAL, ENOENT, ENOSYS, EOPNOTSUPP, EPERM
+from libc.errno cimport EACCES, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
@@ -44,8 +44,8 @@ HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send"
          OWNERS_ACCEPT: "accept"}
 MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source", OWNERS_BOUND: "bound"}
 
-# linux/capability.h; what each is needed for is in bpf(2) and the kernel's bpf_prog_load().
-_CAPABILITIES = (("CAP_NET_ADMIN", 12), ("CAP_BPF", 39))
+# linux/capability.h. CAP_PERFMON is for bpf_get_current_comm() alone: without it the verifier says EINVAL.
+_CAPABILITIES = (("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39))
 
 
 cdef void owner_copy(bpf_owner_t *out, const owners_found *found) noexcept nogil:
@@ -109,24 +109,21 @@ def _missing():
     """The capabilities this process lacks of those that loading takes."""
     with open("/proc/self/status") as lines:
         effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
-    if effective >> 21 & 1:  # CAP_SYS_ADMIN stands for CAP_BPF
-        effective |= 1 << 39
+    if effective >> 21 & 1:  # CAP_SYS_ADMIN stands for both
+        effective |= 1 << 39 | 1 << 38
     return [name for name, bit in _CAPABILITIES if not effective >> bit & 1]
 
 
 def _reason(int error, step, program, log):
     what = f"cannot {step} the BPF program {program}" if program else f"cannot make a BPF {step}"
-    missing = _missing()
-    if missing and error in (EPERM, EACCES):
-        return f"{what}: {' and '.join(missing)} missing"
+    if error == EPERM and step == "attach":
+        return f"{what}: a program that was attached without BPF_F_ALLOW_MULTI holds the cgroup for itself"
     if error == EPERM:
         return f"{what}: refused, though the capabilities are there (a user namespace, seccomp or lockdown?)"
     if error == ENOSYS:
         return f"{what}: this kernel has no bpf(2)"
     if error == EOPNOTSUPP and not program:
         return f"{what}: {step} is not supported"
-    if error == EBUSY or (error == EPERM and step == "attach"):
-        return f"{what}: another program holds the cgroup for itself (attached without BPF_F_ALLOW_MULTI)"
     if error == EINVAL or error == EACCES:
         said = [line for line in log.splitlines() if line and not line.startswith(("processed", "verification"))]
         said = f": {said.pop()}" if said else ""
@@ -144,7 +141,7 @@ cdef class OwnersBpf:
     all of it from the start: 76 MiB for the default. cgroup is a cgroup v2 directory: only sockets of
     processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
 
-    Loading takes about 0.15 s. It needs CAP_BPF and CAP_NET_ADMIN (and CAP_SYS_ADMIN to mount) at the start only, and raises
+    Loading takes about 0.15 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start only, and raises
     OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
     forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
     """
@@ -177,6 +174,9 @@ cdef class OwnersBpf:
             program = self._owners.program.decode() if self._owners.program else None
             log = (<bytes>self._owners.log).decode(errors="replace")
             owners_close(&self._owners)
+            missing = _missing() if -rc in (EPERM, EACCES, EINVAL) else None
+            if missing:
+                raise PermissionError(EPERM, f"cannot load BPF programs: {' and '.join(missing)} missing")
             raise OSError(-rc, _reason(-rc, step, program, log))
         self.flows = records
         self._open = True

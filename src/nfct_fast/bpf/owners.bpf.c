@@ -135,7 +135,9 @@ INLINE __s64 same_tag(__u64 a, __u64 b)
 {
     __s64 difference = (a ^ b) >> OWNERS_TAG_SHIFT;
     hide(difference);
-    return (difference - 1) >> 63;
+    difference = (difference - 1) >> 63;
+    hide(difference);
+    return difference;
 }
 
 /* Into the slot of the oldest; from the fourth record of one tag on, of the oldest with that tag, so that processes which
