@@ -11,6 +11,7 @@ cdef class ProcEvents:
     cdef int _stop                # eventfd
     cdef int _failed              # errno that ended the thread
     cdef bint _losing
+    cdef readonly bint realtime
     cdef readonly uint64_t forks, execs, exits, unread
 
     # Takes in what is there, without blocking: how many messages, or -errno. One thread at a time: the object's own
