@@ -77,3 +77,4 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
     int eventfd(unsigned int initial, int flags)
     int eventfd_write(int fd, uint64_t value)
+    int eventfd_read(int fd, uint64_t *value)

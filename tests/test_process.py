@@ -216,7 +216,7 @@ def test_cache_notices_execve_in_the_same_process():
             started = cache.lookup(running.pid).start_ticks
             running.stdin.write("go\n")
             running.stdin.flush()
-            wait_for(lambda: process(running.pid).cmdline[-1] == "after")
+            wait_for(lambda: process(running.pid).cmdline[-1:] == ("after",))    # none in the midst of execve
             assert cache.lookup(running.pid).cmdline[-1] == "after"
             assert cache.lookup(running.pid).start_ticks == started
         finally:

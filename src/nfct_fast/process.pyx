@@ -34,6 +34,7 @@ cdef struct stat_t:
     uint64_t flags
     uint64_t arguments       # bytes of the command line; 0 unknown
     uint64_t image
+    uint64_t code            # where the program's code begins; 0 in the midst of execve, 1 hidden
     int32_t ppid
     char state
 
@@ -84,7 +85,9 @@ cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
             # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
             # kernel shows them to those who may trace the process, and 0 or 1 to others.
             hash = mix(hash, word, p - word)
-            if field == 48:
+            if field == 26:
+                out.code = value
+            elif field == 48:
                 arg_start = value
             elif field == 49 and value > arg_start:
                 out.arguments = value - arg_start
@@ -269,7 +272,10 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
     if procfs_link_number(dirfd, b"ns/net", b"net:[", &facts.netns) == 1:
         facts.has |= PROCESS_NETNS
     rc = stat_read(dirfd, b"stat", scratch + STAT_SIZE, &after)
-    return 1 if rc == 0 and after.image != before.image else 0
+    if rc == 0 and after.image != before.image:
+        return 1
+    # execve has made the new memory but not filled it in yet. A process that ends has no exe either.
+    return 1 if facts.has & PROCESS_EXE and (facts.cmdline.size == 0 or before.code == 0) else 0
 
 
 cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil:

@@ -4,6 +4,11 @@ from posix_pthread cimport pthread_mutex_t
 
 from .process cimport process_t
 
+cdef enum:
+    # execve shows the new program in /proc before the kernel stamps its event: usually by microseconds, longer if the
+    # process has to wait for a CPU between. A reading less than this before an event may belong behind it.
+    EXEC_SHOWN_EARLY = 5000000    # ns
+
 # What one pid was from `since` until `until`. All times are CLOCK_MONOTONIC ns.
 cdef struct entry_t:
     process_t *process
@@ -35,6 +40,7 @@ cdef class ProcessCache:
     cdef int64_t _watched    # every fork, exec and exit since then was told; 0: they are not being told
     cdef int64_t _horizon    # and up to then they have been taken in
     cdef int64_t _forgotten  # the latest `since` of an entry that was pushed out
+    cdef int _poke           # an eventfd: whoever takes events in is to look now; -1: nobody does by itself
     cdef int64_t _donated    # the latest reading that a fork before it inherited from
     cdef readonly uint64_t reads, hits, evicted
 

@@ -16,8 +16,9 @@ from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 from procfs_calls cimport CLOCK_BOOTTIME
+from sys_socket cimport eventfd_write
 
-from .process cimport (PROCESS_ENDING, PROCESS_GONE, PROCESS_SAME, process_check, process_drop, process_object,
+from .process cimport (PROCESS_ENDING, PROCESS_EXE, PROCESS_GONE, PROCESS_SAME, process_check, process_drop, process_object,
                        process_read, process_t, process_take)
 from .procfs cimport procfs_monotonic_ns, procfs_open
 
@@ -177,7 +178,7 @@ cdef void cache_store(ProcessCache self, process_t *process, int64_t begun) noex
             return
         # An event that was not heard yet lies between.
         entry.until, entry.gone_at, entry.soft = max(entry.seen_at, entry.since), now, True
-        since = begun
+        since = now
     else:
         since = cache_basis(self, process, now)
         if entry != NULL and self._watched == 0:
@@ -197,25 +198,39 @@ cdef process_t *cache_read(ProcessCache self, int32_t pid, int64_t begun) noexce
     cdef process_t *process = process_read(self._root, pid, self._cmdline_limit, &error)
     cache_lock(self)
     self.reads += 1
-    if process != NULL:
+    # In the midst of execve it is neither one program nor the other.
+    if process != NULL and not (self._watched and process.cmdline.size == 0 and process.has & PROCESS_EXE):
         cache_store(self, process, begun)
     cache_unlock(self)
     return process
 
 
 cdef void settle(ProcessCache self, int64_t when, int64_t patience) noexcept nogil:
-    # Events are taken in by another thread within tens of microseconds.
+    # Until all events before `when` are in. The thread that waits for them is woken: if there are none, it says so.
     cdef int64_t end = procfs_monotonic_ns() + patience
     cdef timespec pause
     cdef bint done
+    cdef bint asked = False
     pause.tv_sec, pause.tv_nsec = 0, 20000
     while True:
         cache_lock(self)
-        done = self._watched == 0 or self._horizon >= when
+        done = self._watched == 0 or self._horizon >= when or self._poke < 0
+        if not done and not asked and procfs_monotonic_ns() >= when:
+            eventfd_write(self._poke, 1)
+            asked = True
         cache_unlock(self)
         if done or procfs_monotonic_ns() >= end:
             return
         nanosleep(&pause, NULL)
+
+
+cdef bint entry_settled(ProcessCache self, const entry_t *entry) noexcept nogil:
+    # An event after the reading has closed it, or none came: what was read is what ran since `since`.
+    if entry.until != 0 and not entry.soft:
+        return True
+    if entry.source != entry.process.pid and entry.read_to < entry.since:
+        return True    # a parent that forks is not in the midst of execve
+    return self._horizon >= entry.read_to + EXEC_SHOWN_EARLY
 
 
 cdef bint entry_is_open(ProcessCache self, int32_t pid, const process_t *process) noexcept nogil:
@@ -242,7 +257,7 @@ cdef class ProcessCache:
                   double max_age=1.0, double linger=10.0):
         cdef bytes path = os.fsencode(proc)
         cdef uint32_t size = 64
-        self._root = -1
+        self._root = self._poke = -1
         if pthread_mutex_init(&self._mutex, NULL) != 0:
             raise MemoryError
         self._mutex_made = True
@@ -350,7 +365,7 @@ cdef class ProcessCache:
         if entry != NULL and entry.gone_at and procfs_monotonic_ns() - entry.gone_at > self._linger:
             entry_evict(self, entry)
             entry = NULL
-        if entry != NULL and (self._watched == 0 or self._horizon >= entry.read_to):
+        if entry != NULL and (self._watched == 0 or entry_settled(self, entry)):
             if entry.until != 0:
                 sure = when < entry.until
             elif self._watched != 0:
@@ -383,12 +398,12 @@ cdef class ProcessCache:
         cache_lock(self)
         entry = entry_find(self, pid)
         if entry != NULL and entry.until == 0:
-            until = entry.read_to
+            until = entry.read_to + EXEC_SHOWN_EARLY
         cache_unlock(self)
         if until == 0:
             # Not known, or known only as one that has ended: somebody else may have the pid by now.
             process_drop(cache_read(self, pid, begun))
-            until = procfs_monotonic_ns()
+            until = procfs_monotonic_ns() + EXEC_SHOWN_EARLY
         settle(self, until, patience)
         return self.recall_at(pid, when)
 

@@ -8,10 +8,10 @@ reading decide which side of the event they belong to, and where they cannot, th
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
-from .process cimport (PROCESS_CMDLINE, PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, process_build,
+from .process cimport (PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, process_build,
                        process_drop, process_read, process_t, process_take)
-from .processcache cimport (ProcessCache, cache_basis, cache_lock, cache_ticks, cache_unlock, entry_add, entry_before,
-                            entry_evict, entry_find, entry_replace, entry_t)
+from .processcache cimport (EXEC_SHOWN_EARLY, ProcessCache, cache_basis, cache_lock, cache_ticks, cache_unlock,
+                            entry_add, entry_before, entry_evict, entry_find, entry_replace, entry_t)
 from .procfs cimport procfs_monotonic_ns
 
 
@@ -30,12 +30,12 @@ cdef void disinherit(ProcessCache cache, int32_t source, int64_t when) noexcept 
     # Children that were given what /proc showed of their parent after it had become something else.
     cdef entry_t *entry = cache._oldest
     cdef entry_t *next
-    if when > cache._donated:
+    if when - EXEC_SHOWN_EARLY > cache._donated:
         return
     while entry != NULL:
         next = entry.newer
-        if (entry.source == source and entry.process.pid != source and entry.read_to >= when
-                and (entry.since < when or entry.read_from <= when)):
+        if (entry.source == source and entry.process.pid != source and entry.read_to >= entry.since
+                and entry.read_to >= when - EXEC_SHOWN_EARLY and (entry.since < when or entry.read_from <= when)):
             entry_evict(cache, entry)
         entry = next
 
@@ -77,7 +77,7 @@ cdef void read_parent(ProcessCache cache, int32_t ppid) noexcept nogil:
         if process != NULL and process.image == entry.process.image and process.start == entry.process.start:
             # The same image before and after: nothing lies between, and the reading counts from the earlier one on.
             entry_replace(cache, entry, process_take(process))
-    elif process != NULL and process.pid == ppid:
+    elif process != NULL and process.pid == ppid and not (process.has & PROCESS_EXE and process.cmdline.size == 0):
         entry = entry_add(cache, process_take(process), cache_basis(cache, process, ended))
         if entry != NULL:
             stamp(entry, ppid, begun, ended)
@@ -144,16 +144,26 @@ cdef process_t *stub(ProcessCache cache, const process_t *old, int32_t pid, int6
     return process_build(&facts)
 
 
+cdef void withdraw(ProcessCache cache, int32_t pid, const process_t *old) noexcept nogil:
+    cdef entry_t *entry = entry_find(cache, pid)
+    while entry != NULL and entry.process != old:
+        entry = entry_before(entry)
+    if entry != NULL:
+        entry_evict(cache, entry)
+
+
 cdef int history_executed(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil:
     cdef process_t *old = NULL
     cdef process_t *process
     cdef entry_t *entry
     cdef int64_t begun, ended
     cdef int error, known = 1
+    cdef bint doubtful = False
     cache_lock(cache)
     entry = entry_find(cache, pid)
     if entry != NULL and entry.until == 0:
         old = process_take(entry.process)
+        doubtful = entry.source == pid and entry.read_to > when - EXEC_SHOWN_EARLY
     entry = later_reading(cache, pid, when)
     cache_unlock(cache)
     process = NULL
@@ -161,17 +171,18 @@ cdef int history_executed(ProcessCache cache, int32_t pid, int64_t when) noexcep
         begun = procfs_monotonic_ns()
         process = process_read(cache._root, pid, cache._cmdline_limit, &error)
         ended = procfs_monotonic_ns()
-        if process != NULL and (process.pid != pid or process.start > cache_ticks(cache, when)):
-            process_drop(process)    # the pid has been used again
+        if process != NULL and (process.pid != pid or process.start > cache_ticks(cache, when)
+                                or process.cmdline.size == 0):
+            # The pid has been used again; or it is exiting, or in the next execve, and has no memory to show.
+            process_drop(process)
             process = NULL
-        if process != NULL and process.cmdline.size == 0:
-            # It is exiting, and has no memory any more. Not shared yet, so it may still be written to.
-            process.has &= ~<uint32_t>PROCESS_CMDLINE
-        if process == NULL or not process.has & PROCESS_CMDLINE:
-            known = 0
+        known = process != NULL
         cache_lock(cache)
         cache.reads += 1
         entry = later_reading(cache, pid, when)    # somebody may have asked meanwhile
+        # Was it what is now that was read before? Then nobody knows what was before.
+        if old != NULL and (doubtful if process == NULL else process.image == old.image):
+            withdraw(cache, pid, old)
         if entry == NULL:
             if process == NULL:
                 process = stub(cache, old, pid, when)

@@ -8,7 +8,8 @@ cdef class ProcEvents:
     cdef NetlinkSocket _socket
     cdef ProcessCache _cache
     cdef object _thread
-    cdef int _stop                # eventfd
+    cdef int _wake                # eventfd
+    cdef bint _stopping
     cdef int _failed              # errno that ended the thread
     cdef bint _losing
     cdef readonly bint realtime

@@ -15,10 +15,10 @@ from linux_cn_proc cimport (CN_IDX_PROC, CN_VAL_PROC, NETLINK_CONNECTOR, PROC_CN
 from linux_filter cimport (BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, BPF_X, sock_filter)
 from linux_netlink cimport NLMSG_DONE, nlmsghdr
 from posix_inet cimport htonl
-from sys_socket cimport (EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_write, poll, pollfd)
+from sys_socket cimport (EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd)
 
 from .netlink cimport NetlinkSocket
-from .processcache cimport ProcessCache
+from .processcache cimport ProcessCache, cache_lock, cache_unlock
 from .processhistory cimport (ALTERED_COMM, ALTERED_GID, ALTERED_UID, history_altered, history_begun, history_executed,
                               history_exited, history_forked, history_lapsed, history_reached)
 from .procfs cimport procfs_monotonic_ns
@@ -34,6 +34,7 @@ cdef enum:
     DATA = 16                # of proc_event: what, cpu, timestamp
     FIRST = BODY + DATA      # process_pid, and of fork parent_pid
     SLOTS = 128
+    ROUNDS = 32              # of SLOTS messages, until it is looked whether to stop
 
 
 cdef sock_filter instruction(int code, uint32_t k, int jt=0, int jf=0) noexcept:
@@ -123,18 +124,21 @@ cdef void event_tell(ProcEvents self, ProcessCache cache, const proc_event *even
 
 
 cdef int serve(ProcEvents self) noexcept nogil:
-    """Until the eventfd is written: 0, or -errno."""
+    """Until told to stop: 0, or -errno."""
     cdef pollfd fds[2]
+    cdef uint64_t times
     cdef int count
     fds[0].fd, fds[0].events = self._socket.fd, POLLIN
-    fds[1].fd, fds[1].events = self._stop, POLLIN
+    fds[1].fd, fds[1].events = self._wake, POLLIN
     while True:
         if poll(fds, 2, -1) < 0:
             if errno == EINTR:
                 continue
             return -errno
         if fds[1].revents:
-            return 0
+            eventfd_read(self._wake, &times)
+            if self._stopping:
+                return 0
         count = self.drain(self._cache)
         if count < 0:
             return count
@@ -153,7 +157,7 @@ cdef class ProcEvents:
     """
 
     def __cinit__(self):
-        self._stop = -1
+        self._wake = -1
 
     def __init__(self, ProcessCache cache not None, int receive_buffer=8 << 20):
         if self._socket is not None:
@@ -193,8 +197,8 @@ cdef class ProcEvents:
         history_begun(self._cache, procfs_monotonic_ns())
 
     def __dealloc__(self):
-        if self._stop >= 0:
-            c_close(self._stop)
+        if self._wake >= 0:
+            c_close(self._wake)
 
     def __enter__(self):
         self.start()
@@ -209,8 +213,8 @@ cdef class ProcEvents:
         cdef size_t size
         cdef uint32_t ack
         cdef int64_t now
-        cdef int count, i, total = 0
-        while True:
+        cdef int count, i, round, total = 0
+        for round in range(ROUNDS):
             now = procfs_monotonic_ns()
             count = self._socket.receive()
             if count == -ENOBUFS:
@@ -235,6 +239,7 @@ cdef class ProcEvents:
                 if message_event(data, size, &event, &ack):
                     event_tell(self, cache, &event)
             total += count
+        return total
 
     def start(self, bint realtime=True):
         """Runs it in a daemon thread, until close(). OSError if there is no descriptor to be had.
@@ -246,12 +251,16 @@ cdef class ProcEvents:
         if self._thread is not None:
             raise ValueError("started already")
         self.fileno()
-        self._stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self._stop < 0:
+        self._wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self._wake < 0:
             raise OSError(errno, f"eventfd: {os.strerror(errno)}")
+        self._stopping = False
         self.realtime = False
         self._thread = threading.Thread(target=self._run, name="nfct-procevents", daemon=True, args=(realtime,))
         self._thread.start()
+        cache_lock(self._cache)
+        self._cache._poke = self._wake
+        cache_unlock(self._cache)
 
     def _run(self, realtime):
         cdef int result
@@ -301,7 +310,8 @@ cdef class ProcEvents:
         """Messages the kernel dropped for want of room, int."""
         if self._socket is None:
             return 0
-        self._socket.count_lost()
+        if self._thread is None:
+            self._socket.count_lost()
         return self._socket.lost
 
     @property
@@ -317,11 +327,15 @@ cdef class ProcEvents:
     def close(self):
         """Ends the thread and stops listening; what is known stays known for as long as the cache keeps it."""
         if self._thread is not None:
-            eventfd_write(self._stop, 1)
+            cache_lock(self._cache)
+            self._cache._poke = -1
+            cache_unlock(self._cache)
+            self._stopping = True
+            eventfd_write(self._wake, 1)
             self._thread.join()
             self._thread = None
-            c_close(self._stop)
-            self._stop = -1
+            c_close(self._wake)
+            self._wake = -1
         if self._socket is not None and self._socket.fd >= 0:
             history_lapsed(self._cache)
             try:
@@ -357,10 +371,10 @@ def listen(NetlinkSocket sock):
     except ConnectionRefusedError as error:
         raise OSError(error.errno, "proc connector: exists only in the initial network namespace, and with "
                       "CONFIG_PROC_EVENTS") from error
-    end = time.monotonic() + 2.0
+    end = time.monotonic() + 0.2    # it answers within the send
     fds.fd, fds.events = sock.fd, POLLIN
     while time.monotonic() < end:
-        poll(&fds, 1, 100)
+        poll(&fds, 1, 20)
         for datagram in sock.messages_now():
             if not message_event(<char *><bytes>datagram, len(datagram), &event, &ack):
                 continue
