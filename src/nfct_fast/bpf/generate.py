@@ -29,7 +29,7 @@ PROGRAMS = {
     "sockops": ("BPF_PROG_TYPE_SOCK_OPS", "BPF_CGROUP_SOCK_OPS"),
     "cgroup_skb/egress": ("BPF_PROG_TYPE_CGROUP_SKB", "BPF_CGROUP_INET_EGRESS"),
 }
-MAPS = ("records", "buckets", "cookies", "listeners", "config", "state")
+MAPS = ("records", "buckets", "cookies", "config", "state")
 
 
 def source_hash():
