@@ -11,6 +11,7 @@ import time
 import pytest
 
 pytest.importorskip("nfct_fast.owners_bpf")
+from nfct_fast import owners_bpf
 from nfct_fast.owners_bpf import OwnersBpf, cgroup_root
 from support_owners_bpf import TESTS, compiled, namespace, tuples, unusable
 
@@ -426,3 +427,16 @@ print(s.getsockname()[1], int.from_bytes(s.getsockopt(1, 57, 8), "little"))
         port, cookie = map(int, process.communicate(timeout=60)[0].split())
         assert owners.find(17, "127.0.0.1", port, "127.0.0.1", 9, netns.cookie) is None
         assert owners.find_cookie(cookie)["pid"] == process.pid
+
+
+def test_a_cgroup_root_of_its_own_where_none_is_mounted(monkeypatch, netns):
+    monkeypatch.setattr(owners_bpf, "cgroup_root", lambda: None)
+    with open("/proc/self/mountinfo") as before:
+        mounts = before.read()
+    with OwnersBpf(flows=1000) as owners:
+        assert owners.whole
+        process = netns.script(SEND, "127.0.0.1")
+        process.communicate(timeout=60)
+        assert owner_of(owners, netns)["pid"] == process.pid
+        with open("/proc/self/mountinfo") as after:
+            assert after.read().count("cgroup2") == mounts.count("cgroup2")

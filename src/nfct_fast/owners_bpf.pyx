@@ -16,7 +16,7 @@ Not covered:
 - who sends on a connected UDP, ping or raw socket another process connected or made: it is named after the latter;
 - a connected UDP socket that overrides its source address by a control message;
 - what has no socket of a process: packets forwarded or made by the kernel, tunnels, AF_PACKET, AF_XDP;
-- sockets in cgroups whose own programs rewrite addresses after ours: seen are the addresses before that.
+- addresses as another program at the same cgroup rewrites them after ours (programs of cgroups below run before).
 
 Conntrack announces a flow before the egress hook runs. Connected UDP, ping, raw and SCTP have their tuple from there,
 so a reader on another CPU can be a few microseconds too early: ask sock_diag and then lookup_cookie(), or ask again.

@@ -64,6 +64,7 @@ INLINE struct owners_record *record_begin(__u64 *position)
         __sync_fetch_and_add(&state.collided, 1);
         return 0;
     }
+    record->wire[0] = record->wire[1] = 0;
     return record;
 }
 
@@ -249,7 +250,6 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
     record->cookie = cookie;
     record->netns = bpf_get_netns_cookie(ctx);
     record->key = *key;
-    record->wire[0] = record->wire[1] = 0;
     who_is_current(&record->who);
     record_end(record, position);
     bucket_put(bucket, hash, position);
