@@ -140,13 +140,28 @@ INLINE __s64 same_tag(__u64 a, __u64 b)
     return difference;
 }
 
-/* Into the slot of the oldest; from the fourth record of one tag on, of the oldest with that tag, so that processes which
- * share a tuple and send by turns do not empty the bucket of others. */
-INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position)
+INLINE int slot_put(struct owners_bucket *bucket, __u32 at, __u64 new)
+{
+    at &= OWNERS_SLOTS - 1;
+    __u64 old = *(volatile __u64 *)&bucket->slot[at];
+    return __sync_val_compare_and_swap(&bucket->slot[at], old, new) == old;
+}
+
+/* Does the slot hold an older record of the same tuple and process? Nothing is lost with it. */
+INLINE int repeats(__u64 position, const struct owners_record *record)
+{
+    struct owners_record *old = record_at(position);
+    return old && old->seq == position && old->netns == record->netns && old->who.tgid == record->who.tgid &&
+           owners_same(&old->key, &record->key);
+}
+
+/* Into the slot of the same process's last record of this tuple, else of the oldest record; but from the fourth record of
+ * one tag on, of the oldest with that tag, so that processes which share a tuple do not empty the bucket of others. */
+INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position, const struct owners_record *record)
 {
     const __s64 none = 1ULL << 62;
     __u64 new = owners_slot(hash, position);
-    __s64 oldest = none, oldest_same = none, same = 0;
+    __s64 oldest = none, oldest_same = none, newest_same = 0, same = 0;
 #pragma unroll
     for (int i = 0; i < OWNERS_SLOTS; i++) {
         __u64 slot = *(volatile __u64 *)&bucket->slot[i];
@@ -155,18 +170,17 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position)
         same -= like;
         oldest = smaller(age, oldest);
         oldest_same = smaller((age & like) | (none & ~like), oldest_same);
+        newest_same = -smaller(-(age & like), -newest_same);
     }
-    if (same >= OWNERS_SLOTS / 2)
-        oldest = oldest_same;
-    __u32 at = oldest & (OWNERS_SLOTS - 1);
-    __u64 old = *(volatile __u64 *)&bucket->slot[at];
-    if (old && (old & OWNERS_POSITION) + config.record_mask >= position)
-        __sync_fetch_and_add(&state.displaced, 1);
-    if (__sync_val_compare_and_swap(&bucket->slot[at], old, new) == old)
-        return;
-    at = (at + 1) & (OWNERS_SLOTS - 1);
-    old = *(volatile __u64 *)&bucket->slot[at];
-    if (__sync_val_compare_and_swap(&bucket->slot[at], old, new) != old)
+    if (newest_same >= OWNERS_SLOTS && repeats(newest_same >> 3, record)) {
+        oldest = newest_same;
+    } else {
+        if (same >= OWNERS_SLOTS / 2)
+            oldest = oldest_same;
+        if (oldest >= OWNERS_SLOTS && (__u64)(oldest >> 3) + config.record_mask >= position)
+            __sync_fetch_and_add(&state.displaced, 1);
+    }
+    if (!slot_put(bucket, oldest, new) && !slot_put(bucket, oldest + 1, new)) /* others wrote there at this moment */
         __sync_fetch_and_add(&state.collided, 1);
 }
 
@@ -193,7 +207,7 @@ INLINE void publish(struct owners_record *record, __u64 position, const struct o
     record_end(record, position);
     struct owners_bucket *bucket = bucket_at(hash);
     if (bucket)
-        bucket_put(bucket, hash, position);
+        bucket_put(bucket, hash, position, record);
 }
 
 /* Remembers `current` as the owner of this socket; a tuple follows when the kernel has chosen it. */
@@ -252,7 +266,7 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
     record->key = *key;
     who_is_current(&record->who);
     record_end(record, position);
-    bucket_put(bucket, hash, position);
+    bucket_put(bucket, hash, position, record);
     if (connected) /* sendto() past its peer: egress still waits for the peer's own tuple */
         return 1;
     cookie_set(cookie, position);
@@ -376,7 +390,7 @@ INLINE int listening(struct bpf_sock_ops *ctx)
     __u64 hash = owners_hash(&key, config.seed);
     struct owners_bucket *bucket = bucket_at(hash);
     if (bucket)
-        bucket_put(bucket, hash, position);
+        bucket_put(bucket, hash, position, record);
     return 1;
 }
 
@@ -533,7 +547,7 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     }
     new->who.time = bpf_ktime_get_boot_ns();
     record_end(new, position);
-    bucket_put(bucket, hash, position);
+    bucket_put(bucket, hash, position, new);
     cookie_set(cookie, position);
     return 1;
 }
