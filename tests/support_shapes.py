@@ -149,4 +149,4 @@ def assert_all_named(flows, truth, count=COUNT):
     pairs = names(flows, truth)
     assert len({(one.src, one.sport) for one, _ in pairs}) == count == len(truth)
     for one, flow in pairs:
-        assert (flow.owner.pid, flow.owner.inode, flow.owner.reason) == (one.pid, one.inode, None), flow
+        assert (flow.owner.pid, flow.owner.inode, flow.owner.reason) == (one.pid, one.inode, None), (flow, flow.owner, flow.owner.inode)
