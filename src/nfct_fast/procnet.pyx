@@ -15,7 +15,6 @@ from posix.unistd cimport close, read
 
 from netinet_in cimport (AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
                          TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV)
-from procfs_calls cimport O_CLOEXEC
 
 from .diagmsg cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
 from .flow cimport tuple_t
@@ -32,8 +31,6 @@ cdef enum:    # a table for IPv4 and, behind it, its like for IPv6
     ICMP = 6
     RAW = 8
     TABLES = 10
-    CHUNK = 262144
-    ROWS_MAX = 4194304    # 300 MB: a table beyond that is read no further
 
 
 cdef const char *table_name(int table) noexcept nogil:
@@ -244,7 +241,8 @@ cdef void table_load(procnet_t *net, int index, int64_t now) noexcept nogil:
 
 
 # How well a row fits: 0 not at all, otherwise more for each end that is bound to this very address.
-cdef int row_score(const row_t *row, const uint8_t *src, bint v4, const uint8_t *dst, uint16_t sport, uint16_t dport) noexcept nogil:
+cdef int row_score(const row_t *row, const uint8_t *src, bint v4, const uint8_t *dst, uint16_t sport,
+                   uint16_t dport) noexcept nogil:
     cdef int score = 1
     if row.sport != sport or (row.v4_only and not v4):
         return 0
