@@ -7,7 +7,8 @@ from .flow cimport tuple_t
 from .owner cimport owner_t
 from .process cimport process_t
 from .processcache cimport ProcessCache
-from .procfd cimport FdScanner, holders_t
+from .holders cimport holders_t
+from .procfd cimport FdScanner
 from .record cimport record_t
 from .sock cimport sock_t
 

@@ -18,13 +18,14 @@ from .addresses cimport addresses_t
 from .diagmsg cimport DIAG_WILD, diag_match_t
 from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, direction_of, is_group
 from .flow cimport FLOW_REPLY, tuple_invert
+from .holders cimport HOLDERS_MAX, holder_t, holders_t
 from .owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
     REASON_BUDGET, REASON_CLOSED, REASON_ERROR, REASON_EXITED, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS,
     REASON_NONE, REASON_OFF, REASON_ORPHANED, REASON_PERMISSION, REASON_REMOTE, REASON_UNSUPPORTED, owner_drop,
 )
 from .process cimport process_drop, process_of_cgroup, process_t, process_take
-from .procfd cimport HOLDERS_MAX, holder_t, holders_t, scanner_holds
+from .procfd cimport scanner_holds
 from .procfs cimport procfs_monotonic_ns
 from .sock cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD
 
@@ -220,7 +221,7 @@ cdef class Attribution:
             return room + 1 if own.ambiguous else 0
         # What had its port to itself after all flows of the batch were heard had it when they began.
         if alone.inode == own.inode and alone.index == index and self.heard and alone.at >= self.heard and (
-                alone.end.sport == end.sport and memcmp(alone.end.src, end.src, 16) == 0):
+                alone.end.sport == end.sport and alone.end.family == end.family and memcmp(alone.end.src, end.src, 16) == 0):
             return 0
         now = procfs_monotonic_ns()
         count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
@@ -374,11 +375,13 @@ cdef class Attribution:
         reason = self._held(&sock, &holders)
         if reason == REASON_NONE:
             return self._adopt(&holders, sock.inode, looked, originator and not stream, out)
+        if reason != REASON_EXITED and reason != REASON_PERMISSION:
+            return reason
+        found = self._socket(index, end, sock.kind == SOCK_LISTENER, 0, &again)
+        if found != 1 or again.inode != sock.inode:
+            return REASON_EXITED
         # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.
-        if reason == REASON_EXITED and self._socket(index, end, sock.kind == SOCK_LISTENER, 0, &again) == 1 and (
-                again.inode == sock.inode):
-            return REASON_KERNEL
-        return reason
+        return REASON_KERNEL if reason == REASON_EXITED else REASON_PERMISSION
 
     cdef bint _same_cgroup(self, const diag_match_t *sharers, int count) noexcept nogil:
         cdef int i

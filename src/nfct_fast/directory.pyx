@@ -9,11 +9,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strdup
 from posix.fcntl cimport O_RDONLY, open as c_open, openat
-from posix.stat cimport fstat, struct_stat
+from posix.stat cimport struct_stat
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
-from procfs_calls cimport O_CLOEXEC
+from fstatat cimport fstatat
+from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
 
 from nfct_fast.addresses cimport addresses_close, addresses_find, addresses_open, addresses_refresh, addresses_t
 from nfct_fast.diagmsg cimport diag_match_t
@@ -74,7 +75,7 @@ cdef void member_close(member_t *member) noexcept nogil:
 
 cdef int fd_inode(int fd, uint64_t *inode) noexcept nogil:
     cdef struct_stat st
-    if fstat(fd, &st) < 0:
+    if fstatat(fd, b"", &st, AT_EMPTY_PATH) < 0:
         return -errno
     inode[0] = st.st_ino
     return 0
