@@ -145,6 +145,8 @@ cdef class Attribution:
         if mode != "proc":
             self._probe()
         self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2])
+        self.directory.wanted = True      # the containers there are have flows from the start
+        self.directory.refresh()
         self.scanner = FdScanner(proc)
         self.processes = ProcessCache(proc)
         self.cgroups = CgroupFs()
@@ -462,7 +464,8 @@ cdef class Attribution:
             record.peer.reason = REASON_REMOTE
             return
         here = record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN
-        if self._end(home, &reply, False, False, &record.peer) == NOWHERE or not here and record.peer.match == MATCH_NONE:
+        self._end(home, &reply, False, False, &record.peer)
+        if not here and record.peer.match == MATCH_NONE and record.peer.reason != REASON_KERNEL:
             owner_drop(&record.peer)
             memset(&record.peer, 0, sizeof(record.peer))
             record.peer.reason = REASON_REMOTE
