@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import time
+import traceback
 from typing import NamedTuple
 
 from nfct_fast.conntrack import Conntrack
@@ -50,6 +51,8 @@ class Worker:
                 self._told, self._say = listen, tell
                 self.say(work(self))
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(tell)

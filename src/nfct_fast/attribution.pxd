@@ -42,6 +42,8 @@ cdef class Attribution:
     # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
     cdef void resolve(self, record_t *record) noexcept nogil
 
+    cdef int _fill(self, record_t *record, proto, src, sport, dst, dport, reply, netns, icmp_id) except -1
+
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
     cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, owner_t *out) noexcept nogil
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
