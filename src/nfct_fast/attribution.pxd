@@ -8,7 +8,8 @@ from .owner cimport owner_t
 from .notes cimport Notes
 from .process cimport process_t
 from .processcache cimport ProcessCache
-from .procfd cimport FdScanner, holders_t
+from .holders cimport holders_t
+from .procfd cimport FdScanner
 from .record cimport record_t
 from .sock cimport sock_t
 
@@ -44,6 +45,8 @@ cdef class Attribution:
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
     # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
     cdef void resolve(self, record_t *record) noexcept nogil
+
+    cdef int _fill(self, record_t *record, proto, src, sport, dst, dport, reply, netns, icmp_id) except -1
 
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
     cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, owner_t *out) noexcept nogil
