@@ -53,6 +53,6 @@ setup(
         build_dir="build/cython",
         compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
                              "embedsignature": True},
-    ) if not {"clean", "--version"} & set(sys.argv) else [],
+    ) if not {"clean", "egg_info", "sdist", "--version"} & set(sys.argv) else [],
     options={"build_ext": {"parallel": os.cpu_count()}, "bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -48,9 +48,11 @@ cdef extern from "<linux/netfilter/nfnetlink.h>" nogil:
 cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
     enum:
         IPCTNL_MSG_CT_NEW
+        IPCTNL_MSG_CT_GET
         IPCTNL_MSG_CT_DELETE
 
 cdef extern from "<linux/sock_diag.h>" nogil:
     enum:
+        SK_MEMINFO_RMEM_ALLOC
         SK_MEMINFO_DROPS
         SK_MEMINFO_VARS

@@ -2,14 +2,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "<linux/rtnetlink.h>" nogil:
     enum:
-        RTM_NEWADDR
-        RTM_DELADDR
-        RTM_NEWLINK
-        RTM_DELLINK
         RTM_NEWROUTE
         RTM_DELROUTE
         RTM_GETROUTE
         RTN_LOCAL
+        RTPROT_KERNEL
+        RT_TABLE_LOCAL
         RTA_DST
         RTA_OIF
         RTMGRP_LINK
@@ -28,7 +26,3 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         uint8_t rtm_scope
         uint8_t rtm_type
         uint32_t rtm_flags
-
-    enum:
-        RT_TABLE_LOCAL
-        RTPROT_KERNEL

@@ -8,7 +8,6 @@ cdef extern from "<sys/socket.h>" nogil:
         SOL_NETLINK
         SOL_SOCKET
         SO_NETNS_COOKIE
-        SO_RCVBUF
         SO_ATTACH_FILTER
         MSG_DONTWAIT
         MSG_TRUNC

@@ -41,6 +41,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct timespec
 
     int socket(int domain, int type, int protocol)
+    int connect(int fd, const sockaddr *addr, socklen_t len)
     int bind(int fd, const sockaddr *addr, socklen_t len)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
@@ -77,3 +78,4 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
     int eventfd(unsigned int initial, int flags)
     int eventfd_write(int fd, uint64_t value)
+    int eventfd_read(int fd, uint64_t *value)

@@ -169,6 +169,13 @@ def test_what_is_missing_is_unknown(tmp_path):
             found.container} == {None}
 
 
+def test_no_arguments_is_empty_for_kernel_threads_only(tmp_path):
+    fake_process(tmp_path, 5, cmdline=b"")
+    fake_process(tmp_path, 6, cmdline=b"", flags=0x208040)
+    assert process(5, tmp_path).cmdline is None
+    assert process(6, tmp_path).cmdline == ()
+
+
 def test_status_of_a_thread_group_that_is_its_own_thread_does_not_loop(tmp_path):
     fake_process(tmp_path, 5, status=b"Tgid:\t6\n")
     fake_process(tmp_path, 6, status=b"Tgid:\t5\n")
@@ -212,11 +219,12 @@ def test_cache_notices_execve_in_the_same_process():
     with subprocess.Popen([sys.executable, "-c", script, "befor"], stdin=subprocess.PIPE, text=True) as running:
         try:
             cache = ProcessCache(max_age=60)
-            wait_for(lambda: cache.lookup(running.pid).cmdline[-1] == "befor")
+            wait_for(lambda: (cache.lookup(running.pid).cmdline or [""])[-1] == "befor")
             started = cache.lookup(running.pid).start_ticks
             running.stdin.write("go\n")
             running.stdin.flush()
-            wait_for(lambda: process(running.pid).cmdline[-1] == "after")
+            # Amid execve there are no arguments for a moment: unknown, not empty.
+            wait_for(lambda: (process(running.pid).cmdline or [""])[-1] == "after")
             assert cache.lookup(running.pid).cmdline[-1] == "after"
             assert cache.lookup(running.pid).start_ticks == started
         finally:
@@ -226,10 +234,6 @@ def test_cache_notices_execve_in_the_same_process():
 @root_only
 def test_cache_notices_rights_being_dropped():
     told, tell = os.pipe()
-
-    def work():
-        pass
-
     ready, done = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -101,6 +101,17 @@ def test_all_who_inherited_it_oldest_first():
             assert sorted(FdScanner().all_holders(inode(sock))) == sorted(everybody)
 
 
+def test_many_children_without_it_are_not_all_asked(tmp_path):
+    parent = fake_process(tmp_path, 1000, ppid=0, fds=["socket:[7]"])
+    for pid in range(1, 101):
+        fake_process(tmp_path, pid, ppid=1000, fds=["socket:[7]"] if pid in (3, 98) else [])
+    (parent / "task" / "1000").mkdir(parents=True)
+    for children, expected in ((range(1, 101), [3, 98, 1000]), (range(1, 91), [1000])):
+        (parent / "task" / "1000" / "children").write_text("".join(f"{pid} " for pid in children))
+        found = FdScanner(tmp_path).holders(7, candidates=[1000])
+        assert sorted(pid for pid, _ in found) == expected
+
+
 def test_child_alone_once_the_parent_has_closed_it():
     scanner = FdScanner(budget=FREE)
     sock = socket.socket()

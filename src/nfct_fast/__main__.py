@@ -13,7 +13,8 @@ import time
 
 from ._version import __version__
 from .attribution import ATTRIBUTIONS
-from .conntrack import DEFAULT_RCVBUF, Conntrack
+from .conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
+from .jsonlines import JsonLines
 from .libraries import LIBRARIES
 from .sink import Sink
 from .template import DEFAULT, Template
@@ -78,12 +79,18 @@ def _parser():
                         help="strftime(3) format of the time, with %%f for microseconds (default: %%s)")
     parser.add_argument("-f", "--format", metavar="FMT", default=DEFAULT,
                         help="str.format() template of a line, over ts, ev, info and peer (default: %(default)s)")
+    parser.add_argument("--json", action="store_true",
+                        help="one JSON object a line instead of the template; the README has its names")
     parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
                         help="how owners are looked for (default: auto, the best this kernel has)")
     parser.add_argument("--track", action="store_true",
                         help="turn connection tracking on while the program runs, by an nftables table of its own")
+    parser.add_argument("--netns", metavar="NAME|PID|all",
+                        help="hear this network namespace, or all of them, instead of the program's own")
     parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
                         help="receive buffer of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
+    parser.add_argument("--rcvbuf-max", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF_LIMIT,
+                        help="what it may grow to as it fills (default: 256M)")
     parser.add_argument("--debug", action="store_true", help="print counts at the end, and a traceback on a failure")
     parser.add_argument("--version", action="version", version=_version())
     return parser
@@ -128,30 +135,35 @@ def _watch(conntrack, stop, output):
 
 
 class _LossReport:
-    """Says on stderr how many events were lost, at once and then at most once a second."""
+    """Says on stderr how many events were lost or made up for, at once and then at most once a second."""
 
     def __init__(self, conntrack):
         self._conntrack = conntrack
-        self._told = 0
+        self._told = (0, 0)
         self._next = 0.0
 
     def tell(self, now=None):
-        lost = self._conntrack.lost
-        if lost == self._told or now is not None and now < self._next:
+        counts = (self._conntrack.lost, self._conntrack.recovered)
+        if counts == self._told or now is not None and now < self._next:
             return
-        _complain(f"{lost - self._told} events lost: they came faster than they were read (a larger --rcvbuf holds more)")
-        self._told = lost
+        lost, recovered = (count - told for count, told in zip(counts, self._told))
+        if recovered > 0:
+            _complain(f"{recovered} flows recovered from the conntrack table: their events were lost")
+        if lost > 0:
+            _complain(f"{lost} events lost: they came faster than they were read (a larger --rcvbuf-max holds more)")
+        self._told = counts
         self._next = time.monotonic() + 1
 
 
 def _log(conntrack, writer, stop, output):
     report = _LossReport(conntrack)
     try:
-        while not stop.asked:
-            batch = conntrack.next_batch()
+        while (batch := conntrack.next_batch()) is not None:
             writer.write(batch)
             report.tell(time.monotonic())
-            if not batch and _reader_is_gone(output):
+            if stop.asked:
+                conntrack.stop()        # what was read is still written
+            elif not batch and _reader_is_gone(output):
                 return
     finally:
         conntrack.stats()
@@ -161,7 +173,8 @@ def _log(conntrack, writer, stop, output):
 def _run(arguments, formatter):
     output = _OUTPUT
     with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
-                   track=arguments.track) as conntrack:
+                   rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max), track=arguments.track,
+                   netns=arguments.netns) as conntrack:
         stop = _Stop()
         for reason in conntrack.silence:
             _complain(reason)
@@ -171,6 +184,11 @@ def _run(arguments, formatter):
         finally:
             if arguments.debug:
                 _complain(conntrack.stats())
+
+
+def _formatter(arguments):
+    template = Template(arguments.format, arguments.format_ts)      # a bad one is refused also beside --json
+    return JsonLines() if arguments.json else template
 
 
 def main(argv=None) -> int:
@@ -183,7 +201,7 @@ def main(argv=None) -> int:
         return 1
     _fill_standard_descriptors()
     try:
-        _run(arguments, Template(arguments.format, arguments.format_ts))
+        _run(arguments, _formatter(arguments))
     except BrokenPipeError:
         return 0        # whoever read the output has had enough
     except ValueError as error:

@@ -1,23 +1,15 @@
 """Which addresses are this host's own, in one network namespace."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-ctypedef struct address_t:
-    uint8_t addr[16]        # IPv4 is kept IPv4-mapped
-    uint32_t ifindex
-    uint8_t bits            # of the mapped form; 0 in a free slot of the hash
+from nfct_fast.addrtable cimport address_table_t
 
 ctypedef struct addresses_t:
     int monitor             # netlink socket that hears of changes
     int dumper              # and one to ask: a dump's replies would drown among the changes
     uint32_t seq
-    uint32_t mask           # hash size - 1
-    address_t *hosts        # hash of whole addresses, open addressing
-    address_t *prefixes     # the few shorter ones, e.g. "ip route add local 10.9.0.0/16 dev lo"
-    uint32_t host_count
-    uint32_t prefix_count
     bint dirty              # the table is to be asked for again
     uint64_t overruns
-    uint64_t dumps
+    address_table_t table
 
 cdef int addresses_open(addresses_t *self) noexcept nogil
 cdef void addresses_close(addresses_t *self) noexcept nogil

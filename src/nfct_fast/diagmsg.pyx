@@ -16,7 +16,7 @@ from linux_netlink cimport (
 
 from nfct_fast.flow cimport tuple_t
 from nfct_fast.sock cimport (
-    SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD, sock_t,
+    SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD,
 )
 
 cdef extern from "<arpa/inet.h>" nogil:

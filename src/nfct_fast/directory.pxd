@@ -18,9 +18,10 @@ cdef class Directory:
     cdef int count
     cdef readonly int limit
     cdef readonly double ttl
+    cdef public bint check
     cdef bint wanted            # an address was asked for that no member has
     cdef uint64_t drained       # CLOCK_MONOTONIC ns
-    cdef double scanned
+    cdef double due             # when the next search may be
     cdef readonly int skipped   # namespaces beyond the limit, or that may not be entered, at the last scan
     cdef str proc
     cdef list names             # of the members, beside them

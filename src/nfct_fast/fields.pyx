@@ -122,8 +122,8 @@ cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept 
     elif field == EV_ZONE:
         outbuf_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
     elif field == EV_STATUS:
-        if flow.has & FLOW_STATUS:
-            status_put(out, flow.status)
+        if flow.has & FLOW_STATUS and flow.status:
+            status_put(out, flow.status, b"|")
         else:
             outbuf_put(out, b"-", 1)
     elif field == EV_STATE:

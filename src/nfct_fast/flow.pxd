@@ -19,6 +19,7 @@ cdef enum:
     EVENT_NEW = 1
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
+    EVENT_LOST = 8       # no event: as many as packets[0] are missing here
 
 # What a flow_t holds beside its original tuple; a field whose bit is not set means nothing.
 cdef enum:
@@ -32,6 +33,7 @@ cdef enum:
     FLOW_COUNTERS = 128
     FLOW_START = 256
     FLOW_STOP = 512
+    FLOW_RECOVERED = 1024    # found in the table after its event was lost
 
 ctypedef struct flow_t:
     tuple_t orig
@@ -50,6 +52,7 @@ ctypedef struct flow_t:
     uint8_t type             # EVENT_*
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
     uint8_t netns            # index of the namespace it was heard in
+    uint64_t netns_inode     # and that namespace's number; 0: not told apart
 
 cdef struct _decoding:
     nf_conntrack *object
@@ -63,6 +66,7 @@ cdef struct _decoding:
 
 cdef class FlowDecoder:
     cdef _decoding state
+    cdef bint ended              # the last datagram held the end of a dump
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
                     uint8_t netns) noexcept nogil
 

@@ -1,5 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
-from linux_netlink cimport sockaddr_nl
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from sys_socket cimport iovec, mmsghdr
 
 cdef class NetlinkSocket:
@@ -9,12 +8,14 @@ cdef class NetlinkSocket:
     cdef char *buffer
     cdef mmsghdr *messages
     cdef iovec *vectors
-    cdef sockaddr_nl *senders
     cdef bint congested
     cdef uint32_t drops          # SK_MEMINFO_DROPS as last read; it wraps
     cdef readonly uint64_t lost
     cdef readonly uint64_t overruns
     cdef readonly uint64_t truncated
-    cdef int receive(self) noexcept nogil
+    cdef readonly int rcvbuf         # bytes the kernel counts against, twice what was asked for
+    cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil
+    cdef int grow(self, int limit) noexcept nogil
+    cdef int64_t queued(self) noexcept nogil
     cdef int count_lost(self) noexcept nogil

@@ -4,13 +4,15 @@ It knows nothing of what the messages say.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_VARS, SOL_NETLINK,
+from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
+                            SK_MEMINFO_VARS, SOL_NETLINK,
                             sockaddr_nl)
 from posix.unistd cimport close as c_close
 from sys_socket cimport (MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE, SOCK_CLOEXEC,
-                         SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, bind, getsockopt, iovec, mmsghdr, recvmmsg,
+                         SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, bind, connect, getsockopt, iovec, mmsghdr, recvmmsg,
                          send, setsockopt, sock_filter, sock_fprog, sockaddr, socket, socklen_t)
 
 import os
@@ -40,15 +42,13 @@ cdef class NetlinkSocket:
         self.buffer = <char *>calloc(slots, slot_size)
         self.messages = <mmsghdr *>calloc(slots, sizeof(mmsghdr))
         self.vectors = <iovec *>calloc(slots, sizeof(iovec))
-        self.senders = <sockaddr_nl *>calloc(slots, sizeof(sockaddr_nl))
-        if self.buffer == NULL or self.messages == NULL or self.vectors == NULL or self.senders == NULL:
+        if self.buffer == NULL or self.messages == NULL or self.vectors == NULL:
             raise MemoryError("netlink buffers")
         for i in range(slots):
             self.vectors[i].iov_base = self.buffer + i * slot_size
             self.vectors[i].iov_len = slot_size
             self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
             self.messages[i].msg_hdr.msg_iovlen = 1
-            self.messages[i].msg_hdr.msg_name = &self.senders[i]
         self.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol)
         if self.fd < 0:
             raise _error("netlink socket")
@@ -57,6 +57,9 @@ cdef class NetlinkSocket:
         address.nl_family = AF_NETLINK
         if bind(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
             raise _error("netlink bind")
+        # Connected to port 0, the kernel, it refuses what a privileged process might send: that would be believed.
+        if connect(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
+            raise _error("netlink connect")
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -64,7 +67,6 @@ cdef class NetlinkSocket:
         free(self.buffer)
         free(self.messages)
         free(self.vectors)
-        free(self.senders)
 
     def close(self) -> None:
         """Close the socket; closing twice is harmless."""
@@ -99,6 +101,7 @@ cdef class NetlinkSocket:
                 raise _error("SO_RCVBUF")
         if getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &granted, &length) < 0:
             raise _error("SO_RCVBUF")
+        self.rcvbuf = granted
         return granted
 
     def attach_filter(self, bytes program) -> None:
@@ -121,7 +124,7 @@ cdef class NetlinkSocket:
         cdef size_t length
         cdef const char *data
         self.fileno()
-        count = self.receive()
+        count = self.receive(self.slots)
         if count < 0:
             raise OSError(-count, f"netlink receive: {os.strerror(-count)}")
         result = []
@@ -131,16 +134,14 @@ cdef class NetlinkSocket:
                 result.append(data[:length])
         return result
 
-    cdef int receive(self) noexcept nogil:
-        """Take what is there, at most one datagram a slot: how many, 0 if none, or -errno.
+    cdef int receive(self, int most) noexcept nogil:
+        """Take what is there, at most one datagram a slot and `most` in all: how many, 0 if none, or -errno.
 
         -ENOBUFS means that events were lost before the next one; lost and overruns are already counted.
         """
-        cdef int i
         cdef int count
-        for i in range(self.slots):
-            self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_nl)
-        count = recvmmsg(self.fd, self.messages, self.slots, MSG_DONTWAIT, NULL)
+        most = min(most, self.slots)
+        count = recvmmsg(self.fd, self.messages, most, MSG_DONTWAIT, NULL)
         if count >= 0:
             return count
         if errno == ENOBUFS:
@@ -159,16 +160,34 @@ cdef class NetlinkSocket:
         return -errno
 
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
-        """A datagram of the last receive, valid until the next; NULL if it was cut or not from the kernel."""
+        """A datagram of the last receive, valid until the next; NULL if it was cut."""
         cdef mmsghdr *message = &self.messages[index]
         if message.msg_hdr.msg_flags & MSG_TRUNC:
             self.truncated += 1
             return NULL
-        # Only the kernel has port 0: a privileged process may send here, and would be believed.
-        if message.msg_hdr.msg_namelen != sizeof(sockaddr_nl) or self.senders[index].nl_pid != 0:
-            return NULL
         length[0] = message.msg_len
         return self.vectors[index].iov_base
+
+    cdef int grow(self, int limit) noexcept nogil:
+        """Double the receive buffer if more than half of it is used, up to limit bytes; 1 if it grew, 0, or -errno."""
+        cdef int size = self.rcvbuf          # the kernel doubles what is asked for
+        cdef socklen_t length = sizeof(size)
+        if size // 2 >= limit or self.queued() < size // 2:
+            return 0
+        size = min(size, limit)
+        if setsockopt(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) < 0:
+            return -errno
+        if getsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, &self.rcvbuf, &length) < 0:
+            return -errno
+        return 1
+
+    cdef int64_t queued(self) noexcept nogil:
+        """Bytes now counted against the receive buffer, or -errno."""
+        cdef uint32_t info[SK_MEMINFO_VARS]
+        cdef socklen_t length = sizeof(info)
+        if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
+            return -errno
+        return info[SK_MEMINFO_RMEM_ALLOC]
 
     cdef int count_lost(self) noexcept nogil:
         """Bring `lost` up to date from SK_MEMINFO_DROPS, the kernel's exact count; 0 or -errno."""

@@ -54,7 +54,7 @@ def pids(proc="/proc"):
 
 
 def find_pid(inode, proc="/proc"):
-    """A process in the namespace (for the tables in /proc/PID/net), or None. Walks all of /proc: about 3 us each."""
+    """A process in the namespace (for the tables in /proc/PID/net), or None. Walks /proc: about 18 us a process."""
     for pid, found in pids(proc):
         if found == inode:
             return pid

@@ -8,7 +8,7 @@ cdef enum:    # process_t.has: what could be read
     PROCESS_IDS = 2          # uid and gid
     PROCESS_COMM = 4
     PROCESS_EXE = 8
-    PROCESS_CMDLINE = 16     # readable; size 0 is a kernel thread, or a process about to end
+    PROCESS_CMDLINE = 16     # size 0 is a kernel thread; not known amid execve and exit
     PROCESS_CGROUP = 32
     PROCESS_NETNS = 64
 

@@ -4,99 +4,30 @@ What cannot be read (another user's exe, a process that ends meanwhile) stays un
 time is none at all, since pid and start time are who it is.
 """
 cimport cython
-from libc.errno cimport EINTR, ENOENT, ENOMEM, ESRCH, errno
+from libc.errno cimport ENOENT, ENOMEM, ESRCH, errno
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcmp, memcpy, memset
-from posix.fcntl cimport O_DIRECTORY, O_RDONLY, openat
-from posix.stat cimport fstatat, struct_stat
+from libc.string cimport memcpy, memset
+from posix.fcntl cimport O_DIRECTORY, openat
+from posix.stat cimport struct_stat
+from fstatat cimport fstatat
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
-from posix.unistd cimport _SC_CLK_TCK, close, read, sysconf
+from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
 from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, CLOCK_BOOTTIME, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED,
                            __atomic_add_fetch, __atomic_sub_fetch)
 
 from .cgroup cimport cgroup_names, span_t
-from .procfs cimport procfs_decimal, procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
+from .procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
+from .procstat cimport (PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, cmdline_read, image_mix, stat_read, stat_t,
+                        status_number)
 
 import os
 
 cdef enum:
-    PF_EXITING = 4           # linux/sched.h, not exported; the same since 1.x
-    STAT_SIZE = 1024         # 52 numbers and a name
     STATUS_SIZE = 1024       # the ids stand in its first 300 bytes
     CGROUP_SIZE = 16384
     PATH_SIZE = 4096
-
-cdef struct stat_t:
-    span_t comm
-    uint64_t start
-    uint64_t flags
-    uint64_t arguments       # bytes of the command line; 0 unknown
-    uint64_t image
-    int32_t ppid
-    char state
-
-
-cdef uint64_t mix(uint64_t hash, const char *p, size_t size) noexcept nogil:
-    cdef size_t i
-    for i in range(size):
-        hash = (hash ^ <unsigned char>p[i]) * <uint64_t>0x100000001b3
-    return hash
-
-
-cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
-    # proc_pid_stat(5). comm may hold spaces, newlines and ")": numbers begin behind the last one.
-    cdef const char *p = <const char *>memchr(buf, c'(', size)
-    cdef const char *end = buf + size
-    cdef const char *last = end - 1
-    cdef uint64_t value, arg_start = 0, hash = <uint64_t>0xcbf29ce484222325
-    cdef const char *word
-    cdef int field
-    memset(out, 0, sizeof(out[0]))
-    if p == NULL:
-        return 0
-    while last > p and last[0] != c')':
-        last -= 1
-    if last <= p or last + 4 > end:
-        return 0
-    out.comm.at = p + 1
-    out.comm.size = last - p - 1
-    out.state = last[2]
-    hash = mix(hash, out.comm.at, out.comm.size)
-    p = last + 3
-    for field in range(4, 53):
-        while p < end and p[0] == c' ':
-            p += 1
-        word = p
-        if p < end and p[0] == c'-':
-            p += 1
-        value = 0
-        if procfs_decimal(&p, end, &value) <= 0:
-            break
-        if field == 4:
-            out.ppid = <int32_t>value
-        elif field == 9:
-            out.flags = value
-        elif field == 22:
-            out.start = value
-        elif field in (26, 28, 48, 49):
-            # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
-            # kernel shows them to those who may trace the process, and 0 or 1 to others.
-            hash = mix(hash, word, p - word)
-            if field == 48:
-                arg_start = value
-            elif field == 49 and value > arg_start:
-                out.arguments = value - arg_start
-    out.image = hash
-    return field > 22
-
-
-cdef int stat_read(int dirfd, const char *name, char *buf, stat_t *out) noexcept nogil:
-    cdef ssize_t got = procfs_read(dirfd, name, buf, STAT_SIZE)
-    if got < 0:
-        return <int>got
-    return 0 if stat_parse(buf, got, out) else -ESRCH
 
 
 cdef uint64_t owner_mix(uint64_t image, int root, const char *name) noexcept nogil:
@@ -106,96 +37,8 @@ cdef uint64_t owner_mix(uint64_t image, int root, const char *name) noexcept nog
     if fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0:
         ids[0] = st.st_uid
         ids[1] = st.st_gid
-        image = mix(image, <const char *>ids, sizeof(ids))
+        image = image_mix(image, <const char *>ids, sizeof(ids))
     return image
-
-
-cdef bint status_number(const char *buf, const char *end, const char *key, size_t size, uint64_t *out) noexcept nogil:
-    cdef const char *p = buf
-    while p != NULL and p + size < end:
-        if memcmp(p, key, size) == 0:
-            p += size
-            while p < end and (p[0] == c'\t' or p[0] == c' '):
-                p += 1
-            return procfs_decimal(&p, end, out) > 0
-        p = <const char *>memchr(p, c'\n', end - p)
-        if p != NULL:
-            p += 1
-    return False
-
-
-cdef span_t cgroup_choose(const char *buf, size_t size) noexcept nogil:
-    # Where both exist (hybrid), docker and lxc use the named hierarchy and leave the unified one at systemd's
-    # service, so that the named one comes first; whichever is not just "/".
-    cdef const char *p = buf
-    cdef const char *end = buf + size
-    cdef const char *line_end
-    cdef const char *colon
-    cdef span_t best, path
-    cdef int rank, best_rank = 0
-    best.at = NULL
-    best.size = 0
-    while p < end:
-        line_end = <const char *>memchr(p, c'\n', end - p)
-        if line_end == NULL:
-            break    # cut off or broken: half a path is a wrong one
-        rank = 0
-        colon = <const char *>memchr(p, c':', line_end - p)
-        if colon != NULL:
-            if line_end - p > 3 and memcmp(p, b"0::", 3) == 0:
-                path.at = p + 3
-                rank = 1
-            elif line_end - colon > 14 and memcmp(colon, b":name=systemd:", 14) == 0:
-                path.at = colon + 14
-                rank = 2
-        if rank and path.at[0] == c'/':
-            path.size = line_end - path.at
-            if path.size > 1:
-                rank += 2
-            if rank > best_rank:
-                best = path
-                best_rank = rank
-        p = line_end + 1
-    if best.size > 10 and memcmp(best.at + best.size - 10, b" (deleted)", 10) == 0:
-        best.size -= 10
-    return best
-
-
-cdef ssize_t cmdline_read(int dirfd, char *buf, size_t limit, uint64_t known, uint64_t *whole) noexcept nogil:
-    cdef char rest[16384]
-    cdef int fd = openat(dirfd, b"cmdline", O_RDONLY | O_CLOEXEC)
-    cdef size_t have = 0
-    cdef ssize_t got
-    cdef char last = 1
-    if fd < 0:
-        return -errno
-    while True:
-        got = read(fd, buf + have, limit - have) if have < limit else read(fd, rest, sizeof(rest))
-        if got < 0:
-            if errno == EINTR:
-                continue
-            got = -errno
-            close(fd)
-            return got
-        if got == 0:
-            break
-        if have < limit:
-            have += got
-            whole[0] = have
-            last = buf[have - 1]
-            if have == limit and known > limit:
-                whole[0] = known    # the kernel told in stat: 128 KB need not be read to be counted
-                last = 0
-                break
-        else:
-            whole[0] += got
-            last = rest[got - 1]
-    close(fd)
-    if have and last == 0:
-        whole[0] -= 1
-        if have > whole[0]:
-            have = whole[0]
-    return have
 
 
 cdef span_t put(char **room, span_t text) noexcept nogil:
@@ -257,7 +100,9 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
         facts.exe.size = got
         facts.has |= PROCESS_EXE
     got = cmdline_read(dirfd, cmdline, limit, before.arguments, &facts.cmdline_size)
-    if got >= 0:
+    # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
+    # not exist since Linux 5.18).
+    if got > 0 or (got == 0 and before.flags & PF_KTHREAD):
         facts.cmdline.at = cmdline
         facts.cmdline.size = got
         facts.has |= PROCESS_CMDLINE

@@ -1,8 +1,7 @@
 """inode -> the processes that hold the socket, by the links in /proc/PID/fd."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-cdef enum:
-    HOLDERS_MAX = 32
+from .holders cimport HOLDERS_MAX, holder_t, holders_t
 
 cdef enum:    # holders_t.rung: where it was found
     RUNG_CACHE = 1           # known, and confirmed by one readlink
@@ -10,19 +9,6 @@ cdef enum:    # holders_t.rung: where it was found
     RUNG_CANDIDATES = 3      # one of those given
     RUNG_UID = 4             # a process of the socket's user
     RUNG_REST = 5            # any other
-
-ctypedef struct holder_t:
-    int32_t pid
-    int32_t fd
-    uint64_t start           # clock ticks after boot; 0 if it was not needed to order them
-
-ctypedef struct holders_t:
-    int32_t count            # in at[]
-    int32_t denied           # processes that could not be looked into
-    uint8_t rung
-    uint8_t more             # there are more than fit
-    uint8_t complete         # every process was looked at: no other holds it, but for the denied
-    holder_t at[HOLDERS_MAX] # the first is the one to name: see FdScanner
 
 cdef struct known_t:
     uint64_t inode

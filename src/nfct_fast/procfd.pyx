@@ -8,10 +8,12 @@ cimport cython
 from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memchr, memcmp, memset
-from posix.stat cimport fstatat, struct_stat
+from libc.string cimport memset
+from posix.stat cimport struct_stat
+from fstatat cimport fstatat
 from posix.unistd cimport close
 
+from .holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
 from .procfs cimport (numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number,
                       procfs_monotonic_ns, procfs_name, procfs_open, procfs_read)
 
@@ -22,138 +24,16 @@ cdef enum:
     MISSING = 4096
     VISITS = 4096
     RECENT = 8
-    ANCESTORS = 32
-    CANDIDATES_CHECKED = 64  # for further holders: 2 to 4 us each
 
 
 cdef inline uint32_t inode_slot(uint64_t inode, uint32_t size) noexcept nogil:
     return <uint32_t>((inode * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (size - 1)
 
 
-cdef void fd_name(char *out, int32_t pid, int32_t fd) noexcept nogil:
-    cdef int n = procfs_name(out, pid, b"fd/")
-    procfs_name(out + n, fd, b"")
-
-
-cdef bint holds(FdScanner self, int32_t pid, int32_t fd, uint64_t inode) noexcept nogil:
-    cdef char name[128]
-    cdef uint64_t found
-    fd_name(name, pid, fd)
-    return procfs_link_number(self._root, name, b"socket:[", &found) == 1 and found == inode
-
-
-cdef bint stat_facts(FdScanner self, int32_t pid, int32_t *ppid, uint64_t *start, bint *manager) noexcept nogil:
-    # proc_pid_stat(5): fields 4 and 22, counted behind the last ")".
-    cdef char name[64]
-    cdef char buf[1024]
-    cdef const char *p
-    cdef const char *end
-    cdef const char *comm
-    cdef uint64_t value
-    cdef ssize_t got
-    cdef int field
-    procfs_name(name, pid, b"stat")
-    got = procfs_read(self._root, name, buf, sizeof(buf))
-    if got <= 0:
-        return False
-    end = buf + got
-    p = end - 1
-    while p > buf and p[0] != c')':
-        p -= 1
-    if manager != NULL:
-        comm = <const char *>memchr(buf, c'(', got)
-        manager[0] = pid == 1 or (comm != NULL and p - comm == 8 and memcmp(comm, b"(systemd", 8) == 0)
-    p += 3
-    for field in range(4, 23):
-        while p < end and p[0] == c' ':
-            p += 1
-        if p < end and p[0] == c'-':
-            p += 1
-        value = 0
-        if procfs_decimal(&p, end, &value) <= 0:
-            return False
-        if field == 4 and ppid != NULL:
-            ppid[0] = <int32_t>value
-    if start != NULL:
-        start[0] = value
-    return True
-
-
-cdef void holder_add(holders_t *out, int32_t pid, int32_t fd) noexcept nogil:
-    cdef int i
-    for i in range(out.count):
-        if out.at[i].pid == pid:
-            return
-    if out.count == HOLDERS_MAX:
-        out.more = 1
-        return
-    out.at[out.count].pid = pid
-    out.at[out.count].fd = fd
-    out.at[out.count].start = 0
-    out.count += 1
-
-
-cdef void holders_order(FdScanner self, holders_t *out) noexcept nogil:
-    # Oldest first: a socket is inherited downwards, so that the oldest is the one that opened it, and children that
-    # only got a copy come later. A service manager that opened it for somebody else comes last.
-    cdef bint manager[HOLDERS_MAX]
-    cdef bint held
-    cdef holder_t moved
-    cdef int i, j
-    if out.count < 2:
-        return
-    for i in range(out.count):
-        manager[i] = False
-        stat_facts(self, out.at[i].pid, NULL, &out.at[i].start, &manager[i])
-    for i in range(1, out.count):
-        moved = out.at[i]
-        held = manager[i]
-        j = i
-        while j and (manager[j - 1] > held or (manager[j - 1] == held and (
-                out.at[j - 1].start > moved.start or (out.at[j - 1].start == moved.start and out.at[j - 1].pid > moved.pid)))):
-            out.at[j] = out.at[j - 1]
-            manager[j] = manager[j - 1]
-            j -= 1
-        out.at[j] = moved
-        manager[j] = held
-
-
-cdef void children_add(FdScanner self, int32_t pid, int32_t fd, uint64_t inode, holders_t *out) noexcept nogil:
-    # Those its main thread forked (CONFIG_PROC_CHILDREN, as distributions have it).
-    cdef char name[128]
-    cdef char buf[4096]
-    cdef const char *p = buf
-    cdef uint64_t child
-    cdef ssize_t got
-    cdef int n = procfs_name(name, pid, b"task/")
-    n += procfs_name(name + n, pid, b"children")
-    got = procfs_read(self._root, name, buf, sizeof(buf))
-    while got > 0 and p < buf + got and procfs_decimal(&p, buf + got, &child) > 0 and p < buf + got:
-        p += 1
-        if child <= 0x7fffffff and holds(self, <int32_t>child, fd, inode):
-            holder_add(out, <int32_t>child, fd)
-
-
 cdef int holders_collect(FdScanner self, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,
                          holders_t *out) noexcept nogil:
-    # One holder is found. Others got it by fork, under the same fd: parents, children, suspects.
     cdef known_t *known = &self._known[inode_slot(inode, KNOWN)]
-    cdef int32_t top = pid, parent = 0
-    cdef int i
-    holder_add(out, pid, fd)
-    for i in range(ANCESTORS):
-        if not stat_facts(self, top, &parent, NULL, NULL) or parent <= 0 or not holds(self, parent, fd, inode):
-            break
-        top = parent
-        holder_add(out, top, fd)
-    for i in range(min(n, <int>CANDIDATES_CHECKED)):
-        if candidates[i] != pid and holds(self, candidates[i], fd, inode):
-            holder_add(out, candidates[i], fd)
-    i = 0
-    while i < out.count:
-        children_add(self, out.at[i].pid, fd, inode, out)
-        i += 1
-    holders_order(self, out)
+    holders_family(self._root, inode, pid, fd, candidates, n, out)
     known.inode = inode
     known.pid = out.at[0].pid
     known.fd = out.at[0].fd
@@ -336,7 +216,8 @@ cdef int everywhere(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known
     return 0
 
 
-cdef int some(FdScanner self, uint64_t inode, const int32_t *pids, int n, int32_t *pid, int32_t *fd, holders_t *out) noexcept nogil:
+cdef int some(FdScanner self, uint64_t inode, const int32_t *pids, int n, int32_t *pid, int32_t *fd,
+              holders_t *out) noexcept nogil:
     cdef int i, rc
     for i in range(n):
         pid[0] = pids[i]
@@ -359,7 +240,7 @@ cdef int ladder(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, co
     for i in range(RECENT):
         pid[0] = self._recent[i].pid
         fd[0] = self._recent[i].fd
-        if pid[0] and holds(self, pid[0], fd[0], inode):
+        if pid[0] and socket_held(self._root, pid[0], fd[0], inode):
             return 1
     for i in range(RECENT):
         for j in range(n):
@@ -389,9 +270,9 @@ cdef class FdScanner:
     is no bound. `missing_ttl`: seconds for which "nobody holds it" is believed. One thread at a time. Other users'
     processes need CAP_SYS_PTRACE. OSError if `proc` cannot be opened.
 
-    Where several processes hold a socket, the first named is the oldest of them, as a socket is inherited from the one that opened it;
-    pid 1 and systemd only if there is no other. A holder that got the socket over a UNIX socket is found as the first
-    one, or by `all_holders`, not beside another.
+    Where several processes hold a socket, the one to name is the oldest, as a socket is inherited from the one that
+    opened it; pid 1 and systemd only if there is no other. Others are found if they have it by inheritance; one that
+    got it over a UNIX socket is found if it is the only one, or by `all_holders`.
     """
 
     def __cinit__(self, proc="/proc", double budget=0.2, double missing_ttl=2.0):
@@ -429,7 +310,7 @@ cdef class FdScanner:
         memset(out, 0, sizeof(out[0]))
         if inode == 0:
             return 0
-        if known.inode == inode and holds(self, known.pid, known.fd, inode):
+        if known.inode == inode and socket_held(self._root, known.pid, known.fd, inode):
             out.rung = RUNG_CACHE
             if known.alone:
                 holder_add(out, known.pid, known.fd)
@@ -462,7 +343,7 @@ cdef class FdScanner:
                 holder_add(out, self._pids[i], fd)
             elif rc == -EACCES:
                 out.denied += 1
-        holders_order(self, out)
+        holders_order(self._root, out)
         out.complete = 1
         out.rung = RUNG_REST if out.count else 0
         return -EACCES if out.denied and not out.count else out.count

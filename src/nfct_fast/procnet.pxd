@@ -1,32 +1,9 @@
 """tuple -> socket by the tables in /proc/net, for where sock_diag is not to be had, and for ping and raw sockets."""
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from .flow cimport tuple_t
 from .sock cimport sock_t
-
-# One row, all addresses as IPv6 ones: an IPv4 address is ::ffff:a.b.c.d.
-cdef struct row_t:
-    uint8_t src[16]
-    uint8_t dst[16]
-    uint64_t inode
-    uint32_t uid
-    uint32_t next        # in the same hash chain: index + 1, 0 at the end
-    uint16_t sport       # raw: the protocol; ping: the ICMP id
-    uint16_t dport
-    uint8_t state
-    uint8_t bound        # the local address is a real one
-    uint8_t connected    # the remote address is a real one
-    uint8_t v4_only      # row of an IPv4 table
-
-cdef struct table_t:
-    row_t *rows
-    uint32_t *heads
-    uint32_t count
-    uint32_t room        # rows
-    uint32_t mask        # heads - 1
-    int32_t error        # why it could not be read, negated; 0
-    int64_t loaded_at    # CLOCK_MONOTONIC, ns, before the first byte was read; 0 never
-    int64_t cost         # ns the last reading took
+from .socktable cimport table_t
 
 # One caller at a time.
 cdef class ProcNet:

@@ -10,12 +10,4 @@ ctypedef struct record_t:
 
 cdef void record_drop(record_t *record) noexcept nogil    # its references
 
-# Records on their way, in order. One holder at a time.
-cdef class Batch:
-    cdef record_t *records
-    cdef int count
-    cdef int capacity
-    cdef int taken           # by __next__
-    cdef void clear(self) noexcept nogil
-
 cdef object flow_object(record_t *record)                 # takes the references over

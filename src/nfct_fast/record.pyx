@@ -204,38 +204,3 @@ cdef object flow_object(record_t *record):
     flow.record = record[0]
     memset(record, 0, sizeof(record_t))
     return flow
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class Batch:
-    """Records of one wake-up, in order; iterating takes them out as Flow objects."""
-
-    def __cinit__(self, int capacity):
-        self.records = <record_t *>calloc(capacity, sizeof(record_t))
-        if self.records == NULL:
-            raise MemoryError("batch")
-        self.capacity = capacity
-
-    def __dealloc__(self):
-        if self.records != NULL:
-            self.clear()
-        free(self.records)
-
-    cdef void clear(self) noexcept nogil:
-        cdef int i
-        for i in range(self.taken, self.count):
-            record_drop(&self.records[i])
-        self.count = self.taken = 0
-
-    def __len__(self):
-        return self.count - self.taken
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self.taken == self.count:
-            raise StopIteration
-        self.taken += 1
-        return flow_object(&self.records[self.taken - 1])

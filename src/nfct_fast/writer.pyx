@@ -1,8 +1,8 @@
 """A batch on its way out: formatted and written without the GIL."""
 cimport cython
+from .batch cimport Batch
 from .formatter cimport Formatter
 from .outbuf cimport outbuf_free, outbuf_t
-from .record cimport Batch
 from .sink cimport Sink, sink_error
 
 

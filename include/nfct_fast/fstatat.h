@@ -1,0 +1,18 @@
+/* fstatat(2) without glibc's name for it: that symbol is GLIBC_2.33, and alone would keep a wheel built on Debian 12
+ * from every older system. struct stat is the kernel's own on the 64-bit machines that have the call under this name. */
+#ifndef NFCT_FAST_FSTATAT_H
+#define NFCT_FAST_FSTATAT_H
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static inline int nfct_fstatat(int dirfd, const char *path, struct stat *st, int flags)
+{
+#if defined(SYS_newfstatat) && defined(__LP64__)
+	return (int)syscall(SYS_newfstatat, dirfd, path, st, flags);
+#else
+	return fstatat(dirfd, path, st, flags);
+#endif
+}
+#endif

@@ -1,0 +1,57 @@
+"""Where events come from: a netlink socket in each network namespace that is listened in."""
+import contextlib
+import errno
+
+from . import netns
+from .diagnosis import reasons_for_silence
+from .netlink import NetlinkSocket
+from .nftables import TrackingTable
+from .source import Source
+from .table import Table
+
+_NETLINK_NETFILTER = 12
+GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
+_SLOTS = 64
+
+
+def _open_socket(groups, program, rcvbuf):
+    socket = NetlinkSocket(_NETLINK_NETFILTER, _SLOTS)
+    try:
+        socket.set_receive_buffer(rcvbuf)
+        if program is not None:
+            socket.attach_filter(program)
+        for group in groups:
+            socket.join(group)
+    except PermissionError:
+        socket.close()
+        raise PermissionError(errno.EPERM, "conntrack events need CAP_NET_ADMIN in the network namespace "
+                                           "(run as root)") from None
+    except BaseException:
+        socket.close()
+        raise
+    return socket
+
+
+def _spaces(spec):
+    """(the namespace or None for the thread's own, how to speak of it) for each to be listened in."""
+    if spec is None:
+        return [(None, "")]
+    return [(space, f"network namespace {space.name}: ") for space in netns.resolve(spec)]
+
+
+def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe, recover) -> tuple[str, ...]:
+    """Add a source to the reader for each namespace that `spec` means; return why events may never come from them.
+
+    Tracking tables made for `track` are appended to `tables`. OSError if a namespace cannot be listened in.
+    """
+    silence = []
+    for space, where in _spaces(spec):
+        with space.entered() if space is not None else contextlib.nullcontext():
+            if track:
+                tables.append(TrackingTable())
+            # Before the source is there, or it would hear the probe.
+            silence += [where + reason for reason in reasons_for_silence(probe)]
+            socket = _open_socket(groups, program, rcvbuf)
+            table = Table() if recover and GROUPS["NEW"] in groups else None
+            reader.add(Source(socket, table, reader.attribution.add_home(space), netns.current()))
+    return tuple(silence)

@@ -1,0 +1,163 @@
+"""The files of one process in /proc, parsed: stat, status, cgroup, cmdline.
+
+Whatever stands in them is survived: a name may hold anything, a file may end anywhere.
+"""
+from libc.errno cimport EINTR, ESRCH, errno
+from libc.stdint cimport int32_t, uint64_t
+from libc.string cimport memchr, memcmp, memset
+from posix.fcntl cimport O_RDONLY, openat
+from posix.unistd cimport close, read
+
+from procfs_calls cimport O_CLOEXEC
+
+from .cgroup cimport span_t
+from .procfs cimport procfs_decimal, procfs_read
+
+
+cdef uint64_t image_mix(uint64_t hash, const char *p, size_t size) noexcept nogil:
+    cdef size_t i
+    for i in range(size):
+        hash = (hash ^ <unsigned char>p[i]) * <uint64_t>0x100000001b3
+    return hash
+
+
+cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
+    # proc_pid_stat(5). comm may hold spaces, newlines and ")": numbers begin behind the last one.
+    cdef const char *p = <const char *>memchr(buf, c'(', size)
+    cdef const char *end = buf + size
+    cdef const char *last = end - 1
+    cdef uint64_t value, arg_start = 0, hash = <uint64_t>0xcbf29ce484222325
+    cdef const char *word
+    cdef int field
+    memset(out, 0, sizeof(out[0]))
+    if p == NULL:
+        return 0
+    while last > p and last[0] != c')':
+        last -= 1
+    if last <= p or last + 4 > end:
+        return 0
+    out.comm.at = p + 1
+    out.comm.size = last - p - 1
+    out.state = last[2]
+    hash = image_mix(hash, out.comm.at, out.comm.size)
+    p = last + 3
+    for field in range(4, 53):
+        while p < end and p[0] == c' ':
+            p += 1
+        word = p
+        if p < end and p[0] == c'-':
+            p += 1
+        value = 0
+        if procfs_decimal(&p, end, &value) <= 0:
+            break
+        if field == 4:
+            out.ppid = <int32_t>value
+        elif field == 9:
+            out.flags = value
+        elif field == 22:
+            out.start = value
+        elif field in (26, 28, 48, 49):
+            # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
+            # kernel shows them to those who may trace the process, and 0 or 1 to others.
+            hash = image_mix(hash, word, p - word)
+            if field == 48:
+                arg_start = value
+            elif field == 49 and value > arg_start:
+                out.arguments = value - arg_start
+    out.image = hash
+    return field > 22
+
+
+cdef int stat_read(int dirfd, const char *name, char *buf, stat_t *out) noexcept nogil:
+    cdef ssize_t got = procfs_read(dirfd, name, buf, STAT_SIZE)
+    if got < 0:
+        return <int>got
+    return 0 if stat_parse(buf, got, out) else -ESRCH
+
+
+cdef bint status_number(const char *buf, const char *end, const char *key, size_t size, uint64_t *out) noexcept nogil:
+    cdef const char *p = buf
+    while p != NULL and p + size < end:
+        if memcmp(p, key, size) == 0:
+            p += size
+            while p < end and (p[0] == c'\t' or p[0] == c' '):
+                p += 1
+            return procfs_decimal(&p, end, out) > 0
+        p = <const char *>memchr(p, c'\n', end - p)
+        if p != NULL:
+            p += 1
+    return False
+
+
+cdef span_t cgroup_choose(const char *buf, size_t size) noexcept nogil:
+    # Where both exist (hybrid), docker and lxc use the named hierarchy and leave the unified one at systemd's
+    # service, so that the named one comes first; whichever is not just "/".
+    cdef const char *p = buf
+    cdef const char *end = buf + size
+    cdef const char *line_end
+    cdef const char *colon
+    cdef span_t best, path
+    cdef int rank, best_rank = 0
+    best.at = NULL
+    best.size = 0
+    while p < end:
+        line_end = <const char *>memchr(p, c'\n', end - p)
+        if line_end == NULL:
+            break    # cut off or broken: half a path is a wrong one
+        rank = 0
+        colon = <const char *>memchr(p, c':', line_end - p)
+        if colon != NULL:
+            if line_end - p > 3 and memcmp(p, b"0::", 3) == 0:
+                path.at = p + 3
+                rank = 1
+            elif line_end - colon > 14 and memcmp(colon, b":name=systemd:", 14) == 0:
+                path.at = colon + 14
+                rank = 2
+        if rank and path.at[0] == c'/':
+            path.size = line_end - path.at
+            if path.size > 1:
+                rank += 2
+            if rank > best_rank:
+                best = path
+                best_rank = rank
+        p = line_end + 1
+    if best.size > 10 and memcmp(best.at + best.size - 10, b" (deleted)", 10) == 0:
+        best.size -= 10
+    return best
+
+
+cdef ssize_t cmdline_read(int dirfd, char *buf, size_t limit, uint64_t known, uint64_t *whole) noexcept nogil:
+    cdef char rest[16384]
+    cdef int fd = openat(dirfd, b"cmdline", O_RDONLY | O_CLOEXEC)
+    cdef size_t have = 0
+    cdef ssize_t got
+    cdef char last = 1
+    if fd < 0:
+        return -errno
+    while True:
+        got = read(fd, buf + have, limit - have) if have < limit else read(fd, rest, sizeof(rest))
+        if got < 0:
+            if errno == EINTR:
+                continue
+            got = -errno
+            close(fd)
+            return got
+        if got == 0:
+            break
+        if have < limit:
+            have += got
+            whole[0] = have
+            last = buf[have - 1]
+            if have == limit and known > limit:
+                whole[0] = known    # the kernel told in stat: 128 KB need not be read to be counted
+                last = 0
+                break
+        else:
+            whole[0] += got
+            last = rest[got - 1]
+    close(fd)
+    if have and last == 0:
+        whole[0] -= 1
+        if have > whole[0]:
+            have = whole[0]
+    return have

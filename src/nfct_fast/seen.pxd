@@ -1,0 +1,14 @@
+from libc.stdint cimport uint64_t
+from .flow cimport flow_t
+
+cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil
+
+# A set of fingerprints. `slots` is NULL while it is empty.
+ctypedef struct seen_t:
+    uint64_t *slots          # 0: free
+    uint64_t mask            # number of slots - 1
+    uint64_t count
+
+cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
+cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil
+cdef void seen_free(seen_t *seen) noexcept nogil                                # and empty again

@@ -1,0 +1,80 @@
+"""Which conntrack entries were reported already: a set of 64-bit fingerprints.
+
+An entry is known by its id, tuple, zone and namespace. The id alone is the kernel's hash of the entry's address and
+tuple (nf_ct_get_id, Linux 5.2): 32 bits, and those of two living entries may be equal. Of 64 bits mixed from all of them
+two among a million entries are equal with a chance of 3 in 100 million.
+"""
+from libc.errno cimport ENOMEM
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+cdef enum:
+    LEAST = 1024             # slots
+
+
+cdef inline uint64_t _mix(uint64_t state, uint64_t value) noexcept nogil:
+    # The finalizer of splitmix64 (Steele, Lea and Flood, 2014).
+    state = (state ^ value) * <uint64_t>0x9e3779b97f4a7c15
+    state = (state ^ (state >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+    state = (state ^ (state >> 27)) * <uint64_t>0x94d049bb133111eb
+    return state ^ (state >> 31)
+
+
+cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil:
+    cdef uint64_t words[4]
+    cdef uint64_t result = 0
+    cdef int i
+    memcpy(words, flow.orig.src, 16)
+    memcpy(words + 2, flow.orig.dst, 16)
+    for i in range(4):
+        result = _mix(result, words[i])
+    result = _mix(result, <uint64_t>flow.orig.sport << 48 | <uint64_t>flow.orig.dport << 32 | flow.id)
+    result = _mix(result, <uint64_t>flow.orig.proto << 48 | <uint64_t>flow.orig.icmp_id << 32
+                  | <uint64_t>flow.orig.icmp_type << 24 | <uint64_t>flow.netns << 16 | flow.zone)
+    return result or 1
+
+
+cdef uint64_t *_slot(uint64_t *slots, uint64_t mask, uint64_t fingerprint) noexcept nogil:
+    cdef uint64_t at = fingerprint & mask
+    while slots[at] != 0 and slots[at] != fingerprint:
+        at = (at + 1) & mask
+    return slots + at
+
+
+cdef int _grow(seen_t *seen) noexcept nogil:
+    cdef uint64_t size = 2 * (seen.mask + 1) if seen.slots != NULL else LEAST
+    cdef uint64_t *slots = <uint64_t *>calloc(size, sizeof(uint64_t))
+    cdef uint64_t i
+    if slots == NULL:
+        return -ENOMEM
+    if seen.slots != NULL:
+        for i in range(seen.mask + 1):
+            if seen.slots[i]:
+                _slot(slots, size - 1, seen.slots[i])[0] = seen.slots[i]
+    free(seen.slots)
+    seen.slots = slots
+    seen.mask = size - 1
+    return 0
+
+
+cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil:
+    cdef uint64_t *slot
+    if (seen.slots == NULL or 4 * (seen.count + 1) > 3 * (seen.mask + 1)) and _grow(seen) < 0:
+        return -ENOMEM
+    slot = _slot(seen.slots, seen.mask, fingerprint)
+    if slot[0]:
+        return 0
+    slot[0] = fingerprint
+    seen.count += 1
+    return 1
+
+
+cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil:
+    return seen.slots != NULL and _slot(seen.slots, seen.mask, fingerprint)[0] != 0
+
+
+cdef void seen_free(seen_t *seen) noexcept nogil:
+    free(seen.slots)
+    seen.slots = NULL
+    seen.mask = seen.count = 0
