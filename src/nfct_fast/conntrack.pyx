@@ -206,7 +206,7 @@ cdef class Conntrack:
     @property
     def recovered(self) -> int:
         """Flows delivered from the conntrack table because their events were lost; cheaper than stats()."""
-        return sum(source.recoveries for source in self.reader.sources if source is not None)
+        return sum(source.told_recovered for source in self.reader.sources if source is not None)
 
     cdef int _fill(self, int timeout) noexcept nogil:
         """Wait up to timeout ms (-1: for ever) for records: their number, 0 for none now, -1 for none ever."""

@@ -9,8 +9,8 @@ from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
-from posix.stat cimport struct_stat
 from fstatat cimport fstatat
+from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from .holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
@@ -24,6 +24,10 @@ cdef enum:
     MISSING = 4096
     VISITS = 4096
     RECENT = 8
+
+
+cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil:
+    return socket_held(scanner._root, holder.pid, holder.fd, inode)
 
 
 cdef inline uint32_t inode_slot(uint64_t inode, uint32_t size) noexcept nogil:
