@@ -18,7 +18,8 @@ from roots import TEST_ROOTS, cache, command_in
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-GROUPS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
+SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+GROUPS, FLAGS = SETTINGS["dependency-groups"], SETTINGS["tool"]["cibuildwheel"]["environment"]
 # What the container needs to make namespaces and load BPF programs: the host's view of everything but files.
 CREATE = "--privileged --network=host --pid=host --cgroupns=host --volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"
 TESTS = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
@@ -47,13 +48,13 @@ def build(bin, out):
     shutil.rmtree(out, ignore_errors=True)
     run(bin / "python", "-m", "build", "-q", "--no-isolation", "--sdist", "--outdir", out, PROJECT)
     sdist, = out.glob("*.tar.gz")
-    offline = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/opt/wheelhouse"
+    inside = {**FLAGS, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheelhouse"}
     env = {**image.engine_environment(),
            "PATH": f"{bin}:{os.environ['PATH']}",
            "CIBW_BUILD": "cp311-manylinux_x86_64",
            "CIBW_MANYLINUX_X86_64_IMAGE": image.ensure(GROUPS["test"]),
            "CIBW_CONTAINER_ENGINE": f"podman; create_args: {CREATE}; disable_host_mount: true",
-           "CIBW_ENVIRONMENT": f"CFLAGS=-g0 LDFLAGS=-Wl,-s {offline}",
+           "CIBW_ENVIRONMENT": " ".join(f'{name}="{value}"' for name, value in inside.items()),
            "CIBW_DEPENDENCY_VERSIONS": "latest",
            # It would fetch a virtualenv from outside the package index for this; audit() below does the same.
            "CIBW_AUDIT_COMMAND": ""}
