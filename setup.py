@@ -16,8 +16,8 @@ nfct_fast needs the headers of libnetfilter_conntrack, libnfnetlink and libmnl, 
   Arch:            pacman -S gcc pkgconf libnetfilter_conntrack libnfnetlink libmnl"""
 
 
-def pkg_config(option):
-    command = [os.environ.get("PKG_CONFIG", "pkg-config"), option, *LIBRARIES]
+def pkg_config(option, libraries=LIBRARIES):
+    command = [os.environ.get("PKG_CONFIG", "pkg-config"), option, *libraries]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     except FileNotFoundError:
@@ -36,10 +36,14 @@ def extensions():
         "extra_compile_args": ["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", *pkg_config("--cflags")],
         "extra_link_args": pkg_config("--libs"),
     }
-    return [
-        Extension(f"nfct_fast.{path.stem}", [str(path)], **common)
+    modules = {
+        path.stem: Extension(f"nfct_fast.{path.stem}", [str(path)], **common)
         for path in sorted(Path("src/nfct_fast").glob("*.pyx"))
-    ]
+    }
+    versions = ", ".join(f"{name} {pkg_config('--modversion', [name])[0]}" for name in LIBRARIES)
+    # A list of its own: the others share theirs.
+    modules["libraries"].define_macros = [*common["define_macros"], ("NFCT_FAST_LIBRARIES", f'"{versions}"')]
+    return list(modules.values())
 
 
 setup(

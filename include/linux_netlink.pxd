@@ -48,6 +48,7 @@ cdef extern from "<linux/netfilter/nfnetlink.h>" nogil:
 cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
     enum:
         IPCTNL_MSG_CT_NEW
+        IPCTNL_MSG_CT_GET
         IPCTNL_MSG_CT_DELETE
 
 cdef extern from "<linux/sock_diag.h>" nogil:

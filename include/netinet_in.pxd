@@ -5,6 +5,7 @@ cdef extern from "sys/socket.h" nogil:
 cdef extern from "netinet/in.h" nogil:
     enum: IPPROTO_ICMP
     enum: IPPROTO_ICMPV6
+    enum: IPPROTO_RAW
     enum: IPPROTO_TCP
     enum: IPPROTO_UDP
     enum: IPPROTO_UDPLITE

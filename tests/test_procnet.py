@@ -12,7 +12,7 @@ from support_proc import child
 from nfct_fast.procnet import ProcNet
 
 TCP, UDP, ICMP, UDPLITE, RAW = 6, 17, 1, 136, 253
-EXACT, LISTENER, WILDCARD = 1, 2, 3
+EXACT, LISTENER, WILDCARD, PROTOCOL = 1, 2, 3, 4
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -138,16 +138,16 @@ def test_reuseport_group_is_ambiguous(net):
 @root_only
 def test_raw_sockets_by_protocol(net):
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, RAW) as one:
-        expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0), one, WILDCARD, ambiguous=False)
+        expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0), one, PROTOCOL, ambiguous=False)
         assert net.find(RAW + 1, "127.0.0.1", 0, "127.0.0.1", 0) is None
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, RAW) as two:
             assert net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0)["ambiguous"]
             two.connect(("127.0.0.1", 0))
-            expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0), two, EXACT)
-            expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.9", 0), one, WILDCARD, ambiguous=False)
+            expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0), two, PROTOCOL)
+            expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.9", 0), one, PROTOCOL, ambiguous=False)
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, RAW) as six:
         net = ProcNet()
-        expect(net.find(RAW, "::1", 0, "::1", 0), six, WILDCARD)
+        expect(net.find(RAW, "::1", 0, "::1", 0), six, PROTOCOL)
         assert net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0) is None
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, ICMP) as icmp:
         found = net.find(ICMP, "127.0.0.1", 4711, "127.0.0.1", 0)

@@ -2,9 +2,9 @@
 #ifndef NFCT_FAST_OWNER_WORDS_H
 #define NFCT_FAST_OWNER_WORDS_H
 
-static const char *const nfct_fast_match_words[] = {0, "bpf", "socket", "wildcard", "listener"};
+static const char *const nfct_fast_match_words[] = {0, "bpf", "socket", "wildcard", "listener", "protocol"};
 static const char *const nfct_fast_reason_words[] = {0,           "off",    "forwarded",   "closed", "orphaned",
                                                      "exited",    "permission", "budget",  "ambiguous", "kernel",
-                                                     "unsupported", "error", "remote"};
+                                                     "unsupported", "error", "remote",  "netns"};
 
 #endif

@@ -26,13 +26,22 @@ static inline int nfct_fast_utf8(const unsigned char *data, size_t length, uint3
 }
 
 /* Whether a terminal may act on the character, or show it as nothing, or reorder its neighbours by it: the control
- * characters C0 and C1, line and paragraph separators, format and bidirectional controls, tags, noncharacters. */
+ * characters C0 and C1, line and paragraph separators, bidirectional controls, what Unicode calls default-ignorable
+ * (DerivedCoreProperties.txt), interlinear annotation, noncharacters. */
 static inline int nfct_fast_is_unsafe(uint32_t point)
 {
-    return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0xad || point == 0x61c || point == 0x180e ||
-           (point >= 0x200b && point <= 0x200f) || (point >= 0x2028 && point <= 0x202e) ||
-           (point >= 0x2060 && point <= 0x206f) || point == 0xfeff || (point >= 0xfff0 && point <= 0xfffb) ||
-           (point & 0xfffe) == 0xfffe || (point >= 0xfdd0 && point <= 0xfdef) || (point >= 0xe0000 && point <= 0xe0fff);
+    static const struct { uint32_t first, last; } unsafe[] = {
+        {0x00, 0x1f},       {0x7f, 0x9f},       {0xad, 0xad},       {0x34f, 0x34f},     {0x61c, 0x61c},
+        {0x115f, 0x1160},   {0x17b4, 0x17b5},   {0x180b, 0x180f},   {0x200b, 0x200f},   {0x2028, 0x202e},
+        {0x2060, 0x206f},   {0x3164, 0x3164},   {0xfdd0, 0xfdef},   {0xfe00, 0xfe0f},   {0xfeff, 0xfeff},
+        {0xffa0, 0xffa0},   {0xfff0, 0xfffb},   {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
+    };
+    if ((point & 0xfffe) == 0xfffe)
+        return 1;
+    for (size_t i = 0; i < sizeof(unsafe) / sizeof(*unsafe) && point >= unsafe[i].first; i++)
+        if (point <= unsafe[i].last)
+            return 1;
+    return 0;
 }
 
 #endif

@@ -1,16 +1,21 @@
 """The command line: arguments in, Conntrack to standard output, an exit status out."""
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback for a ^C during the imports
+
 import argparse
 import errno
 import os
 import select
-import signal
 import sys
 import time
 
-from . import __version__
+from ._version import __version__
 from .attribution import ATTRIBUTIONS
-from .conntrack import DEFAULT_RCVBUF, Conntrack
+from .conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
 from .jsonlines import JsonLines
+from .libraries import LIBRARIES
 from .sink import Sink
 from .template import DEFAULT, Template
 from .writer import Writer
@@ -24,12 +29,31 @@ examples:
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
 A process nobody knows is printed as "?", any other unknown field as "-". Control characters and bytes that are not
-UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line is cut after 4096 bytes.
+UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line is cut after 4096 bytes, and then ends
+in "...". The status is 1 on a failure and 2 for arguments that cannot be used.
 """
+_OUTPUT = 1
+_COMPLAINTS = 2
+_COMPLAINT_MS = 100     # what a standard error that nobody reads may hold us up
 
 
 def _complain(message):
-    print(f"{_PROGRAM}: {message}", file=sys.stderr, flush=True)
+    """One line on standard error. That it is closed, full or stuck is no reason to stop."""
+    poll = select.poll()
+    poll.register(_COMPLAINTS, select.POLLOUT)
+    if poll.poll(_COMPLAINT_MS):
+        try:
+            os.write(_COMPLAINTS, f"{_PROGRAM}: {message}\n".encode(errors="backslashreplace"))
+        except OSError:
+            pass
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in one line."""
+
+    def error(self, message):
+        _complain(f"{message} (-h helps)")
+        sys.exit(2)
 
 
 def _size(text):
@@ -41,11 +65,12 @@ def _size(text):
 
 
 def _version():
-    return (f"{_PROGRAM} {__version__}\nLicence GPL-2.0-or-later; this is free software, without any warranty.")
+    return (f"{_PROGRAM} {__version__}\nbuilt with {LIBRARIES}\n"
+            "Licence GPL-2.0-or-later: free software, without any warranty.")
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=_PROGRAM, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         description="Logs every new network flow of this host, with the process behind it.")
     parser.add_argument("-p", "--protocol", metavar="REGEX",
@@ -64,6 +89,8 @@ def _parser():
                         help="hear this network namespace, or all of them, instead of the program's own")
     parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
                         help="receive buffer of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
+    parser.add_argument("--rcvbuf-max", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF_LIMIT,
+                        help="what it may grow to as it fills (default: 256M)")
     parser.add_argument("--debug", action="store_true", help="print counts at the end, and a traceback on a failure")
     parser.add_argument("--version", action="version", version=_version())
     return parser
@@ -86,7 +113,16 @@ class _Stop:
 def _reader_is_gone(fd):
     poll = select.poll()
     poll.register(fd, 0)
-    return any(events & (select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
+    return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
+
+
+def _fill_standard_descriptors():
+    """Keep a socket of ours from becoming number 0, 1 or 2 where one of these was closed: it would be written to."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _watch(conntrack, stop, output):
@@ -99,19 +135,23 @@ def _watch(conntrack, stop, output):
 
 
 class _LossReport:
-    """Says on stderr how many events were lost, at once and then at most once a second."""
+    """Says on stderr how many events were lost or made up for, at once and then at most once a second."""
 
     def __init__(self, conntrack):
         self._conntrack = conntrack
-        self._told = 0
+        self._told = (0, 0)
         self._next = 0.0
 
     def tell(self, now=None):
-        lost = self._conntrack.lost
-        if lost == self._told or now is not None and now < self._next:
+        counts = (self._conntrack.lost, self._conntrack.recovered)
+        if counts == self._told or now is not None and now < self._next:
             return
-        _complain(f"{lost - self._told} events lost: they came faster than they were read (a larger --rcvbuf holds more)")
-        self._told = lost
+        lost, recovered = (count - told for count, told in zip(counts, self._told))
+        if recovered > 0:
+            _complain(f"{recovered} flows recovered from the conntrack table: their events were lost")
+        if lost > 0:
+            _complain(f"{lost} events lost: they came faster than they were read (a larger --rcvbuf-max holds more)")
+        self._told = counts
         self._next = time.monotonic() + 1
 
 
@@ -131,10 +171,11 @@ def _log(conntrack, writer, stop, output):
 
 
 def _run(arguments, formatter):
-    output = sys.stdout.fileno()
-    stop = _Stop()
+    output = _OUTPUT
     with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
-                   track=arguments.track, netns=arguments.netns) as conntrack:
+                   rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max), track=arguments.track,
+                   netns=arguments.netns) as conntrack:
+        stop = _Stop()
         for reason in conntrack.silence:
             _complain(reason)
         _watch(conntrack, stop, output)
@@ -152,21 +193,25 @@ def _formatter(arguments):
 
 def main(argv=None) -> int:
     """Run the program with these arguments (sys.argv's by default) and return its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # until there is output that must not be cut
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if sys.stdout is None:
+        _complain("standard output is closed")
+        return 1
+    _fill_standard_descriptors()
     try:
         _run(arguments, _formatter(arguments))
     except BrokenPipeError:
         return 0        # whoever read the output has had enough
     except ValueError as error:
+        if arguments.debug:
+            raise
         parser.error(str(error))
     except OSError as error:
         if arguments.debug:
             raise
-        if error.errno == errno.ETIMEDOUT:
-            _complain("output took nothing while ending: the last lines are not written")
-        else:
-            _complain(error.strerror if error.filename is None else error)
+        _complain(error.strerror if error.strerror and error.filename is None else error)
         return 1
     return 0
 

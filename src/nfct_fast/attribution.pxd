@@ -1,28 +1,54 @@
-from libc.stdint cimport int32_t, int64_t
+"""The ladder from a tuple to its owner."""
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from .cgroupfs cimport CgroupFs
+from .diagmsg cimport diag_match_t
 from .directory cimport Directory
 from .flow cimport tuple_t
 from .owner cimport owner_t
+from .process cimport process_t
 from .processcache cimport ProcessCache
-from .procfd cimport FdScanner
-from .procnet cimport ProcNet
+from .procfd cimport FdScanner, holders_t
 from .record cimport record_t
 from .sock cimport sock_t
 
+# A socket that had its port to itself.
+cdef struct alone_t:
+    uint64_t inode
+    int64_t at               # CLOCK_MONOTONIC ns, before it was looked at
+    tuple_t end
+    int index
+
+cdef struct cgroup_entry_t:
+    uint64_t id
+    process_t *process       # see owner_t.cgroup
+
+# One caller at a time.
 cdef class Attribution:
     cdef readonly str mode
     cdef bint off
-    cdef bint diag                 # ask sock_diag; else only the tables in /proc/net
+    cdef bint diag[3]              # sock_diag answers for TCP, UDP, UDP-Lite; else the tables in /proc/net
     cdef Directory directory
-    cdef ProcNet tables
     cdef FdScanner scanner
     cdef ProcessCache processes
     cdef CgroupFs cgroups
     cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
+    cdef uint64_t heard_ticks      # the same as process_t.start counts
+    cdef alone_t alone[64]
+    cdef cgroup_entry_t paths[256]
+
+    # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
     cdef void begin(self, int64_t heard) noexcept nogil
+    # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
     cdef void resolve(self, record_t *record) noexcept nogil
-    cdef int _socket(self, const tuple_t *end, sock_t *out) noexcept nogil
-    cdef int _listener(self, const tuple_t *end, sock_t *out) noexcept nogil
-    cdef int _holders(self, const sock_t *sock, owner_t *out) noexcept nogil
-    cdef int _name(self, const tuple_t *end, owner_t *out) noexcept nogil
-    cdef void _resolve_forwarded(self, record_t *record) noexcept nogil
+
+    # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
+    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, owner_t *out) noexcept nogil
+    cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
+    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil
+    cdef int _sharers(self, int index, const tuple_t *end, bint originator, sock_t *own, diag_match_t *out,
+                      int room) noexcept nogil
+    cdef int _held(self, const sock_t *sock, holders_t *out) noexcept nogil
+    cdef int _shared(self, const diag_match_t *sharers, int count, bint originator, bint stream, owner_t *out) noexcept nogil
+    cdef int _adopt(self, const holders_t *holders, uint64_t inode, uint64_t looked, bint timed, owner_t *out) noexcept nogil
+    cdef bint _same_cgroup(self, const diag_match_t *sharers, int count) noexcept nogil
+    cdef void _note_cgroup(self, owner_t *out) noexcept nogil

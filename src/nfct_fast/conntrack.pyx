@@ -8,6 +8,7 @@ from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write
 from .batch cimport Batch
 from .reader cimport Reader
 from .ring cimport Ring
+from .source cimport Source
 
 import os
 import threading
@@ -16,10 +17,11 @@ from typing import NamedTuple
 
 from .attribution import Attribution
 from .filter import socket_filter, wanted_protocols
-from .source import GROUPS, open_sources
+from .listen import GROUPS, open_sources
 
 # A NEW event is charged 1,280 bytes whatever its size: this, doubled by the kernel, holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
+DEFAULT_RCVBUF_LIMIT = 256 << 20
 _RING = 32768
 
 cdef enum:
@@ -27,15 +29,18 @@ cdef enum:
 
 
 class Stats(NamedTuple):
-    """Counts since the start. A flow of `events` was delivered, or is counted in `filtered`."""
+    """Counts since the start. Events that came and were not filtered were delivered, or still wait in the ring."""
 
-    events: int         # decoded
+    events: int         # received and decoded
     filtered: int       # not wanted, and refused only after decoding
-    lost: int           # by the kernel, because a receive buffer was full: exact
-    overruns: int       # congestions: each may stand for many lost events
+    dropped: int        # by the kernel, because a receive buffer was full: exact
+    recovered: int      # flows of those, delivered from the conntrack table instead
+    lost: int           # dropped and not recovered
+    overruns: int       # times a receive buffer was found to have been full
     undecoded: int      # messages too long or not understood
     named: int          # flows whose owner has a process
     queued: int         # the most records that waited at once to be taken
+    rcvbuf: int         # bytes the kernel now grants the largest receive buffer
 
 
 cdef object _error(str what):
@@ -51,8 +56,9 @@ cdef class Conntrack:
     events: any of "NEW", "UPDATE", "DESTROY". protocol: a regular expression searched in names like "ipv4/tcp";
     None for all. netns: the network namespaces to hear: None for the one of the calling thread, a name (ip-netns(8)),
     a process id, a path, or "all". attribution: how owners are looked for, see ATTRIBUTIONS; "off" for not at all.
-    rcvbuf: bytes of the kernel's receive buffer, capped by net.core.rmem_max without CAP_NET_ADMIN in the initial
-    namespace. track: turn connection tracking on in these namespaces as long as this object is open (Linux 5.12).
+    rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
+    by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace. recover: after an overrun look for the lost
+    flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is open (Linux 5.12).
     probe: try at the start whether events arrive, by an empty datagram over loopback; `silence` has the answer.
 
     A thread of its own reads the events and finds their owners, so that none is lost while the flows are dealt with.
@@ -85,7 +91,7 @@ cdef class Conntrack:
         self.pid = os.getpid()
 
     def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 bint track=False, bint probe=True):
+                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True):
         if self.reader is not None:
             raise RuntimeError("a Conntrack is opened once")
         groups = _groups(events)
@@ -94,11 +100,11 @@ cdef class Conntrack:
             raise ValueError(f"rcvbuf {rcvbuf}: a receive buffer of at least 4096 bytes is needed")
         self.ring = Ring(_RING)
         self.batch = Batch(self.ring)
-        self.reader = Reader(self.ring, Attribution(attribution), wanted, rcvbuf)
+        self.reader = Reader(self.ring, Attribution(attribution), wanted, rcvbuf_limit)
         self.closed = False
         try:
             self.silence = open_sources(self.reader, self.tables, netns, groups, socket_filter(wanted), rcvbuf,
-                                        track, probe)
+                                        track, probe, recover)
             self.epoll = epoll_create1(EPOLL_CLOEXEC)
             if self.epoll < 0:
                 raise _error("epoll")
@@ -173,15 +179,34 @@ cdef class Conntrack:
 
     def stats(self) -> Stats:
         """Counts since the start; also after close()."""
+        cdef Source source
         reader = self.reader
-        reader.count_lost()
-        return Stats(reader.events, reader.filtered, reader.lost, reader.overruns, reader.undecoded, reader.named,
-                     self.ring.most)
+        sources = [source for source in reader.sources if source is not None]
+        for source in sources:
+            if source.socket.fd >= 0:
+                source.socket.count_lost()
+        return Stats(
+            events=reader.events,
+            filtered=reader.filtered,
+            dropped=sum(source.socket.lost for source in sources),
+            recovered=sum(source.recoveries for source in sources),
+            lost=sum(source.lost for source in sources),
+            overruns=sum(source.socket.overruns for source in sources),
+            undecoded=reader.undecoded,
+            named=reader.named,
+            queued=self.ring.most,
+            rcvbuf=max((source.socket.rcvbuf for source in sources), default=0),
+        )
 
     @property
     def lost(self) -> int:
-        """Events the kernel dropped so far because a receive buffer was full, as far as they were noticed."""
-        return self.reader.lost
+        """Events lost for good so far, as told by LOST records; cheaper than stats()."""
+        return sum(source.told for source in self.reader.sources if source is not None)
+
+    @property
+    def recovered(self) -> int:
+        """Flows delivered from the conntrack table because their events were lost; cheaper than stats()."""
+        return sum(source.told_recovered for source in self.reader.sources if source is not None)
 
     cdef int _fill(self, int timeout) noexcept nogil:
         """Wait up to timeout ms (-1: for ever) for records: their number, 0 for none now, -1 for none ever."""

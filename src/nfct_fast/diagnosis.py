@@ -34,7 +34,13 @@ def wake_ctnetlink() -> bool:
 
     The first bind would load it too, but asynchronously, and the first events would be lost.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as request:
+    try:
+        request = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):      # not even nfnetlink
+            return False
+        raise
+    with request:
         request.bind((0, 0))
         request.settimeout(5)
         request.send(struct.pack("=IHHIIBBH", 20, _CTNETLINK_GET_STATS, _NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
@@ -97,8 +103,8 @@ def reasons_for_silence(probe: bool = True) -> list[str]:
     try:
         if (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0":
             return [EVENTS_OFF]
-    except FileNotFoundError:
-        return [NO_MODULE]
+    except OSError:
+        pass        # not shown in namespaces of an unprivileged user; the probe tells
     if not probe:
         return []
     tracked = {name: _is_tracked(*loopback) for name, loopback in _LOOPBACK.items()}

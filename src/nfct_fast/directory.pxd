@@ -1,8 +1,10 @@
 """Which network namespace of this host has an address, and the sockets in it."""
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from nfct_fast.addresses cimport addresses_t
+from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.flow cimport tuple_t
+from nfct_fast.procnet cimport procnet_t
 from nfct_fast.sock cimport sock_t
 from nfct_fast.sockdiag cimport diag_t
 
@@ -10,12 +12,23 @@ ctypedef struct member_t:
     uint64_t inode          # of the namespace
     diag_t diag
     addresses_t addresses
+    procnet_t *tables       # made when first needed
+    char *path              # under which it was last seen
 
+# An address that no namespace had when it was last asked for.
+cdef struct stranger_t:
+    uint8_t addr[16]
+    uint64_t until
 
-# Member 0 is home: the namespace that is listened in. Lookups and refresh() are for one thread.
+# The first members are homes: the namespaces that are listened in. Lookups and refresh() are for one thread.
 cdef class Directory:
     cdef member_t *members
     cdef int count
+    cdef readonly int homes
+    cdef int root               # of /proc
+    cdef bint diag              # open sock_diag sockets
+    cdef bint stranded          # the thread was left in another namespace
+    cdef stranger_t strangers[256]
     cdef readonly int limit
     cdef readonly double ttl
     cdef public bint check
@@ -30,15 +43,30 @@ cdef class Directory:
     cdef bint seen(self, int index) except -1
     cdef int retire(self, dict found) except -1
     cdef int enlist(self, dict found) except -1
-    cdef int find(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
-    cdef int search(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
+    cdef int find(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
+    cdef int search(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
+
+    # The first member behind `after` (-1 to begin) that has tuple.src, -1 if there is none; if home has it, only home.
+    cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil
+    # No member has tuple.src. Whether addresses were read anew, so that it is worth asking again. search: have
+    # refresh() search for new namespaces; else it does once in a while for each address.
+    cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
+
+    # diag_lookup (or of the listener), diag_survey, procnet_lookup and procnet_survey in one member. -errno also if
+    # it cannot be entered, as the tables need.
+    cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, sock_t *out) noexcept nogil
+    cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil
+    cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil
+    cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
+                           int room) noexcept nogil
+    cdef int tables_at(self, int index, int *back) noexcept nogil
+    cdef int tables_left(self, int back) noexcept nogil
 
     # 1 found: *index is the member, or -1 if members disagree (then only out.ambiguous is set); 0: the namespace that
     # has tuple.src has no such socket; -ENXIO: no member has the address; other -errno. Never waits.
-    cdef int lookup(self, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil
-    cdef int lookup_listener(self, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil
+    cdef int lookup(self, int home, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil
 
-    # Takes in changed addresses of home: once a batch. As addresses_refresh.
+    # Takes in changed addresses of homes: once a batch. As addresses_refresh.
     cdef int refresh_home(self) noexcept nogil
-    cdef const addresses_t *home(self) noexcept nogil
+    cdef const addresses_t *home(self, int index) noexcept nogil
     cdef uint64_t inode(self, int index) noexcept nogil

@@ -1,30 +1,46 @@
 """Which network namespace of this host has an address, and the sockets in it.
 
 A flow that is forwarded here may come from a container: its address is another namespace's own. Each namespace is
-entered once, to make sockets there that answer for it from then on.
+entered once, to make sockets there that answer for it from then on; and again where only a table in /proc/net will do.
 """
 cimport cython
-from libc.errno cimport ENXIO
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memset
+from libc.errno cimport ENOMEM, ENXIO, ESTALE, errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset, strdup
+from posix.fcntl cimport O_RDONLY, open as c_open, openat
+from posix.stat cimport fstat, struct_stat
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close
+
+from procfs_calls cimport O_CLOEXEC
 
 from nfct_fast.addresses cimport addresses_close, addresses_find, addresses_open, addresses_refresh, addresses_t
+from nfct_fast.diagmsg cimport diag_match_t
+from nfct_fast.direction cimport is_group
 from nfct_fast.flow cimport tuple_t
+from nfct_fast.procnet cimport procnet_free, procnet_init, procnet_lookup, procnet_survey, procnet_t
 from nfct_fast.sock cimport sock_t
 from nfct_fast.sockdiag cimport (
-    diag_check, diag_close, diag_lookup, diag_lookup_listener, diag_open, set_tuple, sock_dict,
+    diag_check, diag_close, diag_lookup, diag_lookup_listener, diag_open, diag_survey, set_tuple, sock_dict,
 )
 
 import os
+import resource
 import time
 
 from nfct_fast import netns
 
+cdef extern from "<sched.h>" nogil:
+    enum: CLONE_NEWNET
+    int setns(int fd, int nstype)
+
 cdef enum:
     # A stranger's flood of unknown addresses may cost one recv() of 0.2 us per member in this time.
     DRAIN_NS = 100_000
+    STRANGER_NS = 10_000_000_000
+    STRANGERS = 256
+    TABLE_AGE_NS = 20_000_000
 
 
 cdef int member_lookup(member_t *member, const tuple_t *tuple, bint listener, bint check,
@@ -48,6 +64,69 @@ cdef int member_lookup(member_t *member, const tuple_t *tuple, bint listener, bi
 cdef void member_close(member_t *member) noexcept nogil:
     diag_close(&member.diag)
     addresses_close(&member.addresses)
+    if member.tables != NULL:
+        procnet_free(member.tables)
+    free(member.tables)
+    free(member.path)
+    member.tables = NULL
+    member.path = NULL
+
+
+cdef int fd_inode(int fd, uint64_t *inode) noexcept nogil:
+    cdef struct_stat st
+    if fstat(fd, &st) < 0:
+        return -errno
+    inode[0] = st.st_ino
+    return 0
+
+
+# The thread into the member's namespace. 0 (*back is what leads back, -1 if it was there already) or -errno.
+cdef int member_enter(const member_t *member, int root, int *back) noexcept nogil:
+    cdef uint64_t inode = 0
+    cdef int fd, rc
+    back[0] = -1
+    fd = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    if fd < 0:
+        return -errno
+    rc = fd_inode(fd, &inode)
+    if rc < 0 or inode == member.inode:
+        close(fd)
+        return rc
+    back[0] = fd
+    fd = c_open(member.path, O_RDONLY | O_CLOEXEC)
+    rc = -errno if fd < 0 else fd_inode(fd, &inode)
+    if rc == 0 and inode != member.inode:
+        rc = -ESTALE
+    if rc == 0 and setns(fd, CLONE_NEWNET) < 0:
+        rc = -errno
+    if fd >= 0:
+        close(fd)
+    if rc < 0:
+        close(back[0])
+    return rc
+
+
+cdef int member_leave(int back) noexcept nogil:
+    cdef int rc = 0
+    if back >= 0:
+        if setns(back, CLONE_NEWNET) < 0:
+            rc = -errno
+        close(back)
+    return rc
+
+
+cdef char *member_path(str witness) except NULL:
+    cdef bytes path = os.fsencode(witness)
+    cdef char *copy = strdup(path)
+    if copy == NULL:
+        raise MemoryError
+    return copy
+
+
+cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
+    cdef uint64_t halves[2]
+    memcpy(halves, tuple.src, 16)
+    return <uint32_t>(((halves[0] ^ halves[1]) * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (STRANGERS - 1)
 
 
 cdef uint64_t now_ns() noexcept nogil:
@@ -61,8 +140,9 @@ cdef uint64_t now_ns() noexcept nogil:
 cdef class Directory:
     """The network namespaces of this host, each with its addresses and a sock_diag socket.
 
-    home: a Netns, None for the calling thread's own; limit: namespaces besides home at most, three file descriptors
-    each; ttl: seconds between two searches for namespaces; proc: where /proc is mounted.
+    home: a Netns, None for the calling thread's own; limit: namespaces besides homes at most, three file descriptors
+    each, and never more than 3/8 of RLIMIT_NOFILE; ttl: seconds between two searches for namespaces; proc: where /proc
+    is mounted. Several namespaces may be home, that is, listened in: see add_home().
 
     check (settable): look for other sockets that share the port of an unconnected UDP socket or a listener, and mark
     the answer ambiguous; 0.06 to 2 ms each by the number of UDP sockets, while a look-up takes 3 us. True at first.
@@ -75,26 +155,57 @@ cdef class Directory:
     def __cinit__(self):
         self.members = NULL
         self.count = 0
+        self.root = -1
 
-    def __init__(self, home=None, *, int limit=128, double ttl=1.0, proc="/proc"):
+    def __init__(self, home=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True):
         self.close()
-        self.limit = limit
+        self.root = os.open(proc, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.limit = limit if soft == resource.RLIM_INFINITY else min(limit, soft // 8)
+        self.diag = diag
         self.check = True
         self.ttl = ttl
         self.proc = proc
         self.names, self.witnesses = [], []
         self.due = float("-inf")
-        if home is None:
-            self.add(netns.current(proc), "home", f"{proc}/thread-self/ns/net")
+        self.add_home(home)
+
+    def add_home(self, home=None) -> int:
+        """Take a Netns, None for the calling thread's namespace, among those that are listened in; its number, from 0.
+
+        Flows heard there are looked up with that number. A namespace that is home already keeps its number. Enters the
+        namespace for a moment. OSError.
+        """
+        cdef member_t moved
+        cdef int i
+        inode = netns.current(self.proc) if home is None else home.inode
+        for i in range(self.count):
+            if self.members[i].inode == inode:
+                break
         else:
-            with home.entered():
-                self.add(home.inode, home.name, f"{proc}/self/fd/{home.fileno()}")
+            i = self.count
+            if home is None:
+                self.add(inode, "home" if i == 0 else f"net:{inode}", f"{self.proc}/thread-self/ns/net")
+            else:
+                with home.entered():
+                    self.add(inode, home.name, home.path)
+        if i < self.homes:
+            return i
+        moved = self.members[self.homes]
+        self.members[self.homes] = self.members[i]
+        self.members[i] = moved
+        for beside in (self.names, self.witnesses):
+            beside[self.homes], beside[i] = beside[i], beside[self.homes]
+        self.homes += 1
+        return self.homes - 1
 
     def __dealloc__(self):
         cdef int i
         for i in range(self.count):
             member_close(&self.members[i])
         free(self.members)
+        if self.root >= 0:
+            close(self.root)
 
     def __enter__(self):
         return self
@@ -107,8 +218,11 @@ cdef class Directory:
         cdef int i
         for i in range(self.count):
             member_close(&self.members[i])
-        self.count = 0
+        self.count = self.homes = 0
         self.names, self.witnesses = [], []
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
 
     cdef int add(self, inode, str name, str witness) except -1:
         # Called inside the namespace.
@@ -121,12 +235,15 @@ cdef class Directory:
         new = &grown[self.count]
         memset(new, 0, sizeof(new[0]))
         new.inode = inode
-        rc = diag_open(&new.diag)
+        new.diag.fd = -1
+        new.path = member_path(witness)
+        rc = diag_open(&new.diag) if self.diag else 0
         if rc == 0:
             rc = addresses_open(&new.addresses)
             if rc < 0:
                 diag_close(&new.diag)
         if rc < 0:
+            free(new.path)
             raise OSError(-rc, os.strerror(-rc), f"network namespace {name}")
         self.names.append(name)
         self.witnesses.append(witness)
@@ -145,7 +262,9 @@ cdef class Directory:
         if now < self.due:
             return False
         cdef int i
-        for i in range(1, self.count):
+        if self.stranded:
+            raise RuntimeError("the thread could not come back from another network namespace")
+        for i in range(self.homes, self.count):
             if not self.seen(i):
                 self.wanted = True
         if not self.wanted:
@@ -172,13 +291,16 @@ cdef class Directory:
             return False
 
     cdef int retire(self, dict found) except -1:
-        cdef int i, kept = 1
-        for i in range(1, self.count):
+        cdef int i, kept = self.homes
+        for i in range(self.homes, self.count):
             if self.members[i].inode not in found:
                 member_close(&self.members[i])
                 continue
             self.members[kept] = self.members[i]
             self.names[kept], self.witnesses[kept] = found[self.members[i].inode]
+            free(self.members[kept].path)
+            self.members[kept].path = NULL
+            self.members[kept].path = member_path(self.witnesses[kept])
             kept += 1
         self.count = kept
         del self.names[kept:], self.witnesses[kept:]
@@ -190,7 +312,7 @@ cdef class Directory:
         for inode, (name, path) in found.items():
             if inode in known:
                 continue
-            if self.count > self.limit:
+            if self.count - self.homes >= self.limit:
                 self.skipped += 1
                 continue
             try:
@@ -202,20 +324,78 @@ cdef class Directory:
                 self.skipped += 1
         return 0
 
-    cdef int find(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
+    cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil:
+        cdef int i
+        # The flow was seen at home: an address home has is home's, whoever else has it too. Groups have members there.
+        if addresses_find(&self.members[home].addresses, &tuple.src[0], tuple.family) >= 0 or is_group(
+                &tuple.src[0], tuple.family):
+            return home if after < 0 else -1
+        for i in range(after + 1, self.count):
+            if i != home and addresses_find(&self.members[i].addresses, &tuple.src[0], tuple.family) >= 0:
+                return i
+        return -1
+
+    cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil:
+        cdef uint64_t now = now_ns()
+        cdef stranger_t *stranger = &self.strangers[tuple_slot(tuple)]
+        cdef int i
+        if not search and not (stranger.until > now and memcmp(stranger.addr, tuple.src, 16) == 0):
+            memcpy(stranger.addr, tuple.src, 16)
+            stranger.until = now + <uint64_t>STRANGER_NS
+            search = True
+        if search:
+            self.wanted = True
+        if now - self.drained < <uint64_t>DRAIN_NS * self.count:
+            return False
+        self.drained = now
+        for i in range(self.count):
+            addresses_refresh(&self.members[i].addresses)
+        return True
+
+    cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, sock_t *out) noexcept nogil:
+        return member_lookup(&self.members[index], tuple, listener, False, out)
+
+    cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil:
+        return diag_survey(&self.members[index].diag, tuple, out, room)
+
+    cdef int tables_at(self, int index, int *back) noexcept nogil:
+        cdef member_t *member = &self.members[index]
+        if member.tables == NULL:
+            member.tables = <procnet_t *>malloc(sizeof(procnet_t))
+            if member.tables == NULL:
+                return -ENOMEM
+            procnet_init(member.tables, self.root, b"thread-self/net/", TABLE_AGE_NS, 0)
+        return member_enter(member, self.root, back)
+
+    cdef int tables_left(self, int back) noexcept nogil:
+        cdef int rc = member_leave(back)
+        if rc < 0:
+            self.stranded = True
+        return rc
+
+    cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
+        cdef int back = -1
+        cdef int rc = self.tables_at(index, &back)
+        if rc < 0:
+            return rc
+        rc = procnet_lookup(self.members[index].tables, tuple, when, out)
+        return min(rc, self.tables_left(back)) if rc <= 0 else self.tables_left(back) or rc
+
+    cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out, int room) noexcept nogil:
+        cdef int back = -1
+        cdef int rc = self.tables_at(index, &back)
+        if rc < 0:
+            return rc
+        rc = procnet_survey(self.members[index].tables, tuple, when, out, room)
+        return min(rc, self.tables_left(back)) if rc <= 0 else self.tables_left(back) or rc
+
+    cdef int find(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
         cdef sock_t sock
-        cdef int i, rc, owners = 0, found = 0, error = 0
+        cdef int rc, owners = 0, found = 0, error = 0
+        cdef int i = self.place(home, tuple, -1) if home < self.count else -1
         memset(out, 0, sizeof(out[0]))
         index[0] = -1
-        if self.count == 0:
-            return -ENXIO
-        # The flow was seen at home: an address home has is home's, whoever else has it too.
-        if addresses_find(&self.members[0].addresses, &tuple.src[0], tuple.family) >= 0:
-            index[0] = 0
-            return member_lookup(&self.members[0], tuple, listener, self.check, out)
-        for i in range(1, self.count):
-            if addresses_find(&self.members[i].addresses, &tuple.src[0], tuple.family) < 0:
-                continue
+        while i >= 0:
             owners += 1
             rc = member_lookup(&self.members[i], tuple, listener, self.check, &sock)
             if rc < 0:
@@ -224,8 +404,10 @@ cdef class Directory:
                 found += 1
                 index[0] = i
                 out[0] = sock
+            elif i == home:
+                index[0] = i
+            i = self.place(home, tuple, i)
         if owners == 0:
-            self.wanted = True
             return -ENXIO
         if found > 1 or found == 1 and error < 0:
             memset(out, 0, sizeof(out[0]))
@@ -234,31 +416,23 @@ cdef class Directory:
             return 1
         return found or error
 
-    cdef int search(self, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
-        cdef int rc = self.find(tuple, listener, out, index)
-        cdef uint64_t now
-        cdef int i
-        if rc != -ENXIO:
+    cdef int search(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
+        cdef int rc = self.find(home, tuple, listener, out, index)
+        if rc != -ENXIO or not self.look_again(tuple, True):
             return rc
-        now = now_ns()
-        if now - self.drained < <uint64_t>DRAIN_NS * self.count:
-            return rc
-        self.drained = now
-        for i in range(self.count):
-            addresses_refresh(&self.members[i].addresses)
-        return self.find(tuple, listener, out, index)
+        return self.find(home, tuple, listener, out, index)
 
-    cdef int lookup(self, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil:
-        return self.search(tuple, False, out, index)
-
-    cdef int lookup_listener(self, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil:
-        return self.search(tuple, True, out, index)
+    cdef int lookup(self, int home, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil:
+        return self.search(home, tuple, False, out, index)
 
     cdef int refresh_home(self) noexcept nogil:
-        return addresses_refresh(&self.members[0].addresses) if self.count else -ENXIO
+        cdef int i, rc = 0 if self.homes else -ENXIO
+        for i in range(self.homes):
+            rc = min(rc, addresses_refresh(&self.members[i].addresses))
+        return rc
 
-    cdef const addresses_t *home(self) noexcept nogil:
-        return &self.members[0].addresses if self.count else NULL
+    cdef const addresses_t *home(self, int index) noexcept nogil:
+        return &self.members[index].addresses if 0 <= index < self.homes else NULL
 
     cdef uint64_t inode(self, int index) noexcept nogil:
         return self.members[index].inode if 0 <= index < self.count else 0
@@ -279,7 +453,7 @@ cdef class Directory:
         cdef bint only_listener = listener
         set_tuple(&tuple, src, sport, dst, dport, proto)
         with nogil:
-            rc = self.search(&tuple, only_listener, &sock, &index)
+            rc = self.search(0, &tuple, only_listener, &sock, &index)
         if rc == -ENXIO:
             raise LookupError(f"no known network namespace has {src}")
         if rc < 0:

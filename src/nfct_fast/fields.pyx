@@ -160,7 +160,9 @@ cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
         outbuf_put(out, b"...", 3)
 
 
-cdef void _put_process(outbuf_t *out, const process_t *process, int field) noexcept nogil:
+cdef void _put_process(outbuf_t *out, const process_t *process, const process_t *cgroup, int field) noexcept nogil:
+    if process == NULL and cgroup != NULL and INFO_SERVICE <= field <= INFO_CONTAINER:
+        process = cgroup
     if process == NULL:
         outbuf_put(out, b"?" if field == INFO_PID else b"-", 1)
     elif field == INFO_PID:
@@ -201,7 +203,7 @@ cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept no
     elif field == INFO_REASON:
         _put_word(out, reason_name(owner.reason))
     else:
-        _put_process(out, owner.process, field)
+        _put_process(out, owner.process, owner.cgroup, field)
 
 
 cdef void field_put(outbuf_t *out, const record_t *record, int field) noexcept nogil:

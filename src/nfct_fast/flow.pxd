@@ -66,6 +66,7 @@ cdef struct _decoding:
 
 cdef class FlowDecoder:
     cdef _decoding state
+    cdef bint ended              # the last datagram held the end of a dump
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
                     uint8_t netns) noexcept nogil
 

@@ -217,6 +217,7 @@ cdef class FlowDecoder:
         self.state.time = time
         self.state.netns = netns
         result = mnl_cb_run(buffer, length, 0, 0, _message, &self.state)
+        self.ended = result == MNL_CB_STOP and self.state.count < room
         if result < 0 and self.state.count == 0:
             return -errno
         return self.state.count

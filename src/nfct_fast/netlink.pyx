@@ -168,6 +168,19 @@ cdef class NetlinkSocket:
         length[0] = message.msg_len
         return self.vectors[index].iov_base
 
+    cdef int grow(self, int limit) noexcept nogil:
+        """Double the receive buffer if more than half of it is used, up to limit bytes; 1 if it grew, 0, or -errno."""
+        cdef int size = self.rcvbuf          # the kernel doubles what is asked for
+        cdef socklen_t length = sizeof(size)
+        if size // 2 >= limit or self.queued() < size // 2:
+            return 0
+        size = min(size, limit)
+        if setsockopt(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) < 0:
+            return -errno
+        if getsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, &self.rcvbuf, &length) < 0:
+            return -errno
+        return 1
+
     cdef int64_t queued(self) noexcept nogil:
         """Bytes now counted against the receive buffer, or -errno."""
         cdef uint32_t info[SK_MEMINFO_VARS]

@@ -85,9 +85,10 @@ def paths(proc="/proc") -> dict:
 cdef class Netns:
     """An open network namespace. It is kept alive until close().
 
-    inode: its number; name: what it was asked for by; fileno(): the open nsfs file.
+    inode: its number; name: what it was asked for by; path: where it was opened; fileno(): the open nsfs file.
     """
     cdef readonly str name
+    cdef readonly str path
     cdef readonly object inode
     cdef int fd
 
@@ -102,6 +103,7 @@ cdef class Netns:
         path = os.fspath(path)
         self.close()
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.path = path
         self.name = path if name is None else name
         # A name under /run/netns whose mount is gone is an ordinary empty file.
         if ioctl(self.fd, NS_GET_NSTYPE) != CLONE_NEWNET:

@@ -11,7 +11,8 @@ cdef enum:               # owner_t.match: how the owner was found
     MATCH_SOCKET = 2     # the socket of exactly this tuple
     MATCH_WILDCARD = 3   # an unconnected socket that sends and receives for it
     MATCH_LISTENER = 4   # the listener it was, or will be, accepted from
-    MATCH_COUNT = 5
+    MATCH_PROTOCOL = 5   # the one raw socket of that IP protocol: it has no port to tell it by
+    MATCH_COUNT = 6
 
 cdef enum:               # owner_t.reason: why there is none
     REASON_NONE = 0
@@ -23,15 +24,17 @@ cdef enum:               # owner_t.reason: why there is none
     REASON_PERMISSION = 6    # some process may not be looked into
     REASON_BUDGET = 7        # looking further would have cost too much
     REASON_AMBIGUOUS = 8     # several sockets answer to this tuple
-    REASON_KERNEL = 9        # the kernel itself answers or sends
+    REASON_KERNEL = 9        # the kernel itself answers or sends, or no process has the socket open
     REASON_UNSUPPORTED = 10  # no table of this protocol's sockets
     REASON_ERROR = 11        # asking the kernel failed
     REASON_REMOTE = 12       # this end is another host's
-    REASON_COUNT = 13
+    REASON_NETNS = 13        # perhaps in a network namespace that could not be entered
+    REASON_COUNT = 14
 
 ctypedef struct owner_t:
     process_t *process       # a reference; NULL: not known
     process_t **others       # further holders of the same socket, a reference each
+    process_t *cgroup        # where there is no process: a reference to one that has but the socket's cgroup; or NULL
     uint64_t inode           # of the socket; 0: not known
     uint64_t cookie          # of the socket; 0: not known
     uint64_t cgroup_id       # of the socket; 0: not known

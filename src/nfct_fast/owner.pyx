@@ -1,7 +1,9 @@
 """Who is behind one end of a flow: the process, how it was found, and why not if it was not."""
 cimport cython
 from libc.stdlib cimport free, malloc
-from .process cimport PROCESS_IDS, process_drop, process_object, process_take
+from .process cimport PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take
+from .processcache cimport ProcessCache
+from .procfd cimport FdScanner
 
 cdef extern from "nfct_fast/owner_words.h" nogil:
     const char *const nfct_fast_match_words[MATCH_COUNT]
@@ -11,7 +13,8 @@ cdef extern from "nfct_fast/owner_words.h" nogil:
 cdef void owner_drop(owner_t *owner) noexcept nogil:
     cdef int i
     process_drop(owner.process)
-    owner.process = NULL
+    process_drop(owner.cgroup)
+    owner.process = owner.cgroup = NULL
     for i in range(owner.other_count):
         process_drop(owner.others[i])
     free(owner.others)
@@ -36,8 +39,14 @@ cdef str _word(const char *word):
 cdef class Owner:
     """Who is behind one end of a flow. Immutable; made by Conntrack only. What is not known is None.
 
-    process: the `Process` printed for the flow. Where several processes hold the socket (after fork, or after it was
-    passed over a UNIX socket) it is the first of `processes`, which has them all.
+    process: the `Process` printed for the flow. Where several hold the socket it is the first of `processes`: the one
+    that was started first, as sockets are handed down to children; pid 1 and systemd only if there is no other. Which of
+    them used the socket cannot be told.
+
+    Limits without the kernel's own notes (match "bpf"). The socket is looked up after the event: if it was closed
+    before and a process that is as old or older took the same port, that one is named; a younger one is not. A raw
+    socket is told by its protocol alone (match "protocol"), so that of two processes that come and go the wrong one
+    may be named. Two connected UDP sockets of the very same addresses and ports are taken for one.
     """
 
     def __init__(self):
@@ -53,11 +62,28 @@ cdef class Owner:
 
     @property
     def processes(self) -> tuple:
-        """Every `Process` that holds the socket, `process` first; empty if none is known."""
+        """Every `Process` found to hold the socket, `process` first; empty if none is known.
+
+        Those that got it by fork or execve are all here, up to 32. One that got it over a UNIX socket is here only if
+        no other was found before: `holders()` finds the rest.
+        """
         if self.owner.process == NULL:
             return ()
         others = [process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)]
         return (self.process, *others)
+
+    def holders(self, proc="/proc") -> tuple:
+        """Every `Process` that holds the socket at this moment, by a search through all of /proc.
+
+        `process` comes first by the same rule; () if the socket is unknown or closed. Takes 4 us for each open file
+        of the host. OSError if `proc` cannot be read; PermissionError if some processes may not be looked into and
+        none was found.
+        """
+        if not self.owner.inode:
+            return ()
+        cache = ProcessCache(proc)
+        found = (cache.lookup(pid) for pid, _ in FdScanner(proc).all_holders(self.owner.inode))
+        return tuple(process for process in found if process is not None)
 
     @property
     def pid(self) -> int | None:
@@ -94,8 +120,16 @@ cdef class Owner:
         return self.owner.cgroup_id or None
 
     @property
+    def cgroup(self) -> str | None:
+        """The path of the process's cgroup; that of the socket (v2) where the process is not known."""
+        cdef const process_t *known = self.owner.process if self.owner.process != NULL else self.owner.cgroup
+        if known == NULL or not known.has & PROCESS_CGROUP:
+            return None
+        return known.cgroup.at[:known.cgroup.size].decode("utf-8", "surrogateescape")
+
+    @property
     def match(self) -> str | None:
-        """How the owner was found: "bpf", "socket", "wildcard" or "listener"."""
+        """How the socket was found: "bpf", "socket", "wildcard", "listener" or "protocol"; None if it was not."""
         return _word(match_name(self.owner.match))
 
     @property
@@ -120,6 +154,7 @@ cdef object owner_object(const owner_t *owner):
     cdef Owner result = Owner.__new__(Owner)
     result.owner = owner[0]
     process_take(result.owner.process)
+    process_take(result.owner.cgroup)
     # The list of further holders is not counted: each object has its own copy of it.
     result.owner.others = NULL
     result.owner.other_count = 0

@@ -38,6 +38,9 @@ cdef void process_drop(process_t *process) noexcept nogil          # one less; f
 # or there is no memory (*error is the errno, negated). cmdline_limit: bytes of the command line to keep.
 cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil
 
+# A process of which nothing is known but its cgroup, or that of a socket: pid is 0. NULL: no memory.
+cdef process_t *process_of_cgroup(const char *path, size_t size) noexcept nogil
+
 # Is it still the process and the program that was read? Costs one read of stat.
 cdef enum:
     PROCESS_SAME = 1

@@ -172,6 +172,15 @@ cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int 
     return out
 
 
+cdef process_t *process_of_cgroup(const char *path, size_t size) noexcept nogil:
+    cdef process_t facts
+    memset(&facts, 0, sizeof(facts))
+    facts.cgroup.at = path
+    facts.cgroup.size = size
+    facts.has = PROCESS_CGROUP
+    return process_build(&facts)
+
+
 cdef int process_check(int root, const process_t *process) noexcept nogil:
     cdef char buf[STAT_SIZE]
     cdef char name[64]

@@ -29,6 +29,9 @@ cdef struct recent_t:
     int32_t pid
     int32_t fd
 
+# Whether the process still has the socket under that fd: one readlink, 4 us.
+cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil
+
 # One caller at a time.
 cdef class FdScanner:
     cdef int _root

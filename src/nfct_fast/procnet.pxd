@@ -1,18 +1,31 @@
 """tuple -> socket by the tables in /proc/net, for where sock_diag is not to be had, and for ping and raw sockets."""
 from libc.stdint cimport int64_t, uint64_t
 
+from .diagmsg cimport diag_match_t
 from .flow cimport tuple_t
 from .sock cimport sock_t
 from .socktable cimport table_t
 
+cdef struct procnet_t:
+    int dir              # what `below` starts from; not owned
+    char below[32]       # before each table's name: "", or "thread-self/net/" for the namespace the thread is in
+    int64_t max_age
+    int64_t min_interval
+    table_t tables[10]
+    uint64_t loads
+
+cdef void procnet_init(procnet_t *net, int dir, const char *below, int64_t max_age, int64_t min_interval) noexcept nogil
+cdef void procnet_free(procnet_t *net) noexcept nogil    # the tables; it can go on being used
+
+# `tuple` as the socket sees it: src is the local side. `when`: CLOCK_MONOTONIC ns of the event, 0 for now. 1 found,
+# 0 no such socket, -EAGAIN the table is older than the event and may not be read again yet, or -errno of a table.
+# Blocks for as long as reading a table takes.
+cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil
+
+# As diag_survey, and for raw sockets of the tuple's protocol too: up to room in out, how many there are returned.
+cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag_match_t *out, int room) noexcept nogil
+
 # One caller at a time.
 cdef class ProcNet:
-    cdef int _dir
-    cdef int64_t _max_age, _min_interval
-    cdef table_t _tables[10]
-    cdef readonly uint64_t loads
-
-    # `tuple` as the socket sees it: src is the local side. `when`: CLOCK_MONOTONIC ns of the event, 0 for now. 1 found,
-    # 0 no such socket, -EAGAIN the table is older than the event and may not be read again yet, or -errno of a table.
-    # Blocks for as long as reading a table takes.
+    cdef procnet_t net
     cdef int lookup(self, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil

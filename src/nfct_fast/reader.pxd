@@ -1,8 +1,9 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .attribution cimport Attribution
 from .flow cimport FlowDecoder, flow_t
-from .netlink cimport NetlinkSocket
+from .record cimport record_t
 from .ring cimport Ring
+from .source cimport Source
 
 cdef enum:
     SOURCES = 256                # namespaces listened in at once: flow_t.netns is their index
@@ -11,8 +12,8 @@ cdef class Reader:
     cdef Ring ring
     cdef FlowDecoder decoder
     cdef readonly Attribution attribution
-    cdef list sources            # of NetlinkSocket or None, by index
-    cdef void *sockets[SOURCES]  # the same, borrowed, for use without the GIL
+    cdef readonly list sources   # of Source or None, by index
+    cdef void *borrowed[SOURCES] # the same, for use without the GIL
     cdef unsigned char wanted4[256]
     cdef unsigned char wanted6[256]
     cdef int epoll
@@ -24,8 +25,16 @@ cdef class Reader:
     cdef readonly uint64_t named
     cdef readonly object failure
     cdef int _watch(self, int fd, uint32_t number) except -1
-    cdef int _receive(self, int index) noexcept nogil
-    cdef int _take(self, int index, int count) noexcept nogil
+    cdef int _take(self, Source source, int count) noexcept nogil
+    cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil
+    cdef int _receive(self, Source source) noexcept nogil
+    cdef int _serve(self, Source source) noexcept nogil
+    cdef record_t *_room(self) noexcept nogil
+    cdef int _deliver_missed(self, Source source, int count) noexcept nogil
+    cdef int _recover(self, Source source) noexcept nogil
+    cdef int _tell_lost(self, Source source) noexcept nogil
+    cdef int _each_table(self, bint seed) noexcept nogil
+    cdef int _end(self) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil
     cdef int64_t awake           # CLOCK_MONOTONIC ns of the last wake-up
     cdef void _pace(self) noexcept nogil

@@ -12,7 +12,9 @@ from posix.unistd cimport close
 from sys_epoll cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
                         epoll_wait)
 from sys_socket cimport (AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_write, poll, pollfd)
+from .flow cimport EVENT_LOST, EVENT_NEW, FLOW_RECOVERED
 from .record cimport record_t
+from .source cimport SIFT_RECOVER, SIFT_SEED, SIFT_SWEEP, Source
 
 import os
 
@@ -74,14 +76,14 @@ cdef class Reader:
             raise _error("epoll")
         return 0
 
-    def add(self, NetlinkSocket source not None, int index) -> None:
-        """Read this socket, too; index: its namespace's, as Attribution numbers them. Before run(), or within it."""
-        if not 0 <= index < SOURCES:
+    def add(self, Source source not None) -> None:
+        """Read this source, too; before run(), or within it."""
+        if not 0 <= source.index < SOURCES:
             raise OSError(f"more than {SOURCES} network namespaces")
-        self.sources.extend([None] * (index + 1 - len(self.sources)))
-        self.sources[index] = source
-        self.sockets[index] = <void *>source
-        self._watch(source.fileno(), index)
+        self.sources.extend([None] * (source.index + 1 - len(self.sources)))
+        self.sources[source.index] = source
+        self.borrowed[source.index] = <void *>source
+        self._watch(source.socket.fileno(), source.index)
 
     def stop(self) -> None:
         """Have run() return soon; from any thread."""
@@ -92,10 +94,15 @@ cdef class Reader:
         """Read until stop() or a failure, which is kept in `failure`; then no more records will come."""
         cdef int result = 0
         try:
+            with nogil:
+                self._each_table(True)
             while not self.stopping and result >= 0:
                 with nogil:
                     result = self._pump()
+                    self._each_table(False)
                 self.attribution.refresh()
+            with nogil:
+                self._end()
             if result < 0:
                 raise OSError(-result, f"receiving conntrack events: {os.strerror(-result)}")
         except BaseException as error:
@@ -112,31 +119,17 @@ cdef class Reader:
     @property
     def undecoded(self) -> int:
         """Messages that were too long or not understood."""
-        return self.decoder.errors + sum(source.truncated for source in self.sources if source is not None)
+        return self.decoder.errors + sum(source.socket.truncated for source in self._sources())
 
-    @property
-    def lost(self) -> int:
-        """Events the kernel dropped because a receive buffer was full, as far as it was noticed."""
-        return sum(source.lost for source in self.sources if source is not None)
-
-    @property
-    def overruns(self) -> int:
-        """How often a receive buffer was found to have been full."""
-        return sum(source.overruns for source in self.sources if source is not None)
-
-    def count_lost(self) -> None:
-        """Bring `lost` up to date."""
-        cdef NetlinkSocket source
-        for source in self.sources:
-            if source is not None and source.fd >= 0:
-                source.count_lost()
+    def _sources(self):
+        return [source for source in self.sources if source is not None]
 
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil:
         if flow.orig.family == AF_INET:
             return self.wanted4[flow.orig.proto]
         return flow.orig.family == AF_INET6 and self.wanted6[flow.orig.proto]
 
-    cdef int _take(self, int index, int count) noexcept nogil:
+    cdef int _take(self, Source source, int count) noexcept nogil:
         """Decode `count` received datagrams into the ring, which has room for them, and attribute; 0 or -errno."""
         cdef int room = 0
         cdef record_t *records = self.ring.room(&room)
@@ -145,34 +138,129 @@ cdef class Reader:
         cdef const void *data
         cdef int kept = 0
         cdef int i
-        self.attribution.begin(_now(CLOCK_MONOTONIC))
         for i in range(count):
-            data = (<NetlinkSocket>self.sockets[index]).datagram(i, &length)
+            data = source.socket.datagram(i, &length)
             memset(&records[kept], 0, sizeof(record_t))
             # An event is one datagram, and alone in it.
-            if data == NULL or self.decoder.decode(data, length, &records[kept].flow, 1, time, index) != 1:
+            if data == NULL or self.decoder.decode(data, length, &records[kept].flow, 1, time, source.index) != 1:
                 continue
             self.events += 1
-            if self._is_wanted(&records[kept].flow):
-                kept += 1
-            else:
+            if not self._is_wanted(&records[kept].flow):
                 self.filtered += 1
-        for i in range(kept):
+            elif source.admit(&records[kept].flow):
+                kept += 1
+        return self._deliver(source, records, kept)
+
+    cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil:
+        """Attribute and publish the first `count` records of the ring's room, which are decoded; 0 or -errno."""
+        cdef int i
+        source.active = _now(CLOCK_MONOTONIC)
+        self.attribution.begin(source.active)
+        for i in range(count):
+            records[i].flow.netns_inode = source.inode
             self.attribution.resolve(&records[i])
             self.named += records[i].owner.process != NULL
-        return self.ring.publish(kept)
+        return self.ring.publish(count)
 
-    cdef int _receive(self, int index) noexcept nogil:
-        """Read one source once; 0 or -errno."""
+    cdef int _receive(self, Source source) noexcept nogil:
+        """Read a source once; 1 if more may be there, 0 if not, or -errno."""
         cdef int room = 0
         cdef int count
+        cdef int result
         self.ring.room(&room)
         if room == 0:
             return 0
-        count = (<NetlinkSocket>self.sockets[index]).receive(room)
-        if count > 0:
-            return self._take(index, count)
-        return 0 if count == 0 or count == -ENOBUFS else count
+        count = source.socket.receive(room)
+        if count == -ENOBUFS:
+            source.overrun = True
+            return 1
+        if count <= 0:
+            return count
+        result = self._take(source, count)
+        if result < 0:
+            return result
+        if count < source.socket.slots:
+            return count == room
+        # If it cannot grow, what does not fit is counted.
+        source.socket.grow(self.rcvbuf_limit)
+        return 1
+
+    cdef int _serve(self, Source source) noexcept nogil:
+        """Read a source that is ready, once, or make up for what it lost; 0 or -errno."""
+        cdef int result = self._receive(source)
+        # Only when the queue is empty: before, what seems lost may just be waiting.
+        if result == 0 and source.overrun:
+            return self._recover(source)
+        return min(result, 0)
+
+    cdef record_t *_room(self) noexcept nogil:
+        """Room in the ring for a record, empty; NULL if stop() came before there was any."""
+        cdef int room = 0
+        cdef record_t *record = self.ring.room(&room)
+        while room == 0:
+            if self.stopping or self._wait_for_room() < 0:
+                return NULL
+            record = self.ring.room(&room)
+        memset(record, 0, sizeof(record_t))
+        return record
+
+    cdef int _deliver_missed(self, Source source, int count) noexcept nogil:
+        """Deliver those of the first `count` of table.flows that are wanted; 0 or -errno."""
+        cdef int64_t time = _now(CLOCK_REALTIME)
+        cdef record_t *record
+        cdef int result
+        cdef int i
+        for i in range(count):
+            if not self._is_wanted(&source.table.flows[i]):
+                continue
+            record = self._room()
+            if record == NULL:
+                return 0
+            record.flow = source.table.flows[i]
+            record.flow.type = EVENT_NEW
+            record.flow.has |= FLOW_RECOVERED
+            record.flow.time = time
+            source.recoveries += 1
+            result = self._deliver(source, record, 1)
+            if result < 0:
+                return result
+        return 0
+
+    cdef int _recover(self, Source source) noexcept nogil:
+        """Deliver the flows of the table whose events were lost, and tell of the others; 0 or -errno."""
+        cdef int count = 0
+        cdef int result = 0
+        cdef int more
+        source.overrun = False
+        if source.table is not None:
+            count = source.begin_table(SIFT_RECOVER)
+            while count > 0 and result == 0:
+                result = self._deliver_missed(source, count)
+                count = source.next_table()
+            # A table that cannot be read does not end the events: what was lost is counted.
+            source.end_table(count == 0)
+            more = 1
+            while more == 1 and not self.stopping:
+                more = self._receive(source)
+            source.end_doubt()
+            result = min(result, more)
+        return result if result < 0 else self._tell_lost(source)
+
+    cdef int _tell_lost(self, Source source) noexcept nogil:
+        """Put a LOST record in place of the events that are lost for good; 0 or -errno."""
+        cdef record_t *record
+        source.socket.count_lost()
+        cdef uint64_t lost = source.untold()
+        if lost == 0:
+            return 0
+        record = self._room()
+        if record == NULL:
+            return 0
+        record.flow.type = EVENT_LOST
+        record.flow.time = _now(CLOCK_REALTIME)
+        record.flow.packets[0] = lost
+        record.flow.netns_inode = source.inode
+        return self.ring.publish(1)
 
     cdef int _wait_for_room(self) noexcept nogil:
         """Until the ring has room, stop() is called or housekeeping is due; 0 or -errno."""
@@ -226,7 +314,29 @@ cdef class Reader:
             for i in range(count):
                 if ready[i].data.u32 == WAKE:
                     continue
-                result = self._receive(ready[i].data.u32)
+                result = self._serve(<Source>self.borrowed[ready[i].data.u32])
                 if result < 0:
                     return result
         return 0
+
+    cdef int _each_table(self, bint seed) noexcept nogil:
+        """Hold what was reported against the tables: at the start, and when it has grown; 0 or -errno."""
+        cdef int64_t now = _now(CLOCK_MONOTONIC)
+        cdef int i
+        for i in range(SOURCES):
+            if self.borrowed[i] == NULL or self.stopping:
+                continue
+            if seed:
+                (<Source>self.borrowed[i]).read_table(SIFT_SEED)
+            elif (<Source>self.borrowed[i]).wants_sweep(now):
+                (<Source>self.borrowed[i]).read_table(SIFT_SWEEP)
+        return 0
+
+    cdef int _end(self) noexcept nogil:
+        """Tell of losses that were not yet told; 0 or -errno."""
+        cdef int i
+        cdef int result = 0
+        for i in range(SOURCES):
+            if self.borrowed[i] != NULL:
+                result = min(result, self._tell_lost(<Source>self.borrowed[i]))
+        return result

@@ -7,7 +7,7 @@ from posix_inet cimport INET6_ADDRSTRLEN, inet_ntop
 from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT
 from .flow cimport (EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_START,
                     FLOW_STATE, FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
-from .owner cimport owner_drop, owner_object
+from .owner cimport REASON_REMOTE, owner_drop, owner_object
 from .protocol cimport protocol_write
 
 from typing import NamedTuple
@@ -186,13 +186,15 @@ cdef class Flow:
 
     @property
     def owner(self):
-        """The `Owner` of the originator's end, or of the responder's where only that is local."""
+        """The `Owner` of the originator's end, or of the responder's where only that is on this host."""
         return owner_object(&self.record.owner)
 
     @property
     def peer(self):
-        """The `Owner` of the responder's end of a flow whose both ends are local; None for other flows."""
-        return owner_object(&self.record.peer) if self.record.direction == DIRECTION_LOCAL else None
+        """The `Owner` of the responder's end of a flow whose both ends are on this host; None for other flows."""
+        if self.record.direction == 0 or self.record.peer.reason == REASON_REMOTE:
+            return None
+        return owner_object(&self.record.peer)
 
     def __repr__(self):
         return (f"<Flow {self.type} {self.proto} {self.src}/{self.sport} > {self.dst}/{self.dport}"

@@ -60,7 +60,10 @@ cdef class Ring:
         pthread_mutex_destroy(&self.mutex)
 
     cdef record_t *room(self, int *count) noexcept nogil:
-        """Free records in one piece for the putter, how many in *count. 0: it waits, and `freed` will wake it."""
+        """Free records in one piece for the putter, how many in *count. 0: it waits, and `freed` will wake it.
+
+        The next call may give another piece: what was put into this one must be published before.
+        """
         cdef record_t *result
         cdef uint64_t value
         pthread_mutex_lock(&self.mutex)

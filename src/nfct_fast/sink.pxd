@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t
 
+cdef object sink_error(int result)       # the OSError for what Sink.put returned
+
 cdef class Sink:
     cdef int fd
     cdef int stop_fd

@@ -20,6 +20,12 @@ cdef int64_t _now_ms() noexcept nogil:
     return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
 
 
+cdef object sink_error(int result):
+    if result == -ETIMEDOUT:
+        return OSError(ETIMEDOUT, "output took nothing while ending: the last lines are not written")
+    return OSError(-result, f"output: {os.strerror(-result)}")
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Sink:
@@ -92,4 +98,4 @@ cdef class Sink:
             with nogil:
                 result = self.put(<const char *>&data[0], length)
         if result < 0:
-            raise OSError(-result, os.strerror(-result))
+            raise sink_error(result)

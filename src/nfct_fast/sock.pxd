@@ -10,6 +10,7 @@ cdef enum:
     SOCK_EXACT = 1      # the socket is bound to this very tuple
     SOCK_LISTENER = 2   # the listener a connection to this tuple belongs to
     SOCK_WILDCARD = 3   # an unconnected socket that receives and sends for this tuple
+    SOCK_PROTOCOL = 4   # a raw socket: all there is to know it by is the IP protocol
 
 ctypedef struct sock_t:
     uint64_t inode      # 0: unknown (orphaned, TIME_WAIT, ...)
@@ -17,6 +18,6 @@ ctypedef struct sock_t:
     uint64_t cgroup_id
     uint32_t uid
     uint8_t has         # SOCK_UID | SOCK_COOKIE | SOCK_CGROUP
-    uint8_t kind        # SOCK_EXACT, SOCK_LISTENER or SOCK_WILDCARD
+    uint8_t kind        # SOCK_EXACT, SOCK_LISTENER, SOCK_WILDCARD or SOCK_PROTOCOL
     uint8_t state       # TCP_ESTABLISHED, ... as in the kernel
     uint8_t ambiguous   # several sockets answer to this tuple (SO_REUSEPORT); this is one of them

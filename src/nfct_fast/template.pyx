@@ -20,7 +20,7 @@ from .fields import FIELDS
 DEFAULT = ("{ts}: {ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} "
            "{info.service} :: {info.cmdline}")
 
-_SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<width>[0-9]{0,4})(?:\.(?P<precision>[0-9]{1,4}))?s?", re.S)
+_SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<zero>0)?(?P<width>[0-9]{0,4})(?:\.(?P<precision>[0-9]{1,4}))?s?", re.S)
 
 cdef enum:
     LITERAL = -1
@@ -121,7 +121,8 @@ cdef class Template(Formatter):
         if match is None or conversion not in (None, "s"):
             what = f"!{conversion}" if conversion not in (None, "s") else f":{spec}"
             raise ValueError(f"format: {{{name}{what}}} is not for text; use [[fill]<>^][width][.precision], as in {{{name}:>8}}")
-        fill = (match["fill"] or " ").encode()
+        # A zero before the width fills, unless a fill was given.
+        fill = (match["fill"] or match["zero"] or " ").encode()
         memcpy(piece.fill, <const char *>fill, len(fill))
         piece.fill_size = <int>len(fill)
         piece.align = ord(match["align"] or "<")

@@ -3,9 +3,7 @@ cimport cython
 from .batch cimport Batch
 from .formatter cimport Formatter
 from .outbuf cimport outbuf_free, outbuf_t
-from .sink cimport Sink
-
-import os
+from .sink cimport Sink, sink_error
 
 
 @cython.final
@@ -39,4 +37,4 @@ cdef class Writer:
             self.out.failed = False
             raise MemoryError("output")
         if result < 0:
-            raise OSError(-result, os.strerror(-result))
+            raise sink_error(result)

@@ -6,28 +6,30 @@ from . import netns
 from .diagnosis import reasons_for_silence
 from .netlink import NetlinkSocket
 from .nftables import TrackingTable
+from .source import Source
+from .table import Table
 
 _NETLINK_NETFILTER = 12
 GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
 _SLOTS = 64
 
 
-def _open_source(groups, program, rcvbuf):
-    source = NetlinkSocket(_NETLINK_NETFILTER, _SLOTS)
+def _open_socket(groups, program, rcvbuf):
+    socket = NetlinkSocket(_NETLINK_NETFILTER, _SLOTS)
     try:
-        source.set_receive_buffer(rcvbuf)
+        socket.set_receive_buffer(rcvbuf)
         if program is not None:
-            source.attach_filter(program)
+            socket.attach_filter(program)
         for group in groups:
-            source.join(group)
+            socket.join(group)
     except PermissionError:
-        source.close()
+        socket.close()
         raise PermissionError(errno.EPERM, "conntrack events need CAP_NET_ADMIN in the network namespace "
                                            "(run as root)") from None
     except BaseException:
-        source.close()
+        socket.close()
         raise
-    return source
+    return socket
 
 
 def _spaces(spec):
@@ -37,7 +39,7 @@ def _spaces(spec):
     return [(space, f"network namespace {space.name}: ") for space in netns.resolve(spec)]
 
 
-def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe) -> tuple[str, ...]:
+def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe, recover) -> tuple[str, ...]:
     """Add a source to the reader for each namespace that `spec` means; return why events may never come from them.
 
     Tracking tables made for `track` are appended to `tables`. OSError if a namespace cannot be listened in.
@@ -49,6 +51,7 @@ def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe) ->
                 tables.append(TrackingTable())
             # Before the source is there, or it would hear the probe.
             silence += [where + reason for reason in reasons_for_silence(probe)]
-            index = reader.attribution.add_home(space)
-            reader.add(_open_source(groups, program, rcvbuf), index)
+            socket = _open_socket(groups, program, rcvbuf)
+            table = Table() if recover and GROUPS["NEW"] in groups else None
+            reader.add(Source(socket, table, reader.attribution.add_home(space), netns.current()))
     return tuple(silence)

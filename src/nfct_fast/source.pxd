@@ -1,0 +1,36 @@
+from libc.stdint cimport int64_t, uint64_t
+from .flow cimport flow_t
+from .netlink cimport NetlinkSocket
+from .seen cimport seen_t
+from .table cimport Table
+
+cdef enum sift_t:
+    SIFT_SEED                # all entries are known from now on
+    SIFT_SWEEP               # known ones that have ended are forgotten
+    SIFT_RECOVER             # unknown ones are picked out
+
+cdef class Source:
+    cdef readonly NetlinkSocket socket
+    cdef readonly Table table    # None: nothing is recovered
+    cdef readonly uint64_t inode
+    cdef readonly int index
+    cdef bint overrun            # events were lost, and the table was not yet searched for them
+    cdef bint doubtful           # queued events may be of flows that were just recovered
+    cdef seen_t reported         # entries whose NEW was delivered, or that were there before the start
+    cdef seen_t living           # entries of the table that is being read
+    cdef sift_t how              # and what for
+    cdef seen_t recovered
+    cdef uint64_t swept          # entries that lived when `reported` was last held against the table
+    cdef int64_t active          # CLOCK_MONOTONIC ns of the last event
+    cdef readonly uint64_t recoveries    # flows delivered from the table
+    cdef readonly uint64_t told          # lost events that were told of
+    cdef readonly uint64_t told_recovered
+    cdef bint admit(self, const flow_t *flow) noexcept nogil
+    cdef int begin_table(self, sift_t how) noexcept nogil
+    cdef int next_table(self) noexcept nogil
+    cdef void end_table(self, bint complete) noexcept nogil
+    cdef void end_doubt(self) noexcept nogil
+    cdef int read_table(self, sift_t how) noexcept nogil
+    cdef int _sift(self, int count) noexcept nogil
+    cdef bint wants_sweep(self, int64_t now) noexcept nogil
+    cdef uint64_t untold(self) noexcept nogil

@@ -1,0 +1,136 @@
+"""Events of one network namespace, and what is needed to make up for lost ones from its conntrack table.
+
+After an overrun the entries whose event was lost are still in the table, most of them. The ones already reported are
+told from the others by a set of fingerprints, which is held against the table from time to time, so that it never has
+many more than live.
+"""
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+from .flow cimport EVENT_NEW, flow_t
+from .seen cimport flow_fingerprint, seen_add, seen_free, seen_has
+
+cdef enum:
+    SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB or 16 MiB
+    IDLE_S = 10
+    IDLE_SWEEP_AT = 1 << 16
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Source:
+    """socket: joined to its groups. table: of the same namespace, None to recover nothing. index, inode: the namespace's."""
+
+    def __cinit__(self, NetlinkSocket socket not None, Table table, int index, inode):
+        self.socket = socket
+        self.table = table
+        self.index = index
+        self.inode = inode
+
+    def __dealloc__(self):
+        seen_free(&self.reported)
+        seen_free(&self.living)
+        seen_free(&self.recovered)
+
+    def close(self) -> None:
+        """Close its sockets; closing twice is harmless."""
+        self.socket.close()
+        if self.table is not None:
+            self.table.socket.close()
+
+    @property
+    def lost(self) -> int:
+        """Events the kernel dropped and whose flows were not found again, as far as it was noticed."""
+        return max(0, <int64_t>(self.socket.lost - self.recoveries))
+
+    cdef bint admit(self, const flow_t *flow) noexcept nogil:
+        """Whether an event is to be delivered: not if its flow was recovered while the event was still queued."""
+        cdef uint64_t fingerprint
+        if self.table is None or flow.type != EVENT_NEW:
+            return True
+        fingerprint = flow_fingerprint(flow)
+        if self.doubtful and seen_has(&self.recovered, fingerprint):
+            self.recoveries -= 1
+            return False
+        # Without memory for it, it may be reported once more after an overrun.
+        seen_add(&self.reported, fingerprint)
+        return True
+
+    cdef int _sift(self, int count) noexcept nogil:
+        """Take note of the first `count` of table.flows and move the missed ones to their front: how many."""
+        cdef flow_t *flows = self.table.flows
+        cdef uint64_t fingerprint
+        cdef int missed = 0
+        cdef int i
+        cdef bint known
+        for i in range(count):
+            flows[i].netns = <unsigned char>self.index
+            fingerprint = flow_fingerprint(&flows[i])
+            known = self.how == SIFT_SEED or seen_has(&self.reported, fingerprint)
+            if not known and self.how != SIFT_RECOVER:
+                continue
+            # A dump may show an entry twice.
+            if seen_add(&self.living, fingerprint) == 1 and not known:
+                seen_add(&self.recovered, fingerprint)
+                flows[missed] = flows[i]
+                missed += 1
+        return missed
+
+    cdef int begin_table(self, sift_t how) noexcept nogil:
+        """Begin to read the table; as next_table."""
+        cdef int result = self.table.begin()
+        self.how = how
+        self.doubtful = how == SIFT_RECOVER
+        return result if result < 0 else self.next_table()
+
+    cdef int next_table(self) noexcept nogil:
+        """Read on until there are missed flows, the first in table.flows: how many, 0 at the end, or -errno."""
+        cdef int count
+        cdef int missed
+        while True:
+            count = self.table.next()
+            if count <= 0:
+                return count
+            missed = self._sift(count)
+            if missed:
+                return missed
+
+    cdef void end_table(self, bint complete) noexcept nogil:
+        """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten."""
+        if complete:
+            seen_free(&self.reported)
+            self.reported = self.living
+            memset(&self.living, 0, sizeof(self.living))
+            self.swept = self.reported.count
+        else:
+            seen_free(&self.living)
+
+    cdef void end_doubt(self) noexcept nogil:
+        """All events that were queued during the recovery have been read."""
+        self.doubtful = False
+        seen_free(&self.recovered)
+
+    cdef int read_table(self, sift_t how) noexcept nogil:
+        """Seed or sweep; 0 or -errno, and then what was known stays known."""
+        cdef int result
+        if self.table is None:
+            return 0
+        result = self.begin_table(how)
+        self.end_table(result == 0)
+        return result
+
+    cdef bint wants_sweep(self, int64_t now) noexcept nogil:
+        """Whether so many fingerprints have come that most will be of ended entries."""
+        if self.table is None or self.doubtful:
+            return False
+        if self.reported.count > 2 * self.swept + SWEEP_AT:
+            return True
+        return now - self.active > IDLE_S * <int64_t>1000000000 and self.reported.count > self.swept + IDLE_SWEEP_AT
+
+    cdef uint64_t untold(self) noexcept nogil:
+        """Lost events that nothing was said of yet; they count as told."""
+        cdef uint64_t gone = self.recoveries + self.told
+        cdef uint64_t result = self.socket.lost - gone if self.socket.lost > gone else 0
+        self.told += result
+        self.told_recovered = self.recoveries
+        return result

@@ -1,0 +1,152 @@
+"""Flows of every shape, made by processes that tell afterwards what they did: the truth to hold the names against."""
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import time
+from typing import NamedTuple
+
+from nfct_fast.conntrack import Conntrack
+
+COUNT = 20
+HELD = 0.1
+
+
+class Made(NamedTuple):
+    """One flow as the process that made it saw it."""
+
+    pid: int
+    inode: int
+    src: str
+    sport: int
+    dst: str = ""
+
+
+def inode(sock):
+    return os.fstat(sock.fileno()).st_ino
+
+
+def made(sock, dst="", pid=None):
+    src, sport = sock.getsockname()[:2]
+    return Made(pid or os.getpid(), inode(sock), src.removeprefix("::ffff:"), sport, dst)
+
+
+class Worker:
+    """A forked process that runs work(self); what that returns is result(). Dies with the block."""
+
+    def __init__(self, work):
+        self._told, tell = os.pipe()
+        listen, self._say = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                os.close(self._told)
+                os.close(self._say)
+                self._told, self._say = listen, tell
+                self.say(work(self))
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(tell)
+        os.close(listen)
+        self._rest = b""
+
+    def say(self, thing):
+        """From the work to the test, or from the test to the work."""
+        data = pickle.dumps(thing)
+        os.write(self._say, struct.pack("I", len(data)) + data)
+
+    def hear(self):
+        size = struct.unpack("I", self._read(4))[0]
+        return pickle.loads(self._read(size))
+
+    result = hear
+
+    def _read(self, size):
+        data = b""
+        while len(data) < size:
+            part = os.read(self._told, size - len(data))
+            if not part:
+                raise EOFError("the other process is gone")
+            data += part
+        return data
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self._told)
+        os.close(self._say)
+
+
+def collect(conntrack, wanted, seconds=5.0):
+    """The flows heard until `wanted(flow)` was true COUNT times for different sources, or the time is out."""
+    return collect_count(conntrack, wanted, COUNT, seconds)
+
+
+def collect_count(conntrack, wanted, count, seconds=5.0):
+    flows = []
+    end = time.monotonic() + seconds
+    while len(flows) < count and time.monotonic() < end:
+        flows += [flow for flow in conntrack.read(timeout=0.2) if wanted(flow)]
+    return flows
+
+
+def listening(mode="auto", **options):
+    """A Conntrack in the thread's namespace, tracking on."""
+    return Conntrack(attribution=mode, track=True, probe=False, **options)
+
+
+def server(family, address, port, kind=socket.SOCK_STREAM, accept=True, options=(), v6only=None):
+    """A Worker that serves; it says (port, inode) when ready, and keeps what it accepts."""
+
+    def serve(worker):
+        sock = socket.socket(family, kind)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if v6only is not None:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        for level, option in options:
+            sock.setsockopt(level, option, 1)
+        sock.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(64)
+        worker.say((sock.getsockname()[1], inode(sock)))
+        kept = []
+        while True:
+            if kind == socket.SOCK_STREAM and accept:
+                kept.append(sock.accept()[0])
+            elif kind == socket.SOCK_STREAM:
+                time.sleep(60)
+            else:
+                sock.recv(100)
+
+    return Worker(serve)
+
+
+def nft(rules, netns=None):
+    """Load a ruleset given as text into the thread's namespace, or the named one."""
+    words = ["ip", "netns", "exec", netns] if netns else []
+    subprocess.run([*words, "nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
+
+
+def names(flows, truth):
+    """[(right?, flow)] of the flows whose source is in truth, each source once."""
+    by_source = {(one.src, one.sport): one for one in truth}
+    return [(by_source[flow.src, flow.sport], flow) for flow in flows if (flow.src, flow.sport) in by_source]
+
+
+def assert_all_named(flows, truth, count=COUNT):
+    """Every flow made was heard, and has its maker's pid and socket."""
+    pairs = names(flows, truth)
+    assert len({(one.src, one.sport) for one, _ in pairs}) == count == len(truth)
+    for one, flow in pairs:
+        assert (flow.owner.pid, flow.owner.inode, flow.owner.reason) == (one.pid, one.inode, None), flow
