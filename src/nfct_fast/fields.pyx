@@ -4,10 +4,8 @@ What is not known is `-`, for a pid `?`.
 """
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, strlen
-from posix_inet cimport INET6_ADDRSTRLEN, inet_ntop
 from .cgroup cimport span_t
-from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT
-from .flow cimport (EVENT_NEW, EVENT_UPDATE, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
+from .flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
 from .outbuf cimport ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
 from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
@@ -15,10 +13,12 @@ from .process cimport PROCESS_CMDLINE, PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, 
 from .protocol cimport protocol_write
 from .record cimport record_t
 from .status cimport status_put
+from .words cimport ADDRESS_SIZE, address_write, direction_word, event_word
 
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_ID, EV_MARK, EV_ZONE, EV_STATUS, EV_STATE, EV_TIMEOUT, EV_DIRECTION,
+    EV_NETNS, EV_RECOVERED,
     EV_COUNT
 
 cdef enum:
@@ -27,7 +27,8 @@ cdef enum:
     INFO_COUNT
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
-       "icmp_type", "icmp_code", "icmp_id", "id", "mark", "zone", "status", "state", "timeout", "direction")
+       "icmp_type", "icmp_code", "icmp_id", "id", "mark", "zone", "status", "state", "timeout", "direction",
+       "netns", "recovered")
 _INFO = ("pid", "ppid", "uid", "gid", "comm", "exe", "cmdline", "service", "unit", "user_unit", "slice", "container",
          "inode", "match", "reason")
 
@@ -59,30 +60,8 @@ cdef void _put_span(outbuf_t *out, const span_t *span) noexcept nogil:
 
 
 cdef void _put_address(outbuf_t *out, const uint8_t *address, uint8_t family) noexcept nogil:
-    cdef char text[INET6_ADDRSTRLEN]
-    _put_word(out, inet_ntop(family, address, text, sizeof(text)))
-
-
-cdef void _put_type(outbuf_t *out, uint8_t type) noexcept nogil:
-    if type == EVENT_NEW:
-        _put_word(out, b"NEW")
-    elif type == EVENT_UPDATE:
-        _put_word(out, b"UPDATE")
-    else:
-        _put_word(out, b"DESTROY")
-
-
-cdef void _put_direction(outbuf_t *out, uint8_t direction) noexcept nogil:
-    if direction == DIRECTION_OUT:
-        _put_word(out, b"out")
-    elif direction == DIRECTION_IN:
-        _put_word(out, b"in")
-    elif direction == DIRECTION_LOCAL:
-        _put_word(out, b"local")
-    elif direction == DIRECTION_FORWARD:
-        _put_word(out, b"forward")
-    else:
-        _put_word(out, NULL)
+    cdef char text[ADDRESS_SIZE]
+    outbuf_put(out, text, address_write(address, family, text))
 
 
 cdef void _put_tuple(outbuf_t *out, const tuple_t *tuple, int field) noexcept nogil:
@@ -100,7 +79,7 @@ cdef void _put_tuple(outbuf_t *out, const tuple_t *tuple, int field) noexcept no
 cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept nogil:
     cdef const flow_t *flow = &record.flow
     if field == EV_TYPE:
-        _put_type(out, flow.type)
+        _put_word(out, event_word(flow.type))
     elif field <= EV_DPORT:
         _put_tuple(out, &flow.orig, field)
     elif field <= EV_REPLY_DPORT:
@@ -130,8 +109,14 @@ cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept 
         _put_known(out, flow.has & FLOW_STATE, flow.state)
     elif field == EV_TIMEOUT:
         _put_known(out, flow.has & FLOW_TIMEOUT, flow.timeout)
+    elif field == EV_DIRECTION:
+        _put_word(out, direction_word(record.direction))
+    elif field == EV_NETNS:
+        outbuf_unsigned(out, flow.netns_inode)
+    elif flow.has & FLOW_RECOVERED:
+        _put_word(out, b"recovered")
     else:
-        _put_direction(out, record.direction)
+        outbuf_put(out, b"-", 1)
 
 
 cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:

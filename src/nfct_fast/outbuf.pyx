@@ -6,7 +6,6 @@ Python literal: nothing printed can end a line, drive a terminal or be taken for
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
 
 cdef extern from "nfct_fast/utf8.h" nogil:
     int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
@@ -19,11 +18,9 @@ cdef void outbuf_free(outbuf_t *out) noexcept nogil:
     out.length = out.capacity = 0
 
 
-cdef bint _reserve(outbuf_t *out, size_t more) noexcept nogil:
+cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil:
     cdef size_t capacity = out.capacity
     cdef char *data
-    if out.length + more <= capacity:
-        return True
     if out.failed:
         return False
     while capacity < out.length + more:
@@ -35,12 +32,6 @@ cdef bint _reserve(outbuf_t *out, size_t more) noexcept nogil:
     out.data = data
     out.capacity = capacity
     return True
-
-
-cdef void outbuf_put(outbuf_t *out, const char *data, size_t length) noexcept nogil:
-    if _reserve(out, length):
-        memcpy(out.data + out.length, data, length)
-        out.length += length
 
 
 cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil:

@@ -9,8 +9,8 @@ from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
-from posix.stat cimport struct_stat
 from fstatat cimport fstatat
+from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from .holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
@@ -26,116 +26,12 @@ cdef enum:
     RECENT = 8
 
 
+cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil:
+    return socket_held(scanner._root, holder.pid, holder.fd, inode)
+
+
 cdef inline uint32_t inode_slot(uint64_t inode, uint32_t size) noexcept nogil:
     return <uint32_t>((inode * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (size - 1)
-
-
-cdef void fd_name(char *out, int32_t pid, int32_t fd) noexcept nogil:
-    cdef int n = procfs_name(out, pid, b"fd/")
-    procfs_name(out + n, fd, b"")
-
-
-cdef bint holds(FdScanner self, int32_t pid, int32_t fd, uint64_t inode) noexcept nogil:
-    cdef char name[128]
-    cdef uint64_t found
-    fd_name(name, pid, fd)
-    return procfs_link_number(self._root, name, b"socket:[", &found) == 1 and found == inode
-
-
-cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil:
-    return holds(scanner, holder.pid, holder.fd, inode)
-
-
-cdef bint stat_facts(FdScanner self, int32_t pid, int32_t *ppid, uint64_t *start, bint *manager) noexcept nogil:
-    # proc_pid_stat(5): fields 4 and 22, counted behind the last ")".
-    cdef char name[64]
-    cdef char buf[1024]
-    cdef const char *p
-    cdef const char *end
-    cdef const char *comm
-    cdef uint64_t value
-    cdef ssize_t got
-    cdef int field
-    procfs_name(name, pid, b"stat")
-    got = procfs_read(self._root, name, buf, sizeof(buf))
-    if got <= 0:
-        return False
-    end = buf + got
-    p = end - 1
-    while p > buf and p[0] != c')':
-        p -= 1
-    if manager != NULL:
-        comm = <const char *>memchr(buf, c'(', got)
-        manager[0] = pid == 1 or (comm != NULL and p - comm == 8 and memcmp(comm, b"(systemd", 8) == 0)
-    p += 3
-    for field in range(4, 23):
-        while p < end and p[0] == c' ':
-            p += 1
-        if p < end and p[0] == c'-':
-            p += 1
-        value = 0
-        if procfs_decimal(&p, end, &value) <= 0:
-            return False
-        if field == 4 and ppid != NULL:
-            ppid[0] = <int32_t>value
-    if start != NULL:
-        start[0] = value
-    return True
-
-
-cdef void holder_add(holders_t *out, int32_t pid, int32_t fd) noexcept nogil:
-    cdef int i
-    for i in range(out.count):
-        if out.at[i].pid == pid:
-            return
-    if out.count == HOLDERS_MAX:
-        out.more = 1
-        return
-    out.at[out.count].pid = pid
-    out.at[out.count].fd = fd
-    out.at[out.count].start = 0
-    out.count += 1
-
-
-cdef void holders_order(FdScanner self, holders_t *out) noexcept nogil:
-    # Oldest first: a socket is inherited downwards, so that the oldest is the one that opened it, and children that
-    # only got a copy come later. A service manager that opened it for somebody else comes last.
-    cdef bint manager[HOLDERS_MAX]
-    cdef bint held
-    cdef holder_t moved
-    cdef int i, j
-    if out.count < 2:
-        return
-    for i in range(out.count):
-        manager[i] = False
-        stat_facts(self, out.at[i].pid, NULL, &out.at[i].start, &manager[i])
-    for i in range(1, out.count):
-        moved = out.at[i]
-        held = manager[i]
-        j = i
-        while j and (manager[j - 1] > held or (manager[j - 1] == held and (
-                out.at[j - 1].start > moved.start or (out.at[j - 1].start == moved.start and out.at[j - 1].pid > moved.pid)))):
-            out.at[j] = out.at[j - 1]
-            manager[j] = manager[j - 1]
-            j -= 1
-        out.at[j] = moved
-        manager[j] = held
-
-
-cdef void children_add(FdScanner self, int32_t pid, int32_t fd, uint64_t inode, holders_t *out) noexcept nogil:
-    # Those its main thread forked (CONFIG_PROC_CHILDREN, as distributions have it).
-    cdef char name[128]
-    cdef char buf[4096]
-    cdef const char *p = buf
-    cdef uint64_t child
-    cdef ssize_t got
-    cdef int n = procfs_name(name, pid, b"task/")
-    n += procfs_name(name + n, pid, b"children")
-    got = procfs_read(self._root, name, buf, sizeof(buf))
-    while got > 0 and p < buf + got and procfs_decimal(&p, buf + got, &child) > 0 and p < buf + got:
-        p += 1
-        if child <= 0x7fffffff and holds(self, <int32_t>child, fd, inode):
-            holder_add(out, <int32_t>child, fd)
 
 
 cdef int holders_collect(FdScanner self, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,

@@ -6,20 +6,19 @@ reading it costs milliseconds, a look-up in it less than a microsecond.
 Limits of the source: a listener on [::] that refuses IPv4 (IPV6_V6ONLY) looks like one that takes it.
 """
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, ENOENT, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strcpy, strlen, strncpy
-from posix.fcntl cimport O_RDONLY, openat
-from posix.unistd cimport close, read
+from libc.errno cimport EAGAIN
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp, memcpy, memset, strcpy, strlen, strncpy
+from posix.unistd cimport close
 
-from netinet_in cimport (AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
-                         TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV)
+from netinet_in cimport (AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP,
+                         IPPROTO_UDPLITE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV)
 
 from .diagmsg cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
 from .flow cimport tuple_t
-from .procfs cimport procfs_decimal, procfs_monotonic_ns, procfs_open
+from .procfs cimport procfs_monotonic_ns, procfs_open
 from .sock cimport SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, sock_t
+from .socktable cimport FORM_ICMP, FORM_V6, as_mapped, row_hash, row_t, table_free, table_load, table_t
 
 import os
 from socket import inet_pton
@@ -37,207 +36,6 @@ cdef const char *table_name(int table) noexcept nogil:
     cdef const char **names = [b"tcp", b"tcp6", b"udp", b"udp6", b"udplite", b"udplite6", b"icmp", b"icmp6", b"raw",
                                b"raw6"]
     return names[table]
-
-
-cdef inline bint hex_number(const char **p, const char *end, int digits, uint32_t *out) noexcept nogil:
-    cdef uint32_t value = 0
-    cdef char c
-    if end - p[0] < digits:
-        return False
-    for _ in range(digits):
-        c = p[0][0]
-        if c'0' <= c <= c'9':
-            value = value << 4 | <uint32_t>(c - c'0')
-        elif c'A' <= c <= c'F':
-            value = value << 4 | <uint32_t>(c - c'A' + 10)
-        else:
-            return False
-        p[0] += 1
-    out[0] = value
-    return True
-
-
-cdef inline bint skip_one(const char **p, const char *end, char c) noexcept nogil:
-    if p[0] >= end or p[0][0] != c:
-        return False
-    p[0] += 1
-    return True
-
-
-cdef inline bint is_zero(const uint8_t *address, int size) noexcept nogil:
-    cdef uint8_t any = 0
-    cdef int i
-    for i in range(size):
-        any |= address[i]
-    return any == 0
-
-
-cdef inline void as_mapped(uint8_t *out, const void *v4) noexcept nogil:
-    memset(out, 0, 10)
-    out[10] = out[11] = 0xff
-    memcpy(out + 12, v4, 4)
-
-
-cdef bint endpoint(const char **p, const char *end, bint v6, uint8_t *address, uint16_t *port, uint8_t *real) noexcept nogil:
-    # The kernel prints each 32-bit word of the address as a number of the machine's own byte order.
-    cdef uint32_t words[4]
-    cdef uint32_t number
-    cdef int i
-    for i in range(4 if v6 else 1):
-        if not hex_number(p, end, 8, &words[i]):
-            return False
-    if not skip_one(p, end, c':') or not hex_number(p, end, 4, &number):
-        return False
-    port[0] = <uint16_t>number
-    if v6:
-        memcpy(address, words, 16)
-    else:
-        as_mapped(address, words)
-    real[0] = not (is_zero(address, 10) and is_zero(address + 12, 4)
-                   and (is_zero(address + 10, 2) or (address[10] == 0xff and address[11] == 0xff)))
-    return True
-
-
-cdef bint row_parse(const char *p, const char *end, bint v6, row_t *out) noexcept nogil:
-    # sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...
-    cdef uint64_t number
-    cdef uint32_t state
-    cdef int field
-    while p < end and p[0] != c':':
-        p += 1
-    p += 2
-    if not endpoint(&p, end, v6, out.src, &out.sport, &out.bound) or not skip_one(&p, end, c' '):
-        return False
-    if not endpoint(&p, end, v6, out.dst, &out.dport, &out.connected) or not skip_one(&p, end, c' '):
-        return False
-    if not hex_number(&p, end, 2, &state):
-        return False
-    out.state = <uint8_t>state
-    # An AF_INET6 socket bound to ::ffff:0.0.0.0 takes IPv4 only.
-    out.v4_only = not v6 or (out.src[10] == 0xff and out.src[11] == 0xff and is_zero(out.src, 10))
-    for field in range(3):
-        while p < end and p[0] == c' ':
-            p += 1
-        while p < end and p[0] != c' ':
-            p += 1
-    for field in range(3):
-        while p < end and p[0] == c' ':
-            p += 1
-        if procfs_decimal(&p, end, &number) <= 0:
-            return False
-        if field == 0:
-            out.uid = <uint32_t>number
-        elif field == 2:
-            out.inode = number
-    return True
-
-
-cdef inline uint32_t row_hash(uint16_t sport, const uint8_t *dst, uint16_t dport) noexcept nogil:
-    cdef uint64_t halves[2]
-    cdef uint64_t hash = <uint64_t>sport << 16 | dport
-    if dst != NULL:
-        memcpy(halves, dst, 16)
-        hash ^= halves[0] * <uint64_t>0x9e3779b97f4a7c15
-        hash ^= halves[1] * <uint64_t>0xc2b2ae3d27d4eb4f
-    hash *= <uint64_t>0xff51afd7ed558ccd
-    return <uint32_t>(hash >> 32)
-
-
-cdef int table_link(table_t *table) noexcept nogil:
-    cdef uint32_t size = 64, i, slot
-    cdef uint32_t *heads
-    cdef row_t *row
-    while size < table.count:
-        size *= 2
-    if table.heads == NULL or size != table.mask + 1:
-        heads = <uint32_t *>realloc(table.heads, size * sizeof(uint32_t))
-        if heads == NULL:
-            table.count = 0
-            return -ENOMEM
-        table.heads = heads
-        table.mask = size - 1
-    memset(table.heads, 0, size * sizeof(uint32_t))
-    # From the end, so that a chain keeps the kernel's order.
-    for i in range(table.count, 0, -1):
-        row = &table.rows[i - 1]
-        slot = row_hash(row.sport, row.dst if row.connected else NULL, row.dport) & table.mask
-        row.next = table.heads[slot]
-        table.heads[slot] = i
-    return 0
-
-
-cdef int table_line(table_t *table, const char *p, const char *end, int index) noexcept nogil:
-    cdef row_t *rows
-    cdef uint32_t room
-    if table.count == table.room:
-        if table.room >= ROWS_MAX:
-            return 0
-        room = table.room * 2 if table.room else 256
-        rows = <row_t *>realloc(table.rows, room * sizeof(row_t))
-        if rows == NULL:
-            return -ENOMEM
-        table.rows = rows
-        table.room = room
-    if row_parse(p, end, index & 1, &table.rows[table.count]):
-        if index >> 1 << 1 == ICMP:
-            table.rows[table.count].dport = 0    # whatever was given to connect(2): ICMP has no such thing
-        table.count += 1
-    return 0
-
-
-cdef int table_parse(table_t *table, int fd, int index) noexcept nogil:
-    cdef char *buf = <char *>malloc(CHUNK)
-    cdef const char *p
-    cdef const char *end
-    cdef const char *newline
-    cdef size_t kept = 0
-    cdef ssize_t got
-    cdef int rc = 0
-    if buf == NULL:
-        return -ENOMEM
-    while rc == 0:
-        if kept == CHUNK:
-            kept = 0    # no line is that long
-        got = read(fd, buf + kept, CHUNK - kept)
-        if got < 0 and errno == EINTR:
-            continue
-        if got <= 0:
-            rc = -errno if got < 0 else 0
-            break
-        p = buf
-        end = buf + kept + got
-        while rc == 0:
-            newline = <const char *>memchr(p, c'\n', end - p) if p < end else NULL
-            if newline == NULL:
-                break
-            rc = table_line(table, p, newline, index)
-            p = newline + 1
-        kept = end - p
-        memmove(buf, p, kept)
-    free(buf)
-    return rc
-
-
-cdef void table_load(procnet_t *net, int index, int64_t now) noexcept nogil:
-    cdef table_t *table = &net.tables[index]
-    cdef char path[64]
-    cdef int fd
-    strcpy(path, net.below)
-    strcpy(path + strlen(path), table_name(index))
-    fd = openat(net.dir, path, O_RDONLY | O_CLOEXEC)
-    table.count = 0
-    table.loaded_at = now
-    table.error = 0
-    if fd < 0:
-        # No IPv6, no UDP-Lite (gone since Linux 7.1): a table with nothing in it.
-        table.error = 0 if errno == ENOENT else -errno
-    else:
-        table.error = table_parse(table, fd, index)
-        close(fd)
-    if table_link(table) < 0:
-        table.error = -ENOMEM
-    table.cost = procfs_monotonic_ns() - now
-    net.loads += 1
 
 
 # How well a row fits: 0 not at all, otherwise more for each end that is bound to this very address.
@@ -329,6 +127,7 @@ cdef int tables_search(procnet_t *net, int first, int last, bint tcp, const uint
 
 cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t now) noexcept nogil:
     # Reads again what is older than the event: 0, or -EAGAIN where that may not be done yet.
+    cdef char path[64]
     cdef int i, rc = 0
     cdef table_t *table
     for i in range(first, last + 1):
@@ -338,7 +137,10 @@ cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t
         if table.loaded_at and now - table.loaded_at < net.min_interval:
             rc = -EAGAIN
             continue
-        table_load(net, i, now)
+        strcpy(path, net.below)
+        strcpy(path + strlen(path), table_name(i))
+        table_load(table, net.dir, path, FORM_V6 * (i & 1) | FORM_ICMP * (i >> 1 << 1 == ICMP), now)
+        net.loads += 1
     return rc
 
 
@@ -472,8 +274,7 @@ cdef void procnet_init(procnet_t *net, int dir, const char *below, int64_t max_a
 cdef void procnet_free(procnet_t *net) noexcept nogil:
     cdef int i
     for i in range(TABLES):
-        free(net.tables[i].rows)
-        free(net.tables[i].heads)
+        table_free(&net.tables[i])
         memset(&net.tables[i], 0, sizeof(net.tables[i]))
 
 

@@ -1,6 +1,7 @@
 """Names of a flow's family and protocol, "ipv4/tcp"; a protocol without a name has its number, "ipv6/253"."""
 from libc.stdint cimport uint8_t
 from libc.stdio cimport snprintf
+from libc.string cimport memcpy, strlen
 from sys_socket cimport AF_INET, AF_INET6
 
 FAMILIES = {"ipv4": AF_INET, "ipv6": AF_INET6}
@@ -11,10 +12,13 @@ cdef extern from "nfct_fast/protocol_names.h" nogil:
 
 cdef int protocol_write(uint8_t family, uint8_t proto, char *out) noexcept nogil:
     cdef const char *name = nfct_fast_protocol_names[proto]
-    cdef const char *prefix = b"ipv6/" if family == AF_INET6 else b"ipv4/"
-    if name != NULL:
-        return snprintf(out, 32, b"%s%s", prefix, name)
-    return snprintf(out, 32, b"%s%u", prefix, <unsigned int>proto)
+    cdef int length
+    memcpy(out, b"ipv6/" if family == AF_INET6 else b"ipv4/", 5)
+    if name == NULL:
+        return 5 + snprintf(out + 5, 27, b"%u", <unsigned int>proto)
+    length = <int>strlen(name)
+    memcpy(out + 5, name, length)
+    return 5 + length
 
 
 def protocol_name(int family, int proto) -> str:

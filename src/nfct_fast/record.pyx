@@ -3,19 +3,17 @@ cimport cython
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from posix_inet cimport INET6_ADDRSTRLEN, inet_ntop
-from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT
-from .flow cimport (EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_START,
+from .direction cimport DIRECTION_LOCAL
+from .flow cimport (FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
                     FLOW_STATE, FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
 from .owner cimport REASON_REMOTE, owner_drop, owner_object
 from .protocol cimport protocol_write
+from .words cimport ADDRESS_SIZE, address_write, direction_word, event_word
 
 from typing import NamedTuple
 
 from .status import Status
 
-_TYPES = {EVENT_NEW: "NEW", EVENT_UPDATE: "UPDATE", EVENT_DESTROY: "DESTROY"}
-_DIRECTIONS = {DIRECTION_OUT: "out", DIRECTION_IN: "in", DIRECTION_LOCAL: "local", DIRECTION_FORWARD: "forward"}
 
 
 class Tuple(NamedTuple):
@@ -45,10 +43,9 @@ cdef void record_drop(record_t *record) noexcept nogil:
 
 
 cdef str _address(const uint8_t *address, uint8_t family):
-    cdef char text[INET6_ADDRSTRLEN]
-    if inet_ntop(family, address, text, sizeof(text)) == NULL:
-        return "-"
-    return (<bytes>text).decode("ascii")
+    cdef char text[ADDRESS_SIZE]
+    cdef int length = address_write(address, family, text)
+    return text[:length].decode("ascii")
 
 
 cdef object _tuple(const tuple_t *tuple):
@@ -77,7 +74,7 @@ cdef class Flow:
     @property
     def type(self) -> str:
         """"NEW", "UPDATE" or "DESTROY"."""
-        return _TYPES[self.record.flow.type]
+        return event_word(self.record.flow.type).decode("ascii")
 
     @property
     def proto(self) -> str:
@@ -129,7 +126,7 @@ cdef class Flow:
     @property
     def direction(self) -> str | None:
         """"out", "in", "local" (both ends are here) or "forward" (neither is)."""
-        return _DIRECTIONS.get(self.record.direction)
+        return direction_word(self.record.direction).decode("ascii") if self.record.direction else None
 
     @property
     def time_ns(self) -> int:
@@ -175,6 +172,16 @@ cdef class Flow:
     def id(self) -> int | None:
         """The kernel's id of the entry, unique only while it lives."""
         return self.record.flow.id if self.record.flow.has & FLOW_ID else None
+
+    @property
+    def netns(self) -> int:
+        """The network namespace it was heard in: the inode of its nsfs file, as lsns(8) shows it."""
+        return self.record.flow.netns_inode
+
+    @property
+    def recovered(self) -> bool:
+        """Found in the conntrack table after its event was lost; time_ns is then that of the finding."""
+        return bool(self.record.flow.has & FLOW_RECOVERED)
 
     @property
     def counters(self) -> Counters | None:
