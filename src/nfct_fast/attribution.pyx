@@ -18,6 +18,7 @@ from .addresses cimport addresses_t
 from .diagmsg cimport DIAG_WILD, diag_match_t
 from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, direction_of, is_group
 from .flow cimport FLOW_REPLY, tuple_invert
+from .notes cimport Notes
 from .owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
     REASON_BUDGET, REASON_CLOSED, REASON_ERROR, REASON_EXITED, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS,
@@ -30,7 +31,8 @@ from .sock cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PRO
 
 from .sockdiag import SockDiag
 
-ATTRIBUTIONS = ("auto", "diag", "proc", "off")
+NOTED_FLOWS = 300_000
+ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 
 cdef enum:
     CANDIDATES = 64           # processes of the socket's cgroup that are looked into before others
@@ -127,14 +129,14 @@ cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
 cdef class Attribution:
     """Finds the owners of flows.
 
-    mode: "diag" asks sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot
+    mode: "bpf" has the kernel note who uses a socket, and asks as "diag" does for what was there before; "diag" asks sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot
     answer for; "proc" has only the tables; "auto" is the best there is; "off" looks for nothing. OSError if what the
     mode needs is not to be had. proc: where /proc is mounted. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc"):
+    def __init__(self, str mode not None="auto", proc="/proc", int flows=NOTED_FLOWS):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -147,6 +149,13 @@ cdef class Attribution:
         self.scanner = FdScanner(proc)
         self.processes = ProcessCache(proc)
         self.cgroups = CgroupFs()
+        if mode in ("auto", "bpf"):
+            try:
+                self.notes = Notes(self.processes, self.cgroups, flows)
+            except OSError as error:
+                if mode == "bpf":
+                    raise
+                self.missing = error.strerror or str(error)
 
     def __dealloc__(self):
         cdef int i
@@ -176,6 +185,8 @@ cdef class Attribution:
     def close(self):
         """Free sockets and caches; closing twice is harmless."""
         self.off = True
+        if self.notes is not None:
+            self.notes.close()
         if self.directory is not None:
             self.directory.close()
 
@@ -184,10 +195,12 @@ cdef class Attribution:
         if not self.off:
             self.directory.refresh()
 
-    cdef void begin(self, int64_t heard) noexcept nogil:
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         self.heard = heard
         if self.off:
             return
+        if self.notes is not None:
+            self.notes.begin(heard, emptied)
         self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
         self.directory.refresh_home()     # on failure what was known stays known, and the next batch asks again
 
@@ -325,7 +338,27 @@ cdef class Attribution:
         return self._adopt(&common, 0, looked, originator and not stream, out)
 
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
-        """The owner of the socket in member `index` that sees `end` as its tuple. out.match is left 0 if there is none."""
+        """The owner of the socket in member `index` that sees `end` as its tuple. out.match is 0 if there is none."""
+        cdef uint64_t netns = self.directory.cookie(index)
+        cdef owner_t noted
+        cdef int reason
+        if self.notes is None or netns == 0:
+            return self._asked(index, end, originator, out)
+        # Of a connection that was accepted /proc tells who accepted it, the kernel's note only who listened.
+        if (originator or end.proto != IPPROTO_TCP) and self.notes.name(end, netns, originator, out):
+            return REASON_NONE
+        reason = self._asked(index, end, originator, out)
+        # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
+        if reason != REASON_NONE and reason != REASON_KERNEL and (
+                self.notes.name(end, netns, originator, &noted)
+                or out.cookie and self.notes.name_socket(out.cookie, &noted)):
+            owner_drop(out)
+            out[0] = noted
+            return REASON_NONE
+        return reason
+
+    cdef int _asked(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
+        """The same by sock_diag or the tables, and /proc."""
         cdef diag_match_t sharers[SHARERS]
         cdef holders_t holders
         cdef sock_t sock, again

@@ -37,6 +37,8 @@ cdef class Reader:
     cdef int _end(self) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil
     cdef int64_t awake           # CLOCK_MONOTONIC ns of the last wake-up
+    cdef uint64_t before         # events until then
+    cdef bint drained            # the sources were read until they were empty
     cdef void _pace(self) noexcept nogil
     cdef int _pump(self) noexcept nogil
     cdef int _wait_for_room(self) noexcept nogil

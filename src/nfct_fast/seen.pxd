@@ -12,3 +12,12 @@ ctypedef struct seen_t:
 cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
 cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil
 cdef void seen_free(seen_t *seen) noexcept nogil                                # and empty again
+
+ctypedef struct log_t:
+    uint64_t *entries
+    uint64_t count
+    uint64_t room
+
+cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
+cdef void log_free(log_t *log) noexcept nogil
+cdef int seen_add_log(seen_t *seen, const log_t *log) noexcept nogil            # 0 or -ENOMEM

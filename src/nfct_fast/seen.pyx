@@ -1,4 +1,6 @@
-"""Which conntrack entries were reported already: a set of 64-bit fingerprints.
+"""Which conntrack entries were reported already: 64-bit fingerprints, in a log and, when one is looked up, a set.
+
+Most are never looked up. Added to a set each costs a cache miss, a tenth of all that a flow costs; to a log, nothing.
 
 An entry is known by its id, tuple, zone and namespace. The id alone is the kernel's hash of the entry's address and
 tuple (nf_ct_get_id, Linux 5.2): 32 bits, and those of two living entries may be equal. Of 64 bits mixed from all of them
@@ -6,7 +8,7 @@ two among a million entries are equal with a chance of 3 in 100 million.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
 cdef enum:
@@ -72,6 +74,35 @@ cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil:
 
 cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil:
     return seen.slots != NULL and _slot(seen.slots, seen.mask, fingerprint)[0] != 0
+
+
+cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil:
+    cdef uint64_t room
+    cdef uint64_t *grown
+    if log.count == log.room:
+        room = 2 * log.room if log.room else LEAST
+        grown = <uint64_t *>realloc(log.entries, room * sizeof(uint64_t))
+        if grown == NULL:
+            return -ENOMEM
+        log.entries = grown
+        log.room = room
+    log.entries[log.count] = fingerprint
+    log.count += 1
+    return 0
+
+
+cdef void log_free(log_t *log) noexcept nogil:
+    free(log.entries)
+    log.entries = NULL
+    log.count = log.room = 0
+
+
+cdef int seen_add_log(seen_t *seen, const log_t *log) noexcept nogil:
+    cdef uint64_t i
+    for i in range(log.count):
+        if seen_add(seen, log.entries[i]) < 0:
+            return -ENOMEM
+    return 0
 
 
 cdef void seen_free(seen_t *seen) noexcept nogil:

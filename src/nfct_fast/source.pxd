@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 from .flow cimport flow_t
 from .netlink cimport NetlinkSocket
-from .seen cimport seen_t
+from .seen cimport log_t, seen_t
 from .table cimport Table
 
 cdef enum sift_t:
@@ -16,12 +16,14 @@ cdef class Source:
     cdef readonly int index
     cdef bint overrun            # events were lost, and the table was not yet searched for them
     cdef bint doubtful           # queued events may be of flows that were just recovered
-    cdef seen_t reported         # entries whose NEW was delivered, or that were there before the start
-    cdef seen_t living           # entries of the table that is being read
-    cdef sift_t how              # and what for
+    cdef log_t log               # entries whose NEW was delivered, or that were there before the start
+    cdef seen_t reported         # the same, while the table is read
+    cdef log_t living            # entries of the table
+    cdef sift_t how              # what it is read for
     cdef seen_t recovered
-    cdef uint64_t swept          # entries that lived when `reported` was last held against the table
+    cdef uint64_t swept          # entries that lived when the log was last held against the table
     cdef int64_t active          # CLOCK_MONOTONIC ns of the last event
+    cdef int64_t emptied         # and when last all events before it had been received
     cdef readonly uint64_t recoveries    # flows delivered from the table
     cdef readonly uint64_t told          # lost events that were told of
     cdef readonly uint64_t told_recovered

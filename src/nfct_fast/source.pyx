@@ -8,10 +8,10 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 from .flow cimport EVENT_NEW, flow_t
-from .seen cimport flow_fingerprint, seen_add, seen_free, seen_has
+from .seen cimport flow_fingerprint, log_add, log_free, seen_add, seen_add_log, seen_free, seen_has
 
 cdef enum:
-    SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB or 16 MiB
+    SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB
     IDLE_S = 10
     IDLE_SWEEP_AT = 1 << 16
 
@@ -28,8 +28,9 @@ cdef class Source:
         self.inode = inode
 
     def __dealloc__(self):
+        log_free(&self.log)
+        log_free(&self.living)
         seen_free(&self.reported)
-        seen_free(&self.living)
         seen_free(&self.recovered)
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ cdef class Source:
             self.recoveries -= 1
             return False
         # Without memory for it, it may be reported once more after an overrun.
-        seen_add(&self.reported, fingerprint)
+        log_add(&self.log, fingerprint)
         return True
 
     cdef int _sift(self, int count) noexcept nogil:
@@ -67,20 +68,25 @@ cdef class Source:
             flows[i].netns = <unsigned char>self.index
             fingerprint = flow_fingerprint(&flows[i])
             known = self.how == SIFT_SEED or seen_has(&self.reported, fingerprint)
-            if not known and self.how != SIFT_RECOVER:
-                continue
+            if not known and self.how == SIFT_SWEEP:
+                continue        # its event is still on its way
+            log_add(&self.living, fingerprint)
             # A dump may show an entry twice.
-            if seen_add(&self.living, fingerprint) == 1 and not known:
-                seen_add(&self.recovered, fingerprint)
+            if not known and seen_add(&self.recovered, fingerprint) == 1:
                 flows[missed] = flows[i]
                 missed += 1
         return missed
 
     cdef int begin_table(self, sift_t how) noexcept nogil:
         """Begin to read the table; as next_table."""
-        cdef int result = self.table.begin()
+        cdef int result
         self.how = how
         self.doubtful = how == SIFT_RECOVER
+        if how != SIFT_SEED:
+            result = seen_add_log(&self.reported, &self.log)
+            if result < 0:
+                return result
+        result = self.table.begin()
         return result if result < 0 else self.next_table()
 
     cdef int next_table(self) noexcept nogil:
@@ -97,13 +103,14 @@ cdef class Source:
 
     cdef void end_table(self, bint complete) noexcept nogil:
         """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten."""
+        seen_free(&self.reported)
         if complete:
-            seen_free(&self.reported)
-            self.reported = self.living
+            log_free(&self.log)
+            self.log = self.living
             memset(&self.living, 0, sizeof(self.living))
-            self.swept = self.reported.count
+            self.swept = self.log.count
         else:
-            seen_free(&self.living)
+            log_free(&self.living)
 
     cdef void end_doubt(self) noexcept nogil:
         """All events that were queued during the recovery have been read."""
@@ -123,9 +130,9 @@ cdef class Source:
         """Whether so many fingerprints have come that most will be of ended entries."""
         if self.table is None or self.doubtful:
             return False
-        if self.reported.count > 2 * self.swept + SWEEP_AT:
+        if self.log.count > 2 * self.swept + SWEEP_AT:
             return True
-        return now - self.active > IDLE_S * <int64_t>1000000000 and self.reported.count > self.swept + IDLE_SWEEP_AT
+        return now - self.active > IDLE_S * <int64_t>1000000000 and self.log.count > self.swept + IDLE_SWEEP_AT
 
     cdef uint64_t untold(self) noexcept nogil:
         """Lost events that nothing was said of yet; they count as told."""

@@ -1,0 +1,275 @@
+/* Loads and attaches the owner programs with bpf(2) alone: no libbpf, no libelf, no clang, no BTF of the kernel.
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Here and not in Cython: union bpf_attr is made of anonymous structs, which it cannot name. Everything is held by
+ * file descriptors, so the kernel takes all of it away with the process, however that ends. */
+#ifndef NFCT_FAST_OWNERS_LOAD_H
+#define NFCT_FAST_OWNERS_LOAD_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/bpf.h>
+#include <linux/btf.h>
+#include <nfct_fast/owners.h>
+#include <nfct_fast/owners_skel.h>
+
+#define OWNERS_LOG 16384
+
+struct owners {
+    int maps[OWNERS_MAPS];
+    int links[OWNERS_PROGRAMS];
+    uint32_t records, buckets, cookies; /* powers of two */
+    uint64_t seed;
+    const struct owners_record *record;
+    const struct owners_bucket *bucket;
+    const uint64_t *cookie;
+    const struct owners_state *state;
+    const char *step;     /* what was being done when it failed */
+    const char *program;  /* to which program, or NULL */
+    char log[OWNERS_LOG]; /* the verifier's words, if it refused one */
+};
+
+static inline int owners_bpf(int command, union bpf_attr *attr)
+{
+    int rc = (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
+    return rc < 0 ? -errno : rc;
+}
+
+static inline void owners_init(struct owners *self)
+{
+    memset(self, 0, sizeof(*self));
+    memset(self->maps, 0xff, sizeof(self->maps));
+    memset(self->links, 0xff, sizeof(self->links));
+}
+
+static inline size_t owners_pages(size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (size + page - 1) / page * page;
+}
+
+static inline void owners_unmap(const void *at, size_t size)
+{
+    if (at)
+        munmap((void *)at, owners_pages(size));
+}
+
+static inline void owners_close(struct owners *self)
+{
+    for (size_t i = 0; i < OWNERS_PROGRAMS; i++)
+        if (self->links[i] >= 0)
+            close(self->links[i]);
+    for (size_t i = 0; i < OWNERS_MAPS; i++)
+        if (self->maps[i] >= 0)
+            close(self->maps[i]);
+    owners_unmap(self->record, sizeof(*self->record) * self->records);
+    owners_unmap(self->bucket, sizeof(*self->bucket) * self->buckets);
+    owners_unmap(self->cookie, sizeof(*self->cookie) * self->cookies);
+    owners_unmap(self->state, sizeof(*self->state));
+    owners_init(self);
+}
+
+static inline size_t owners_bytes(const struct owners *self)
+{
+    return sizeof(*self->record) * self->records + sizeof(*self->bucket) * self->buckets +
+           sizeof(*self->cookie) * self->cookies;
+}
+
+static inline int owners_map(struct owners *self, int which, const char *name, uint32_t flags, uint32_t value,
+                             uint32_t entries)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.map_type = BPF_MAP_TYPE_ARRAY;
+    attr.key_size = 4;
+    attr.value_size = value;
+    attr.max_entries = entries;
+    attr.map_flags = flags;
+    strncpy(attr.map_name, name, sizeof(attr.map_name) - 1);
+    self->maps[which] = owners_bpf(BPF_MAP_CREATE, &attr);
+    return self->maps[which];
+}
+
+static inline int owners_mmap(struct owners *self, int which, size_t size, const void **at)
+{
+    void *memory = mmap(NULL, owners_pages(size), PROT_READ, MAP_SHARED, self->maps[which], 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    *at = memory;
+    return 0;
+}
+
+/* Socket storage must say what it holds: a key of a 32-bit int and a value of its exact size, here int and u64[]. */
+static inline int owners_listeners(struct owners *self)
+{
+    struct {
+        struct btf_header header;
+        struct btf_type key;
+        uint32_t key_bits;
+        struct btf_type word;
+        uint32_t word_bits;
+        struct btf_type value;
+        struct btf_array array;
+        char names[12];
+    } btf = {
+        .header = {.magic = BTF_MAGIC, .version = BTF_VERSION, .hdr_len = sizeof(struct btf_header),
+                   .type_len = offsetof(__typeof__(btf), names) - offsetof(__typeof__(btf), key),
+                   .str_off = offsetof(__typeof__(btf), names) - offsetof(__typeof__(btf), key), .str_len = 9},
+        .key = {.name_off = 1, .info = BTF_KIND_INT << 24, .size = 4},
+        .key_bits = 32,
+        .word = {.name_off = 5, .info = BTF_KIND_INT << 24, .size = 8},
+        .word_bits = 64,
+        .value = {.info = BTF_KIND_ARRAY << 24},
+        .array = {.type = 2, .index_type = 1, .nelems = sizeof(struct owners_who) / 8},
+        .names = "\0u32\0u64",
+    };
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.btf = (uint64_t)(uintptr_t)&btf;
+    attr.btf_size = offsetof(__typeof__(btf), names) + 9;
+    int fd = owners_bpf(BPF_BTF_LOAD, &attr);
+    if (fd < 0)
+        return fd;
+    memset(&attr, 0, sizeof(attr));
+    attr.map_type = BPF_MAP_TYPE_SK_STORAGE;
+    attr.key_size = 4;
+    attr.value_size = sizeof(struct owners_who);
+    attr.map_flags = BPF_F_NO_PREALLOC | BPF_F_CLONE;
+    attr.btf_fd = fd;
+    attr.btf_key_type_id = 1;
+    attr.btf_value_type_id = 3;
+    strncpy(attr.map_name, "nfct_listeners", sizeof(attr.map_name) - 1);
+    self->maps[OWNERS_MAP_LISTENERS] = owners_bpf(BPF_MAP_CREATE, &attr);
+    close(fd);
+    return self->maps[OWNERS_MAP_LISTENERS];
+}
+
+static inline int owners_set(struct owners *self, int which, const void *value)
+{
+    uint32_t zero = 0;
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.map_fd = self->maps[which];
+    attr.key = (uint64_t)(uintptr_t)&zero;
+    attr.value = (uint64_t)(uintptr_t)value;
+    return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr);
+}
+
+static inline int owners_configure(struct owners *self)
+{
+    struct owners_config config = {.record_mask = self->records - 1, .bucket_mask = self->buckets - 1,
+                                   .cookie_mask = self->cookies - 1};
+    struct owners_state state = {.head = 1};
+    if (getrandom(&config.seed, sizeof(config.seed), 0) != sizeof(config.seed))
+        return -errno;
+    self->seed = config.seed;
+    int rc = owners_set(self, OWNERS_MAP_STATE, &state);
+    if (rc < 0)
+        return rc;
+    rc = owners_set(self, OWNERS_MAP_CONFIG, &config);
+    if (rc < 0)
+        return rc;
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.map_fd = self->maps[OWNERS_MAP_CONFIG];
+    return owners_bpf(BPF_MAP_FREEZE, &attr);
+}
+
+/* Fds in place of names: a map itself, or for our two variables the address of its only value. */
+static inline int owners_program(struct owners *self, const struct owners_program *program)
+{
+    struct bpf_insn *code = malloc(program->length * sizeof(*code));
+    union bpf_attr attr;
+    if (!code)
+        return -ENOMEM;
+    memcpy(code, program->code, program->length * sizeof(*code));
+    for (uint32_t i = 0; i < program->relocated; i++) {
+        struct bpf_insn *at = code + program->relocations[i].instruction;
+        int map = program->relocations[i].map;
+        if (map == OWNERS_MAP_CONFIG || map == OWNERS_MAP_STATE) {
+            at[1].imm = at[0].imm; /* clang's offset into the variable */
+            at[0].src_reg = BPF_PSEUDO_MAP_VALUE;
+        } else {
+            at[0].src_reg = BPF_PSEUDO_MAP_FD;
+        }
+        at[0].imm = self->maps[map];
+    }
+    memset(&attr, 0, sizeof(attr));
+    attr.prog_type = program->type;
+    attr.expected_attach_type = program->attach;
+    attr.insns = (uint64_t)(uintptr_t)code;
+    attr.insn_cnt = program->length;
+    attr.license = (uint64_t)(uintptr_t)"GPL";
+    strncpy(attr.prog_name, "nfct_owners", sizeof(attr.prog_name) - 1);
+    int rc = owners_bpf(BPF_PROG_LOAD, &attr);
+    if (rc < 0 && rc != -EPERM) { /* once more for the reason: a log on the first try would cost every start */
+        attr.log_level = 1;
+        attr.log_buf = (uint64_t)(uintptr_t)self->log;
+        attr.log_size = sizeof(self->log);
+        int again = owners_bpf(BPF_PROG_LOAD, &attr);
+        rc = again == -ENOSPC ? rc : again;
+        self->log[OWNERS_LOG - 1] = 0;
+    }
+    free(code);
+    return rc;
+}
+
+static inline int owners_attach(struct owners *self, uint32_t which, int cgroup)
+{
+    const struct owners_program *program = &owners_programs[which];
+    union bpf_attr attr;
+    self->program = program->name;
+    self->step = "load";
+    int fd = owners_program(self, program);
+    if (fd < 0)
+        return fd;
+    self->step = "attach";
+    memset(&attr, 0, sizeof(attr));
+    attr.link_create.prog_fd = fd;
+    attr.link_create.target_fd = cgroup;
+    attr.link_create.attach_type = program->attach;
+    self->links[which] = owners_bpf(BPF_LINK_CREATE, &attr);
+    close(fd);
+    return self->links[which];
+}
+
+/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two. */
+static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t cookies)
+{
+    int rc;
+    owners_init(self);
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    self->step = "big-endian machine";
+    return -EOPNOTSUPP;
+#endif
+    self->records = records;
+    self->buckets = records / 4; /* twice as many slots as records: 0.1 % of buckets overflow when the ring is full */
+    self->cookies = cookies;
+    self->step = "map";
+    if ((rc = owners_map(self, OWNERS_MAP_RECORDS, "nfct_records", BPF_F_MMAPABLE, sizeof(*self->record), records)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_BUCKETS, "nfct_buckets", BPF_F_MMAPABLE, sizeof(*self->bucket), self->buckets)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_COOKIES, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_STATE, "nfct_state", BPF_F_MMAPABLE, sizeof(*self->state), 1)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_CONFIG, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config), 1)) < 0 ||
+        (rc = owners_listeners(self)) < 0 || (rc = owners_configure(self)) < 0)
+        return rc;
+    self->step = "mmap";
+    if ((rc = owners_mmap(self, OWNERS_MAP_RECORDS, sizeof(*self->record) * records, (const void **)&self->record)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_BUCKETS, sizeof(*self->bucket) * self->buckets, (const void **)&self->bucket)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_COOKIES, sizeof(*self->cookie) * cookies, (const void **)&self->cookie)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_STATE, sizeof(*self->state), (const void **)&self->state)) < 0)
+        return rc;
+    for (uint32_t i = 0; i < OWNERS_PROGRAMS; i++)
+        if ((rc = owners_attach(self, i, cgroup)) < 0)
+            return rc;
+    self->step = self->program = NULL;
+    return 0;
+}
+
+#endif
