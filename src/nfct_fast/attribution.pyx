@@ -147,7 +147,7 @@ cdef class Attribution:
             self._probe()
         self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2])
         self.scanner = FdScanner(proc)
-        self.processes = ProcessCache(proc)
+        self.processes = ProcessCache(proc, limit=65536, bytes_limit=64 << 20, linger=60)
         self.cgroups = CgroupFs()
         if mode in ("auto", "bpf"):
             try:
