@@ -141,12 +141,12 @@ cdef class OwnersBpf:
     all of it from the start: 76 MiB for the default. cgroup is a cgroup v2 directory: only sockets of
     processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
 
-    packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then, connected
-    UDP only by cookie, and of unconnected UDP the source address stays open (no answer for forwarded flows).
+    packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
+    connected UDP only by cookie, and of unconnected UDP the source address stays open (no answer for forwarded flows).
     The kernel's own part in calling such a program is about 0.1 us a packet, ours 0.035.
 
-    Loading takes about 0.03 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start only, and raises
-    OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
+    Loading takes about 0.03 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start
+    only, and raises OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
     forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
     """
 
