@@ -10,6 +10,7 @@ cdef extern from "fcntl.h" nogil:
     """
     enum: O_PATH
     enum: O_CLOEXEC
+    enum: AT_EMPTY_PATH
     enum: AT_SYMLINK_NOFOLLOW
     enum: FILEID_KERNFS
     struct file_handle:

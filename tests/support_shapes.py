@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import time
+import traceback
 from typing import NamedTuple
 
 from nfct_fast.conntrack import Conntrack
@@ -50,6 +51,8 @@ class Worker:
                 self._told, self._say = listen, tell
                 self.say(work(self))
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(tell)
@@ -149,4 +152,4 @@ def assert_all_named(flows, truth, count=COUNT):
     pairs = names(flows, truth)
     assert len({(one.src, one.sport) for one, _ in pairs}) == count == len(truth)
     for one, flow in pairs:
-        assert (flow.owner.pid, flow.owner.inode, flow.owner.reason) == (one.pid, one.inode, None), flow
+        assert (flow.owner.pid, flow.owner.inode, flow.owner.reason) == (one.pid, one.inode, None), (flow, flow.owner, flow.owner.inode)

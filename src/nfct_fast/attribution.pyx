@@ -17,20 +17,25 @@ from procfs_calls cimport CLOCK_BOOTTIME
 from .addresses cimport addresses_t
 from .diagmsg cimport DIAG_WILD, diag_match_t
 from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, direction_of, is_group
-from .flow cimport FLOW_REPLY, tuple_invert
+from .flow cimport EVENT_NEW, FLOW_REPLY, tuple_invert
+from .holders cimport HOLDERS_MAX, holder_t, holders_t
+from .notes cimport Notes
 from .owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
     REASON_BUDGET, REASON_CLOSED, REASON_ERROR, REASON_EXITED, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS,
     REASON_NONE, REASON_OFF, REASON_ORPHANED, REASON_PERMISSION, REASON_REMOTE, REASON_UNSUPPORTED, owner_drop,
 )
 from .process cimport process_drop, process_of_cgroup, process_t, process_take
-from .procfd cimport HOLDERS_MAX, holder_t, holders_t, scanner_holds
+from .procfd cimport scanner_holds
 from .procfs cimport procfs_monotonic_ns
+from .record cimport flow_object, record_drop, record_t
 from .sock cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD
+from .sockdiag cimport set_tuple
 
 from .sockdiag import SockDiag
 
-ATTRIBUTIONS = ("auto", "diag", "proc", "off")
+NOTED_FLOWS = 300_000
+ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 
 cdef enum:
     CANDIDATES = 64           # processes of the socket's cgroup that are looked into before others
@@ -45,6 +50,9 @@ cdef enum:
     TCP_LAST_ACK = 9
     TCP_CLOSING = 11
     IPPROTO_IGMP = 2
+    # Their sockets are in no table there is everywhere; raw ones of a user's own protocol stack are.
+    IPPROTO_DCCP = 33
+    IPPROTO_SCTP = 132
 
 
 cdef bint is_icmp(const tuple_t *tuple) noexcept nogil:
@@ -127,14 +135,17 @@ cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
 cdef class Attribution:
     """Finds the owners of flows.
 
-    mode: "diag" asks sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot
-    answer for; "proc" has only the tables; "auto" is the best there is; "off" looks for nothing. OSError if what the
-    mode needs is not to be had. proc: where /proc is mounted. Used by one thread at a time.
+    mode: "bpf" has the kernel note who uses a socket, and does as "diag" for what was there before; "diag" asks
+    sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot answer for; "proc" has
+    only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
+    OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
+    each second on looking through the open files of processes nobody suspects, as much may be saved up; inf for no
+    bound. flows: how many the kernel's notes reach back. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc"):
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -144,9 +155,18 @@ cdef class Attribution:
         if mode != "proc":
             self._probe()
         self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2])
-        self.scanner = FdScanner(proc)
-        self.processes = ProcessCache(proc)
+        self.directory.wanted = True      # the containers there are have flows from the start
+        self.directory.refresh()
+        self.scanner = FdScanner(proc, budget=budget)
+        self.processes = ProcessCache(proc, limit=65536, bytes_limit=64 << 20, linger=60)
         self.cgroups = CgroupFs()
+        if mode in ("auto", "bpf"):
+            try:
+                self.notes = Notes(self.processes, self.cgroups, flows)
+            except OSError as error:
+                if mode == "bpf":
+                    raise
+                self.missing = error.strerror or str(error)
 
     def __dealloc__(self):
         cdef int i
@@ -176,6 +196,8 @@ cdef class Attribution:
     def close(self):
         """Free sockets and caches; closing twice is harmless."""
         self.off = True
+        if self.notes is not None:
+            self.notes.close()
         if self.directory is not None:
             self.directory.close()
 
@@ -184,10 +206,54 @@ cdef class Attribution:
         if not self.off:
             self.directory.refresh()
 
-    cdef void begin(self, int64_t heard) noexcept nogil:
+    def find(self, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0, double age=0.0):
+        """A `Flow` as it would be told of one heard `age` seconds ago: to see what is found, and how.
+
+        proto: IPPROTO_* number; addresses as ipaddress takes them; reply: the same four of the reply direction where
+        NAT applies; netns: the number of the home it was heard in. Blocks while it looks.
+        """
+        cdef record_t record
+        self._fill(&record, proto, src, sport, dst, dport, reply, netns, icmp_id)
+        with nogil:
+            self.begin(procfs_monotonic_ns() - <int64_t>(age * 1e9), 0)
+            self.resolve(&record)
+        return flow_object(&record)
+
+    def time(self, proto, src, sport, dst, dport, *, int count=1, reply=None, netns=0, icmp_id=0):
+        """Nanoseconds `find` takes without Python's share, on average of `count` times, and the last `Flow`."""
+        cdef record_t record
+        cdef int64_t took = 0
+        cdef int i
+        memset(&record, 0, sizeof(record))
+        with nogil:
+            for i in range(count):
+                record_drop(&record)
+                with gil:
+                    self._fill(&record, proto, src, sport, dst, dport, reply, netns, icmp_id)
+                took -= procfs_monotonic_ns()
+                self.begin(procfs_monotonic_ns(), 0)
+                self.resolve(&record)
+                took += procfs_monotonic_ns()
+        return took / count, flow_object(&record)
+
+    cdef int _fill(self, record_t *record, proto, src, sport, dst, dport, reply, netns, icmp_id) except -1:
+        memset(record, 0, sizeof(record[0]))
+        set_tuple(&record.flow.orig, src, sport, dst, dport, proto)
+        record.flow.orig.icmp_id = icmp_id
+        record.flow.type = EVENT_NEW
+        record.flow.netns = netns
+        if reply is not None:
+            set_tuple(&record.flow.reply, reply[0], reply[1], reply[2], reply[3], proto)
+            record.flow.reply.icmp_id = icmp_id
+            record.flow.has |= FLOW_REPLY
+        return 0
+
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         self.heard = heard
         if self.off:
             return
+        if self.notes is not None:
+            self.notes.begin(heard, emptied)
         self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
         self.directory.refresh_home()     # on failure what was known stays known, and the next batch asks again
 
@@ -220,7 +286,7 @@ cdef class Attribution:
             return room + 1 if own.ambiguous else 0
         # What had its port to itself after all flows of the batch were heard had it when they began.
         if alone.inode == own.inode and alone.index == index and self.heard and alone.at >= self.heard and (
-                alone.end.sport == end.sport and memcmp(alone.end.src, end.src, 16) == 0):
+                alone.end.sport == end.sport and alone.end.family == end.family and memcmp(alone.end.src, end.src, 16) == 0):
             return 0
         now = procfs_monotonic_ns()
         count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
@@ -325,7 +391,27 @@ cdef class Attribution:
         return self._adopt(&common, 0, looked, originator and not stream, out)
 
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
-        """The owner of the socket in member `index` that sees `end` as its tuple. out.match is left 0 if there is none."""
+        """The owner of the socket in member `index` that sees `end` as its tuple. out.match is 0 if there is none."""
+        cdef uint64_t netns = self.directory.cookie(index)
+        cdef owner_t noted
+        cdef int reason
+        if self.notes is None or netns == 0:
+            return self._asked(index, end, originator, out)
+        # Of a connection that was accepted /proc tells who accepted it, the kernel's note only who listened.
+        if (originator or end.proto != IPPROTO_TCP) and self.notes.name(end, netns, originator, out):
+            return REASON_NONE
+        reason = self._asked(index, end, originator, out)
+        # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
+        if reason != REASON_NONE and reason != REASON_KERNEL and (
+                self.notes.name(end, netns, originator, &noted)
+                or out.cookie and self.notes.name_socket(out.cookie, &noted)):
+            owner_drop(out)
+            out[0] = noted
+            return REASON_NONE
+        return reason
+
+    cdef int _asked(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
+        """The same by sock_diag or the tables, and /proc."""
         cdef diag_match_t sharers[SHARERS]
         cdef holders_t holders
         cdef sock_t sock, again
@@ -341,6 +427,8 @@ cdef class Attribution:
         if found < 0:
             return reason_of(found)
         if found == 0:
+            if end.proto == IPPROTO_SCTP or end.proto == IPPROTO_DCCP:
+                return REASON_UNSUPPORTED
             return REASON_KERNEL if end.proto == IPPROTO_IGMP else REASON_CLOSED
         # Nobody begins a connection with a listening socket: the one that did is gone.
         if sock.kind == SOCK_LISTENER and originator:
@@ -374,11 +462,13 @@ cdef class Attribution:
         reason = self._held(&sock, &holders)
         if reason == REASON_NONE:
             return self._adopt(&holders, sock.inode, looked, originator and not stream, out)
+        if reason != REASON_EXITED and reason != REASON_PERMISSION:
+            return reason
+        found = self._socket(index, end, sock.kind == SOCK_LISTENER, 0, &again)
+        if found != 1 or again.inode != sock.inode:
+            return REASON_EXITED
         # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.
-        if reason == REASON_EXITED and self._socket(index, end, sock.kind == SOCK_LISTENER, 0, &again) == 1 and (
-                again.inode == sock.inode):
-            return REASON_KERNEL
-        return reason
+        return REASON_KERNEL if reason == REASON_EXITED else REASON_PERMISSION
 
     cdef bint _same_cgroup(self, const diag_match_t *sharers, int count) noexcept nogil:
         cdef int i
@@ -459,7 +549,8 @@ cdef class Attribution:
             record.peer.reason = REASON_REMOTE
             return
         here = record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN
-        if self._end(home, &reply, False, False, &record.peer) == NOWHERE or not here and record.peer.match == MATCH_NONE:
+        self._end(home, &reply, False, False, &record.peer)
+        if not here and record.peer.match == MATCH_NONE and record.peer.reason != REASON_KERNEL:
             owner_drop(&record.peer)
             memset(&record.peer, 0, sizeof(record.peer))
             record.peer.reason = REASON_REMOTE

@@ -10,6 +10,7 @@ from nfct_fast.sockdiag cimport diag_t
 
 ctypedef struct member_t:
     uint64_t inode          # of the namespace
+    uint64_t cookie         # its other number, by which BPF programs know it (Linux 5.14); 0: not known
     diag_t diag
     addresses_t addresses
     procnet_t *tables       # made when first needed
@@ -49,8 +50,11 @@ cdef class Directory:
     # The first member behind `after` (-1 to begin) that has tuple.src, -1 if there is none; if home has it, only home.
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil
     # No member has tuple.src. Whether addresses were read anew, so that it is worth asking again. search: have
-    # refresh() search for new namespaces; else it does once in a while for each address.
+    # refresh() search for new namespaces, at once if it is due; else it does once in a while for each private address.
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
+
+    cdef uint64_t cookie(self, int index) noexcept nogil
+    cdef bint search_now(self) noexcept with gil
 
     # diag_lookup (or of the listener), diag_survey, procnet_lookup and procnet_survey in one member. -errno also if
     # it cannot be entered, as the tables need.

@@ -1,0 +1,313 @@
+"""NAT, and processes in other network namespaces, wired as docker and podman do: veth pairs, masquerade, published ports.
+
+Conntrack hears one namespace, the host's; the containers and the world outside are others.
+"""
+import fcntl
+import os
+import socket
+import struct
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from nfct_fast.netns import resolve
+from support_netns import inside, ip, made as made_netns
+from support_shapes import COUNT, HELD, Worker, assert_all_named, collect, collect_count, inode, listening, made, nft
+from test_shapes_ping import echo
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
+INET, INET6, STREAM, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
+KINDS = pytest.mark.parametrize("kind", [STREAM, DGRAM])
+
+
+def wire(host, other, number):
+    """A veth pair: 10.88.N.1 and fd88:N::1 on the host, .2 and ::2 in the other namespace, with a default route."""
+    ip("link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", other, netns=host)
+    for name, netns, end in ((f"v{number}", host, 1), ("eth0", other, 2)):
+        ip("addr", "add", f"10.88.{number}.{end}/24", "dev", name, netns=netns)
+        ip("addr", "add", f"fd88:{number}::{end}/64", "dev", name, "nodad", netns=netns)
+        ip("link", "set", name, "up", netns=netns)
+    ip("route", "add", "default", "via", f"10.88.{number}.1", netns=other)
+    ip("route", "add", "default", "via", f"fd88:{number}::1", netns=other)
+
+
+@contextmanager
+def hosts(count):
+    """The thread in a host that forwards between `count` namespaces, whose names are given."""
+    with inside() as host:
+        others = []
+        managers = [made_netns() for _ in range(count)]
+        try:
+            for number, manager in enumerate(managers):
+                others.append(manager.__enter__())
+                wire(host, others[-1], number + 1)
+            for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+                with open(f"/proc/sys/net/{path}", "w") as forward:
+                    forward.write("1")
+            yield host, *others
+        finally:
+            for manager in managers[:len(others)]:
+                manager.__exit__(None, None, None)
+
+
+def within(netns, work):
+    """The work, done in that namespace."""
+    def moved(worker):
+        [space] = resolve(netns)
+        with space, space.entered():
+            return work(worker)
+    return moved
+
+
+def serving(netns, family, kind, address, port):
+    def work(worker):
+        sock = socket.socket(family, kind)
+        sock.bind((address, port))
+        if kind == STREAM:
+            sock.listen(64)
+        worker.say((port, inode(sock)))
+        kept = []
+        while True:
+            kept.append(sock.accept() if kind == STREAM else sock.recv(100))
+    return Worker(within(netns, work) if netns else work)
+
+
+def clients(family, kind, address, port, src):
+    def work(worker):
+        socks = [socket.socket(family, kind) for _ in range(COUNT)]
+        for sock in socks:
+            if kind == STREAM:
+                sock.connect((address, port))
+            else:
+                sock.sendto(b"x", (address, port))
+        time.sleep(HELD)
+        return [made(sock)._replace(src=src) for sock in socks]
+    return work
+
+
+MASQUERADE = """
+table ip nat {
+    chain out {
+        type nat hook postrouting priority srcnat
+        ip saddr 10.88.1.0/24 masquerade
+    }
+}
+"""
+
+
+@BOTH
+@KINDS
+@pytest.mark.parametrize("family, src, dst", [(INET, "10.88.1.2", "10.88.2.2"), (INET6, "fd88:1::2", "fd88:2::2")])
+def test_container_to_the_world(mode, kind, family, src, dst):
+    with hosts(2) as (host, container, world):
+        nft(MASQUERADE)
+        with (serving(world, family, kind, dst, 5100) as answering, listening(mode) as conntrack):
+            answering.hear()
+            with Worker(within(container, clients(family, kind, dst, 5100, src))) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 5100)
+                assert_all_named(flows, asking.result())
+            for flow in flows:
+                # Both ends are on this host: the world is a namespace too.
+                assert flow.direction == "forward"
+                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+
+
+@BOTH
+@KINDS
+def test_container_made_after_the_start(mode, kind):
+    with hosts(1) as (host, world), serving(world, INET, kind, "10.88.1.2", 5100) as answering:
+        answering.hear()
+        with listening(mode) as conntrack, made_netns() as container:
+            time.sleep(1.2)      # the last search for namespaces is as old as most often
+            wire(host, container, 7)
+            work = within(container, clients(INET, kind, "10.88.1.2", 5100, "10.88.7.2"))
+            with Worker(work) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 5100)
+                assert_all_named(flows, asking.result())
+
+
+
+PUBLISH = """
+table ip nat {
+    chain in {
+        type nat hook prerouting priority dstnat
+        fib daddr type local tcp dport 8080 dnat to 10.88.1.2:5200
+        fib daddr type local udp dport 8080 dnat to 10.88.1.2:5200
+    }
+    chain out {
+        type nat hook output priority -100
+        fib daddr type local tcp dport 8080 dnat to 10.88.1.2:5200
+        fib daddr type local udp dport 8080 dnat to 10.88.1.2:5200
+    }
+    chain post {
+        type nat hook postrouting priority srcnat
+        ip saddr 10.88.1.0/24 ip daddr 10.88.1.0/24 masquerade
+    }
+}
+"""
+
+
+@BOTH
+@KINDS
+def test_published_port(mode, kind):
+    with hosts(2) as (host, container, world):
+        nft(PUBLISH)
+        with serving(container, INET, kind, "0.0.0.0", 5200) as answering, listening(mode) as conntrack:
+            _, there = answering.hear()
+            work = within(world, clients(INET, kind, "10.88.2.1", 8080, "10.88.2.2"))
+            with Worker(work) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 8080)
+                assert_all_named(flows, asking.result())
+            for flow in flows:
+                assert flow.direction == "forward"
+                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+                assert kind == STREAM or flow.peer.inode == there
+
+
+@BOTH
+@KINDS
+def test_published_port_from_the_host_itself(mode, kind):
+    with hosts(1) as (host, container):
+        nft(PUBLISH)
+        with serving(container, INET, kind, "0.0.0.0", 5200) as answering, listening(mode) as conntrack:
+            answering.hear()
+            with Worker(clients(INET, kind, "10.88.1.1", 8080, "10.88.1.1")) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 8080)
+                assert_all_named(flows, asking.result())
+            for flow in flows:
+                assert flow.direction == "out"
+                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+
+
+@BOTH
+@KINDS
+def test_hairpin(mode, kind):
+    # A container that speaks to the published port of itself, or of another one on the same bridge.
+    with hosts(1) as (host, container):
+        nft(PUBLISH)
+        with serving(container, INET, kind, "0.0.0.0", 5200) as answering, listening(mode) as conntrack:
+            answering.hear()
+            with Worker(within(container, clients(INET, kind, "10.88.1.1", 8080, "10.88.1.2"))) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 8080)
+                assert_all_named(flows, asking.result())
+            for flow in flows:
+                assert flow.direction == "forward"
+                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+
+
+REDIRECT = """
+table ip nat {
+    chain in {
+        type nat hook prerouting priority dstnat
+        tcp dport 8080 redirect to :5300
+        udp dport 8080 redirect to :5300
+    }
+    chain out {
+        type nat hook output priority -100
+        tcp dport 8080 redirect to :5300
+        udp dport 8080 redirect to :5300
+    }
+}
+"""
+
+
+@BOTH
+@KINDS
+def test_redirect_to_a_local_socket(mode, kind):
+    with hosts(1) as (host, container):
+        nft(REDIRECT)
+        with serving(None, INET, kind, "0.0.0.0", 5300) as answering, listening(mode) as conntrack:
+            answering.hear()
+            for work, direction in ((within(container, clients(INET, kind, "10.88.99.9", 8080, "10.88.1.2")), "in"),
+                                    (clients(INET, kind, "10.88.1.1", 8080, "10.88.1.1"), "local")):
+                with Worker(work) as asking:
+                    flows = collect(conntrack, lambda flow: flow.dport == 8080)
+                    assert_all_named(flows, asking.result())
+                for flow in flows:
+                    assert flow.direction == direction
+                    assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+
+
+@BOTH
+@KINDS
+def test_container_to_the_host(mode, kind):
+    with hosts(1) as (host, container), serving(None, INET, kind, "0.0.0.0", 5200) as answering:
+        answering.hear()
+        with listening(mode) as conntrack:
+            with Worker(within(container, clients(INET, kind, "10.88.1.1", 5200, "10.88.1.2"))) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 5200)
+                assert_all_named(flows, asking.result())
+            for flow in flows:
+                assert flow.direction == "in"
+                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+
+
+OUTSIDE = """
+table ip nat {
+    chain post {
+        type nat hook postrouting priority srcnat
+        snat to 10.88.1.77
+    }
+}
+"""
+
+
+@BOTH
+@KINDS
+def test_from_outside(mode, kind):
+    # Where the client's namespace cannot be looked into it is another host: only the responder is named.
+    with hosts(1) as (host, world), serving(None, INET, kind, "0.0.0.0", 5200) as answering:
+        _, there = answering.hear()
+        nft(OUTSIDE, world)
+        ip("addr", "add", "10.88.1.78/24", "dev", "eth0", netns=world)
+        ip("neigh", "add", "10.88.1.77", "dev", "v1", "lladdr", mac(world), netns=host)
+        with listening(mode) as conntrack:
+            with Worker(within(world, clients(INET, kind, "10.88.1.1", 5200, "10.88.1.77"))) as asking:
+                flows = collect(conntrack, lambda flow: flow.dport == 5200)
+                ports = {one.sport for one in asking.result()}
+            assert {flow.sport for flow in flows} == ports
+            for flow in flows:
+                assert (flow.direction, flow.src, flow.peer) == ("in", "10.88.1.77", None)
+                assert (flow.owner.pid, flow.owner.reason) == (answering.pid, None)
+
+
+def mac(netns):
+    with resolve(netns)[0] as space, space.entered():
+        return interface_mac("eth0")
+
+
+def interface_mac(name):
+    with socket.socket(INET, DGRAM) as sock:
+        answer = fcntl.ioctl(sock.fileno(), 0x8927, struct.pack("256s", name.encode()))    # SIOCGIFHWADDR
+    return ":".join(f"{byte:02x}" for byte in answer[18:24])
+
+
+@BOTH
+@pytest.mark.parametrize("kind, proto", [(DGRAM, 1), (socket.SOCK_RAW, 1), (socket.SOCK_RAW, 253)])
+def test_container_without_ports(mode, kind, proto):
+    def work(worker):
+        with open("/proc/sys/net/ipv4/ping_group_range", "w") as group_range:
+            group_range.write("0 0")
+        told = []
+        for number in range(COUNT):
+            sock = socket.socket(INET, kind, proto)
+            if kind == DGRAM:
+                sock.bind(("0.0.0.0", 20000 + number))
+            sock.sendto(echo(INET, 20000 + number), (f"10.88.2.{number + 2}", 0))
+            told.append(inode(sock))
+            time.sleep(HELD)
+            sock.close()
+        return told
+    with hosts(2) as (host, container, world), listening(mode) as conntrack:
+        for number in range(3, COUNT + 2):
+            ip("addr", "add", f"10.88.2.{number}/24", "dev", "eth0", netns=world)
+        with Worker(within(container, work)) as asking:
+            flows = collect_count(conntrack, lambda flow: flow.src == "10.88.1.2" and flow.protonum == proto, COUNT)
+            truth = asking.result()
+    assert len(flows) == COUNT
+    for flow, number in zip(flows, truth):
+        assert (flow.direction, flow.owner.pid, flow.owner.inode) == ("forward", asking.pid, number)
+        if proto == 1:
+            assert flow.peer.reason == "kernel"
