@@ -12,9 +12,13 @@ STOREYS = """
     flow netlink nftables outbuf procfs protocol sink words cgroup sock netns
     addrtable diagnosis diagmsg filter procstat seen socktable status table timestamp cgroupfs
     addresses holders process procnet source sockdiag
-    direction listen owner processcache procfd
-    directory record
-    attribution fields formatter ring
+    direction listen processcache procfd
+    owner directory
+    record
+    processhistory fields formatter ring
+    owners_bpf procevents
+    notes
+    attribution
     batch jsonlines messages reader template
     conntrack writer
     __init__
