@@ -9,7 +9,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strdup
 from posix.fcntl cimport O_RDONLY, open as c_open, openat
-from posix.stat cimport fstat, struct_stat
+from fstatat cimport fstat
+from posix.stat cimport struct_stat
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
