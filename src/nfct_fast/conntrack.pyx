@@ -149,11 +149,9 @@ cdef class Conntrack:
             raise _error("epoll")
 
     def stop(self) -> None:
-        """Stop reading. What was read can still be taken; then iteration ends. From any thread."""
+        """Have reading end. What has come until now can still be taken; then iteration ends. From any thread."""
         if self.thread is not None and self.pid == os.getpid():
             self.reader.stop()
-            if self.thread is not threading.current_thread():
-                self.thread.join()
 
     def close(self) -> None:
         """End the events and free everything; from any thread, more than once. A blocked reader's iteration ends."""
@@ -162,6 +160,8 @@ cdef class Conntrack:
                 return
             self.closed = True
         self.stop()
+        if self.thread is not None and self.pid == os.getpid():
+            self.thread.join()
         if self.wake >= 0 and self.pid == os.getpid():
             eventfd_write(self.wake, 1)
         with self.lock:

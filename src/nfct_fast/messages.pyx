@@ -1,25 +1,11 @@
 """Flows from conntrack messages that were recorded, or received by other means than Conntrack."""
 cimport cython
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from .flow cimport FlowDecoder, flow_t
 from .owner cimport REASON_OFF
 from .record cimport flow_object, record_t
-
-
-cdef bint _is_whole(const char *data, size_t length) noexcept nogil:
-    # libmnl 1.0.4 takes a length above INT_MAX for a good one, and reads before the buffer, or without end.
-    cdef uint32_t size = 0
-    while length >= 16:
-        memcpy(&size, data, sizeof(size))
-        if size < 16 or size > length:
-            return False
-        if length - size < 4:
-            return True
-        data += (size + 3) & ~3
-        length -= (size + 3) & ~3
-    return True
 
 
 cdef list _flows(flow_t *decoded, int count):
@@ -59,8 +45,6 @@ cdef class MessageDecoder:
         if decoded == NULL:
             raise MemoryError("decode")
         try:
-            if not _is_whole(<const char *>data, len(data)):
-                return []
             count = self.decoder.decode(<const char *>data, len(data), decoded, room, time_ns, 0)
             return _flows(decoded, count) if count > 0 else []
         finally:

@@ -23,6 +23,7 @@ cdef enum:
     HOUSEKEEPING_MS = 1000
     PACE_NS = 1000000            # the least time between two wake-ups,
     PACES = 4                    # and how many times that where events come fast
+    END_MS = 400                 # what reading the rest may take in the end
     ROUNDS = 64                  # receives from one source before others have their turn
     WAKE = SOURCES               # epoll's number for our own eventfd
 
@@ -88,7 +89,7 @@ cdef class Reader:
         self._watch(source.socket.fileno(), source.index)
 
     def stop(self) -> None:
-        """Have run() return soon; from any thread."""
+        """Have run() read what is queued and return, within half a second; from any thread."""
         self.stopping = True
         eventfd_write(self.wake, 1)
 
@@ -108,6 +109,8 @@ cdef class Reader:
                     result = self._pump()
                     self._each_table(False)
                 self.attribution.refresh()
+            for source in self._sources():
+                source.leave()
             with nogil:
                 self._end()
             if result < 0:
@@ -353,10 +356,16 @@ cdef class Reader:
         return 0
 
     cdef int _end(self) noexcept nogil:
-        """Tell of losses that were not yet told; 0 or -errno."""
-        cdef int i
+        """Read what is still queued, for END_MS at most, and tell of losses that were not yet told; 0 or -errno."""
+        cdef int64_t until = _now(CLOCK_MONOTONIC) + END_MS * <int64_t>1000000
         cdef int result = 0
+        cdef int more
+        cdef int i
         for i in range(SOURCES):
-            if self.borrowed[i] != NULL:
-                result = min(result, self._tell_lost(<Source>self.borrowed[i]))
+            if self.borrowed[i] == NULL:
+                continue
+            more = 1
+            while more == 1 and _now(CLOCK_MONOTONIC) < until:
+                more = self._receive(<Source>self.borrowed[i])
+            result = min(result, more, self._tell_lost(<Source>self.borrowed[i]))
         return result
