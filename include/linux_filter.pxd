@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 cdef extern from "<linux/filter.h>" nogil:
     enum:
         BPF_LD
+        BPF_W
         BPF_H
         BPF_B
         BPF_ABS
@@ -10,6 +11,9 @@ cdef extern from "<linux/filter.h>" nogil:
         BPF_JEQ
         BPF_RET
         BPF_K
+        BPF_X
+        BPF_MISC
+        BPF_TAX
 
     struct sock_filter:
         uint16_t code

@@ -1,5 +1,5 @@
 """Internet protocol numbers and byte order: <netinet/in.h>, <arpa/inet.h>."""
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "<netinet/in.h>" nogil:
     enum:
@@ -16,6 +16,7 @@ cdef extern from "<netinet/in.h>" nogil:
 
     uint16_t ntohs(uint16_t)
     uint16_t htons(uint16_t)
+    uint32_t htonl(uint32_t)
 
 cdef extern from "<arpa/inet.h>" nogil:
     const char *inet_ntop(int family, const void *address, char *out, socklen_t size)

@@ -5,6 +5,7 @@ from .diagmsg cimport diag_match_t
 from .directory cimport Directory
 from .flow cimport tuple_t
 from .owner cimport owner_t
+from .notes cimport Notes
 from .process cimport process_t
 from .processcache cimport ProcessCache
 from .holders cimport holders_t
@@ -32,13 +33,16 @@ cdef class Attribution:
     cdef FdScanner scanner
     cdef ProcessCache processes
     cdef CgroupFs cgroups
+    cdef readonly Notes notes      # None: the kernel takes none
+    cdef readonly str missing      # why not, where it was wanted; else None
     cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
     cdef uint64_t heard_ticks      # the same as process_t.start counts
     cdef alone_t alone[64]
     cdef cgroup_entry_t paths[256]
 
     # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
-    cdef void begin(self, int64_t heard) noexcept nogil
+    # `emptied`: the last time, on the same clock, that every event before it had been received.
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
     # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
     cdef void resolve(self, record_t *record) noexcept nogil
 
@@ -47,6 +51,7 @@ cdef class Attribution:
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
     cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, owner_t *out) noexcept nogil
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
+    cdef int _asked(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil
     cdef int _sharers(self, int index, const tuple_t *end, bint originator, sock_t *own, diag_match_t *out,
                       int room) noexcept nogil

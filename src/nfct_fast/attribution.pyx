@@ -19,6 +19,7 @@ from .diagmsg cimport DIAG_WILD, diag_match_t
 from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, direction_of, is_group
 from .flow cimport EVENT_NEW, FLOW_REPLY, tuple_invert
 from .holders cimport HOLDERS_MAX, holder_t, holders_t
+from .notes cimport Notes
 from .owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
     REASON_BUDGET, REASON_CLOSED, REASON_ERROR, REASON_EXITED, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS,
@@ -33,7 +34,8 @@ from .sockdiag cimport set_tuple
 
 from .sockdiag import SockDiag
 
-ATTRIBUTIONS = ("auto", "diag", "proc", "off")
+NOTED_FLOWS = 300_000
+ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 
 cdef enum:
     CANDIDATES = 64           # processes of the socket's cgroup that are looked into before others
@@ -133,7 +135,7 @@ cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
 cdef class Attribution:
     """Finds the owners of flows.
 
-    mode: "diag" asks sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot
+    mode: "bpf" has the kernel note who uses a socket, and asks as "diag" does for what was there before; "diag" asks sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot
     answer for; "proc" has only the tables; "auto" is the best there is; "off" looks for nothing. OSError if what the
     mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent each second on looking
     through the open files of processes nobody suspects, as much may be saved up; inf for no bound. Used by one thread
@@ -142,7 +144,7 @@ cdef class Attribution:
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2):
+    def __init__(self, str mode not None="auto", proc="/proc", int flows=NOTED_FLOWS, double budget=0.2):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -157,6 +159,13 @@ cdef class Attribution:
         self.scanner = FdScanner(proc, budget=budget)
         self.processes = ProcessCache(proc)
         self.cgroups = CgroupFs()
+        if mode in ("auto", "bpf"):
+            try:
+                self.notes = Notes(self.processes, self.cgroups, flows)
+            except OSError as error:
+                if mode == "bpf":
+                    raise
+                self.missing = error.strerror or str(error)
 
     def __dealloc__(self):
         cdef int i
@@ -186,6 +195,8 @@ cdef class Attribution:
     def close(self):
         """Free sockets and caches; closing twice is harmless."""
         self.off = True
+        if self.notes is not None:
+            self.notes.close()
         if self.directory is not None:
             self.directory.close()
 
@@ -203,7 +214,7 @@ cdef class Attribution:
         cdef record_t record
         self._fill(&record, proto, src, sport, dst, dport, reply, netns, icmp_id)
         with nogil:
-            self.begin(procfs_monotonic_ns() - <int64_t>(age * 1e9))
+            self.begin(procfs_monotonic_ns() - <int64_t>(age * 1e9), 0)
             self.resolve(&record)
         return flow_object(&record)
 
@@ -219,7 +230,7 @@ cdef class Attribution:
                 with gil:
                     self._fill(&record, proto, src, sport, dst, dport, reply, netns, icmp_id)
                 took -= procfs_monotonic_ns()
-                self.begin(procfs_monotonic_ns())
+                self.begin(procfs_monotonic_ns(), 0)
                 self.resolve(&record)
                 took += procfs_monotonic_ns()
         return took / count, flow_object(&record)
@@ -236,10 +247,12 @@ cdef class Attribution:
             record.flow.has |= FLOW_REPLY
         return 0
 
-    cdef void begin(self, int64_t heard) noexcept nogil:
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         self.heard = heard
         if self.off:
             return
+        if self.notes is not None:
+            self.notes.begin(heard, emptied)
         self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
         self.directory.refresh_home()     # on failure what was known stays known, and the next batch asks again
 
@@ -377,7 +390,27 @@ cdef class Attribution:
         return self._adopt(&common, 0, looked, originator and not stream, out)
 
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
-        """The owner of the socket in member `index` that sees `end` as its tuple. out.match is left 0 if there is none."""
+        """The owner of the socket in member `index` that sees `end` as its tuple. out.match is 0 if there is none."""
+        cdef uint64_t netns = self.directory.cookie(index)
+        cdef owner_t noted
+        cdef int reason
+        if self.notes is None or netns == 0:
+            return self._asked(index, end, originator, out)
+        # Of a connection that was accepted /proc tells who accepted it, the kernel's note only who listened.
+        if (originator or end.proto != IPPROTO_TCP) and self.notes.name(end, netns, originator, out):
+            return REASON_NONE
+        reason = self._asked(index, end, originator, out)
+        # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
+        if reason != REASON_NONE and reason != REASON_KERNEL and (
+                self.notes.name(end, netns, originator, &noted)
+                or out.cookie and self.notes.name_socket(out.cookie, &noted)):
+            owner_drop(out)
+            out[0] = noted
+            return REASON_NONE
+        return reason
+
+    cdef int _asked(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
+        """The same by sock_diag or the tables, and /proc."""
         cdef diag_match_t sharers[SHARERS]
         cdef holders_t holders
         cdef sock_t sock, again

@@ -10,6 +10,7 @@ from nfct_fast.sockdiag cimport diag_t
 
 ctypedef struct member_t:
     uint64_t inode          # of the namespace
+    uint64_t cookie         # its other number, by which BPF programs know it (Linux 5.14); 0: not known
     diag_t diag
     addresses_t addresses
     procnet_t *tables       # made when first needed
@@ -53,6 +54,7 @@ cdef class Directory:
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
 
     cdef bint search_now(self) noexcept with gil
+    cdef uint64_t cookie(self, int index) noexcept nogil
 
     # diag_lookup (or of the listener), diag_survey, procnet_lookup and procnet_survey in one member. -errno also if
     # it cannot be entered, as the tables need.

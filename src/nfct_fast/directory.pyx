@@ -250,6 +250,7 @@ cdef class Directory:
         new = &grown[self.count]
         memset(new, 0, sizeof(new[0]))
         new.inode = inode
+        new.cookie = netns.cookie()
         new.diag.fd = -1
         new.path = member_path(witness)
         rc = diag_open(&new.diag) if self.diag else 0
@@ -461,6 +462,9 @@ cdef class Directory:
 
     cdef uint64_t inode(self, int index) noexcept nogil:
         return self.members[index].inode if 0 <= index < self.count else 0
+
+    cdef uint64_t cookie(self, int index) noexcept nogil:
+        return self.members[index].cookie if 0 <= index < self.count else 0
 
     def namespaces(self) -> dict:
         """The namespaces known, as {inode: name}; home comes first."""

@@ -34,9 +34,16 @@ ctypedef struct process_t:
 cdef process_t *process_take(process_t *process) noexcept nogil    # one more reference; NULL stays NULL
 cdef void process_drop(process_t *process) noexcept nogil          # one less; from any thread, without the GIL
 
+# One block with a copy of facts and the text they point to; a reference. NULL without memory.
+cdef process_t *process_build(const process_t *facts) noexcept nogil
+
 # Reads /proc/PID below an O_PATH handle of the proc mount: a new reference, or NULL if the process is gone, hidden
 # or there is no memory (*error is the errno, negated). cmdline_limit: bytes of the command line to keep.
 cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil
+
+# What somebody noted of a process that may be gone: comm is terminated or 16 bytes long, size 0 is no cgroup.
+cdef process_t *process_of_note(int32_t pid, uint32_t uid, uint32_t gid, const char *comm, const char *cgroup,
+                                size_t size) noexcept nogil
 
 # A process of which nothing is known but its cgroup, or that of a socket: pid is 0. NULL: no memory.
 cdef process_t *process_of_cgroup(const char *path, size_t size) noexcept nogil

@@ -7,7 +7,7 @@ cimport cython
 from libc.errno cimport ENOENT, ENOMEM, ESRCH, errno
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 from posix.fcntl cimport O_DIRECTORY, openat
 from posix.stat cimport struct_stat
 from fstatat cimport fstatat
@@ -114,7 +114,10 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
     if procfs_link_number(dirfd, b"ns/net", b"net:[", &facts.netns) == 1:
         facts.has |= PROCESS_NETNS
     rc = stat_read(dirfd, b"stat", scratch + STAT_SIZE, &after)
-    return 1 if rc == 0 and after.image != before.image else 0
+    if rc == 0 and after.image != before.image:
+        return 1
+    # execve has made the new memory but not filled it in yet. A process that ends has no exe either.
+    return 1 if facts.has & PROCESS_EXE and (facts.cmdline.size == 0 or before.code == 0) else 0
 
 
 cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil:
@@ -170,6 +173,24 @@ cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int 
     if out != NULL:
         error[0] = 0
     return out
+
+
+cdef process_t *process_of_note(int32_t pid, uint32_t uid, uint32_t gid, const char *comm, const char *cgroup,
+                                size_t size) noexcept nogil:
+    cdef const char *end = <const char *>memchr(comm, 0, 16)
+    cdef process_t facts
+    memset(&facts, 0, sizeof(facts))
+    facts.pid = pid
+    facts.uid = uid
+    facts.gid = gid
+    facts.comm.at = comm
+    facts.comm.size = end - comm if end != NULL else 16
+    facts.cgroup.at = cgroup
+    facts.cgroup.size = size
+    facts.has = PROCESS_IDS | PROCESS_COMM
+    if size:
+        facts.has |= PROCESS_CGROUP
+    return process_build(&facts)
 
 
 cdef process_t *process_of_cgroup(const char *path, size_t size) noexcept nogil:

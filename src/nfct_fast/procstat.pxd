@@ -14,6 +14,7 @@ cdef struct stat_t:
     uint64_t flags
     uint64_t arguments       # bytes of the command line; 0 unknown
     uint64_t image           # a hash that differs after execve
+    uint64_t code            # where the program's code begins; 0 in the midst of execve, 1 hidden
     int32_t ppid
     char state
 

@@ -60,7 +60,9 @@ cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
             # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
             # kernel shows them to those who may trace the process, and 0 or 1 to others.
             hash = image_mix(hash, word, p - word)
-            if field == 48:
+            if field == 26:
+                out.code = value
+            elif field == 48:
                 arg_start = value
             elif field == 49 and value > arg_start:
                 out.arguments = value - arg_start

@@ -157,7 +157,7 @@ cdef class Reader:
         """Attribute and publish the first `count` records of the ring's room, which are decoded; 0 or -errno."""
         cdef int i
         source.active = _now(CLOCK_MONOTONIC)
-        self.attribution.begin(source.active)
+        self.attribution.begin(source.active, source.emptied)
         for i in range(count):
             records[i].flow.netns_inode = source.inode
             self.attribution.resolve(&records[i])
@@ -166,12 +166,14 @@ cdef class Reader:
 
     cdef int _receive(self, Source source) noexcept nogil:
         """Read a source once; 1 if more may be there, 0 if not, or -errno."""
+        cdef int64_t asked
         cdef int room = 0
         cdef int count
         cdef int result
         self.ring.room(&room)
         if room == 0:
             return 0
+        asked = _now(CLOCK_MONOTONIC)
         count = source.socket.receive(room)
         if count == -ENOBUFS:
             source.overrun = True
@@ -182,6 +184,8 @@ cdef class Reader:
         if result < 0:
             return result
         if count < source.socket.slots:
+            if count < room:
+                source.emptied = asked
             return count == room
         # If it cannot grow, what does not fit is counted.
         source.socket.grow(self.rcvbuf_limit)

@@ -23,6 +23,7 @@ cdef class Source:
     cdef seen_t recovered
     cdef uint64_t swept          # entries that lived when the log was last held against the table
     cdef int64_t active          # CLOCK_MONOTONIC ns of the last event
+    cdef int64_t emptied         # and when last all events before it had been received
     cdef readonly uint64_t recoveries    # flows delivered from the table
     cdef readonly uint64_t told          # lost events that were told of
     cdef readonly uint64_t told_recovered

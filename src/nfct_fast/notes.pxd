@@ -1,0 +1,29 @@
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from .cgroupfs cimport CgroupFs
+from .flow cimport tuple_t
+from .owner cimport owner_t
+from .owners_bpf cimport OwnersBpf, bpf_owner_t
+from .process cimport process_t
+from .procevents cimport ProcEvents
+from .processcache cimport ProcessCache
+
+# One caller at a time.
+cdef class Notes:
+    cdef readonly OwnersBpf owners
+    cdef readonly ProcEvents events      # None: without them only living processes have a command line
+    cdef readonly str events_missing
+    cdef ProcessCache processes
+    cdef CgroupFs cgroups
+    cdef int64_t heard                   # CLOCK_BOOTTIME ns: the batch was received then,
+    cdef int64_t emptied                 # and holds nothing that happened before this
+    cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
+    cdef int64_t patience                # ns this batch may still wait for news of processes
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
+
+    # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie (0: in any): 1 if it was
+    # noted, and is named in `out`; 0.
+    cdef bint name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil
+    # The same, of the socket with this cookie.
+    cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
+    cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil
+    cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil

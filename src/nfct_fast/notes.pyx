@@ -1,0 +1,116 @@
+"""What the kernel noted of who used a socket, joined with what is remembered of processes: names also the dead.
+
+A note is believed only if it is older than the flow's event, and if no other process used the same tuple in the time
+from which the event may be. Times are CLOCK_BOOTTIME, in ns.
+"""
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from procfs_calls cimport CLOCK_BOOTTIME
+from .owner cimport MATCH_BPF, OWNER_GID, OWNER_UID
+from .owners_bpf cimport OWNERS_BOUND
+from .process cimport process_of_note
+from .procevents cimport ProcEvents
+
+import os
+
+cdef enum:
+    PATIENCE_NS = 2000000        # the proc connector's message of an execve comes within some 100 us
+    SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
+    PATH_SIZE = 4096
+
+_PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
+
+
+cdef int64_t _now(int clock) noexcept nogil:
+    cdef timespec now
+    clock_gettime(clock, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Notes:
+    """Has the kernel take notes from now on, until close(). flows: see OwnersBpf.
+
+    Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. `events` is
+    None, and `events_missing` says why, where the proc connector is not to be had.
+    """
+
+    def __init__(self, ProcessCache processes not None, CgroupFs cgroups not None, int flows):
+        if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
+            raise OSError("the kernel's notes have process ids of the initial pid namespace, and this is another")
+        self.processes = processes
+        self.cgroups = cgroups
+        self.events_missing = None
+        try:
+            self.events = ProcEvents(processes)
+            self.events.start()
+        except OSError as error:
+            self.events_missing = error.strerror or str(error)
+        try:
+            self.owners = OwnersBpf(flows=flows)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        """Let go of the programs and end the thread that hears of processes; closing twice is harmless."""
+        if self.events is not None:
+            self.events.close()
+        if self.owners is not None:
+            self.owners.close()
+
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
+        """A batch begins; both times CLOCK_MONOTONIC ns."""
+        self.ahead = _now(CLOCK_BOOTTIME) - _now(CLOCK_MONOTONIC)
+        self.heard = heard + self.ahead
+        self.emptied = emptied + self.ahead
+        self.patience = PATIENCE_NS
+
+    cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil:
+        """The process as it was when the note was taken; what the note itself says if nothing else is known."""
+        cdef char path[PATH_SIZE]
+        cdef ssize_t size
+        cdef int64_t when = <int64_t>note.time - self.ahead
+        cdef process_t *process = self.processes.recall_at(note.tgid, when)
+        if process == NULL and self.patience:
+            process = self.processes.at(note.tgid, when, self.patience)
+            # A batch waits once: by then the events of all its flows have been told.
+            self.patience = 0
+        if process != NULL:
+            return process
+        size = self.cgroups.path(note.cgroup_id, path, sizeof(path))
+        return process_of_note(note.tgid, note.uid, note.gid, note.comm, path, max(0, size))
+
+    cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil:
+        memset(out, 0, sizeof(out[0]))
+        out.process = self._process(note)
+        out.uid = note.uid
+        out.gid = note.gid
+        out.has = OWNER_UID | OWNER_GID
+        out.cookie = note.cookie
+        out.cgroup_id = note.cgroup_id
+        out.match = MATCH_BPF
+
+    cdef bint name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil:
+        cdef bpf_owner_t note
+        if self.owners.lookup(end, netns, &note) != 1:
+            return False
+        # Who bound a port has not therefore sent from it.
+        if originator and note.match == OWNERS_BOUND:
+            return False
+        if <int64_t>note.time > self.heard:
+            return False
+        if note.other_time and <int64_t>note.other_time > self.emptied - SLACK_NS:
+            return False
+        self._fill(&note, out)
+        return out.process != NULL
+
+    cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
+        cdef bpf_owner_t note
+        if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.heard:
+            return False
+        self._fill(&note, out)
+        return out.process != NULL

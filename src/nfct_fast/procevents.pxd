@@ -1,0 +1,20 @@
+"""Fork, exec and exit as they happen."""
+from libc.stdint cimport int64_t, uint64_t
+
+from .netlink cimport NetlinkSocket
+from .processcache cimport ProcessCache
+
+cdef class ProcEvents:
+    cdef NetlinkSocket _socket
+    cdef ProcessCache _cache
+    cdef object _thread
+    cdef int _wake                # eventfd
+    cdef bint _stopping
+    cdef int _failed              # errno that ended the thread
+    cdef bint _losing
+    cdef readonly bint realtime
+    cdef readonly uint64_t forks, execs, exits, unread
+
+    # Takes in what is there, without blocking: how many messages, or -errno. One thread at a time: the object's own
+    # if it was started.
+    cdef int drain(self, ProcessCache cache) noexcept nogil
