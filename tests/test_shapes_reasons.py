@@ -112,6 +112,7 @@ def test_orphaned(netns, mode):
         assert owner(attribution, TCP, name, there).pid == asking.pid
         asking.say("close")
         asking.hear()
+        time.sleep(0.05)      # a table is believed for 20 ms
         found = owner(attribution, TCP, name, there)
         assert (found.pid, found.inode, found.match, found.reason) == (None, None, "socket", "orphaned")
         assert found.uid in (1234, None)      # the kernel keeps it since 6.17
@@ -238,7 +239,7 @@ def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
             sock.sendto(b"x", ("127.0.0.1", 5503))
             time.sleep(HELD)
             return made(sock)
-        with listening() as conntrack, Worker(work) as asking:
+        with listening("diag") as conntrack, Worker(work) as asking:
             [flow] = collect_count(conntrack, lambda flow: flow.dport == 5503, 1)
             truth = asking.result()
         process = flow.owner.process
