@@ -9,7 +9,7 @@ import pytest
 
 from nfct_fast.attribution import Attribution
 from nfct_fast.cgroupfs import find_mount
-from support_netns import inside, ip
+from support_netns import inside, ip, made as made_netns
 from support_shapes import HELD, Worker, collect_count, inode, listening, made, server
 from test_shapes_local import both_ends, udp
 
@@ -221,7 +221,7 @@ def test_namespaces_that_may_not_be_entered(netns):
     def work(worker):
         flow = Attribution().find(UDP, "192.0.2.1", 1, "198.51.100.1", 2)
         return flow.owner.reason, Attribution().find(UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
-    with unprivileged(work) as asking:
+    with made_netns(), unprivileged(work) as asking:
         assert asking.result() == ("netns", "closed")
 
 
