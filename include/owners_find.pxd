@@ -1,8 +1,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "nfct_fast/owners_find.h" nogil:
-    # How the record came about: who made, connected, sent on or bound the socket, or listened for it.
-    enum: OWNERS_CREATE, OWNERS_CONNECT, OWNERS_SEND, OWNERS_BIND, OWNERS_ACCEPT
+    # How the record came about: who made, connected, sent on or bound the socket.
+    enum: OWNERS_CREATE, OWNERS_CONNECT, OWNERS_SEND, OWNERS_BIND
 
     # How it fits the tuple: exactly; all but a source address that was not known; by its local port alone.
     enum: OWNERS_EXACT, OWNERS_NO_SOURCE, OWNERS_BOUND
@@ -51,7 +51,7 @@ cdef extern from "nfct_fast/owners_find.h" nogil:
         uint8_t match
 
     void owners_init(owners *self)
-    int owners_open(owners *self, int cgroup, uint32_t records, uint32_t cookies)
+    int owners_open(owners *self, int cgroup, uint32_t records, uint32_t cookies, bint packets)
     void owners_close(owners *self)
     size_t owners_bytes(const owners *self)
     int owners_lookup(const owners *self, const owners_key *key, uint64_t netns, owners_found *out)

@@ -80,3 +80,34 @@ def tuples(mode, output):
     peer, *ports = map(int, output.split())
     src, dst = LOOPBACK.get(mode, ("127.0.0.1", "127.0.0.1"))
     return {(6 if "tcp" in mode else 17, src, port, dst, peer) for port in ports}
+
+
+def answers(owners, wanted, pid, cookie):
+    """How many tuples are not found, and how many have another owner."""
+    found = [owners.find(*each, cookie) for each in wanted]
+    return found.count(None), sum(1 for each in found if each and (each["pid"] != pid or each["match"] == "bound"))
+
+
+# Binds port 5555 of the address it is given and sends one datagram to 127.0.0.1:9.
+SEND = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((sys.argv[1], 5555)); s.sendto(b'', ('127.0.0.1', 9))"
+
+
+def owner_of(owners, netns):
+    return owners.find(17, "127.0.0.1", 5555, "127.0.0.1", 9, netns.cookie)
+
+
+@pytest.fixture(scope="module")
+def owners():
+    with OwnersBpf() as owners:
+        yield owners
+
+
+@pytest.fixture
+def netns():
+    with namespace() as space:
+        yield space
+
+
+@pytest.fixture(scope="module")
+def senders(tmp_path_factory):
+    return compiled(TESTS / "bench/senders.c", tmp_path_factory.mktemp("senders"))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +37,9 @@ def sdist():
 def plain_wheel():
     """Path of the wheel that pip makes of the sdist in an empty virtual environment; the libraries are not in it yet."""
     pip = empty_environment("build").parent / "pip"
+    flags = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["environment"]
     # Some interpreters link with a search path of their own, which has no place in a wheel.
-    flags = {"LDSHARED": "gcc -shared", "CFLAGS": "-g0", "LDFLAGS": "-Wl,-s"}
+    flags["LDSHARED"] = "gcc -shared"
     run(pip, "wheel", "-q", "--no-deps", "--wheel-dir", scratch() / "plain", sdist(), env={**os.environ, **flags})
     made, = (scratch() / "plain").glob("*.whl")
     return made

@@ -24,7 +24,6 @@ enum owners_hook {
     OWNERS_CONNECT,    /* connected it */
     OWNERS_SEND,       /* sent to this destination on it */
     OWNERS_BIND,       /* bound it, or listens on it: not tied to one peer */
-    OWNERS_ACCEPT,     /* the listener it was accepted from is this process's */
 };
 
 /* Seen from the socket: src is the local side. IPv4 is the first 4 bytes, the rest zero; ports in host order, for ICMP the id

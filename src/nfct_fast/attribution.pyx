@@ -135,16 +135,17 @@ cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
 cdef class Attribution:
     """Finds the owners of flows.
 
-    mode: "bpf" has the kernel note who uses a socket, and asks as "diag" does for what was there before; "diag" asks sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot
-    answer for; "proc" has only the tables; "auto" is the best there is; "off" looks for nothing. OSError if what the
-    mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent each second on looking
-    through the open files of processes nobody suspects, as much may be saved up; inf for no bound. Used by one thread
-    at a time.
+    mode: "bpf" has the kernel note who uses a socket, and does as "diag" for what was there before; "diag" asks
+    sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot answer for; "proc" has
+    only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
+    OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
+    each second on looking through the open files of processes nobody suspects, as much may be saved up; inf for no
+    bound. flows: how many the kernel's notes reach back. settled: see ProcEvents.start. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc", int flows=NOTED_FLOWS, double budget=0.2):
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS, settled=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -158,11 +159,11 @@ cdef class Attribution:
         self.directory.wanted = True      # the containers there are have flows from the start
         self.directory.refresh()
         self.scanner = FdScanner(proc, budget=budget)
-        self.processes = ProcessCache(proc)
+        self.processes = ProcessCache(proc, limit=65536, bytes_limit=64 << 20, linger=60)
         self.cgroups = CgroupFs()
         if mode in ("auto", "bpf"):
             try:
-                self.notes = Notes(self.processes, self.cgroups, flows)
+                self.notes = Notes(self.processes, self.cgroups, flows, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise

@@ -54,8 +54,8 @@ cdef class Directory:
     # refresh() search for new namespaces, at once if it is due; else it does once in a while for each private address.
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
 
-    cdef bint search_now(self) noexcept with gil
     cdef uint64_t cookie(self, int index) noexcept nogil
+    cdef bint search_now(self) noexcept with gil
 
     # diag_lookup (or of the listener), diag_survey, procnet_lookup and procnet_survey in one member. -errno also if
     # it cannot be entered, as the tables need.

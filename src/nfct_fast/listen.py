@@ -11,11 +11,12 @@ from .table import Table
 
 _NETLINK_NETFILTER = 12
 GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
-_SLOTS = 64
+_SLOTS = 256          # events a system call
+_SLOT_SIZE = 1024 + 64    # an event has 150 to 600 bytes; 1024 alone would put the heads of all slots into few cache sets
 
 
 def _open_socket(groups, program, rcvbuf):
-    socket = NetlinkSocket(_NETLINK_NETFILTER, _SLOTS)
+    socket = NetlinkSocket(_NETLINK_NETFILTER, _SLOTS, _SLOT_SIZE)
     try:
         socket.set_receive_buffer(rcvbuf)
         if program is not None:

@@ -7,6 +7,13 @@ from .process cimport process_t
 from .procevents cimport ProcEvents
 from .processcache cimport ProcessCache
 
+# What a process surely was from one time to another, CLOCK_MONOTONIC ns.
+cdef struct recent_t:
+    process_t *process
+    int32_t pid
+    int64_t since
+    int64_t to
+
 # One caller at a time.
 cdef class Notes:
     cdef readonly OwnersBpf owners
@@ -17,6 +24,7 @@ cdef class Notes:
     cdef int64_t heard                   # CLOCK_BOOTTIME ns: the batch was received then,
     cdef int64_t emptied                 # and holds nothing that happened before this
     cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
+    cdef recent_t recent[64]             # by pid
     cdef int64_t patience                # ns this batch may still wait for news of processes
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
 

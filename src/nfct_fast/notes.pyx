@@ -10,7 +10,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from procfs_calls cimport CLOCK_BOOTTIME
 from .owner cimport MATCH_BPF, OWNER_GID, OWNER_UID
 from .owners_bpf cimport OWNERS_BOUND
-from .process cimport process_of_note
+from .process cimport process_drop, process_of_note, process_take
 from .procevents cimport ProcEvents
 
 import os
@@ -19,6 +19,7 @@ cdef enum:
     PATIENCE_NS = 2000000        # the proc connector's message of an execve comes within some 100 us
     SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
     PATH_SIZE = 4096
+    RECENT = 64
 
 _PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
 
@@ -32,13 +33,13 @@ cdef int64_t _now(int clock) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Notes:
-    """Has the kernel take notes from now on, until close(). flows: see OwnersBpf.
+    """Has the kernel take notes from now on, until close(). flows: see OwnersBpf; settled: see ProcEvents.start.
 
     Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. `events` is
     None, and `events_missing` says why, where the proc connector is not to be had.
     """
 
-    def __init__(self, ProcessCache processes not None, CgroupFs cgroups not None, int flows):
+    def __init__(self, ProcessCache processes not None, CgroupFs cgroups not None, int flows, settled=None):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("the kernel's notes have process ids of the initial pid namespace, and this is another")
         self.processes = processes
@@ -46,7 +47,7 @@ cdef class Notes:
         self.events_missing = None
         try:
             self.events = ProcEvents(processes)
-            self.events.start()
+            self.events.start(settled=settled)
         except OSError as error:
             self.events_missing = error.strerror or str(error)
         try:
@@ -54,6 +55,11 @@ cdef class Notes:
         except BaseException:
             self.close()
             raise
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(RECENT):
+            process_drop(self.recent[i].process)
 
     def close(self):
         """Let go of the programs and end the thread that hears of processes; closing twice is harmless."""
@@ -74,8 +80,21 @@ cdef class Notes:
         cdef char path[PATH_SIZE]
         cdef ssize_t size
         cdef int64_t when = <int64_t>note.time - self.ahead
-        cdef process_t *process = self.processes.recall_at(note.tgid, when)
-        if process == NULL and self.patience:
+        cdef recent_t *recent = &self.recent[note.tgid & (RECENT - 1)]
+        cdef process_t *process
+        # One busy sender makes hundreds of flows a batch, and to be sure of a living process costs 10 us.
+        if recent.pid == <int32_t>note.tgid and recent.since <= when <= recent.to:
+            return process_take(recent.process)
+        process_drop(recent.process)
+        recent.process = NULL
+        recent.pid = 0
+        process = self.processes.recall_span(note.tgid, when, &recent.to)
+        if process != NULL:
+            recent.process = process_take(process)
+            recent.pid = note.tgid
+            recent.since = when
+            return process
+        if self.patience:
             process = self.processes.at(note.tgid, when, self.patience)
             # A batch waits once: by then the events of all its flows have been told.
             self.patience = 0

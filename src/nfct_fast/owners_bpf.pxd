@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nfct_fast.flow cimport tuple_t
-from owners_find cimport (OWNERS_ACCEPT, OWNERS_BIND, OWNERS_BOUND, OWNERS_CONNECT, OWNERS_CREATE, OWNERS_EXACT,
+from owners_find cimport (OWNERS_BIND, OWNERS_BOUND, OWNERS_CONNECT, OWNERS_CREATE, OWNERS_EXACT,
                           OWNERS_NO_SOURCE, OWNERS_SEND, owners)
 
 ctypedef struct bpf_owner_t:
@@ -23,6 +23,7 @@ cdef class OwnersBpf:
     cdef bint _open
     cdef readonly bint whole     # that is the root of the hierarchy: every process is seen
     cdef readonly str cgroup     # the cgroup v2 directory the programs are attached to
+    cdef readonly bint packets   # the per-packet program is attached
     cdef readonly uint32_t flows # records kept before the oldest is replaced
 
     # 1 found, 0 not, -EEXIST: netns_cookie is 0 (any namespace) and several have this tuple. The tuple is seen from the

@@ -351,6 +351,11 @@ cdef class ProcessCache:
         return process
 
     cdef process_t *recall_at(self, int32_t pid, int64_t when) noexcept nogil:
+        cdef int64_t to
+        return self.recall_span(pid, when, &to)
+
+    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *to) noexcept nogil:
+        cdef int64_t now = procfs_monotonic_ns()
         cdef process_t *process = NULL
         cdef entry_t *entry
         cdef bint sure = False
@@ -368,10 +373,10 @@ cdef class ProcessCache:
         if entry != NULL and (self._watched == 0 or entry_settled(self, entry)):
             if entry.until != 0:
                 sure = when < entry.until
-            elif self._watched != 0:
-                sure = when <= self._horizon
+                to[0] = entry.until - 1
             else:
-                sure = when <= entry.seen_at
+                to[0] = self._horizon if self._watched != 0 else entry.seen_at
+                sure = when <= to[0]
             exited = entry.exited
             process = process_take(entry.process)
             entry_touch(self, entry)
@@ -379,6 +384,7 @@ cdef class ProcessCache:
         if process == NULL or sure:
             return process
         state = process_check(self._root, process)
+        to[0] = max(when, now) if state == PROCESS_SAME else when
         if (state == PROCESS_ENDING and exited) or (state == PROCESS_SAME and entry_is_open(self, pid, process)):
             return process
         process_drop(process)

@@ -85,9 +85,10 @@ cdef class Template(Formatter):
 
     def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s"):
         try:
-            parsed = list(string.Formatter().parse(template))
+            # Arguments that came in under a C locale hold their bytes as surrogates.
+            parsed = list(string.Formatter().parse(template.encode(errors="surrogateescape").decode()))
             self.literals = [text.encode() for text, *_ in parsed]
-        except UnicodeEncodeError:
+        except UnicodeError:
             raise ValueError(f"format {template!r} is not valid Unicode") from None
         except ValueError as error:
             raise ValueError(f"format {template!r} is not a template: {error}") from None

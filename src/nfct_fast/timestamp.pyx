@@ -35,8 +35,9 @@ cdef class TimeFormat:
             raise ValueError(f"time format {format!r} holds a control character")
         marked = _DIRECTIVE.sub(lambda m: chr(MICRO_MARK) * 6 if m[0] == "%f" else m[0], format)
         try:
-            self.format = marked.encode()
-        except UnicodeEncodeError:
+            self.format = marked.encode(errors="surrogateescape")
+            self.format.decode()
+        except UnicodeError:
             raise ValueError(f"time format {format!r} is not valid Unicode") from None
         if marked.count(chr(MICRO_MARK)) > 6 * MICROS_MAX:
             raise ValueError(f"time format {format!r} has more than {MICROS_MAX} %f")

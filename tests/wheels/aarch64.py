@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from build import HERE, PROJECT, run, step, tools
+from build import FLAGS, HERE, PROJECT, run, step, tools
 from roots import AARCH64_ROOT, cache
 
 TARGET = "aarch64-linux-gnu"
@@ -58,7 +58,7 @@ def build(bin, root, out):
     cc, include = compiler(bin), narrow / "include"
     env = {**os.environ, "CC": str(cc), "LDSHARED": f"{cc} -shared", "AR": "ar", "_PYTHON_HOST_PLATFORM": "linux-aarch64",
            # The headers of the interpreter that runs this come later on the command line and find themselves included already.
-           "CFLAGS": f"-g0 -I{include} -I{include}/python3.11", "LDFLAGS": f"-Wl,-s -L{narrow}/lib",
+           "CFLAGS": f"{FLAGS['CFLAGS']} -I{include} -I{include}/python3.11", "LDFLAGS": f"{FLAGS['LDFLAGS']} -L{narrow}/lib",
            "PKG_CONFIG_LIBDIR": str(libraries / "pkgconfig"), "PKG_CONFIG_SYSROOT_DIR": str(narrow)}
     run(bin / "python", "-m", "build", "-q", "--no-isolation", "--wheel", "--outdir", out / "plain", tree, env=env)
     made, = (out / "plain").glob("*.whl")

@@ -1,0 +1,108 @@
+"""Runs the program in a namespace, as a process of its own whose output is collected."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+LINE = re.compile(r"(?P<ts>\d+): (?P<proto>ipv[46]/\S+) (?P<src>\S+)/(?P<sport>\d+) > (?P<dst>\S+)/(?P<dport>\d+) :: "
+                  r"(?P<pid>\S+) (?P<uid>\S+):(?P<gid>\S+) (?P<service>\S+) :: (?P<cmdline>.*)")
+COMMAND = [sys.executable, "-m", "nfct_fast"]
+SECONDS = 10        # no wait in a test takes longer
+
+
+def until(condition, seconds=SECONDS, what="what was waited for"):
+    """The first true value of condition(); AssertionError when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        time.sleep(0.005)
+    return value
+
+
+def inside(netns, command):
+    """A command that runs in a namespace; nsenter changes nothing else, and keeps the process id."""
+    return ["nsenter", f"--net=/run/netns/{netns}", *command]
+
+
+def run(netns, *arguments, **options):
+    """Run the program to its end."""
+    return subprocess.run(inside(netns, [*COMMAND, *arguments]), capture_output=True, timeout=SECONDS, **options)
+
+
+class Program:
+    """The program at work; `lines` and `complaints` grow as it writes them."""
+
+    def __init__(self, netns, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, prefix=(), ready=True, **options):
+        self.lines, self.complaints = [], []
+        self.process = subprocess.Popen(inside(netns, [*prefix, *COMMAND, *arguments]), stdout=stdout, stderr=stderr, **options)
+        self.pid = self.process.pid
+        self._threads = [threading.Thread(target=self._collect, args=pair) for pair in (
+            (self.process.stdout, self.lines), (self.process.stderr, self.complaints)) if pair[0]]
+        for thread in self._threads:
+            thread.start()
+        if ready:
+            until(self._is_ready, what=f"readiness ({self.complaints})")
+
+    @staticmethod
+    def _collect(stream, into):
+        # os.read on purpose: what a write brought is there at once, whatever buffer a file object has.
+        rest = b""
+        while data := os.read(stream.fileno(), 1 << 20):
+            *whole, rest = (rest + data).split(b"\n")
+            into.extend(line.decode() for line in whole)
+        if rest:
+            into.append(rest.decode())
+
+    def _is_ready(self):
+        """It takes SIGTERM into its own hands when everything is open."""
+        assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.complaints}"
+        with open(f"/proc/{self.pid}/status") as status:
+            [caught] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
+        return caught >> signal.SIGTERM - 1 & 1
+
+    def await_all_read(self, seconds=SECONDS):
+        """Until nothing waits in its namespace's netfilter sockets."""
+        def is_empty():
+            with open(f"/proc/{self.pid}/net/netlink") as table:
+                rows = [line.split() for line in table][1:]
+            return all(int(row[4]) == 0 for row in rows if row[1] == "12")
+        until(is_empty, seconds, "the end of the queue")
+
+    def flows(self):
+        """The lines so far, parsed: {(proto, sport, dport): line as a dictionary}."""
+        found = {}
+        for line in list(self.lines):
+            match = LINE.fullmatch(line)
+            assert match, f"no line of the default form: {line!r}"
+            found[match["proto"], int(match["sport"]), int(match["dport"])] = match.groupdict()
+        return found
+
+    def await_lines(self, count, seconds=SECONDS):
+        until(lambda: len(self.lines) >= count, seconds, f"line {count} (have {len(self.lines)}: {self.lines[-3:]})")
+        return self.lines
+
+    def end(self, number=signal.SIGTERM, seconds=SECONDS):
+        """Signal it; its status and the seconds until it was gone."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        return self.wait(seconds), time.monotonic() - began
+
+    def wait(self, seconds=SECONDS):
+        status = self.process.wait(seconds)
+        for thread in self._threads:
+            thread.join(SECONDS)
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
