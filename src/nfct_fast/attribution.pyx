@@ -155,6 +155,7 @@ cdef class Attribution:
         if mode != "proc":
             self._probe()
         self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2])
+        self.directory.eager = True
         self.directory.wanted = True      # the containers there are have flows from the start
         self.directory.refresh()
         self.scanner = FdScanner(proc, budget=budget)
