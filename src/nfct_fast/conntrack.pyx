@@ -59,10 +59,9 @@ cdef class Conntrack:
     a process id, a path, or "all". attribution: how owners are looked for, see ATTRIBUTIONS; "off" for not at all.
     rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
     by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace. recover: after an overrun look for the lost
-    flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is open (Linux 5.12).
-    probe: try at the start whether events arrive, by an empty datagram over loopback; `silence` has the answer.
-
-    flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each. drop_privileges: the threads
+    flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
+    open (Linux 5.12). probe: try at the start whether events arrive, by an empty datagram over loopback; `silence`
+    has the answer. flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each. drop_privileges: the threads
     of this object give up all capabilities but those they go on to need; for the caller's own see privileges.drop().
 
     A thread of its own reads the events and finds their owners, so that none is lost while the flows are dealt with.
@@ -140,7 +139,7 @@ cdef class Conntrack:
         return 0
 
     def watch(self, int fd, uint32_t events=EPOLLIN) -> None:
-        """Have next_batch() also return, empty, when fd is ready for events (EPOLL*); OSError(EPERM) for a plain file."""
+        """Have next_batch() return, empty, also when fd is ready for events (EPOLL*); OSError(EPERM) for a plain file."""
         cdef epoll_event event
         self._check()
         memset(&event, 0, sizeof(event))
@@ -271,7 +270,7 @@ cdef class Conntrack:
         return self.batch
 
     def read(self, timeout: float | None = None) -> list:
-        """Wait up to timeout seconds (None: for ever), return all flows at hand; [] when time is out or none will come."""
+        """Wait up to timeout seconds (None: for ever) and return all flows at hand; [] when none came or will come."""
         flows = list(self.batch)
         while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
             flows += batch
