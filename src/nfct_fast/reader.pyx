@@ -24,7 +24,7 @@ cdef enum:
     PACE_NS = 1000000            # the least time between two wake-ups,
     HASTY_NS = 100000            # where an owner is lost with its socket,
     PACES = 4                    # and how many times that where events come fast
-    END_MS = 400                 # what reading the rest may take in the end
+    END_MS = 300                 # what reading the rest may take in the end
     ROUNDS = 4                   # receives from one source before others have their turn
     WAKE = SOURCES               # epoll's number for our own eventfd
 

@@ -11,7 +11,7 @@ import stat
 
 cdef enum:
     PIPE_ATOMIC = 4096       # PIPE_BUF: a write of this much to a pipe that polls writable does not block
-    GRACE_MS = 500           # how long output may still take once the end was asked for
+    GRACE_MS = 800           # how long output may still take once the end was asked for
 
 
 cdef int64_t _now_ms() noexcept nogil:
@@ -32,7 +32,7 @@ cdef class Sink:
     """A file descriptor to write whole blocks to, in order.
 
     fd: where to; it is neither closed nor made non-blocking, since others may share it. stop_fd: readable when the
-    program has been asked to end; from then on a blocked write is given half a second. -1 for none.
+    program has been asked to end; from then on writing is given 0.8 seconds. -1 for none.
     """
 
     def __cinit__(self, int fd, int stop_fd=-1):
@@ -62,11 +62,12 @@ cdef class Sink:
                 if errno == EINTR:
                     continue
                 return -errno
+            if fds[1].revents:
+                self.deadline = _now_ms() + GRACE_MS
+            if self.deadline and _now_ms() >= self.deadline:
+                return -ETIMEDOUT
             if fds[0].revents:
                 return 0        # writable, or the write will tell what is wrong
-            if ready == 0:
-                return -ETIMEDOUT
-            self.deadline = _now_ms() + GRACE_MS
 
     cdef int put(self, const char *data, size_t length) noexcept nogil:
         """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ETIMEDOUT when time is over."""
@@ -79,6 +80,7 @@ cdef class Sink:
                     return result
             written = write(self.fd, data, min(length, <size_t>PIPE_ATOMIC) if self.chunked else length)
             if written < 0:
+                # A terminal that polls writable may block all the same; then _wait looks at the time.
                 if errno == EINTR or errno == EAGAIN:
                     continue
                 return -errno
@@ -90,7 +92,7 @@ cdef class Sink:
         """Write all of data, blocking as long as the descriptor does (see the class).
 
         Raises OSError: BrokenPipeError when the reader is gone, ENOSPC on a full disk, ETIMEDOUT when the program was
-        asked to end and the descriptor took nothing for half a second.
+        asked to end and the descriptor did not take all in time.
         """
         cdef int result = 0
         cdef size_t length = data.shape[0]
