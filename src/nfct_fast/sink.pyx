@@ -3,7 +3,7 @@ cimport cython
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport write
+from posix.unistd cimport close, write
 from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
 
 import os
@@ -36,11 +36,23 @@ cdef class Sink:
     """
 
     def __cinit__(self, int fd, int stop_fd=-1):
-        self.fd = fd
+        mode = os.fstat(fd).st_mode
+        self.own = -1
         self.stop_fd = stop_fd
         self.deadline = 0
         # A regular file always polls writable and takes any size; anything else may block in the middle.
-        self.chunked = not stat.S_ISREG(os.fstat(fd).st_mode)
+        self.chunked = not stat.S_ISREG(mode)
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            # A terminal that polls writable may block all the same. Opened anew, it is ours to make non-blocking.
+            try:
+                self.own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            except OSError:
+                pass            # another user's, or no /proc: then chunks must do
+        self.fd = fd if self.own < 0 else self.own
+
+    def __dealloc__(self):
+        if self.own >= 0:
+            close(self.own)
 
     cdef int _wait(self) noexcept nogil:
         """Wait until fd takes more: 0, -ETIMEDOUT once time is over, or -errno."""
@@ -80,7 +92,6 @@ cdef class Sink:
                     return result
             written = write(self.fd, data, min(length, <size_t>PIPE_ATOMIC) if self.chunked else length)
             if written < 0:
-                # A terminal that polls writable may block all the same; then _wait looks at the time.
                 if errno == EINTR or errno == EAGAIN:
                     continue
                 return -errno
