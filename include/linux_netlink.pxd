@@ -8,6 +8,7 @@ cdef extern from "<linux/netlink.h>" nogil:
         NETLINK_SOCK_DIAG
         NETLINK_NETFILTER
         NETLINK_ADD_MEMBERSHIP
+        NETLINK_DROP_MEMBERSHIP
         SOL_NETLINK
         NLM_F_REQUEST
         NLM_F_DUMP

@@ -9,7 +9,7 @@ import pytest
 
 from nfct_fast.attribution import Attribution
 from nfct_fast.cgroupfs import find_mount
-from support_netns import inside, ip
+from support_netns import inside, ip, made as made_netns
 from support_shapes import HELD, Worker, collect_count, inode, listening, made, server
 from test_shapes_local import both_ends, udp
 
@@ -112,6 +112,7 @@ def test_orphaned(netns, mode):
         assert owner(attribution, TCP, name, there).pid == asking.pid
         asking.say("close")
         asking.hear()
+        time.sleep(0.05)      # a table is believed for 20 ms
         found = owner(attribution, TCP, name, there)
         assert (found.pid, found.inode, found.match, found.reason) == (None, None, "socket", "orphaned")
         assert found.uid in (1234, None)      # the kernel keeps it since 6.17
@@ -220,7 +221,7 @@ def test_namespaces_that_may_not_be_entered(netns):
     def work(worker):
         flow = Attribution().find(UDP, "192.0.2.1", 1, "198.51.100.1", 2)
         return flow.owner.reason, Attribution().find(UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
-    with unprivileged(work) as asking:
+    with made_netns(), unprivileged(work) as asking:
         assert asking.result() == ("netns", "closed")
 
 
@@ -238,7 +239,7 @@ def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
             sock.sendto(b"x", ("127.0.0.1", 5503))
             time.sleep(HELD)
             return made(sock)
-        with listening() as conntrack, Worker(work) as asking:
+        with listening("diag") as conntrack, Worker(work) as asking:
             [flow] = collect_count(conntrack, lambda flow: flow.dport == 5503, 1)
             truth = asking.result()
         process = flow.owner.process

@@ -15,7 +15,8 @@ import threading
 import weakref
 from typing import NamedTuple
 
-from .attribution import Attribution
+from . import privileges
+from .attribution import NOTED_FLOWS, Attribution
 from .filter import socket_filter, wanted_protocols
 from .listen import GROUPS, open_sources
 
@@ -58,8 +59,10 @@ cdef class Conntrack:
     a process id, a path, or "all". attribution: how owners are looked for, see ATTRIBUTIONS; "off" for not at all.
     rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
     by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace. recover: after an overrun look for the lost
-    flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is open (Linux 5.12).
-    probe: try at the start whether events arrive, by an empty datagram over loopback; `silence` has the answer.
+    flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
+    open (Linux 5.12). probe: try at the start whether events arrive, by an empty datagram over loopback; `silence`
+    has the answer. flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each. drop_privileges: the threads
+    of this object give up all capabilities but those they go on to need; for the caller's own see privileges.drop().
 
     A thread of its own reads the events and finds their owners, so that none is lost while the flows are dealt with.
     Iterating blocks until a flow comes, and ends when another thread calls close(). One thread at a time may take
@@ -91,16 +94,18 @@ cdef class Conntrack:
         self.pid = os.getpid()
 
     def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True):
+                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
+                 int flows=NOTED_FLOWS, bint drop_privileges=False):
         if self.reader is not None:
             raise RuntimeError("a Conntrack is opened once")
         groups = _groups(events)
         wanted = wanted_protocols(protocol)
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: a receive buffer of at least 4096 bytes is needed")
+        settled = privileges.drop if drop_privileges else None
         self.ring = Ring(_RING)
         self.batch = Batch(self.ring)
-        self.reader = Reader(self.ring, Attribution(attribution), wanted, rcvbuf_limit)
+        self.reader = Reader(self.ring, Attribution(attribution, flows=flows, settled=settled), wanted, rcvbuf_limit)
         self.closed = False
         try:
             self.silence = open_sources(self.reader, self.tables, netns, groups, socket_filter(wanted), rcvbuf,
@@ -114,7 +119,8 @@ cdef class Conntrack:
             self.watch(self.ring.filled)
             self.watch(self.wake)
             # It holds the reader, not this object: a Conntrack that nobody holds any more ends its thread.
-            self.thread = threading.Thread(target=self.reader.run, name="nfct_fast reader", daemon=True)
+            self.thread = threading.Thread(target=self.reader.run, args=(settled,), name="nfct_fast reader",
+                                           daemon=True)
             weakref.finalize(self, Reader.stop, self.reader)
             self.thread.start()
         except BaseException:
@@ -133,7 +139,7 @@ cdef class Conntrack:
         return 0
 
     def watch(self, int fd, uint32_t events=EPOLLIN) -> None:
-        """Have next_batch() also return, empty, when fd is ready for events (EPOLL*); OSError(EPERM) for a plain file."""
+        """Have next_batch() return, empty, also when fd is ready for events (EPOLL*); OSError(EPERM) for a plain file."""
         cdef epoll_event event
         self._check()
         memset(&event, 0, sizeof(event))
@@ -142,11 +148,9 @@ cdef class Conntrack:
             raise _error("epoll")
 
     def stop(self) -> None:
-        """Stop reading. What was read can still be taken; then iteration ends. From any thread."""
+        """Have reading end. What has come until now can still be taken; then iteration ends. From any thread."""
         if self.thread is not None and self.pid == os.getpid():
             self.reader.stop()
-            if self.thread is not threading.current_thread():
-                self.thread.join()
 
     def close(self) -> None:
         """End the events and free everything; from any thread, more than once. A blocked reader's iteration ends."""
@@ -155,6 +159,8 @@ cdef class Conntrack:
                 return
             self.closed = True
         self.stop()
+        if self.thread is not None and self.pid == os.getpid():
+            self.thread.join()
         if self.wake >= 0 and self.pid == os.getpid():
             eventfd_write(self.wake, 1)
         with self.lock:
@@ -197,6 +203,17 @@ cdef class Conntrack:
             queued=self.ring.most,
             rcvbuf=max((source.socket.rcvbuf for source in sources), default=0),
         )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What attribution "auto" would use and this host does not have, each with what it will therefore miss."""
+        attribution = self.reader.attribution
+        reasons = []
+        if attribution.missing is not None:
+            reasons.append(f"sockets closed at once will have no owner: {attribution.missing}")
+        elif attribution.notes is not None and attribution.notes.events_missing is not None:
+            reasons.append("processes that end at once will have no command line: " + attribution.notes.events_missing)
+        return tuple(reasons)
 
     @property
     def lost(self) -> int:
@@ -253,7 +270,7 @@ cdef class Conntrack:
         return self.batch
 
     def read(self, timeout: float | None = None) -> list:
-        """Wait up to timeout seconds (None: for ever), return all flows at hand; [] when time is out or none will come."""
+        """Wait up to timeout seconds (None: for ever) and return all flows at hand; [] when none came or will come."""
         flows = list(self.batch)
         while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
             flows += batch

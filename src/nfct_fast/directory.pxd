@@ -33,6 +33,7 @@ cdef class Directory:
     cdef readonly int limit
     cdef readonly double ttl
     cdef public bint check
+    cdef bint eager             # search for a namespace when its address is asked for, not at the next refresh()
     cdef bint wanted            # an address was asked for that no member has
     cdef uint64_t drained       # CLOCK_MONOTONIC ns
     cdef double due             # when the next search may be

@@ -361,7 +361,7 @@ cdef class Directory:
             search = True
         if search:
             self.wanted = True
-        if search and is_due(self) and self.search_now():
+        if search and self.eager and is_due(self) and self.search_now():
             return True
         if now - self.drained < <uint64_t>DRAIN_NS * self.count:
             return False

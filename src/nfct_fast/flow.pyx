@@ -3,13 +3,14 @@
 Attributes and message types that are not known here are skipped: newer kernels add them freely.
 """
 cimport cython
-from libc.errno cimport ENOMEM, errno
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int32_t
 from libc.string cimport memcmp, memcpy, memset
-from libmnl cimport MNL_CB_OK, MNL_CB_STOP, mnl_cb_run
 cimport libnetfilter_conntrack as nfct
 from libnetfilter_conntrack cimport nf_conntrack, nf_conntrack_attr
 from linux_netlink cimport (IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, NFNL_MSG_TYPE, NFNL_SUBSYS_CTNETLINK,
-                            NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_EXCL, nlmsghdr)
+                            NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_EXCL,
+                            NLMSG_DONE, NLMSG_ERROR, nlmsghdr)
 from posix_inet cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
 from sys_socket cimport AF_INET, AF_INET6
 
@@ -155,18 +156,15 @@ cdef int _reset(_decoding *state) noexcept nogil:
     return 0
 
 
-cdef int _message(const nlmsghdr *message, void *data) noexcept nogil:
-    cdef _decoding *state = <_decoding *>data
+cdef void _message(_decoding *state, const nlmsghdr *message) noexcept nogil:
     cdef flow_t *out
     cdef int type = NFNL_MSG_TYPE(message.nlmsg_type)
     if NFNL_SUBSYS_ID(message.nlmsg_type) != NFNL_SUBSYS_CTNETLINK or (
             type != IPCTNL_MSG_CT_NEW and type != IPCTNL_MSG_CT_DELETE):
-        return MNL_CB_OK
-    if state.count == state.room:
-        return MNL_CB_STOP
-    if _reset(state) < 0 or nfct.nfct_nlmsg_parse(message, state.object) < 0:
+        return
+    if state.count == state.room or _reset(state) < 0 or nfct.nfct_nlmsg_parse(message, state.object) < 0:
         state.errors += 1
-        return MNL_CB_OK
+        return
     out = state.out + state.count
     memset(out, 0, sizeof(flow_t))
     _copy_flow(state.object, out)
@@ -179,7 +177,6 @@ cdef int _message(const nlmsghdr *message, void *data) noexcept nogil:
     out.time = state.time
     out.netns = state.netns
     state.count += 1
-    return MNL_CB_OK
 
 
 @cython.final
@@ -210,14 +207,31 @@ cdef class FlowDecoder:
 
         A flow is at least 88 bytes in a message, so room = length / 88 + 1 is always enough.
         """
-        cdef int result
+        cdef const char *at = <const char *>buffer
+        cdef const nlmsghdr *message
+        cdef int32_t error = 0
         self.state.out = out
         self.state.room = room
         self.state.count = 0
         self.state.time = time
         self.state.netns = netns
-        result = mnl_cb_run(buffer, length, 0, 0, _message, &self.state)
-        self.ended = result == MNL_CB_STOP and self.state.count < room
-        if result < 0 and self.state.count == 0:
-            return -errno
-        return self.state.count
+        self.ended = False
+        # Not mnl_cb_run: that of libmnl 1.0.4 takes a length above INT_MAX for a good one.
+        while length >= sizeof(nlmsghdr):
+            message = <const nlmsghdr *>at
+            if message.nlmsg_len < sizeof(nlmsghdr) or message.nlmsg_len > length:
+                self.state.errors += 1
+                break
+            if message.nlmsg_type == NLMSG_DONE:
+                self.ended = True
+                break
+            if message.nlmsg_type == NLMSG_ERROR:
+                if message.nlmsg_len >= sizeof(nlmsghdr) + sizeof(error):
+                    memcpy(&error, at + sizeof(nlmsghdr), sizeof(error))
+                break
+            _message(&self.state, message)
+            if length - message.nlmsg_len < 4:
+                break
+            length -= (message.nlmsg_len + 3) & ~3
+            at += (message.nlmsg_len + 3) & ~3
+        return self.state.count if self.state.count or error >= 0 else error

@@ -10,7 +10,7 @@ from .procstat cimport STAT_SIZE, stat_read, stat_t
 
 cdef enum:
     ANCESTORS = 32
-    CANDIDATES_CHECKED = 64  # 2 to 4 us each
+    CANDIDATES_CHECKED = 16  # for holders that are neither parents nor children: 2 to 4 us each, for every new socket
     NEWEST_CHILDREN = 4
 
 

@@ -54,5 +54,5 @@ def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe, re
             silence += [where + reason for reason in reasons_for_silence(probe)]
             socket = _open_socket(groups, program, rcvbuf)
             table = Table() if recover and GROUPS["NEW"] in groups else None
-            reader.add(Source(socket, table, reader.attribution.add_home(space), netns.current()))
+            reader.add(Source(socket, groups, table, reader.attribution.add_home(space), netns.current()))
     return tuple(silence)

@@ -7,7 +7,7 @@ from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
+from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
                             SK_MEMINFO_VARS, SOL_NETLINK,
                             sockaddr_nl)
 from posix.unistd cimport close as c_close
@@ -86,6 +86,11 @@ cdef class NetlinkSocket:
     def join(self, int group) -> None:
         """Join a multicast group, by number. OSError with EPERM without CAP_NET_ADMIN."""
         if setsockopt(self.fileno(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0:
+            raise _error(f"netlink group {group}")
+
+    def leave(self, int group) -> None:
+        """Leave a multicast group, by number; what was queued stays queued."""
+        if setsockopt(self.fileno(), SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &group, sizeof(group)) < 0:
             raise _error(f"netlink group {group}")
 
     def set_receive_buffer(self, int size) -> int:

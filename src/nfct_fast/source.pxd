@@ -11,6 +11,7 @@ cdef enum sift_t:
 
 cdef class Source:
     cdef readonly NetlinkSocket socket
+    cdef tuple groups
     cdef readonly Table table    # None: nothing is recovered
     cdef readonly uint64_t inode
     cdef readonly int index

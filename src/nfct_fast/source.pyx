@@ -19,9 +19,13 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Source:
-    """socket: joined to its groups. table: of the same namespace, None to recover nothing. index, inode: the namespace's."""
+    """socket: joined to its groups. table: of the same namespace, None to recover nothing.
 
-    def __cinit__(self, NetlinkSocket socket not None, Table table, int index, inode):
+    index: the namespace's number in Attribution and in flow_t.netns; inode: the kernel's.
+    """
+
+    def __cinit__(self, NetlinkSocket socket not None, groups, Table table, int index, inode):
+        self.groups = tuple(groups)
         self.socket = socket
         self.table = table
         self.index = index
@@ -38,6 +42,11 @@ cdef class Source:
         self.socket.close()
         if self.table is not None:
             self.table.socket.close()
+
+    def leave(self) -> None:
+        """No further events are queued."""
+        for group in self.groups:
+            self.socket.leave(group)
 
     @property
     def lost(self) -> int:

@@ -94,15 +94,15 @@ def main():
         scratch = Path(scratch)
         step("cross-build")
         plain = build(bin, root, scratch)
-        step("repair and audit")
+        step("repair")
         wheel = repair(bin, root, plain, out)
-        audit(bin, wheel)
         step("import under qemu-user")
         # pip cannot install for another machine into a folder without being told; a wheel of this kind is a plain zip.
         shutil.unpack_archive(wheel, scratch / "site", "zip")
         run(QEMU, "-L", root, "-E", f"PYTHONPATH={scratch / 'site'}", "-E", f"PYTHONHOME={root}/usr",
             root / "usr/bin/python3.11", "-c", IMPORT, cwd="/")
     print(f"{wheel.relative_to(PROJECT)}: {wheel.stat().st_size} bytes")
+    audit(bin, wheel)
 
 
 if __name__ == "__main__":

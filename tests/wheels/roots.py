@@ -86,7 +86,8 @@ def command_in(root, command, binds=(), env=None):
     The mounts live in a mount namespace of their own and go with it. /run and /tmp are empty; `binds` are
     (host path, path inside) pairs.
     """
-    # "ip netns" remounts "/", which works on a mount point only.
+    # "ip netns" remounts "/", which works on a mount point only; pivot_root, because a process in a chroot may make no
+    # user namespace.
     mounts = [f"mount --bind {root} {root}"]
     mounts += [f"mount --rbind /{name} {root}/{name}" for name in ("proc", "sys", "dev")]
     mounts += [f"mount -t tmpfs {name} {root}/{name}" for name in ("run", "tmp")]
@@ -95,6 +96,6 @@ def command_in(root, command, binds=(), env=None):
         mounts.append(f"mkdir -p {target} && mount --bind {outside} {target}")
     clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8",
              **(env or {})}
-    script = "set -e; " + "; ".join(mounts) + f'; exec chroot {root} env -i "$@"'
+    script = "set -e; " + "; ".join(mounts) + f'; cd {root}; mkdir -p .old; pivot_root . .old; umount -l /.old; exec env -i "$@"'
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
             *(f"{name}={value}" for name, value in clean.items()), *map(str, command)]
