@@ -26,6 +26,7 @@ cdef class Notes:
     cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
     cdef recent_t recent[64]             # by pid
     cdef int64_t patience                # ns this batch may still wait for news of processes
+    cdef int64_t waited                  # CLOCK_MONOTONIC ns: when the last wait ended
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
 
     # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie (0: in any): 1 if it was

@@ -10,13 +10,17 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from procfs_calls cimport CLOCK_BOOTTIME
 from .owner cimport MATCH_BPF, OWNER_GID, OWNER_UID
 from .owners_bpf cimport OWNERS_BOUND
-from .process cimport process_drop, process_of_note, process_take
+from .process cimport PROCESS_COMM, process_drop, process_of_note, process_take
+from .processcache cimport EXEC_SHOWN_EARLY
 from .procevents cimport ProcEvents
+from .procfs cimport procfs_monotonic_ns
 
 import os
 
 cdef enum:
-    PATIENCE_NS = 2000000        # the proc connector's message of an execve comes within some 100 us
+    # The proc connector's message of an execve comes within some 100 us; what is read of a process that was not known
+    # counts EXEC_SHOWN_EARLY later.
+    PATIENCE_NS = EXEC_SHOWN_EARLY + 2000000
     SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
     PATH_SIZE = 4096
     RECENT = 64
@@ -73,7 +77,8 @@ cdef class Notes:
         self.ahead = _now(CLOCK_BOOTTIME) - _now(CLOCK_MONOTONIC)
         self.heard = heard + self.ahead
         self.emptied = emptied + self.ahead
-        self.patience = PATIENCE_NS
+        # No more than half of the time is spent waiting, or a flood of processes would fill the receive buffer.
+        self.patience = min(PATIENCE_NS, heard - self.waited)
 
     cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil:
         """The process as it was when the note was taken; what the note itself says if nothing else is known."""
@@ -82,6 +87,7 @@ cdef class Notes:
         cdef int64_t when = <int64_t>note.time - self.ahead
         cdef recent_t *recent = &self.recent[note.tgid & (RECENT - 1)]
         cdef process_t *process
+        cdef int64_t began
         # One busy sender makes hundreds of flows a batch, and to be sure of a living process costs 10 us.
         if recent.pid == <int32_t>note.tgid and recent.since <= when <= recent.to:
             return process_take(recent.process)
@@ -89,17 +95,19 @@ cdef class Notes:
         recent.process = NULL
         recent.pid = 0
         process = self.processes.recall_span(note.tgid, when, &recent.to)
-        if process != NULL:
+        if process != NULL and process.has & PROCESS_COMM:
             recent.process = process_take(process)
             recent.pid = note.tgid
             recent.since = when
             return process
-        if self.patience:
+        if process == NULL and self.patience > 0:
+            began = procfs_monotonic_ns()
             process = self.processes.at(note.tgid, when, self.patience)
-            # A batch waits once: by then the events of all its flows have been told.
-            self.patience = 0
-        if process != NULL:
+            self.waited = procfs_monotonic_ns()
+            self.patience -= self.waited - began
+        if process != NULL and process.has & PROCESS_COMM:
             return process
+        process_drop(process)      # it ended before its program could be read: the note knows more
         size = self.cgroups.path(note.cgroup_id, path, sizeof(path))
         return process_of_note(note.tgid, note.uid, note.gid, note.comm, path, max(0, size))
 

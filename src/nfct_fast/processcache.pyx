@@ -14,7 +14,9 @@ from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
-from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
+from posix_pthread cimport (PTHREAD_PRIO_INHERIT, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+                            pthread_mutex_t, pthread_mutex_unlock, pthread_mutexattr_destroy, pthread_mutexattr_init,
+                            pthread_mutexattr_setprotocol, pthread_mutexattr_t)
 from procfs_calls cimport CLOCK_BOOTTIME
 from sys_socket cimport eventfd_write
 
@@ -26,6 +28,18 @@ import os
 
 cdef enum:
     HISTORY = 8              # entries of one pid: a process that execs in a loop must not push out all others
+
+
+cdef bint lock_make(pthread_mutex_t *mutex) noexcept nogil:
+    # The thread that hears of execve has milliseconds: whoever keeps it waiting runs with its priority.
+    cdef pthread_mutexattr_t attributes
+    cdef bint made
+    if pthread_mutexattr_init(&attributes) != 0:
+        return False
+    pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT)    # without, it only waits longer
+    made = pthread_mutex_init(mutex, &attributes) == 0
+    pthread_mutexattr_destroy(&attributes)
+    return made
 
 
 cdef void cache_lock(ProcessCache self) noexcept nogil:
@@ -205,16 +219,21 @@ cdef process_t *cache_read(ProcessCache self, int32_t pid, int64_t begun) noexce
     return process
 
 
-cdef void settle(ProcessCache self, int64_t when, int64_t patience) noexcept nogil:
-    # Until all events before `when` are in. The thread that waits for them is woken: if there are none, it says so.
-    cdef int64_t end = procfs_monotonic_ns() + patience
+cdef bint entry_is_closed(ProcessCache self, int32_t pid) noexcept nogil:
+    cdef entry_t *entry = entry_find(self, pid)
+    return entry != NULL and entry.until != 0 and not entry.soft
+
+
+cdef void settle(ProcessCache self, int64_t when, int32_t pid, int64_t end) noexcept nogil:
+    # Until all events before `when` are in, or the process `pid` was told of again, or until `end`. The thread that waits
+    # for events is woken: if there are none, it says so.
     cdef timespec pause
     cdef bint done
     cdef bint asked = False
     pause.tv_sec, pause.tv_nsec = 0, 20000
     while True:
         cache_lock(self)
-        done = self._watched == 0 or self._horizon >= when or self._poke < 0
+        done = self._watched == 0 or self._horizon >= when or self._poke < 0 or pid and entry_is_closed(self, pid)
         if not done and not asked and procfs_monotonic_ns() >= when:
             eventfd_write(self._poke, 1)
             asked = True
@@ -224,9 +243,12 @@ cdef void settle(ProcessCache self, int64_t when, int64_t patience) noexcept nog
         nanosleep(&pause, NULL)
 
 
-cdef bint entry_settled(ProcessCache self, const entry_t *entry) noexcept nogil:
+cdef bint entry_settled(ProcessCache self, const entry_t *entry, int64_t when) noexcept nogil:
     # An event after the reading has closed it, or none came: what was read is what ran since `since`.
     if entry.until != 0 and not entry.soft:
+        return True
+    # It ran its own code at `when`: no execve was under way, and all there was until then has been told.
+    if entry.source == entry.process.pid and entry.read_to <= when <= self._horizon:
         return True
     if entry.source != entry.process.pid and entry.read_to < entry.since:
         return True    # a parent that forks is not in the midst of execve
@@ -258,7 +280,7 @@ cdef class ProcessCache:
         cdef bytes path = os.fsencode(proc)
         cdef uint32_t size = 64
         self._root = self._poke = -1
-        if pthread_mutex_init(&self._mutex, NULL) != 0:
+        if not lock_make(&self._mutex):
             raise MemoryError
         self._mutex_made = True
         self._tick = 1000000000 // sysconf(_SC_CLK_TCK)
@@ -370,7 +392,7 @@ cdef class ProcessCache:
         if entry != NULL and entry.gone_at and procfs_monotonic_ns() - entry.gone_at > self._linger:
             entry_evict(self, entry)
             entry = NULL
-        if entry != NULL and (self._watched == 0 or entry_settled(self, entry)):
+        if entry != NULL and (self._watched == 0 or entry_settled(self, entry, when)):
             if entry.until != 0:
                 sure = when < entry.until
                 to[0] = entry.until - 1
@@ -392,12 +414,13 @@ cdef class ProcessCache:
 
     cdef process_t *at(self, int32_t pid, int64_t when, int64_t patience) noexcept nogil:
         cdef int64_t begun = procfs_monotonic_ns()
+        cdef int64_t end = begun + patience
         cdef int64_t until = 0
         cdef process_t *process = self.recall_at(pid, when)
         cdef entry_t *entry
         if process != NULL or self._watched == 0:
             return process
-        settle(self, when, patience)
+        settle(self, when, 0, end)
         process = self.recall_at(pid, when)
         if process != NULL:
             return process
@@ -410,7 +433,7 @@ cdef class ProcessCache:
             # Not known, or known only as one that has ended: somebody else may have the pid by now.
             process_drop(cache_read(self, pid, begun))
             until = procfs_monotonic_ns() + EXEC_SHOWN_EARLY
-        settle(self, until, patience)
+        settle(self, until, pid, end)
         return self.recall_at(pid, when)
 
     cdef int remember(self, int32_t pid) noexcept nogil:
