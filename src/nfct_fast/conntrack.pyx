@@ -1,5 +1,6 @@
 """`Conntrack`: the rooms joined. A thread reads into a ring; whoever holds the object takes from it."""
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
@@ -237,6 +238,8 @@ cdef class Conntrack:
                 if self.closed:
                     self._release()
                     count = -1
+        # No Python code runs between two waits of an iteration: a ^C would wait for the next flow.
+        PyErr_CheckSignals()
         if count == -2:
             raise OSError(number, f"waiting for flows: {os.strerror(number)}")
         if count == -1 and self.reader.failure is not None:
