@@ -134,8 +134,8 @@ def test_wrong_arguments_and_use_after_close(tmp_path):
             OwnersBpf(flows=flows)
     with pytest.raises(FileNotFoundError):
         OwnersBpf(cgroup=str(tmp_path / "none"))
-    with pytest.raises(OSError):
-        OwnersBpf(flows=1, cgroup=str(tmp_path)) # a directory, but of no cgroup
+    with pytest.raises(OSError, match="not a cgroup v2 directory"):
+        OwnersBpf(flows=1, cgroup=str(tmp_path))
     owners = OwnersBpf(flows=1)
     owners.close()
     owners.close()

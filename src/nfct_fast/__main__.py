@@ -11,8 +11,9 @@ import select
 import sys
 import time
 
+from . import privileges
 from ._version import __version__
-from .attribution import ATTRIBUTIONS
+from .attribution import ATTRIBUTIONS, NOTED_FLOWS
 from .conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
 from .jsonlines import JsonLines
 from .libraries import LIBRARIES
@@ -64,6 +65,12 @@ def _size(text):
     return int(number) << shift
 
 
+def _flows(text):
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {1 << 24}")
+    return int(text)
+
+
 def _version():
     return (f"{_PROGRAM} {__version__}\nbuilt with {LIBRARIES}\n"
             "Licence GPL-2.0-or-later: free software, without any warranty.")
@@ -83,6 +90,8 @@ def _parser():
                         help="one JSON object a line instead of the template; the README has its names")
     parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
                         help="how owners are looked for (default: auto, the best this kernel has)")
+    parser.add_argument("--flows", metavar="N", type=_flows, default=NOTED_FLOWS,
+                        help="how many flows the kernel's notes of owners reach back, 152 bytes each (default: %(default)s)")
     parser.add_argument("--track", action="store_true",
                         help="turn connection tracking on while the program runs, by an nftables table of its own")
     parser.add_argument("--netns", metavar="NAME|PID|all",
@@ -174,9 +183,10 @@ def _run(arguments, formatter):
     output = _OUTPUT
     with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
                    rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max), track=arguments.track,
-                   netns=arguments.netns) as conntrack:
+                   netns=arguments.netns, flows=arguments.flows, drop_privileges=True) as conntrack:
         stop = _Stop()
-        for reason in conntrack.silence:
+        privileges.drop()
+        for reason in (*conntrack.silence, *conntrack.missing):
             _complain(reason)
         _watch(conntrack, stop, output)
         try:

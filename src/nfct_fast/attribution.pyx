@@ -140,12 +140,12 @@ cdef class Attribution:
     only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
     OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
     each second on looking through the open files of processes nobody suspects, as much may be saved up; inf for no
-    bound. flows: how many the kernel's notes reach back. Used by one thread at a time.
+    bound. flows: how many the kernel's notes reach back. settled: see ProcEvents.start. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS):
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS, settled=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -162,7 +162,7 @@ cdef class Attribution:
         self.cgroups = CgroupFs()
         if mode in ("auto", "bpf"):
             try:
-                self.notes = Notes(self.processes, self.cgroups, flows)
+                self.notes = Notes(self.processes, self.cgroups, flows, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise

@@ -16,7 +16,8 @@ import threading
 import weakref
 from typing import NamedTuple
 
-from .attribution import Attribution
+from . import privileges
+from .attribution import NOTED_FLOWS, Attribution
 from .filter import socket_filter, wanted_protocols
 from .listen import GROUPS, open_sources
 
@@ -62,6 +63,9 @@ cdef class Conntrack:
     flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is open (Linux 5.12).
     probe: try at the start whether events arrive, by an empty datagram over loopback; `silence` has the answer.
 
+    flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each. drop_privileges: the threads
+    of this object give up all capabilities but those they go on to need; for the caller's own see privileges.drop().
+
     A thread of its own reads the events and finds their owners, so that none is lost while the flows are dealt with.
     Iterating blocks until a flow comes, and ends when another thread calls close(). One thread at a time may take
     flows. It does not survive a fork.
@@ -92,16 +96,18 @@ cdef class Conntrack:
         self.pid = os.getpid()
 
     def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True):
+                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
+                 int flows=NOTED_FLOWS, bint drop_privileges=False):
         if self.reader is not None:
             raise RuntimeError("a Conntrack is opened once")
         groups = _groups(events)
         wanted = wanted_protocols(protocol)
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: a receive buffer of at least 4096 bytes is needed")
+        settled = privileges.drop if drop_privileges else None
         self.ring = Ring(_RING)
         self.batch = Batch(self.ring)
-        self.reader = Reader(self.ring, Attribution(attribution), wanted, rcvbuf_limit)
+        self.reader = Reader(self.ring, Attribution(attribution, flows=flows, settled=settled), wanted, rcvbuf_limit)
         self.closed = False
         try:
             self.silence = open_sources(self.reader, self.tables, netns, groups, socket_filter(wanted), rcvbuf,
@@ -115,7 +121,8 @@ cdef class Conntrack:
             self.watch(self.ring.filled)
             self.watch(self.wake)
             # It holds the reader, not this object: a Conntrack that nobody holds any more ends its thread.
-            self.thread = threading.Thread(target=self.reader.run, name="nfct_fast reader", daemon=True)
+            self.thread = threading.Thread(target=self.reader.run, args=(settled,), name="nfct_fast reader",
+                                           daemon=True)
             weakref.finalize(self, Reader.stop, self.reader)
             self.thread.start()
         except BaseException:
@@ -198,6 +205,17 @@ cdef class Conntrack:
             queued=self.ring.most,
             rcvbuf=max((source.socket.rcvbuf for source in sources), default=0),
         )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What attribution "auto" would use and this host does not have, each with what it will therefore miss."""
+        attribution = self.reader.attribution
+        reasons = []
+        if attribution.missing is not None:
+            reasons.append(f"sockets closed at once will have no owner: {attribution.missing}")
+        elif attribution.notes is not None and attribution.notes.events_missing is not None:
+            reasons.append("processes that end at once will have no command line: " + attribution.notes.events_missing)
+        return tuple(reasons)
 
     @property
     def lost(self) -> int:

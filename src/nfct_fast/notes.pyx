@@ -33,13 +33,13 @@ cdef int64_t _now(int clock) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Notes:
-    """Has the kernel take notes from now on, until close(). flows: see OwnersBpf.
+    """Has the kernel take notes from now on, until close(). flows: see OwnersBpf; settled: see ProcEvents.start.
 
     Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. `events` is
     None, and `events_missing` says why, where the proc connector is not to be had.
     """
 
-    def __init__(self, ProcessCache processes not None, CgroupFs cgroups not None, int flows):
+    def __init__(self, ProcessCache processes not None, CgroupFs cgroups not None, int flows, settled=None):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("the kernel's notes have process ids of the initial pid namespace, and this is another")
         self.processes = processes
@@ -47,7 +47,7 @@ cdef class Notes:
         self.events_missing = None
         try:
             self.events = ProcEvents(processes)
-            self.events.start()
+            self.events.start(settled=settled)
         except OSError as error:
             self.events_missing = error.strerror or str(error)
         try:

@@ -28,7 +28,7 @@ import socket
 import struct
 
 cimport cython
-from libc.errno cimport EACCES, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
+from libc.errno cimport EACCES, EBADF, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
@@ -116,6 +116,8 @@ def _missing():
 
 def _reason(int error, step, program, log):
     what = f"cannot {step} the BPF program {program}" if program else f"cannot make a BPF {step}"
+    if error == EBADF:
+        return f"{what}: not a cgroup v2 directory"
     if error == EPERM and step == "attach":
         return f"{what}: a program that was attached without BPF_F_ALLOW_MULTI holds the cgroup for itself"
     if error == EPERM:
@@ -141,12 +143,12 @@ cdef class OwnersBpf:
     all of it from the start: 76 MiB for the default. cgroup is a cgroup v2 directory: only sockets of
     processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
 
-    packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then, connected
-    UDP only by cookie, and of unconnected UDP the source address stays open (no answer for forwarded flows).
+    packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
+    connected UDP only by cookie, and of unconnected UDP the source address stays open (no answer for forwarded flows).
     The kernel's own part in calling such a program is about 0.1 us a packet, ours 0.035.
 
-    Loading takes about 0.03 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start only, and raises
-    OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
+    Opening takes about 0.13 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start
+    only, and raises OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
     forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
     """
 

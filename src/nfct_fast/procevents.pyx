@@ -241,12 +241,12 @@ cdef class ProcEvents:
             total += count
         return total
 
-    def start(self, bint realtime=True):
+    def start(self, bint realtime=True, settled=None):
         """Runs it in a daemon thread, until close(). OSError if there is no descriptor to be had.
 
         realtime: run the thread with SCHED_FIFO priority 1 if that is permitted (CAP_SYS_NICE); `realtime` then tells
         whether it is. It sleeps but for some 100 us after each execve, and of the programs that live for a millisecond
-        it misses a tenth to a third without.
+        it misses a tenth to a third without. settled: called in the thread before it begins, to give up privileges.
         """
         if self._thread is not None:
             raise ValueError("started already")
@@ -256,13 +256,13 @@ cdef class ProcEvents:
             raise OSError(errno, f"eventfd: {os.strerror(errno)}")
         self._stopping = False
         self.realtime = False
-        self._thread = threading.Thread(target=self._run, name="nfct-procevents", daemon=True, args=(realtime,))
+        self._thread = threading.Thread(target=self._run, name="nfct-procevents", daemon=True, args=(realtime, settled))
         self._thread.start()
         cache_lock(self._cache)
         self._cache._poke = self._wake
         cache_unlock(self._cache)
 
-    def _run(self, realtime):
+    def _run(self, realtime, settled):
         cdef int result
         if realtime:
             try:
@@ -270,6 +270,8 @@ cdef class ProcEvents:
                 self.realtime = True
             except OSError:
                 pass
+        if settled is not None:
+            settled()
         with nogil:
             result = serve(self)
         self._failed = -result

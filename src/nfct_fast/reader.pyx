@@ -92,10 +92,15 @@ cdef class Reader:
         self.stopping = True
         eventfd_write(self.wake, 1)
 
-    def run(self) -> None:
-        """Read until stop() or a failure, which is kept in `failure`; then no more records will come."""
+    def run(self, settled=None) -> None:
+        """Read until stop() or a failure, which is kept in `failure`; then no more records will come.
+
+        settled: called before, to give up privileges.
+        """
         cdef int result = 0
         try:
+            if settled is not None:
+                settled()
             with nogil:
                 self._each_table(True)
             while not self.stopping and result >= 0:

@@ -1,0 +1,37 @@
+"""The stubs: true of the modules, and enough for a strict user."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nfct_fast.status import Status
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parent / "src"
+# What Cython adds to every module, the signature of a constructor it does not tell, and what is imported, not offered.
+ARTEFACTS = r""".*\.__pyx_capi__
+.*\.__test__
+.*\.__init__
+nfct_fast\.conntrack\.GROUPS
+"""
+
+
+def mypy(*arguments):
+    environment = os.environ | {"MYPYPATH": str(SOURCE)}
+    result = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=SOURCE)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_stubs_are_true(tmp_path):
+    (tmp_path / "allowed").write_text(ARTEFACTS)
+    modules = [f"nfct_fast.{path.stem}" for path in (SOURCE / "nfct_fast").glob("*.pyi") if path.stem != "__init__"]
+    assert len(modules) >= 7
+    mypy("mypy.stubtest", "--allowlist", str(tmp_path / "allowed"), "--ignore-unused-allowlist", *modules)
+
+
+def test_a_strict_user(tmp_path):
+    mypy("mypy", "--strict", "--cache-dir", str(tmp_path), str(HERE / "typed_sample.py"))
+
+
+def test_status_bits():
+    assert Status(8) is Status.CONFIRMED and Status.HW_OFFLOAD == 1 << 15
