@@ -24,7 +24,6 @@ cdef enum:
     PACE_NS = 1000000            # the least time between two wake-ups,
     PACES = 4                    # and how many times that where events come fast
     ROUNDS = 64                  # receives from one source before others have their turn
-    AHEAD = 8                    # records: where its owner is noted is a cache miss, an eleventh of what a flow costs
     WAKE = SOURCES               # epoll's number for our own eventfd
 
 
@@ -164,11 +163,9 @@ cdef class Reader:
         cdef int i
         source.active = _now(CLOCK_MONOTONIC)
         self.attribution.begin(source.active, source.emptied)
-        for i in range(min(count, AHEAD)):
+        for i in range(count):
             self.attribution.foresee(&records[i])
         for i in range(count):
-            if i + AHEAD < count:
-                self.attribution.foresee(&records[i + AHEAD])
             records[i].flow.netns_inode = source.inode
             self.attribution.resolve(&records[i])
             self.named += records[i].owner.process != NULL
