@@ -22,7 +22,7 @@ cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
     PACE_NS = 1000000            # the least time between two wake-ups,
-    PACES = 4                    # and how many times that where events come fast
+    PACES = 8                    # and how many times that where events come fast
     ROUNDS = 64                  # receives from one source before others have their turn
     WAKE = SOURCES               # epoll's number for our own eventfd
 
@@ -184,6 +184,7 @@ cdef class Reader:
         count = source.socket.receive(room)
         if count == -ENOBUFS:
             source.overrun = True
+            source.socket.grow(self.rcvbuf_limit, True)
             return 1
         if count <= 0:
             return count
@@ -195,7 +196,7 @@ cdef class Reader:
                 source.emptied = asked
             return count == room
         # If it cannot grow, what does not fit is counted.
-        source.socket.grow(self.rcvbuf_limit)
+        source.socket.grow(self.rcvbuf_limit, False)
         return 1
 
     cdef int _serve(self, Source source) noexcept nogil:
@@ -296,7 +297,8 @@ cdef class Reader:
     cdef void _pace(self) noexcept nogil:
         """Let events gather if others were read just before: a lone one is read at once.
 
-        At 40,000 flows/s it makes of 1 or 2 events a wake-up some 160, and of 10 us of CPU for each less than 4.
+        At 40,000 flows/s it makes of 1 or 2 events a wake-up some 320, and of 10 us of CPU for each less than 4. A wake-up,
+        with the batch that follows, costs some 150 us: every 4 ms instead of every 8 it was a tenth of all.
         """
         cdef int64_t now = _now(CLOCK_MONOTONIC)
         cdef int64_t pace = PACE_NS * max(1, min(PACES, <int64_t>(self.events - self.before) // 16))
