@@ -30,6 +30,9 @@ cdef class OwnersBpf:
     # socket: src is its local side. Nothing is allocated; safe from any thread until close().
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil
 
+    # The same tuple will be looked up soon.
+    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil
+
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil
     cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie)
