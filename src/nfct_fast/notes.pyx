@@ -19,8 +19,9 @@ import os
 
 cdef enum:
     # The proc connector's message of an execve comes within some 100 us; what is read of a process that was not known
-    # counts EXEC_SHOWN_EARLY later.
-    PATIENCE_NS = EXEC_SHOWN_EARLY + 2000000
+    # counts EXEC_SHOWN_EARLY later. The rest is for the thread that hears the messages to be scheduled: with 2 ms, one
+    # of three first flows of a process stayed without a command line on two busy cores.
+    PATIENCE_NS = EXEC_SHOWN_EARLY + 50000000
     SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
     PATH_SIZE = 4096
     RECENT = 64
