@@ -373,10 +373,10 @@ cdef class ProcessCache:
         return process
 
     cdef process_t *recall_at(self, int32_t pid, int64_t when) noexcept nogil:
-        cdef int64_t to
-        return self.recall_span(pid, when, &to)
+        cdef int64_t since, to
+        return self.recall_span(pid, when, &since, &to)
 
-    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *to) noexcept nogil:
+    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *since, int64_t *to) noexcept nogil:
         cdef int64_t now = procfs_monotonic_ns()
         cdef process_t *process = NULL
         cdef entry_t *entry
@@ -400,6 +400,7 @@ cdef class ProcessCache:
                 to[0] = self._horizon if self._watched != 0 else entry.seen_at
                 sure = when <= to[0]
             exited = entry.exited
+            since[0] = entry.since
             process = process_take(entry.process)
             entry_touch(self, entry)
         cache_unlock(self)
