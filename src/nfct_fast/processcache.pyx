@@ -27,6 +27,7 @@ from .procfs cimport procfs_monotonic_ns, procfs_open
 import os
 
 cdef enum:
+    POKED_NS = 1000000       # until a poke is answered
     HISTORY = 8              # entries of one pid: a process that execs in a loop must not push out all others
 
 
@@ -237,6 +238,7 @@ cdef void settle(ProcessCache self, int64_t when, int32_t pid, int64_t end) noex
         if not done and not asked and procfs_monotonic_ns() >= when:
             eventfd_write(self._poke, 1)
             asked = True
+            end = max(end, procfs_monotonic_ns() + POKED_NS)    # on a busy machine `end` may have passed meanwhile
         cache_unlock(self)
         if done or procfs_monotonic_ns() >= end:
             return
@@ -434,7 +436,7 @@ cdef class ProcessCache:
             # Not known, or known only as one that has ended: somebody else may have the pid by now.
             process_drop(cache_read(self, pid, begun))
             until = procfs_monotonic_ns() + EXEC_SHOWN_EARLY
-        settle(self, until, pid, end)
+        settle(self, until, pid, max(end, until))
         return self.recall_at(pid, when)
 
     cdef int remember(self, int32_t pid) noexcept nogil:
