@@ -56,6 +56,7 @@ cdef extern from "nfct_fast/owners_find.h" nogil:
     void owners_close(owners *self)
     size_t owners_bytes(const owners *self)
     int owners_lookup(const owners *self, const owners_key *key, uint64_t netns, owners_found *out)
+    void owners_prefetch(const owners *self, const owners_key *key)
     int owners_lookup_cookie(const owners *self, uint64_t cookie, owners_found *out)
 
 cdef extern from "nfct_fast/owners_past.h" nogil:

@@ -131,6 +131,26 @@ static inline int owners_lookup(const struct owners *self, const struct owners_k
     return owners_bound(self, &key, netns, out);
 }
 
+static inline void owners_touch(const struct owners *self, const struct owners_key *key)
+{
+    uint64_t slot = __atomic_load_n(&self->bucket[owners_hash(key, self->seed) & (self->buckets - 1)].slot[0], __ATOMIC_RELAXED);
+    __asm__ volatile("" : : "r"(slot));
+}
+
+/* Have the memory that owners_lookup of a sender will read brought near; nothing waits for it. By a load: measured on
+ * Zen, a prefetch of a page that is not in the TLB changes nothing. */
+static inline void owners_prefetch(const struct owners *self, const struct owners_key *tuple)
+{
+    struct owners_key key = *tuple;
+    if (!owners_has_ports(key.proto))
+        key.sport = key.dport = 0;
+    owners_touch(self, &key);
+    if (key.proto == IPPROTO_UDP || key.proto == IPPROTO_UDPLITE) {
+        key.src[0] = key.src[1] = 0;
+        owners_touch(self, &key);
+    }
+}
+
 /* The newest record of a socket, by its cookie. 1 found, 0 not. */
 static inline int owners_lookup_cookie(const struct owners *self, uint64_t cookie, struct owners_found *out)
 {

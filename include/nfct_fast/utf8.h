@@ -28,6 +28,11 @@ static inline int nfct_fast_utf8(const unsigned char *data, size_t length, uint3
 /* Whether a terminal may act on the character, or show it as nothing, or reorder its neighbours by it: the control
  * characters C0 and C1, line and paragraph separators, bidirectional controls, what Unicode calls default-ignorable
  * (DerivedCoreProperties.txt), interlinear annotation, noncharacters. */
+/* What of ASCII cannot be put as it is: 1 ever, 2 where a space would end the field, 4 within JSON's quotes. */
+static const unsigned char nfct_fast_special[256] = {
+    [0 ... 0x1f] = 1, [' '] = 2, ['"'] = 4, ['\\'] = 1, [0x7f ... 0xff] = 1,
+};
+
 static inline int nfct_fast_is_unsafe(uint32_t point)
 {
     static const struct { uint32_t first, last; } unsafe[] = {

@@ -115,12 +115,8 @@ class _Stop:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
-        signal.signal(signal.SIGALRM, lambda number, frame: None)
-
     def _handle(self, number, frame):
         self.asked = True
-        # A write that began to block just before goes on doing so, until a signal cuts it short.
-        signal.setitimer(signal.ITIMER_REAL, 0.6, 0.2)
 
 
 def _reader_is_gone(fd):

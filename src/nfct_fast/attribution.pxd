@@ -44,12 +44,14 @@ cdef class Attribution:
     # `emptied`: the last time, on the same clock, that every event before it had been received.
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
     # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
+    cdef void foresee(self, const record_t *record) noexcept nogil
     cdef void resolve(self, record_t *record) noexcept nogil
 
     cdef int _fill(self, record_t *record, proto, src, sport, dst, dport, reply, netns, icmp_id) except -1
 
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
-    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, owner_t *out) noexcept nogil
+    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local,
+                  owner_t *out) noexcept nogil
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
     cdef int _asked(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil

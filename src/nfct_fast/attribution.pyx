@@ -16,7 +16,7 @@ from procfs_calls cimport CLOCK_BOOTTIME
 
 from .addresses cimport addresses_t
 from .diagmsg cimport DIAG_WILD, diag_match_t
-from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, direction_of, is_group
+from .direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of, is_group
 from .flow cimport EVENT_NEW, FLOW_REPLY, tuple_invert
 from .holders cimport HOLDERS_MAX, holder_t, holders_t
 from .notes cimport Notes
@@ -111,6 +111,14 @@ cdef bint same_socket(const sock_t *a, const sock_t *b) noexcept nogil:
     if a.has & b.has & SOCK_COOKIE:
         return a.cookie == b.cookie
     return a.inode == b.inode
+
+
+cdef bint is_among(const sock_t *sock, const diag_match_t *others, int count) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        if sock.inode and same_socket(&others[i].sock, sock):
+            return True
+    return False
 
 
 cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept nogil:
@@ -302,6 +310,9 @@ cdef class Attribution:
         for i in range(count):
             if there and not same_socket(&out[i].sock, own) and not is_rival(&out[i], &mine, end, originator):
                 continue
+            # A table that changes while it is read may show a row twice.
+            if is_among(&out[i].sock, out, fits):
+                continue
             out[fits] = out[i]
             fits += 1
         if not there or fits != 1:
@@ -395,16 +406,22 @@ cdef class Attribution:
         """The owner of the socket in member `index` that sees `end` as its tuple. out.match is 0 if there is none."""
         cdef uint64_t netns = self.directory.cookie(index)
         cdef owner_t noted
-        cdef int reason
+        cdef int reason, named = 0
         if self.notes is None or netns == 0:
             return self._asked(index, end, originator, out)
         # Of a connection that was accepted /proc tells who accepted it, the kernel's note only who listened.
-        if (originator or end.proto != IPPROTO_TCP) and self.notes.name(end, netns, originator, out):
+        if originator or end.proto != IPPROTO_TCP:
+            named = self.notes.name(end, netns, originator, out)
+        if named > 0:
             return REASON_NONE
+        # The port was handed on: who has it now need not be who had it then.
+        if named < 0 and originator:
+            out.match = MATCH_SOCKET
+            return REASON_AMBIGUOUS
         reason = self._asked(index, end, originator, out)
         # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
         if reason != REASON_NONE and reason != REASON_KERNEL and (
-                self.notes.name(end, netns, originator, &noted)
+                self.notes.name(end, netns, originator, &noted) > 0
                 or out.cookie and self.notes.name_socket(out.cookie, &noted)):
             owner_drop(out)
             out[0] = noted
@@ -492,12 +509,12 @@ cdef class Attribution:
             entry.id = out.cgroup_id if entry.process != NULL else 0
         out.cgroup = process_take(entry.process)
 
-    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, owner_t *out) noexcept nogil:
-        """One end of a flow, the rungs in order: which namespace, which socket, which process."""
+    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, owner_t *out) noexcept nogil:
+        """One end of a flow, the rungs in order: which namespace, which socket, which process. local: surely home's."""
         cdef owner_t tried
         cdef int reason = NOWHERE
         cdef int found = 0, one
-        cdef int index = self.directory.place(home, end, -1)
+        cdef int index = home if local else self.directory.place(home, end, -1)
         if index < 0 and self.directory.look_again(end, search):
             index = self.directory.place(home, end, -1)
         while index >= 0:
@@ -510,7 +527,7 @@ cdef class Attribution:
                 reason = one
             elif found == 0:
                 reason = one
-            index = self.directory.place(home, end, index)
+            index = -1 if local else self.directory.place(home, end, index)
         if found > 1:
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
@@ -519,6 +536,11 @@ cdef class Attribution:
             self._note_cgroup(out)
         out.reason = reason if reason != NOWHERE else REASON_NONE
         return reason
+
+    cdef void foresee(self, const record_t *record) noexcept nogil:
+        """A record that will be resolved soon."""
+        if self.notes is not None and not self.off:
+            self.notes.owners.prefetch(&record.flow.orig)
 
     cdef void resolve(self, record_t *record) noexcept nogil:
         cdef const addresses_t *addresses
@@ -538,19 +560,20 @@ cdef class Attribution:
         else:
             tuple_invert(orig, &reply)
         record.direction = direction_of(orig, &reply, addresses)
-        here = self._end(home, orig, True, record.direction == DIRECTION_FORWARD, &record.owner) != NOWHERE
+        here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
+        here = self._end(home, orig, True, record.direction == DIRECTION_FORWARD, here, &record.owner) != NOWHERE
         # Somebody else may have an address that a container has too: then that is none of its sockets.
         if here and record.direction == DIRECTION_IN and record.owner.match == MATCH_NONE:
             here = False
         if not here:
             owner_drop(&record.owner)
             memset(&record.owner, 0, sizeof(record.owner))
-            if self._end(home, &reply, False, record.direction == DIRECTION_FORWARD, &record.owner) == NOWHERE:
+            if self._end(home, &reply, False, record.direction == DIRECTION_FORWARD, False, &record.owner) == NOWHERE:
                 record.owner.reason = REASON_NETNS if self.directory.skipped else REASON_FORWARDED
             record.peer.reason = REASON_REMOTE
             return
         here = record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN
-        self._end(home, &reply, False, False, &record.peer)
+        self._end(home, &reply, False, False, here, &record.peer)
         if not here and record.peer.match == MATCH_NONE and record.peer.reason != REASON_KERNEL:
             owner_drop(&record.peer)
             memset(&record.peer, 0, sizeof(record.peer))

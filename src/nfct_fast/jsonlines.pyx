@@ -11,9 +11,10 @@ from .direction cimport DIRECTION_LOCAL
 from .flow cimport (EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
                     FLOW_STOP, FLOW_TIMEOUT, flow_t, tuple_t)
 from .formatter cimport Formatter
-from .outbuf cimport ESCAPE_JSON, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
+from .outbuf cimport ESCAPE_JSON, outbuf_escaped, outbuf_free, outbuf_put, outbuf_t, outbuf_unsigned
 from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
-from .process cimport (PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, process_t)
+from .process cimport (PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, process_drop, process_t,
+                      process_take)
 from .protocol cimport protocol_write
 from .record cimport record_t
 from .status cimport status_put
@@ -25,6 +26,11 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
+    KNOWN = 16               # processes
+
+cdef struct known_t:
+    process_t *process       # a reference, so that no other can be at its address
+    outbuf_t text
 
 
 cdef inline void _raw(outbuf_t *out, const char *text) noexcept nogil:
@@ -96,12 +102,28 @@ cdef void _process(outbuf_t *out, const process_t *process) noexcept nogil:
     _span(out, b',"runtime":', &process.names.runtime)
 
 
-cdef void _owner(outbuf_t *out, const char *key, const owner_t *owner) noexcept nogil:
+cdef void _put_process(known_t *memory, outbuf_t *out, process_t *process) noexcept nogil:
+    """A process makes flow after flow, and to write of it is half of what a line costs: what was written is kept."""
+    cdef known_t *known = &memory[process.pid & (KNOWN - 1)]
+    if known.process != process:
+        process_drop(known.process)
+        known.process = NULL
+        known.text.length = 0
+        _process(&known.text, process)
+        if known.text.failed:
+            known.text.failed = False
+            _process(out, process)
+            return
+        known.process = process_take(process)
+    outbuf_put(out, known.text.data, known.text.length)
+
+
+cdef void _owner(known_t *memory, outbuf_t *out, const char *key, const owner_t *owner) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     cdef int i
     _raw(out, key)
     if owner.process != NULL:
-        _process(out, owner.process)
+        _put_process(memory, out, owner.process)
     else:
         _raw(out, b'"pid":null')
     if ids or owner.has & OWNER_UID:
@@ -159,9 +181,16 @@ cdef class JsonLines(Formatter):
     cdef char time[40]
     cdef size_t time_size
     cdef int64_t second
+    cdef known_t known[KNOWN]
 
     def __cinit__(self):
         self.second = -1
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(KNOWN):
+            process_drop(self.known[i].process)
+            outbuf_free(&self.known[i].text)
 
     cdef void _put_time(self, outbuf_t *out, int64_t time) noexcept nogil:
         # ISO 8601 in UTC with nanoseconds; the part up to the second is made anew once a second.
@@ -217,7 +246,7 @@ cdef class JsonLines(Formatter):
         _counters(out, flow)
         if flow.has & FLOW_RECOVERED:
             _raw(out, b',"recovered":true')
-        _owner(out, b',"owner":{', &record.owner)
+        _owner(self.known, out, b',"owner":{', &record.owner)
         if record.direction == DIRECTION_LOCAL:
-            _owner(out, b',"peer":{', &record.peer)
+            _owner(self.known, out, b',"peer":{', &record.peer)
         _raw(out, b"}\n")

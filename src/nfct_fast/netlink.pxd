@@ -16,6 +16,6 @@ cdef class NetlinkSocket:
     cdef readonly int rcvbuf         # bytes the kernel counts against, twice what was asked for
     cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil
-    cdef int grow(self, int limit) noexcept nogil
+    cdef int grow(self, int limit, bint full) noexcept nogil
     cdef int64_t queued(self) noexcept nogil
     cdef int count_lost(self) noexcept nogil

@@ -173,11 +173,11 @@ cdef class NetlinkSocket:
         length[0] = message.msg_len
         return self.vectors[index].iov_base
 
-    cdef int grow(self, int limit) noexcept nogil:
-        """Double the receive buffer if more than half of it is used, up to limit bytes; 1 if it grew, 0, or -errno."""
+    cdef int grow(self, int limit, bint full) noexcept nogil:
+        """Double the receive buffer, up to limit bytes, if more than half is used or it was full; 1 if it grew, 0, -errno."""
         cdef int size = self.rcvbuf          # the kernel doubles what is asked for
         cdef socklen_t length = sizeof(size)
-        if size // 2 >= limit or self.queued() < size // 2:
+        if size // 2 >= limit or not full and self.queued() < size // 2:
             return 0
         size = min(size, limit)
         if setsockopt(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) < 0:

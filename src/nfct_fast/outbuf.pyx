@@ -10,6 +10,7 @@ from libc.stdlib cimport free, realloc
 cdef extern from "nfct_fast/utf8.h" nogil:
     int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
     int nfct_fast_is_unsafe(uint32_t point)
+    const unsigned char nfct_fast_special[256]
 
 
 cdef void outbuf_free(outbuf_t *out) noexcept nogil:
@@ -82,23 +83,16 @@ cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexce
     outbuf_put(out, text, length)
 
 
-cdef bint _is_plain(unsigned char byte, int how) noexcept nogil:
-    if byte < 0x20 or byte >= 0x7f or byte == 0x5c:
-        return False
-    if byte == 0x20:
-        return not how & ESCAPE_SPACE
-    return byte != 0x22 or not how & ESCAPE_JSON
-
-
 cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil:
     cdef const unsigned char *bytes = <const unsigned char *>data
     cdef size_t at = 0
     cdef size_t begin
     cdef uint32_t point = 0
     cdef int size
+    cdef unsigned char special = 1 | (2 if how & ESCAPE_SPACE else 0) | (4 if how & ESCAPE_JSON else 0)
     while at < length:
         begin = at
-        while at < length and _is_plain(bytes[at], how):
+        while at < length and not nfct_fast_special[bytes[at]] & special:
             at += 1
         if at > begin:
             outbuf_put(out, data + begin, at - begin)

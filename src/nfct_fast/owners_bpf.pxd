@@ -36,6 +36,9 @@ cdef class OwnersBpf:
     cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until, bpf_owner_t *out,
                          uint64_t *first) noexcept nogil
 
+    # The same tuple will be looked up soon.
+    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil
+
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil
     cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie)

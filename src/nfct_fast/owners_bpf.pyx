@@ -35,7 +35,7 @@ from libc.string cimport memcpy, memset
 from nfct_fast.flow cimport tuple_t
 from owners_cgroup cimport owners_cgroup_mount
 from owners_find cimport (owners_bytes, owners_close, owners_found, owners_init, owners_key, owners_lookup,
-                          owners_lookup_cookie, owners_open, owners_past, owners_record)
+                          owners_lookup_cookie, owners_open, owners_past, owners_prefetch, owners_record)
 
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -245,6 +245,12 @@ cdef class OwnersBpf:
         if rc > 0:
             owner_copy(out, &found)
         return rc
+
+    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil:
+        cdef owners_key key
+        if self._open:
+            key_fill(&key, tuple)
+            owners_prefetch(&self._owners, &key)
 
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found

@@ -3,7 +3,7 @@ cimport cython
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport write
+from posix.unistd cimport close, write
 from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
 
 import os
@@ -11,7 +11,7 @@ import stat
 
 cdef enum:
     PIPE_ATOMIC = 4096       # PIPE_BUF: a write of this much to a pipe that polls writable does not block
-    GRACE_MS = 500           # how long output may still take once the end was asked for
+    GRACE_MS = 800           # how long output may still take once the end was asked for
 
 
 cdef int64_t _now_ms() noexcept nogil:
@@ -32,15 +32,27 @@ cdef class Sink:
     """A file descriptor to write whole blocks to, in order.
 
     fd: where to; it is neither closed nor made non-blocking, since others may share it. stop_fd: readable when the
-    program has been asked to end; from then on a blocked write is given half a second. -1 for none.
+    program has been asked to end; from then on writing is given 0.8 seconds. -1 for none.
     """
 
     def __cinit__(self, int fd, int stop_fd=-1):
-        self.fd = fd
+        mode = os.fstat(fd).st_mode
+        self.own = -1
         self.stop_fd = stop_fd
         self.deadline = 0
         # A regular file always polls writable and takes any size; anything else may block in the middle.
-        self.chunked = not stat.S_ISREG(os.fstat(fd).st_mode)
+        self.chunked = not stat.S_ISREG(mode)
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            # A terminal that polls writable may block all the same. Opened anew, it is ours to make non-blocking.
+            try:
+                self.own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            except OSError:
+                pass            # another user's, or no /proc: then chunks must do
+        self.fd = fd if self.own < 0 else self.own
+
+    def __dealloc__(self):
+        if self.own >= 0:
+            close(self.own)
 
     cdef int _wait(self) noexcept nogil:
         """Wait until fd takes more: 0, -ETIMEDOUT once time is over, or -errno."""
@@ -62,11 +74,12 @@ cdef class Sink:
                 if errno == EINTR:
                     continue
                 return -errno
+            if fds[1].revents:
+                self.deadline = _now_ms() + GRACE_MS
+            if self.deadline and _now_ms() >= self.deadline:
+                return -ETIMEDOUT
             if fds[0].revents:
                 return 0        # writable, or the write will tell what is wrong
-            if ready == 0:
-                return -ETIMEDOUT
-            self.deadline = _now_ms() + GRACE_MS
 
     cdef int put(self, const char *data, size_t length) noexcept nogil:
         """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ETIMEDOUT when time is over."""
@@ -90,7 +103,7 @@ cdef class Sink:
         """Write all of data, blocking as long as the descriptor does (see the class).
 
         Raises OSError: BrokenPipeError when the reader is gone, ENOSPC on a full disk, ETIMEDOUT when the program was
-        asked to end and the descriptor took nothing for half a second.
+        asked to end and the descriptor did not take all in time.
         """
         cdef int result = 0
         cdef size_t length = data.shape[0]

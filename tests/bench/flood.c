@@ -3,7 +3,7 @@
  *   flood COUNT RATE HOW ADDRESS [HOLD_MS]
  *
  * RATE: flows a second; 0: as fast as it can. HOW: "one" (one socket), "fresh" (a new socket for each, unconnected),
- * "connected" (the same, connected). ADDRESS: the first destination, IPv4 or IPv6; flow i goes to port 1024 + i % 60000
+ * "connected" (the same, connected), "tcp" (a SYN from each, nothing more). ADDRESS: the first destination, IPv4 or IPv6; flow i goes to port 1024 + i % 60000
  * of address + i / 60000. Best an address routed into a dummy interface: nothing answers, so no ICMP error costs time.
  * HOLD_MS: how long the last 1,000 sockets are kept open at the end.
  * Only what was sent counts: the kernel answers EPERM where its table is full.
@@ -67,9 +67,9 @@ static void destination(const struct sockaddr_storage *base, long i, struct sock
     *last += i / PORTS;
 }
 
-static int make_socket(int family)
+static int make_socket(int family, int is_tcp)
 {
-    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = socket(family, (is_tcp ? SOCK_STREAM | SOCK_NONBLOCK : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         perror("flood: socket");
         exit(1);
@@ -80,17 +80,18 @@ static int make_socket(int family)
 int main(int argc, char **argv)
 {
     if (argc < 5) {
-        fprintf(stderr, "usage: flood COUNT RATE one|fresh|connected ADDRESS [HOLD_MS]\n");
+        fprintf(stderr, "usage: flood COUNT RATE one|fresh|connected|tcp ADDRESS [HOLD_MS]\n");
         return 2;
     }
     long count = atol(argv[1]), rate = atol(argv[2]), made = 0;
     int is_fresh = strcmp(argv[3], "one") != 0, is_connected = strcmp(argv[3], "connected") == 0;
+    int is_tcp = strcmp(argv[3], "tcp") == 0;
     int kept[KEPT], fd = -1;
     struct sockaddr_storage base, to;
     socklen_t length = parse(argv[4], &base);
     memset(kept, -1, sizeof(kept));
     if (!is_fresh)
-        fd = make_socket(base.ss_family);
+        fd = make_socket(base.ss_family, 0);
     double start = now();
     for (long i = 0; i < count; i++) {
         if (rate && i % 16 == 0 && start + (double)i / rate > now())
@@ -99,7 +100,11 @@ int main(int argc, char **argv)
         if (is_fresh) {
             if (kept[i % KEPT] >= 0)
                 close(kept[i % KEPT]);
-            fd = kept[i % KEPT] = make_socket(base.ss_family);
+            fd = kept[i % KEPT] = make_socket(base.ss_family, is_tcp);
+        }
+        if (is_tcp) {
+            made += connect(fd, (struct sockaddr *)&to, length) == 0 || errno == EINPROGRESS;
+            continue;
         }
         if (is_connected && connect(fd, (struct sockaddr *)&to, length) < 0)
             continue;
