@@ -406,16 +406,22 @@ cdef class Attribution:
         """The owner of the socket in member `index` that sees `end` as its tuple. out.match is 0 if there is none."""
         cdef uint64_t netns = self.directory.cookie(index)
         cdef owner_t noted
-        cdef int reason
+        cdef int reason, named = 0
         if self.notes is None or netns == 0:
             return self._asked(index, end, originator, out)
         # Of a connection that was accepted /proc tells who accepted it, the kernel's note only who listened.
-        if (originator or end.proto != IPPROTO_TCP) and self.notes.name(end, netns, originator, out):
+        if originator or end.proto != IPPROTO_TCP:
+            named = self.notes.name(end, netns, originator, out)
+        if named > 0:
             return REASON_NONE
+        # The port was handed on: who has it now need not be who had it then.
+        if named < 0 and originator:
+            out.match = MATCH_SOCKET
+            return REASON_AMBIGUOUS
         reason = self._asked(index, end, originator, out)
         # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
         if reason != REASON_NONE and reason != REASON_KERNEL and (
-                self.notes.name(end, netns, originator, &noted)
+                self.notes.name(end, netns, originator, &noted) > 0
                 or out.cookie and self.notes.name_socket(out.cookie, &noted)):
             owner_drop(out)
             out[0] = noted

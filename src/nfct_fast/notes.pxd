@@ -32,8 +32,8 @@ cdef class Notes:
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
 
     # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie (0: in any): 1 if it was
-    # noted, and is named in `out`; 0.
-    cdef bint name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil
+    # noted, and is named in `out`; 0; -1 if several processes used it and nobody can tell which one is meant.
+    cdef int name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil
     # The same, of the socket with this cookie.
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
     cdef void _fill(self, const bpf_owner_t *note, uint64_t first, owner_t *out) noexcept nogil

@@ -21,8 +21,8 @@ cdef enum:
     # The proc connector's message of an execve comes within some 100 us; what is read of a process that was not known
     # counts EXEC_SHOWN_EARLY later. The rest is for the thread that hears the messages to be scheduled: with 2 ms, one
     # of three first flows of a process stayed without a command line on two busy cores.
-    PATIENCE_NS = EXEC_SHOWN_EARLY + 30000000    # for a batch,
-    CREDIT_NS = 4 * PATIENCE_NS                  # for some in a row
+    PATIENCE_NS = EXEC_SHOWN_EARLY + 50000000    # for a batch,
+    CREDIT_NS = 2 * PATIENCE_NS                  # and for some in a row
     SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
     PATH_SIZE = 4096
     RECENT = 64
@@ -141,7 +141,7 @@ cdef class Notes:
         out.cgroup_id = note.cgroup_id
         out.match = MATCH_BPF
 
-    cdef bint name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil:
+    cdef int name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
         cdef uint64_t first
         cdef int found
@@ -162,7 +162,7 @@ cdef class Notes:
             if found < 0:
                 first = 0
         if note.other_time and <int64_t>note.other_time > self.emptied - SLACK_NS:
-            return False
+            return -1
         self._fill(&note, first, out)
         return out.process != NULL
 

@@ -31,13 +31,13 @@ cdef class OwnersBpf:
     # socket: src is its local side. Nothing is allocated; safe from any thread until close().
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil
 
-    # The same tuple will be looked up soon.
-    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil
-
     # Who last used it between two times, CLOCK_BOOTTIME ns, and in *first when the same process first did. 1 found, 0 nobody,
     # -E2BIG: too much has been noted since. `again` and times after `until` are what it is for; takes up to 0.1 ms.
     cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until, bpf_owner_t *out,
                          uint64_t *first) noexcept nogil
+
+    # The same tuple will be looked up soon.
+    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil
 
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil

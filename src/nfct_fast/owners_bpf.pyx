@@ -233,12 +233,6 @@ cdef class OwnersBpf:
             owner_copy(out, &found)
         return rc
 
-    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil:
-        cdef owners_key key
-        if self._open:
-            key_fill(&key, tuple)
-            owners_prefetch(&self._owners, &key)
-
     cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until, bpf_owner_t *out,
                          uint64_t *first) noexcept nogil:
         cdef owners_key key
@@ -251,6 +245,12 @@ cdef class OwnersBpf:
         if rc > 0:
             owner_copy(out, &found)
         return rc
+
+    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil:
+        cdef owners_key key
+        if self._open:
+            key_fill(&key, tuple)
+            owners_prefetch(&self._owners, &key)
 
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found
