@@ -1,5 +1,6 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
 # make test   install what is missing, build, and run the whole test suite
+# make bench  the same, and measure beside other programs: tables, and a plot in build/bench
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,13 +11,19 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
 TEST_PACKAGES := iproute2 nftables conntrack procps clang
 
-.PHONY: run test build clean
+.PHONY: run test bench build clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/python -m nfct_fast --track -p udp
 
 test: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.built $(VENV)/.tested-with
+	$(BIN)/python -m pip install -q --group bench
+	@command -v ss >/dev/null && command -v conntrack >/dev/null || { echo "make bench: needs conntrack and ss"; exit 1; }
+	@mkdir -p build/bench
+	$(SUDO) $(BIN)/python -u tests/bench $(BENCH_ARGS) | tee build/bench/results.md
 
 build: $(VENV)/.built
 
