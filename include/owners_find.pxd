@@ -15,6 +15,7 @@ cdef extern from "nfct_fast/owners_find.h" nogil:
         uint8_t family
         uint8_t proto
         uint8_t hook
+        uint8_t again
 
     struct owners_who:
         uint64_t cgroup
@@ -57,3 +58,7 @@ cdef extern from "nfct_fast/owners_find.h" nogil:
     int owners_lookup(const owners *self, const owners_key *key, uint64_t netns, owners_found *out)
     void owners_prefetch(const owners *self, const owners_key *key)
     int owners_lookup_cookie(const owners *self, uint64_t cookie, owners_found *out)
+
+cdef extern from "nfct_fast/owners_past.h" nogil:
+    int owners_past(const owners *self, const owners_key *tuple, uint64_t netns, uint64_t begin, uint64_t until,
+                    owners_found *out, uint64_t *first)

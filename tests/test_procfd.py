@@ -190,6 +190,13 @@ def test_no_permission_is_told_apart_from_nobody():
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def holders_or_none(scanner, inode, candidates):
+    try:
+        return scanner.holders(inode, candidates=candidates)
+    except BlockingIOError:
+        return None
+
+
 def test_scanning_is_bounded_and_recovers(tmp_path):
     for pid in range(1, 41):
         fake_process(tmp_path, pid, fds=["/dev/null"] * 50 + [f"socket:[{1000 + pid}]"])
@@ -208,8 +215,11 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
             time.sleep(0.001)
     # At 50 us a process, a free scanner would look into some 8,000 in that time.
     assert 0 < scanner.scanned_processes < 1000 and scanner.refused > 0
-    time.sleep(0.05)
-    assert scanner.holders(1040, candidates=[40]) == [(40, 50)]
+    # How much is saved up for it depends on how long the last scan took, which is the machine's business.
+    end = time.monotonic() + 10
+    while (found := holders_or_none(scanner, 1040, [40])) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert found == [(40, 50)]
 
 
 def test_missing_is_believed_for_a_while(tmp_path):

@@ -36,7 +36,7 @@ struct owners_key {
     __u8 family;
     __u8 proto;
     __u8 hook; /* enum owners_hook; not part of what is compared */
-    __u8 zero;
+    __u8 again; /* the same process used the same tuple before; not compared either */
 };
 
 struct owners_who {

@@ -113,6 +113,14 @@ cdef bint same_socket(const sock_t *a, const sock_t *b) noexcept nogil:
     return a.inode == b.inode
 
 
+cdef bint is_among(const sock_t *sock, const diag_match_t *others, int count) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        if sock.inode and same_socket(&others[i].sock, sock):
+            return True
+    return False
+
+
 cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept nogil:
     cdef int i
     for i in range(holders.count):
@@ -301,6 +309,9 @@ cdef class Attribution:
                 there = True
         for i in range(count):
             if there and not same_socket(&out[i].sock, own) and not is_rival(&out[i], &mine, end, originator):
+                continue
+            # A table that changes while it is read may show a row twice.
+            if is_among(&out[i].sock, out, fits):
                 continue
             out[fits] = out[i]
             fits += 1

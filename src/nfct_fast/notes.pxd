@@ -26,7 +26,9 @@ cdef class Notes:
     cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
     cdef recent_t recent[64]             # by pid
     cdef int64_t patience                # ns this batch may still wait for news of processes
-    cdef int64_t waited                  # CLOCK_MONOTONIC ns: when the last wait ended
+    cdef int searches                    # in the past that this batch may still make
+    cdef int64_t credit                  # and all the batches for the moment
+    cdef int64_t began                   # CLOCK_MONOTONIC ns: the last batch
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
 
     # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie (0: in any): 1 if it was
@@ -34,5 +36,5 @@ cdef class Notes:
     cdef bint name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil
     # The same, of the socket with this cookie.
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
-    cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil
-    cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil
+    cdef void _fill(self, const bpf_owner_t *note, uint64_t first, owner_t *out) noexcept nogil
+    cdef process_t *_process(self, const bpf_owner_t *note, uint64_t first) noexcept nogil

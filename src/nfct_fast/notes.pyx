@@ -21,10 +21,12 @@ cdef enum:
     # The proc connector's message of an execve comes within some 100 us; what is read of a process that was not known
     # counts EXEC_SHOWN_EARLY later. The rest is for the thread that hears the messages to be scheduled: with 2 ms, one
     # of three first flows of a process stayed without a command line on two busy cores.
-    PATIENCE_NS = EXEC_SHOWN_EARLY + 50000000
+    PATIENCE_NS = EXEC_SHOWN_EARLY + 30000000    # for a batch,
+    CREDIT_NS = 4 * PATIENCE_NS                  # for some in a row
     SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
     PATH_SIZE = 4096
     RECENT = 64
+    SEARCHES = 64
 
 _PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
 
@@ -75,46 +77,63 @@ cdef class Notes:
 
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         """A batch begins; both times CLOCK_MONOTONIC ns."""
-        self.ahead = _now(CLOCK_BOOTTIME) - _now(CLOCK_MONOTONIC)
+        cdef int64_t before, ahead
+        cdef int i
+        # Of three readings that with the least time between: one may have been interrupted for milliseconds.
+        for i in range(3):
+            before = _now(CLOCK_MONOTONIC)
+            ahead = _now(CLOCK_BOOTTIME) - before
+            self.ahead = ahead if i == 0 else min(self.ahead, ahead)
         self.heard = heard + self.ahead
         self.emptied = emptied + self.ahead
+        self.searches = SEARCHES
         # No more than half of the time is spent waiting, or a flood of processes would fill the receive buffer.
-        self.patience = min(PATIENCE_NS, heard - self.waited)
+        self.credit = min(CREDIT_NS, self.credit + (heard - self.began) // 2)
+        self.began = heard
+        self.patience = min(PATIENCE_NS, self.credit)
 
-    cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil:
-        """The process as it was when the note was taken; what the note itself says if nothing else is known."""
+    cdef process_t *_process(self, const bpf_owner_t *note, uint64_t first) noexcept nogil:
+        """The process as it was when the note was taken; what the note itself says if nothing else is known.
+
+        Where it has been another program since `first`, when it first used the tuple, nobody knows which of them it was.
+        """
         cdef char path[PATH_SIZE]
+        cdef char nameless[16]
         cdef ssize_t size
         cdef int64_t when = <int64_t>note.time - self.ahead
+        cdef int64_t begun = <int64_t>first - self.ahead
         cdef recent_t *recent = &self.recent[note.tgid & (RECENT - 1)]
         cdef process_t *process
-        cdef int64_t began
+        cdef int64_t since, asked
         # One busy sender makes hundreds of flows a batch, and to be sure of a living process costs 10 us.
-        if recent.pid == <int32_t>note.tgid and recent.since <= when <= recent.to:
+        if recent.pid == <int32_t>note.tgid and recent.since <= begun and when <= recent.to:
             return process_take(recent.process)
         process_drop(recent.process)
         recent.process = NULL
         recent.pid = 0
-        process = self.processes.recall_span(note.tgid, when, &recent.to)
-        if process != NULL and process.has & PROCESS_COMM:
+        process = self.processes.recall_span(note.tgid, when, &since, &recent.to)
+        if process == NULL and self.patience > 0:
+            asked = procfs_monotonic_ns()
+            process_drop(self.processes.at(note.tgid, when, self.patience))
+            asked = procfs_monotonic_ns() - asked
+            self.patience -= asked
+            self.credit -= asked
+            process = self.processes.recall_span(note.tgid, when, &since, &recent.to)
+        if process != NULL and process.has & PROCESS_COMM and since <= begun:
             recent.process = process_take(process)
             recent.pid = note.tgid
-            recent.since = when
-            return process
-        if process == NULL and self.patience > 0:
-            began = procfs_monotonic_ns()
-            process = self.processes.at(note.tgid, when, self.patience)
-            self.waited = procfs_monotonic_ns()
-            self.patience -= self.waited - began
-        if process != NULL and process.has & PROCESS_COMM:
+            recent.since = since
             return process
         process_drop(process)      # it ended before its program could be read: the note knows more
         size = self.cgroups.path(note.cgroup_id, path, sizeof(path))
+        if begun != when:
+            nameless[0] = 0
+            return process_of_note(note.tgid, note.uid, note.gid, nameless, path, max(0, size))
         return process_of_note(note.tgid, note.uid, note.gid, note.comm, path, max(0, size))
 
-    cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil:
+    cdef void _fill(self, const bpf_owner_t *note, uint64_t first, owner_t *out) noexcept nogil:
         memset(out, 0, sizeof(out[0]))
-        out.process = self._process(note)
+        out.process = self._process(note, first)
         out.uid = note.uid
         out.gid = note.gid
         out.has = OWNER_UID | OWNER_GID
@@ -124,21 +143,32 @@ cdef class Notes:
 
     cdef bint name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
+        cdef uint64_t first
+        cdef int found
         if self.owners.lookup(end, netns, &note) != 1:
             return False
         # Who bound a port has not therefore sent from it.
         if originator and note.match == OWNERS_BOUND:
             return False
-        if <int64_t>note.time > self.heard:
-            return False
+        first = note.time
+        # A tuple may have been used again since, or twice before it was heard of.
+        if <int64_t>note.time > self.heard or note.again:
+            found = -1
+            if self.searches:
+                self.searches -= 1
+                found = self.owners.lookup_past(end, netns, max(0, self.emptied - SLACK_NS), self.heard, &note, &first)
+            if found != 1 and <int64_t>note.time > self.heard:
+                return False
+            if found < 0:
+                first = 0
         if note.other_time and <int64_t>note.other_time > self.emptied - SLACK_NS:
             return False
-        self._fill(&note, out)
+        self._fill(&note, first, out)
         return out.process != NULL
 
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
         if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.heard:
             return False
-        self._fill(&note, out)
+        self._fill(&note, note.time, out)
         return out.process != NULL

@@ -17,6 +17,7 @@ ctypedef struct bpf_owner_t:
     char comm[16]        # of the thread, not always terminated by what the process calls itself later
     uint8_t hook         # OWNERS_CREATE, ...
     uint8_t match        # OWNERS_EXACT, ...
+    bint again           # the same process used the same tuple before
 
 cdef class OwnersBpf:
     cdef owners _owners
@@ -32,6 +33,11 @@ cdef class OwnersBpf:
 
     # The same tuple will be looked up soon.
     cdef void prefetch(self, const tuple_t *tuple) noexcept nogil
+
+    # Who last used it between two times, CLOCK_BOOTTIME ns, and in *first when the same process first did. 1 found, 0 nobody,
+    # -E2BIG: too much has been noted since. `again` and times after `until` are what it is for; takes up to 0.1 ms.
+    cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until, bpf_owner_t *out,
+                         uint64_t *first) noexcept nogil
 
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil

@@ -35,7 +35,7 @@ from libc.string cimport memcpy, memset
 from nfct_fast.flow cimport tuple_t
 from owners_cgroup cimport owners_cgroup_mount
 from owners_find cimport (owners_bytes, owners_close, owners_found, owners_init, owners_key, owners_lookup,
-                          owners_lookup_cookie, owners_prefetch, owners_open, owners_record)
+                          owners_lookup_cookie, owners_open, owners_past, owners_prefetch, owners_record)
 
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -62,6 +62,7 @@ cdef void owner_copy(bpf_owner_t *out, const owners_found *found) noexcept nogil
     memcpy(out.comm, record.who.comm, sizeof(out.comm))
     out.hook = record.key.hook
     out.match = found.match
+    out.again = record.key.again
 
 
 cdef void key_fill(owners_key *key, const tuple_t *tuple) noexcept nogil:
@@ -237,6 +238,19 @@ cdef class OwnersBpf:
         if self._open:
             key_fill(&key, tuple)
             owners_prefetch(&self._owners, &key)
+
+    cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until, bpf_owner_t *out,
+                         uint64_t *first) noexcept nogil:
+        cdef owners_key key
+        cdef owners_found found
+        cdef int rc
+        if not self._open:
+            return 0
+        key_fill(&key, tuple)
+        rc = owners_past(&self._owners, &key, netns_cookie, begin, until, &found, first)
+        if rc > 0:
+            owner_copy(out, &found)
+        return rc
 
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found

@@ -52,8 +52,8 @@ cdef class ProcessCache:
     # Which program ran under this pid at `when`, CLOCK_MONOTONIC ns (bpf_ktime_get_ns): a new reference, or NULL if that
     # is not known for certain. Reads at most one stat, for a process that lives.
     cdef process_t *recall_at(self, int32_t pid, int64_t when) noexcept nogil
-    # And until when it surely ran on: *to, at least `when`.
-    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *to) noexcept nogil
+    # And from when until when it surely ran: *since and *to, `when` between them.
+    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *since, int64_t *to) noexcept nogil
     # The same, and if need be waits up to `patience` ns for events to be taken in, and reads /proc.
     cdef process_t *at(self, int32_t pid, int64_t when, int64_t patience) noexcept nogil
     # After fork or execve: reads the facts anew. 1 if there are any.

@@ -27,6 +27,7 @@ from .procfs cimport procfs_monotonic_ns, procfs_open
 import os
 
 cdef enum:
+    POKED_NS = 1000000       # until a poke is answered
     HISTORY = 8              # entries of one pid: a process that execs in a loop must not push out all others
 
 
@@ -237,6 +238,7 @@ cdef void settle(ProcessCache self, int64_t when, int32_t pid, int64_t end) noex
         if not done and not asked and procfs_monotonic_ns() >= when:
             eventfd_write(self._poke, 1)
             asked = True
+            end = max(end, procfs_monotonic_ns() + POKED_NS)    # on a busy machine `end` may have passed meanwhile
         cache_unlock(self)
         if done or procfs_monotonic_ns() >= end:
             return
@@ -373,10 +375,10 @@ cdef class ProcessCache:
         return process
 
     cdef process_t *recall_at(self, int32_t pid, int64_t when) noexcept nogil:
-        cdef int64_t to
-        return self.recall_span(pid, when, &to)
+        cdef int64_t since, to
+        return self.recall_span(pid, when, &since, &to)
 
-    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *to) noexcept nogil:
+    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *since, int64_t *to) noexcept nogil:
         cdef int64_t now = procfs_monotonic_ns()
         cdef process_t *process = NULL
         cdef entry_t *entry
@@ -400,6 +402,7 @@ cdef class ProcessCache:
                 to[0] = self._horizon if self._watched != 0 else entry.seen_at
                 sure = when <= to[0]
             exited = entry.exited
+            since[0] = entry.since
             process = process_take(entry.process)
             entry_touch(self, entry)
         cache_unlock(self)
@@ -433,7 +436,7 @@ cdef class ProcessCache:
             # Not known, or known only as one that has ended: somebody else may have the pid by now.
             process_drop(cache_read(self, pid, begun))
             until = procfs_monotonic_ns() + EXEC_SHOWN_EARLY
-        settle(self, until, pid, end)
+        settle(self, until, pid, max(end, until))
         return self.recall_at(pid, when)
 
     cdef int remember(self, int32_t pid) noexcept nogil:

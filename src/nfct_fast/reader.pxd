@@ -32,12 +32,15 @@ cdef class Reader:
     cdef record_t *_room(self) noexcept nogil
     cdef int _deliver_missed(self, Source source, int count) noexcept nogil
     cdef int _recover(self, Source source) noexcept nogil
-    cdef int _tell_lost(self, Source source) noexcept nogil
+    cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil
+    cdef int _drain(self, Source source) noexcept nogil
+    cdef int _catch_up(self) noexcept nogil
     cdef int _each_table(self, bint seed) noexcept nogil
     cdef int _end(self) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil
     cdef int64_t awake           # CLOCK_MONOTONIC ns of the last wake-up
     cdef uint64_t before         # events until then
+    cdef bint behind             # a source is to be recovered though nothing new came
     cdef bint drained            # the sources were read until they were empty
     cdef void _pace(self) noexcept nogil
     cdef int _pump(self) noexcept nogil

@@ -214,8 +214,35 @@ cdef class Reader:
         self.drained = self.drained and result == 0
         # Only when the queue is empty: before, what seems lost may just be waiting.
         if result == 0 and source.overrun:
-            return self._recover(source)
+            result = self._recover(source)
+        # Lost while the table was read: no further event may ever come to remind us.
+        self.behind = self.behind or source.overrun
         return min(result, 0)
+
+    cdef int _drain(self, Source source) noexcept nogil:
+        """Read a source until the kernel says that nothing is left, or stop(); 0 or -errno."""
+        cdef int room = 0
+        cdef int count
+        cdef int result
+        while not self.stopping:
+            self.ring.room(&room)
+            if room == 0:
+                result = self._wait_for_room()
+                if result < 0:
+                    return result
+                continue
+            # Fewer than there are slots may also have been cut short by an overrun.
+            count = source.socket.receive(room)
+            if count == 0:
+                return 0
+            if count == -ENOBUFS:
+                source.overrun = True
+                source.socket.grow(self.rcvbuf_limit, True)
+                continue
+            result = self._take(source, count) if count > 0 else count
+            if result < 0:
+                return result
+        return 0
 
     cdef record_t *_room(self) noexcept nogil:
         """Room in the ring for a record, empty; NULL if stop() came before there was any."""
@@ -254,8 +281,10 @@ cdef class Reader:
         """Deliver the flows of the table whose events were lost, and tell of the others; 0 or -errno."""
         cdef int count = 0
         cdef int result = 0
-        cdef int more
+        cdef uint64_t dropped
         source.overrun = False
+        source.socket.count_lost()
+        dropped = source.socket.lost
         if source.table is not None:
             count = source.begin_table(SIFT_RECOVER)
             while count > 0 and result == 0:
@@ -263,18 +292,16 @@ cdef class Reader:
                 count = source.next_table()
             # A table that cannot be read does not end the events: what was lost is counted.
             source.end_table(count == 0)
-            more = 1
-            while more == 1 and not self.stopping:
-                more = self._receive(source)
+            result = min(result, self._drain(source))
             source.end_doubt()
-            result = min(result, more)
-        return result if result < 0 else self._tell_lost(source)
+            source.socket.count_lost()
+            source.overrun = source.overrun or source.socket.lost != dropped
+        return result if result < 0 else self._tell_lost(source, dropped)
 
-    cdef int _tell_lost(self, Source source) noexcept nogil:
-        """Put a LOST record in place of the events that are lost for good; 0 or -errno."""
+    cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil:
+        """Put a LOST record in place of those of the first `dropped` lost events that were not recovered; 0 or -errno."""
         cdef record_t *record
-        source.socket.count_lost()
-        cdef uint64_t lost = source.untold()
+        cdef uint64_t lost = source.untold(dropped)
         if lost == 0:
             return 0
         record = self._room()
@@ -318,6 +345,16 @@ cdef class Reader:
         self.before = self.events
         self.drained = True
 
+    cdef int _catch_up(self) noexcept nogil:
+        """Serve the sources that lost events while their table was read, though nothing may wait there; 0 or -errno."""
+        cdef int i
+        cdef int result = 0
+        self.behind = False
+        for i in range(SOURCES):
+            if self.borrowed[i] != NULL and (<Source>self.borrowed[i]).overrun:
+                result = min(result, self._serve(<Source>self.borrowed[i]))
+        return result
+
     cdef int _pump(self) noexcept nogil:
         """Read until stop() or for about HOUSEKEEPING_MS; 0 or -errno."""
         cdef epoll_event ready[READY]
@@ -337,9 +374,13 @@ cdef class Reader:
                 if result < 0:
                     return result
                 continue
-            count = epoll_wait(self.epoll, ready, READY, <int>left)
+            count = epoll_wait(self.epoll, ready, READY, 0 if self.behind else <int>left)
             if count < 0 and errno != EINTR:
                 return -errno
+            if self.behind:
+                result = self._catch_up()
+                if result < 0:
+                    return result
             self._pace()
             for i in range(count):
                 if ready[i].data.u32 == WAKE:
@@ -374,5 +415,6 @@ cdef class Reader:
             more = 1
             while more == 1 and _now(CLOCK_MONOTONIC) < until:
                 more = self._receive(<Source>self.borrowed[i])
-            result = min(result, more, self._tell_lost(<Source>self.borrowed[i]))
+            (<Source>self.borrowed[i]).socket.count_lost()
+            result = min(result, more, self._tell_lost(<Source>self.borrowed[i], (<Source>self.borrowed[i]).socket.lost))
         return result

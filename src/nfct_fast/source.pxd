@@ -36,4 +36,4 @@ cdef class Source:
     cdef int read_table(self, sift_t how) noexcept nogil
     cdef int _sift(self, int count) noexcept nogil
     cdef bint wants_sweep(self, int64_t now) noexcept nogil
-    cdef uint64_t untold(self) noexcept nogil
+    cdef uint64_t untold(self, uint64_t dropped) noexcept nogil

@@ -143,10 +143,10 @@ cdef class Source:
             return True
         return now - self.active > IDLE_S * <int64_t>1000000000 and self.log.count > self.swept + IDLE_SWEEP_AT
 
-    cdef uint64_t untold(self) noexcept nogil:
-        """Lost events that nothing was said of yet; they count as told."""
+    cdef uint64_t untold(self, uint64_t dropped) noexcept nogil:
+        """Of the first `dropped` lost events those that nothing was said of yet; they count as told."""
         cdef uint64_t gone = self.recoveries + self.told
-        cdef uint64_t result = self.socket.lost - gone if self.socket.lost > gone else 0
+        cdef uint64_t result = dropped - gone if dropped > gone else 0
         self.told += result
         self.told_recovered = self.recoveries
         return result

@@ -161,7 +161,7 @@ INLINE int repeats(__u64 position, const struct owners_record *record)
 
 /* Into the slot of the same process's last record of this tuple, else of the oldest record; but from the fourth record of
  * one tag on, of the oldest with that tag, so that processes which share a tuple do not empty the bucket of others. */
-INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position, const struct owners_record *record)
+INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position, struct owners_record *record)
 {
     const __s64 none = 1ULL << 62;
     __u64 new = owners_slot(hash, position);
@@ -178,6 +178,7 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position,
     }
     if (newest_same >= OWNERS_SLOTS && repeats(newest_same >> 3, record)) {
         oldest = newest_same;
+        record->key.again = 1; /* before it can be found */
     } else {
         if (same >= OWNERS_SLOTS / 2)
             oldest = oldest_same;
