@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
 # What runs for every event is compiled for speed, the rest for size.
-HOT = set()
+HOT = set("addresses attribution direction fields flow jsonlines notes outbuf reader ring seen sink socktable template timestamp".split())
 LIBRARIES = ("libnetfilter_conntrack", "libnfnetlink", "libmnl")
 PACKAGES = """\
 nfct_fast needs the headers of libnetfilter_conntrack, libnfnetlink and libmnl, and pkg-config:
