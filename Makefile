@@ -1,6 +1,7 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
 # make test   install what is missing, build, and run the whole test suite
 # make bench  the same, and measure beside other programs: tables, and a plot in build/bench
+# make wheels build the wheel in a container, audit it, and run the suite against it on every Python that can be had
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,8 +11,9 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
 TEST_PACKAGES := iproute2 nftables conntrack procps clang
+WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static
 
-.PHONY: run test bench build clean
+.PHONY: run test bench build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/python -m nfct_fast --track -p udp
@@ -49,8 +51,21 @@ $(VENV)/.tested-with: $(VENV)/.system pyproject.toml
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \
 	    fi
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q --group test
+	$(BIN)/python -m pip install -q --group test --group wheel
 	@touch $@
+
+# Both leave the wheel in wheelhouse/, and keep images and trees in the user's cache.
+wheels wheels-aarch64: $(VENV)/.wheel-tools
+	$(SUDO) $(PYTHON) tests/wheels/$(if $(filter wheels,$@),build,aarch64).py
+
+$(VENV)/.wheel-tools:
+	@missing=$$(for tool in podman debootstrap readelf; do command -v $$tool >/dev/null || echo $$tool; done); \
+	    command -v crun >/dev/null || command -v runc >/dev/null || missing="$$missing runc"; \
+	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
+	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	            apt-get install -q -y --no-install-recommends $(WHEEL_PACKAGES); \
+	    fi
+	@mkdir -p $(VENV) && touch $@
 
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info src/nfct_fast/*.so

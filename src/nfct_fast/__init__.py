@@ -1,6 +1,7 @@
 """Logs network connections from Linux conntrack events, each with the process behind it."""
 from importlib import import_module
 
+from . import _joined  # first: it finds the modules that the others import
 from ._version import __version__
 
 _HOMES = {"Conntrack": "conntrack", "Stats": "conntrack", "Flow": "record", "Tuple": "record", "Counters": "record",

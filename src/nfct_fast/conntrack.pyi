@@ -8,6 +8,7 @@ from .record import Flow
 
 DEFAULT_RCVBUF: int
 DEFAULT_RCVBUF_LIMIT: int
+NOTED_FLOWS: int
 
 class Stats(NamedTuple):
     events: int
@@ -25,8 +26,11 @@ class Stats(NamedTuple):
 class Conntrack:
     def __init__(self, *, events: str | Iterable[str] = ..., protocol: str | None = None,
                  netns: str | int | os.PathLike[str] | None = None, attribution: str = "auto", rcvbuf: int = ...,
-                 rcvbuf_limit: int = ..., recover: bool = True, track: bool = False, probe: bool = True) -> None: ...
+                 rcvbuf_limit: int = ..., recover: bool = True, track: bool = False, probe: bool = True,
+                 flows: int = ..., drop_privileges: bool = False) -> None: ...
     silence: tuple[str, ...]
+    @property
+    def missing(self) -> tuple[str, ...]: ...
     @property
     def lost(self) -> int: ...
     @property

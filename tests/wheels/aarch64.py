@@ -19,7 +19,8 @@ QEMU = "qemu-aarch64-static"
 # Imports every module, so that each finds its libraries and each symbol in them.
 IMPORT = """
 import importlib, pkgutil, platform, sys, nfct_fast
-names = [module.name for module in pkgutil.iter_modules(nfct_fast.__path__) if module.name != "__main__"]
+names = [module.name for module in pkgutil.iter_modules(nfct_fast.__path__) if module.name not in ("__main__", "_modules")]
+names += sys.meta_path[0].names
 for name in names:
     importlib.import_module("nfct_fast." + name)
 mapped = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
