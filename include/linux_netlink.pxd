@@ -3,13 +3,11 @@ from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "<linux/netlink.h>" nogil:
     enum:
-        AF_NETLINK
         NETLINK_ROUTE
         NETLINK_SOCK_DIAG
         NETLINK_NETFILTER
         NETLINK_ADD_MEMBERSHIP
         NETLINK_DROP_MEMBERSHIP
-        SOL_NETLINK
         NLM_F_REQUEST
         NLM_F_DUMP
         NLM_F_DUMP_INTR

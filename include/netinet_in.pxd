@@ -1,17 +1,29 @@
-cdef extern from "sys/socket.h" nogil:
-    enum: AF_INET
-    enum: AF_INET6
+"""Internet protocol numbers, TCP states and byte order: <netinet/in.h>, <netinet/tcp.h>, <arpa/inet.h>."""
+from libc.stdint cimport uint16_t, uint32_t
 
-cdef extern from "netinet/in.h" nogil:
-    enum: IPPROTO_ICMP
-    enum: IPPROTO_ICMPV6
-    enum: IPPROTO_RAW
-    enum: IPPROTO_TCP
-    enum: IPPROTO_UDP
-    enum: IPPROTO_UDPLITE
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_ICMP
+        IPPROTO_TCP
+        IPPROTO_UDP
+        IPPROTO_DCCP
+        IPPROTO_ICMPV6
+        IPPROTO_SCTP
+        IPPROTO_UDPLITE
+        IPPROTO_RAW
 
-cdef extern from "netinet/tcp.h" nogil:
-    enum: TCP_ESTABLISHED
-    enum: TCP_SYN_RECV
-    enum: TCP_CLOSE_WAIT
-    enum: TCP_LISTEN
+    ctypedef unsigned int socklen_t
+
+    uint16_t ntohs(uint16_t)
+    uint16_t htons(uint16_t)
+    uint32_t htonl(uint32_t)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_ESTABLISHED
+        TCP_SYN_RECV
+        TCP_CLOSE_WAIT
+        TCP_LISTEN
+
+cdef extern from "<arpa/inet.h>" nogil:
+    const char *inet_ntop(int family, const void *address, char *out, socklen_t size)

@@ -5,10 +5,13 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         AF_INET
         AF_INET6
+        AF_NETLINK
         SOCK_RAW
         SOCK_CLOEXEC
         SOCK_NONBLOCK
+        SOL_NETLINK
         SOL_SOCKET
+        SO_NETNS_COOKIE
         SO_RCVBUF
         SO_RCVBUFFORCE
         SO_MEMINFO
@@ -46,6 +49,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
     ssize_t send(int fd, const void *buf, size_t len, int flags)
+    ssize_t recv(int fd, void *data, size_t size, int flags)
     int recvmmsg(int fd, mmsghdr *vector, unsigned int count, int flags, timespec *timeout)
 
 cdef extern from "<linux/filter.h>" nogil:

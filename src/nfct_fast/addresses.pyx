@@ -14,13 +14,12 @@ from linux_filter cimport (
 )
 from linux_netlink cimport (
     NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    nlmsghdr, sockaddr_nl,
-)
+    nlmsghdr, sockaddr_nl)
 from linux_rtnetlink cimport (
     RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR,
     RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, rtmsg,
 )
-from linux_socket cimport (
+from sys_socket cimport (
     AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK,
     SOL_SOCKET, bind, connect, recv, send, setsockopt, sockaddr, socket,
 )

@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from linux_netlink cimport nlattr
 from linux_rtnetlink cimport RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTN_LOCAL, RTPROT_KERNEL, rtmsg
-from linux_socket cimport AF_INET, AF_INET6
+from sys_socket cimport AF_INET, AF_INET6
 
 import ipaddress
 

@@ -6,7 +6,7 @@ tuple, as it is after DNAT. Where these two addresses are local decides.
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp, memcpy, memset
 
-from linux_socket cimport AF_INET, AF_INET6
+from sys_socket cimport AF_INET, AF_INET6
 
 from nfct_fast.addresses cimport Addresses, addresses_find, addresses_t
 from nfct_fast.flow cimport tuple_t

@@ -14,7 +14,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from fstatat cimport fstatat
-from linux_socket cimport AF_INET6
+from sys_socket cimport AF_INET6
 from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
 
 from nfct_fast.addresses cimport addresses_close, addresses_find, addresses_open, addresses_refresh, addresses_t

@@ -11,7 +11,7 @@ from libnetfilter_conntrack cimport nf_conntrack, nf_conntrack_attr
 from linux_netlink cimport (IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, NFNL_MSG_TYPE, NFNL_SUBSYS_CTNETLINK,
                             NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_EXCL,
                             NLMSG_DONE, NLMSG_ERROR, nlmsghdr)
-from posix_inet cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
+from netinet_in cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
 from sys_socket cimport AF_INET, AF_INET6
 
 

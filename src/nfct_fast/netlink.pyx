@@ -7,13 +7,13 @@ from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from linux_netlink cimport (AF_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
-                            SK_MEMINFO_VARS, SOL_NETLINK,
-                            sockaddr_nl)
+from linux_netlink cimport (NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
+                            SK_MEMINFO_VARS, sockaddr_nl)
 from posix.unistd cimport close as c_close
-from sys_socket cimport (MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE, SOCK_CLOEXEC,
-                         SOCK_NONBLOCK, SOCK_RAW, SOL_SOCKET, bind, connect, getsockopt, iovec, mmsghdr, recvmmsg,
-                         send, setsockopt, sock_filter, sock_fprog, sockaddr, socket, socklen_t)
+from sys_socket cimport (AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE,
+                         SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_NETLINK, SOL_SOCKET, bind, connect, getsockopt,
+                         iovec, mmsghdr, recvmmsg, send, setsockopt, sock_filter, sock_fprog, sockaddr, socket,
+                         socklen_t)
 
 import os
 

@@ -6,7 +6,7 @@ cimport cython
 from libc.errno cimport ENOTTY, EPERM, errno
 from posix.unistd cimport close
 
-from linux_socket cimport SO_NETNS_COOKIE, SOL_SOCKET
+from sys_socket cimport SO_NETNS_COOKIE, SOL_SOCKET
 
 import os
 import socket

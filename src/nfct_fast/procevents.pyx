@@ -14,7 +14,7 @@ from linux_cn_proc cimport (CN_IDX_PROC, CN_VAL_PROC, NETLINK_CONNECTOR, PROC_CN
                             PROC_EVENT_NONE, PROC_EVENT_UID, cn_msg, proc_event)
 from linux_filter cimport (BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, BPF_X, sock_filter)
 from linux_netlink cimport NLMSG_DONE, nlmsghdr
-from posix_inet cimport htonl
+from netinet_in cimport htonl
 from sys_socket cimport (EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd)
 
 from .netlink cimport NetlinkSocket

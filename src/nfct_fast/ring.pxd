@@ -1,5 +1,5 @@
 from libc.stdint cimport uint64_t
-from pthread cimport pthread_mutex_t
+from posix_pthread cimport pthread_mutex_t
 from .record cimport record_t
 
 # One thread puts, one other takes; each works on its part of the records in place, without the lock.

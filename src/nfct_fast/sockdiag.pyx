@@ -13,7 +13,7 @@ from posix.unistd cimport close
 
 from linux_inet_diag cimport SOCK_DIAG_BY_FAMILY
 from linux_netlink cimport NETLINK_SOCK_DIAG, NLMSG_DONE, NLMSG_ERROR, nlmsghdr, sockaddr_nl
-from linux_socket cimport (
+from sys_socket cimport (
     AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_NETNS_COOKIE, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET,
     connect, getsockopt, recv, send, sockaddr, socket, socklen_t,
 )

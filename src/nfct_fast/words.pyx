@@ -1,7 +1,7 @@
 """The parts of a flow as text: kind of event, direction, address."""
 from libc.stdint cimport uint8_t
 from libc.string cimport strlen
-from posix_inet cimport inet_ntop
+from netinet_in cimport inet_ntop
 from sys_socket cimport AF_INET
 
 cdef extern from "nfct_fast/flow_words.h" nogil:
