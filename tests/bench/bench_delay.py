@@ -33,7 +33,7 @@ for i in range(count):
         kept.pop(0).close()
 sys.stdout.buffer.write(struct.pack(f"{count}Q", *times))
 """
-PORT = re.compile(rb"10\.99\.1\.1/(\d+)|dport=(\d+)")
+PORT = re.compile(rb"10\.99\.1\.1/(\d+)|dport\"?[=:](\d+)")
 
 
 def delays(place, command, count, rate):
