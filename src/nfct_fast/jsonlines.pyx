@@ -7,12 +7,11 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from .cgroup cimport span_t
-from .direction cimport DIRECTION_LOCAL
 from .flow cimport (EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
                     FLOW_STOP, FLOW_TIMEOUT, flow_t, tuple_t)
 from .formatter cimport Formatter
 from .outbuf cimport ESCAPE_JSON, outbuf_escaped, outbuf_free, outbuf_put, outbuf_t, outbuf_unsigned
-from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
+from .owner cimport OWNER_GID, OWNER_UID, REASON_REMOTE, match_name, owner_t, reason_name
 from .process cimport (PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, process_drop, process_t,
                       process_take)
 from .protocol cimport protocol_write
@@ -247,6 +246,6 @@ cdef class JsonLines(Formatter):
         if flow.has & FLOW_RECOVERED:
             _raw(out, b',"recovered":true')
         _owner(self.known, out, b',"owner":{', &record.owner)
-        if record.direction == DIRECTION_LOCAL:
+        if record.direction and record.peer.reason != REASON_REMOTE:
             _owner(self.known, out, b',"peer":{', &record.peer)
         _raw(out, b"}\n")
