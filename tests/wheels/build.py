@@ -94,7 +94,8 @@ def install_commands(wheel_folder, python):
 def try_in_root(root, wheel):
     """(Python's version, pytest's last line) from the suite, after the main job, in one tree without compiler or library."""
     path = root.ensure()
-    testing = image.wheelhouse(root.python, GROUPS["test"], cache() / f"wheelhouse-test-{root.python}")
+    needs = hashlib.sha256(repr(GROUPS["test"]).encode()).hexdigest()[:8]
+    testing = image.wheelhouse(root.python, GROUPS["test"], cache() / f"wheelhouse-test-{root.python}-{needs}")
     with tempfile.TemporaryDirectory() as scratch:
         copy_tests(Path(scratch))
         script = f"""set -e

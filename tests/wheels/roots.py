@@ -10,9 +10,10 @@ DEBIAN = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 # Ubuntu's archive key is in no Debian release, so this one rests on TLS instead of a signature.
 UBUNTU = os.environ.get("UBUNTU_MIRROR", "https://archive.ubuntu.com/ubuntu")
 UBUNTU_KEYS = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
-# iproute2 and nftables make the namespaces and the rule that the tests need; neither brings libnetfilter_conntrack.
+# iproute2 and nftables make the namespaces and the rule that the tests need; neither brings libnetfilter_conntrack, as
+# conntrack does, which therefore is in the tree to build in alone.
 RUN = ("python3", "python3-venv", "iproute2", "nftables", "procps")
-BUILD = ("gcc", "libc6-dev", "pkg-config", "python3-dev", "python3-pip",
+BUILD = ("gcc", "conntrack", "libc6-dev", "pkg-config", "python3-dev", "python3-pip",
          "libnetfilter-conntrack-dev", "libnfnetlink-dev", "libmnl-dev")
 
 
