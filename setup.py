@@ -12,9 +12,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
 # What runs for every event is compiled for speed, the rest for size: all for size costs a tenth of the speed, all for
-# speed a third of the size of a wheel, and is no faster.
-HOT = {"addrtable", "fields", "flow", "notes", "outbuf", "owners_bpf", "protocol", "ring", "seen", "source", "template",
-       "timestamp", "words"}
+# speed is no faster. A wheel of less than 500 KB has room for the smallest of it only.
+SMALL = "NFCT_FAST_SMALL" in os.environ
+HOT = {"flow", "outbuf", "words"} | (set() if SMALL else {
+    "addrtable", "fields", "notes", "owners_bpf", "protocol", "ring", "seen", "source", "template", "timestamp"})
 LIBRARIES = ("libnetfilter_conntrack", "libnfnetlink", "libmnl")
 PACKAGES = """\
 nfct_fast needs the headers of libnetfilter_conntrack, libnfnetlink and libmnl, and pkg-config:

@@ -19,8 +19,8 @@ nfct_fast\.conntrack\.GROUPS
 """
 
 
-def mypy(*arguments):
-    environment = os.environ | {"MYPYPATH": str(SOURCE)}
+def mypy(cache, *arguments):
+    environment = os.environ | {"MYPYPATH": str(SOURCE), "MYPY_CACHE_DIR": str(cache)}
     result = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=SOURCE)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -30,12 +30,12 @@ def test_stubs_are_true(tmp_path):
     (tmp_path / "allowed").write_text(ARTEFACTS)
     modules = [f"nfct_fast.{path.stem}" for path in (SOURCE / "nfct_fast").glob("*.pyi") if path.stem != "__init__"]
     assert len(modules) >= 7
-    mypy("mypy.stubtest", "--allowlist", str(tmp_path / "allowed"), "--ignore-unused-allowlist", *modules)
+    mypy(tmp_path, "mypy.stubtest", "--allowlist", str(tmp_path / "allowed"), "--ignore-unused-allowlist", *modules)
 
 
 @from_source
 def test_a_strict_user(tmp_path):
-    mypy("mypy", "--strict", "--cache-dir", str(tmp_path), str(HERE / "typed_sample.py"))
+    mypy(tmp_path, "mypy", "--strict", str(HERE / "typed_sample.py"))
 
 
 def test_status_bits():
