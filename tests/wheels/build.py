@@ -101,10 +101,10 @@ def try_in_root(root, wheel):
         script = f"""set -e
             if command -v gcc cc clang; then echo "a compiler is here"; exit 1; fi
             {install_commands("/mnt/wheel", "python3")}
-            unshare --net /tmp/venv/bin/python /mnt/work/tests/wheels/main_job.py
+            unshare --net /tmp/venv/bin/python /mnt/tree/tests/wheels/main_job.py
             /tmp/venv/bin/pip install -q --no-index --find-links /mnt/testing --disable-pip-version-check {quoted(GROUPS["test"])}
-            cd /mnt/work && exec /tmp/venv/bin/python {' '.join(TESTS)}"""
-        binds = [(wheel.parent, "/mnt/wheel"), (testing, "/mnt/testing"), (scratch, "/mnt/work")]
+            cd /mnt/tree && exec /tmp/venv/bin/python {' '.join(TESTS)}"""
+        binds = [(wheel.parent, "/mnt/wheel"), (testing, "/mnt/testing"), (scratch, "/mnt/tree")]
         return tee(command_in(path, ["sh", "-c", script], binds))
 
 
