@@ -9,11 +9,11 @@ import nfct_fast
 # From the ground up; each line is a storey. Rooms of one storey do not know each other.
 STOREYS = """
     _version _joined libraries privileges
-    flow netlink nftables outbuf procfs protocol sink words cgroup sock netns
+    flow mutex netlink nftables outbuf procfs protocol sink words cgroup sock netns
     addrtable diagnosis diagmsg filter procstat seen socktable status table timestamp cgroupfs
-    addresses holders process procnet source sockdiag
-    direction listen processcache procfd
-    owner directory
+    addresses holders process procconnector procnet source sockdiag
+    direction listen processcache procfd readings
+    execreaders owner directory
     record
     processhistory fields formatter ring
     owners_bpf procevents

@@ -75,8 +75,21 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     return out
 
 
+cdef void status_read(int dirfd, process_t *facts) noexcept nogil:
+    cdef char status[STATUS_SIZE]
+    cdef ssize_t got = procfs_read(dirfd, b"status", status, STATUS_SIZE)
+    cdef uint64_t value, uid
+    if got <= 0:
+        return
+    if status_number(status, status + got, b"Tgid:", 5, &value) and 0 < value <= 0x7fffffff:
+        facts.pid = <int32_t>value
+    if status_number(status, status + got, b"Uid:", 4, &uid) and status_number(status, status + got, b"Gid:", 4, &value):
+        facts.uid, facts.gid = <uint32_t>uid, <uint32_t>value
+        facts.has |= PROCESS_IDS
+
+
 cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32_t limit) noexcept nogil:
-    # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`
+    # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`. First what ends with the program.
     cdef char name[64]
     cdef char *exe = scratch + 2 * STAT_SIZE
     cdef char *cgroup = exe + PATH_SIZE
@@ -86,19 +99,6 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
     cdef int rc = stat_read(dirfd, b"stat", scratch, &before)
     if rc < 0:
         return rc
-    procfs_name(name, facts.pid, b"")
-    facts.start = before.start
-    facts.comm = before.comm
-    facts.image = owner_mix(before.image, root, name)
-    facts.has |= PROCESS_COMM
-    if not facts.has & PROCESS_PPID:
-        facts.ppid = before.ppid
-        facts.has |= PROCESS_PPID
-    got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
-    if got > 0:
-        facts.exe.at = exe
-        facts.exe.size = got
-        facts.has |= PROCESS_EXE
     got = cmdline_read(dirfd, cmdline, limit, before.arguments, &facts.cmdline_size)
     # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
     # not exist since Linux 5.18).
@@ -106,13 +106,25 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
         facts.cmdline.at = cmdline
         facts.cmdline.size = got
         facts.has |= PROCESS_CMDLINE
+    got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
+    if got > 0:
+        facts.exe.at = exe
+        facts.exe.size = got
+        facts.has |= PROCESS_EXE
+    if procfs_link_number(dirfd, b"ns/net", b"net:[", &facts.netns) == 1:
+        facts.has |= PROCESS_NETNS
+    procfs_name(name, facts.pid, b"")
+    facts.start = before.start
+    facts.comm = before.comm
+    facts.ppid = before.ppid
+    facts.image = owner_mix(before.image, root, name)
+    facts.has |= PROCESS_COMM | PROCESS_PPID
+    status_read(dirfd, facts)
     got = procfs_read(dirfd, b"cgroup", cgroup, CGROUP_SIZE)
     if got > 0:
         facts.cgroup = cgroup_choose(cgroup, got)
         if facts.cgroup.size:
             facts.has |= PROCESS_CGROUP
-    if procfs_link_number(dirfd, b"ns/net", b"net:[", &facts.netns) == 1:
-        facts.has |= PROCESS_NETNS
     rc = stat_read(dirfd, b"stat", scratch + STAT_SIZE, &after)
     if rc == 0 and after.image != before.image:
         return 1
@@ -122,12 +134,9 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
 
 cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil:
     cdef char name[64]
-    cdef char status[STATUS_SIZE]
     cdef char *scratch
     cdef process_t facts
     cdef process_t *out = NULL
-    cdef uint64_t value
-    cdef ssize_t got
     cdef int dirfd, again, rc = 0
     error[0] = -ENOMEM
     scratch = <char *>malloc(2 * STAT_SIZE + PATH_SIZE + CGROUP_SIZE + <size_t>cmdline_limit)
@@ -145,22 +154,11 @@ cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int 
         if dirfd < 0:
             error[0] = -errno
             break
-        got = procfs_read(dirfd, b"status", status, STATUS_SIZE)
-        if got > 0:
-            if status_number(status, status + got, b"Tgid:", 5, &value) and value != <uint64_t>pid and 0 < value <= 0x7fffffff:
-                close(dirfd)
-                pid = <int32_t>value
-                continue
-            if status_number(status, status + got, b"PPid:", 5, &value):
-                facts.ppid = <int32_t>value
-                facts.has |= PROCESS_PPID
-            if status_number(status, status + got, b"Uid:", 4, &value):
-                facts.uid = <uint32_t>value
-                if status_number(status, status + got, b"Gid:", 4, &value):
-                    facts.gid = <uint32_t>value
-                    facts.has |= PROCESS_IDS
         rc = facts_read(root, dirfd, &facts, scratch, cmdline_limit)
         close(dirfd)
+        if rc >= 0 and facts.pid != pid:
+            pid, facts.start = facts.pid, 0
+            continue
         if rc != 1:
             break
     else:

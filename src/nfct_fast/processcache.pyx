@@ -14,12 +14,11 @@ from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
-from posix_pthread cimport (PTHREAD_PRIO_INHERIT, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
-                            pthread_mutex_t, pthread_mutex_unlock, pthread_mutexattr_destroy, pthread_mutexattr_init,
-                            pthread_mutexattr_setprotocol, pthread_mutexattr_t)
+from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
 from procfs_calls cimport CLOCK_BOOTTIME
 from sys_socket cimport eventfd_write
 
+from .mutex cimport mutex_make
 from .process cimport (PROCESS_ENDING, PROCESS_EXE, PROCESS_GONE, PROCESS_SAME, process_check, process_drop, process_object,
                        process_read, process_t, process_take)
 from .procfs cimport procfs_monotonic_ns, procfs_open
@@ -29,18 +28,6 @@ import os
 cdef enum:
     POKED_NS = 1000000       # until a poke is answered
     HISTORY = 8              # entries of one pid: a process that execs in a loop must not push out all others
-
-
-cdef bint lock_make(pthread_mutex_t *mutex) noexcept nogil:
-    # The thread that hears of execve has milliseconds: whoever keeps it waiting runs with its priority.
-    cdef pthread_mutexattr_t attributes
-    cdef bint made
-    if pthread_mutexattr_init(&attributes) != 0:
-        return False
-    pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT)    # without, it only waits longer
-    made = pthread_mutex_init(mutex, &attributes) == 0
-    pthread_mutexattr_destroy(&attributes)
-    return made
 
 
 cdef void cache_lock(ProcessCache self) noexcept nogil:
@@ -282,7 +269,7 @@ cdef class ProcessCache:
         cdef bytes path = os.fsencode(proc)
         cdef uint32_t size = 64
         self._root = self._poke = -1
-        if not lock_make(&self._mutex):
+        if not mutex_make(&self._mutex):
             raise MemoryError
         self._mutex_made = True
         self._tick = 1000000000 // sysconf(_SC_CLK_TCK)

@@ -2,6 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from .processcache cimport ProcessCache
+from .readings cimport Readings
 
 cdef enum:    # what history_altered is told of
     ALTERED_UID = 1
@@ -10,7 +11,7 @@ cdef enum:    # what history_altered is told of
 
 cdef void history_forked(ProcessCache cache, int32_t ppid, int32_t pid, int64_t when) noexcept nogil
 # 1, or 0 if the process ended before its command line could be read.
-cdef int history_executed(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil
+cdef int history_executed(ProcessCache cache, Readings readings, int32_t pid, int64_t when) noexcept nogil
 cdef void history_altered(ProcessCache cache, int32_t pid, int64_t when, int what, uint32_t id, const char *comm) noexcept nogil
 cdef void history_exited(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil
 # Everything that happened before `when` has been told.

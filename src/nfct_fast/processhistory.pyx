@@ -13,6 +13,7 @@ from .process cimport (PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, pro
 from .processcache cimport (EXEC_SHOWN_EARLY, ProcessCache, cache_basis, cache_lock, cache_ticks, cache_unlock,
                             entry_add, entry_before, entry_evict, entry_find, entry_replace, entry_t)
 from .procfs cimport procfs_monotonic_ns
+from .readings cimport Readings
 
 
 cdef inline void close_entry(entry_t *entry, int64_t when) noexcept nogil:
@@ -152,7 +153,7 @@ cdef void withdraw(ProcessCache cache, int32_t pid, const process_t *old) noexce
         entry_evict(cache, entry)
 
 
-cdef int history_executed(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil:
+cdef int history_executed(ProcessCache cache, Readings readings, int32_t pid, int64_t when) noexcept nogil:
     cdef process_t *old = NULL
     cdef process_t *process
     cdef entry_t *entry
@@ -168,9 +169,11 @@ cdef int history_executed(ProcessCache cache, int32_t pid, int64_t when) noexcep
     cache_unlock(cache)
     process = NULL
     if entry == NULL:
-        begun = procfs_monotonic_ns()
-        process = process_read(cache._root, pid, cache._cmdline_limit, &error)
-        ended = procfs_monotonic_ns()
+        process = readings.take(pid, when, &begun, &ended)
+        if process == NULL:
+            begun = procfs_monotonic_ns()
+            process = process_read(cache._root, pid, cache._cmdline_limit, &error)
+            ended = procfs_monotonic_ns()
         if process != NULL and (process.pid != pid or process.start > cache_ticks(cache, when)
                                 or process.cmdline.size == 0):
             # The pid has been used again; or it is exiting, or in the next execve, and has no memory to show.
@@ -186,6 +189,7 @@ cdef int history_executed(ProcessCache cache, int32_t pid, int64_t when) noexcep
         if entry == NULL:
             if process == NULL:
                 process = stub(cache, old, pid, when)
+                begun = ended = when    # nothing was read: an execve not heard yet may have been read better
             if process != NULL:
                 entry = entry_add(cache, process_take(process), when)
                 if entry != NULL:

@@ -1,12 +1,16 @@
 """Fork, exec and exit as they happen."""
 from libc.stdint cimport int64_t, uint64_t
 
+from .execreaders cimport ExecReaders
 from .netlink cimport NetlinkSocket
 from .processcache cimport ProcessCache
+from .readings cimport Readings
 
 cdef class ProcEvents:
     cdef NetlinkSocket _socket
     cdef ProcessCache _cache
+    cdef Readings _readings
+    cdef ExecReaders _readers     # None where they are not permitted
     cdef object _thread
     cdef int _wake                # eventfd
     cdef bint _stopping
