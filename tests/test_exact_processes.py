@@ -205,3 +205,59 @@ def test_killed_in_mid_run_it_leaves_nothing():
         assert not any(f'"id":{number},' in attached for number in ids["prog"])
         sender.kill()
         sender.wait()
+
+
+def test_a_child_that_somebody_else_made_is_not_taken_for_its_parent():
+    """With CLONE_PARENT the kernel tells of the parent that both share; the child ends without execve."""
+    script = """if 1:
+        import ctypes, os, socket, struct
+        open("/proc/self/comm", "w").write("somebody")
+        CLONE_PARENT, clone3 = 0x8000, 435
+        arguments = struct.pack("11Q", CLONE_PARENT, *[0] * 10)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            pid = ctypes.CDLL(None).syscall(clone3, arguments, 88)
+            if pid == 0:
+                sock.sendto(b"x", ("127.0.0.1", 903))
+                os._exit(0)
+        print(pid)
+    """
+    with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT) as program:
+        made_by = subprocess.run(inside(netns, [sys.executable, "-c", script]), check=True, capture_output=True, text=True)
+        child = int(made_by.stdout)
+        os.waitpid(child, 0x40000000 | os.WNOHANG)    # __WCLONE: it ends without a signal
+        pid, _, cmdline = shown(program, {903})[903]
+        program.end()
+    assert (pid, cmdline) in ((str(child), "[somebody]"), (str(child), "-"))
+
+
+def test_a_title_is_shown_once_it_is_a_second_old():
+    """As of sshd, nginx and postgres, whose children write over their arguments without execve."""
+    script = """if 1:
+        import ctypes, os, socket, time
+        def title(text):
+            with open("/proc/self/stat") as stat:
+                start, end = map(int, stat.read().rpartition(")")[2].split()[45:47])
+            ctypes.memset(start, 0, end - start)
+            ctypes.memmove(start, text, len(text))
+        def send(port):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"x", ("127.0.0.1", port))
+        send(904)
+        if os.fork():
+            os.wait()
+        else:
+            send(905)
+            title(b"server: a worker")
+            time.sleep(1.2)
+            send(906)
+            input()
+    """
+    with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} 0 0 {info.comm} :: {info.cmdline}") as program:
+        process = subprocess.Popen(inside(netns, [sys.executable, "-c", script]), stdin=subprocess.PIPE)
+        try:
+            flows = shown(program, {904, 905, 906})
+        finally:
+            process.communicate(b"\\n")
+        program.end()
+    assert [flows[port][2].startswith(f"{sys.executable} -c") for port in (904, 905)] == [True, True]
+    assert flows[906][2] == "server: a worker"

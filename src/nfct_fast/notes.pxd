@@ -5,7 +5,7 @@ from .owner cimport owner_t
 from .owners_bpf cimport OwnersBpf, bpf_owner_t
 from .process cimport process_t
 from .procevents cimport ProcEvents
-from .processcache cimport ProcessCache
+from .processcache cimport ProcessCache, recall_t
 
 # What a process surely was from one time to another, CLOCK_MONOTONIC ns.
 cdef struct recent_t:
@@ -38,3 +38,6 @@ cdef class Notes:
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
     cdef void _fill(self, const bpf_owner_t *note, uint64_t first, owner_t *out) noexcept nogil
     cdef process_t *_process(self, const bpf_owner_t *note, uint64_t first) noexcept nogil
+    cdef process_t *_recall(self, const bpf_owner_t *note, int64_t when, recall_t *recall) noexcept nogil
+    cdef process_t *_await(self, const bpf_owner_t *note, int64_t when, recall_t *recall) noexcept nogil
+    cdef void _charge(self, int64_t since) noexcept nogil

@@ -5,13 +5,13 @@ from which the event may be. Times are CLOCK_BOOTTIME, in ns.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memset, strncmp
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from procfs_calls cimport CLOCK_BOOTTIME
 from .owner cimport MATCH_BPF, OWNER_GID, OWNER_UID
 from .owners_bpf cimport OWNERS_BOUND
 from .process cimport PROCESS_COMM, process_drop, process_of_note, process_take
-from .processcache cimport EXEC_SHOWN_EARLY
+from .processcache cimport EXEC_SHOWN_EARLY, recall_t
 from .procevents cimport ProcEvents
 from .procfs cimport procfs_monotonic_ns
 
@@ -35,6 +35,10 @@ cdef int64_t _now(int clock) noexcept nogil:
     cdef timespec now
     clock_gettime(clock, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef bint same_name(const process_t *process, const bpf_owner_t *note) noexcept nogil:
+    return strncmp(process.comm.at, note.comm, 16) == 0
 
 
 @cython.final
@@ -104,25 +108,19 @@ cdef class Notes:
         cdef int64_t begun = <int64_t>first - self.ahead
         cdef recent_t *recent = &self.recent[note.tgid & (RECENT - 1)]
         cdef process_t *process
-        cdef int64_t since, asked
+        cdef recall_t recall
         # One busy sender makes hundreds of flows a batch, and to be sure of a living process costs 10 us.
         if recent.pid == <int32_t>note.tgid and recent.since <= begun and when <= recent.to:
             return process_take(recent.process)
         process_drop(recent.process)
         recent.process = NULL
         recent.pid = 0
-        process = self.processes.recall_span(note.tgid, when, &since, &recent.to)
-        if process == NULL and self.patience > 0:
-            asked = procfs_monotonic_ns()
-            process_drop(self.processes.at(note.tgid, when, self.patience))
-            asked = procfs_monotonic_ns() - asked
-            self.patience -= asked
-            self.credit -= asked
-            process = self.processes.recall_span(note.tgid, when, &since, &recent.to)
-        if process != NULL and process.has & PROCESS_COMM and since <= begun:
+        process = self._recall(note, when, &recall)
+        if process != NULL and process.has & PROCESS_COMM and recall.since <= begun:
             recent.process = process_take(process)
             recent.pid = note.tgid
-            recent.since = since
+            recent.since = recall.since
+            recent.to = recall.to
             return process
         process_drop(process)      # it ended before its program could be read: the note knows more
         size = self.cgroups.path(note.cgroup_id, path, sizeof(path))
@@ -130,6 +128,39 @@ cdef class Notes:
             nameless[0] = 0
             return process_of_note(note.tgid, note.uid, note.gid, nameless, path, max(0, size))
         return process_of_note(note.tgid, note.uid, note.gid, note.comm, path, max(0, size))
+
+    cdef void _charge(self, int64_t since) noexcept nogil:
+        cdef int64_t spent = procfs_monotonic_ns() - since
+        self.patience -= spent
+        self.credit -= spent
+
+    cdef process_t *_await(self, const bpf_owner_t *note, int64_t when, recall_t *recall) noexcept nogil:
+        cdef int64_t asked = procfs_monotonic_ns()
+        if self.patience <= 0:
+            return NULL
+        process_drop(self.processes.at(note.tgid, when, self.patience))
+        self._charge(asked)
+        return self.processes.recall_span(note.tgid, when, recall)
+
+    cdef process_t *_recall(self, const bpf_owner_t *note, int64_t when, recall_t *recall) noexcept nogil:
+        cdef process_t *process = self.processes.recall_span(note.tgid, when, recall)
+        cdef int64_t asked
+        if process == NULL:
+            process = self._await(note, when, recall)
+        # With CLONE_PARENT (runc has it) the kernel tells of the parent that both share, and not of who made the child:
+        # until it has been read itself, another name than the one noted is taken for a sign of that.
+        if process != NULL and self.patience > 0 and (recall.aged or recall.inherited and not same_name(process, note)):
+            asked = procfs_monotonic_ns()
+            process_drop(process)
+            process_drop(self.processes.get(note.tgid, 0))
+            self._charge(asked)
+            process = self.processes.recall_span(note.tgid, when, recall)
+            if process == NULL:
+                process = self._await(note, when, recall)
+        if process != NULL and recall.inherited and not same_name(process, note):
+            process_drop(process)
+            process = NULL
+        return process
 
     cdef void _fill(self, const bpf_owner_t *note, uint64_t first, owner_t *out) noexcept nogil:
         memset(out, 0, sizeof(out[0]))

@@ -88,6 +88,14 @@ cdef void status_read(int dirfd, process_t *facts) noexcept nogil:
         facts.has |= PROCESS_IDS
 
 
+cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
+    # A process that wrote a title over its arguments leaves the rest of that memory as NULs.
+    cdef size_t end = size
+    while end and arguments[end - 1] == 0:
+        end -= 1
+    return end if memchr(arguments, 0, end) == NULL else size
+
+
 cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32_t limit) noexcept nogil:
     # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`. First what ends with the program.
     cdef char name[64]
@@ -104,7 +112,9 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
     # not exist since Linux 5.18).
     if got > 0 or (got == 0 and before.flags & PF_KTHREAD):
         facts.cmdline.at = cmdline
-        facts.cmdline.size = got
+        facts.cmdline.size = unpadded(cmdline, got)
+        if facts.cmdline.size < <size_t>got:
+            facts.cmdline_size = facts.cmdline.size
         facts.has |= PROCESS_CMDLINE
     got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
     if got > 0:
@@ -288,11 +298,7 @@ cdef class Process:
         raw = self._process.cmdline.at[:self._process.cmdline.size]
         if not raw:
             return ()
-        arguments = raw.decode("utf-8", "surrogateescape").split("\0")
-        # A process that wrote a title over its arguments leaves the rest of that memory as NULs.
-        if len(arguments) > 1 and not any(arguments[1:]):
-            del arguments[1:]
-        return tuple(arguments)
+        return tuple(raw.decode("utf-8", "surrogateescape").split("\0"))
 
     @property
     def cmdline_size(self):

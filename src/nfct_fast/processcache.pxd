@@ -26,6 +26,13 @@ cdef struct entry_t:
     bint soft                # closed by a reading, not by an event
     bint exited              # closed by the exit of its first thread; others may go on
 
+# How far what is recalled goes, CLOCK_MONOTONIC ns.
+cdef struct recall_t:
+    int64_t since            # it surely ran from then
+    int64_t to               # until then
+    bint aged                # lives, and was read longer ago than `max_age`
+    bint inherited           # what its parent was: it has not been read itself
+
 # Any thread may call any method. The lock is never held while /proc is read.
 cdef class ProcessCache:
     cdef int _root
@@ -52,8 +59,7 @@ cdef class ProcessCache:
     # Which program ran under this pid at `when`, CLOCK_MONOTONIC ns (bpf_ktime_get_ns): a new reference, or NULL if that
     # is not known for certain. Reads at most one stat, for a process that lives.
     cdef process_t *recall_at(self, int32_t pid, int64_t when) noexcept nogil
-    # And from when until when it surely ran: *since and *to, `when` between them.
-    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *since, int64_t *to) noexcept nogil
+    cdef process_t *recall_span(self, int32_t pid, int64_t when, recall_t *recall) noexcept nogil
     # The same, and if need be waits up to `patience` ns for events to be taken in, and reads /proc.
     cdef process_t *at(self, int32_t pid, int64_t when, int64_t patience) noexcept nogil
     # After fork or execve: reads the facts anew. 1 if there are any.

@@ -172,10 +172,13 @@ cdef void cache_store(ProcessCache self, process_t *process, int64_t begun) noex
             # Facts that were unknown or merely old: the time they count from stays.
             if self._watched == 0 and entry.process.image != process.image:
                 entry.since = now
+            # The same image then and now: nothing lies between, and the reading counts from the earlier one on.
+            if entry.process.image != process.image:
+                entry.read_from, entry.read_to = begun, now
             entry_replace(self, entry, process_take(process))
             entry_touch(self, entry)
             entry.source = process.pid
-            entry.read_from, entry.read_to, entry.read_at, entry.seen_at = begun, now, now, now
+            entry.read_at, entry.seen_at = now, now
             cache_trim(self, 0)
             return
         # An event that was not heard yet lies between.
@@ -362,10 +365,10 @@ cdef class ProcessCache:
         return process
 
     cdef process_t *recall_at(self, int32_t pid, int64_t when) noexcept nogil:
-        cdef int64_t since, to
-        return self.recall_span(pid, when, &since, &to)
+        cdef recall_t recall
+        return self.recall_span(pid, when, &recall)
 
-    cdef process_t *recall_span(self, int32_t pid, int64_t when, int64_t *since, int64_t *to) noexcept nogil:
+    cdef process_t *recall_span(self, int32_t pid, int64_t when, recall_t *recall) noexcept nogil:
         cdef int64_t now = procfs_monotonic_ns()
         cdef process_t *process = NULL
         cdef entry_t *entry
@@ -384,19 +387,21 @@ cdef class ProcessCache:
         if entry != NULL and (self._watched == 0 or entry_settled(self, entry, when)):
             if entry.until != 0:
                 sure = when < entry.until
-                to[0] = entry.until - 1
+                recall.to = entry.until - 1
             else:
-                to[0] = self._horizon if self._watched != 0 else entry.seen_at
-                sure = when <= to[0]
+                recall.to = self._horizon if self._watched != 0 else entry.seen_at
+                sure = when <= recall.to
             exited = entry.exited
-            since[0] = entry.since
+            recall.since = entry.since
+            recall.aged = entry.until == 0 and now - entry.read_at >= self._max_age
+            recall.inherited = entry.source != pid
             process = process_take(entry.process)
             entry_touch(self, entry)
         cache_unlock(self)
         if process == NULL or sure:
             return process
         state = process_check(self._root, process)
-        to[0] = max(when, now) if state == PROCESS_SAME else when
+        recall.to = max(when, now) if state == PROCESS_SAME else when
         if (state == PROCESS_ENDING and exited) or (state == PROCESS_SAME and entry_is_open(self, pid, process)):
             return process
         process_drop(process)
