@@ -12,7 +12,8 @@ STOREYS = """
     flow mutex netlink nftables outbuf procfs protocol sink words cgroup sock netns
     addrtable diagnosis diagmsg filter procstat seen socktable status table timestamp cgroupfs
     addresses holders process procconnector procnet source sockdiag
-    direction listen processcache procfd readings
+    direction listen processtable procfd readings
+    processcache
     execreaders owner directory
     record
     processhistory fields formatter ring

@@ -3,28 +3,12 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from posix_pthread cimport pthread_mutex_t
 
 from .process cimport process_t
+from .processtable cimport entries_t
 
 cdef enum:
     # execve shows the new program in /proc before the kernel stamps its event: usually by microseconds, longer if the
     # process has to wait for a CPU between. A reading less than this before an event may belong behind it.
     EXEC_SHOWN_EARLY = 5000000    # ns
-
-# What one pid was from `since` until `until`. All times are CLOCK_MONOTONIC ns.
-cdef struct entry_t:
-    process_t *process
-    entry_t *chain           # the same hash; of one pid the newest comes first
-    entry_t *newer
-    entry_t *older
-    int64_t since
-    int64_t until            # 0 while open
-    int64_t read_from        # when /proc was read for these facts
-    int64_t read_to
-    int64_t read_at          # the same, or when reading again was last tried
-    int64_t seen_at          # was it when last looked
-    int64_t gone_at          # when this was found to have ended; 0: is believed to live
-    int32_t source           # whose /proc directory was read: an ancestor's for what was inherited at fork
-    bint soft                # closed by a reading, not by an event
-    bint exited              # closed by the exit of its first thread; others may go on
 
 # How far what is recalled goes, CLOCK_MONOTONIC ns.
 cdef struct recall_t:
@@ -36,20 +20,16 @@ cdef struct recall_t:
 # Any thread may call any method. The lock is never held while /proc is read.
 cdef class ProcessCache:
     cdef int _root
-    cdef uint32_t _cmdline_limit, _limit, _count, _mask
-    cdef uint64_t _bytes_limit, _bytes
+    cdef uint32_t _cmdline_limit
+    cdef entries_t _entries
     cdef int64_t _max_age, _linger, _tick
-    cdef entry_t **_table
-    cdef entry_t *_newest
-    cdef entry_t *_oldest
     cdef pthread_mutex_t _mutex
     cdef bint _mutex_made
     cdef int64_t _watched    # every fork, exec and exit since then was told; 0: they are not being told
     cdef int64_t _horizon    # and up to then they have been taken in
-    cdef int64_t _forgotten  # the latest `since` of an entry that was pushed out
     cdef int _poke           # an eventfd: whoever takes events in is to look now; -1: nobody does by itself
     cdef int64_t _donated    # the latest reading that a fork before it inherited from
-    cdef readonly uint64_t reads, hits, evicted
+    cdef readonly uint64_t reads, hits
 
     # The living process: a new reference, or NULL. What was checked no longer than fresh_ns ago is taken as it is;
     # 0 always checks.
@@ -70,12 +50,6 @@ cdef class ProcessCache:
 # For the room that hears of fork, exec and exit. All of these with the lock held.
 cdef void cache_lock(ProcessCache self) noexcept nogil
 cdef void cache_unlock(ProcessCache self) noexcept nogil
-cdef entry_t *entry_find(ProcessCache self, int32_t pid) noexcept nogil       # the newest, or NULL
-cdef entry_t *entry_before(entry_t *entry) noexcept nogil                     # what the same pid was before, or NULL
-# Takes over the reference, also if it returns NULL for want of memory.
-cdef entry_t *entry_add(ProcessCache self, process_t *process, int64_t since) noexcept nogil
-cdef void entry_replace(ProcessCache self, entry_t *entry, process_t *process) noexcept nogil
-cdef void entry_evict(ProcessCache self, entry_t *entry) noexcept nogil
 # From when on facts that were just read are true if no event has said otherwise.
 cdef int64_t cache_basis(ProcessCache self, const process_t *process, int64_t read_to) noexcept nogil
 cdef uint64_t cache_ticks(ProcessCache self, int64_t when) noexcept nogil     # CLOCK_MONOTONIC to /proc/PID/stat's clock

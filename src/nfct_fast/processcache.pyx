@@ -10,7 +10,6 @@ from /proc may be those of an event not heard yet: they count once all events up
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
@@ -21,13 +20,14 @@ from sys_socket cimport eventfd_write
 from .mutex cimport mutex_make
 from .process cimport (PROCESS_ENDING, PROCESS_EXE, PROCESS_GONE, PROCESS_SAME, process_check, process_drop, process_object,
                        process_read, process_t, process_take)
+from .processtable cimport (entries_free, entries_make, entries_trim, entry_add, entry_before, entry_evict, entry_find,
+                            entry_replace, entry_t, entry_touch)
 from .procfs cimport procfs_monotonic_ns, procfs_open
 
 import os
 
 cdef enum:
     POKED_NS = 1000000       # until a poke is answered
-    HISTORY = 8              # entries of one pid: a process that execs in a loop must not push out all others
 
 
 cdef void cache_lock(ProcessCache self) noexcept nogil:
@@ -36,108 +36,6 @@ cdef void cache_lock(ProcessCache self) noexcept nogil:
 
 cdef void cache_unlock(ProcessCache self) noexcept nogil:
     pthread_mutex_unlock(&self._mutex)
-
-
-cdef inline entry_t **slot(ProcessCache self, int32_t pid) noexcept nogil:
-    return &self._table[(<uint32_t>pid * <uint32_t>2654435761) >> 8 & self._mask]
-
-
-cdef entry_t *entry_find(ProcessCache self, int32_t pid) noexcept nogil:
-    cdef entry_t *entry = slot(self, pid)[0]
-    while entry != NULL and entry.process.pid != pid:
-        entry = entry.chain
-    return entry
-
-
-cdef entry_t *entry_before(entry_t *entry) noexcept nogil:
-    cdef int32_t pid = entry.process.pid
-    entry = entry.chain
-    while entry != NULL and entry.process.pid != pid:
-        entry = entry.chain
-    return entry
-
-
-cdef void entry_unlink(ProcessCache self, entry_t *entry) noexcept nogil:
-    if entry.newer != NULL:
-        entry.newer.older = entry.older
-    else:
-        self._newest = entry.older
-    if entry.older != NULL:
-        entry.older.newer = entry.newer
-    else:
-        self._oldest = entry.newer
-
-
-cdef void entry_link(ProcessCache self, entry_t *entry) noexcept nogil:
-    entry.newer = NULL
-    entry.older = self._newest
-    if self._newest != NULL:
-        self._newest.newer = entry
-    else:
-        self._oldest = entry
-    self._newest = entry
-
-
-cdef void entry_touch(ProcessCache self, entry_t *entry) noexcept nogil:
-    if self._newest != entry:
-        entry_unlink(self, entry)
-        entry_link(self, entry)
-
-
-cdef void entry_evict(ProcessCache self, entry_t *entry) noexcept nogil:
-    cdef entry_t **p = slot(self, entry.process.pid)
-    while p[0] != entry:
-        p = &p[0].chain
-    p[0] = entry.chain
-    entry_unlink(self, entry)
-    if entry.until == 0 and entry.since > self._forgotten:
-        self._forgotten = entry.since
-    self._count -= 1
-    self._bytes -= entry.process.bytes + sizeof(entry_t)
-    process_drop(entry.process)
-    free(entry)
-
-
-cdef void entry_replace(ProcessCache self, entry_t *entry, process_t *process) noexcept nogil:
-    self._bytes += process.bytes
-    self._bytes -= entry.process.bytes
-    process_drop(entry.process)
-    entry.process = process
-
-
-cdef void cache_trim(ProcessCache self, uint64_t more) noexcept nogil:
-    while self._oldest != NULL and (self._count >= self._limit or self._bytes + more > self._bytes_limit):
-        entry_evict(self, self._oldest)
-        self.evicted += 1
-
-
-cdef entry_t *entry_add(ProcessCache self, process_t *process, int64_t since) noexcept nogil:
-    cdef entry_t *entry
-    cdef entry_t **head
-    cdef entry_t *last = NULL
-    cdef int count = 0
-    cache_trim(self, process.bytes + sizeof(entry_t))
-    entry = entry_find(self, process.pid)
-    while entry != NULL:
-        count += 1
-        last = entry
-        entry = entry_before(entry)
-    if count >= HISTORY:
-        entry_evict(self, last)
-    entry = <entry_t *>calloc(1, sizeof(entry_t))
-    if entry == NULL:
-        process_drop(process)
-        return NULL
-    entry.process = process
-    entry.source = process.pid
-    entry.since = entry.seen_at = since
-    head = slot(self, process.pid)
-    entry.chain = head[0]
-    head[0] = entry
-    entry_link(self, entry)
-    self._count += 1
-    self._bytes += process.bytes + sizeof(entry_t)
-    return entry
 
 
 cdef inline int64_t boot_offset() noexcept nogil:
@@ -157,12 +55,12 @@ cdef int64_t cache_basis(ProcessCache self, const process_t *process, int64_t re
     if self._watched == 0:
         return read_to
     since = <int64_t>(process.start + 1) * self._tick - boot_offset()
-    return max(since, self._watched, self._forgotten)
+    return max(since, self._watched, self._entries.forgotten)
 
 
 cdef void cache_store(ProcessCache self, process_t *process, int64_t begun) noexcept nogil:
     # Keeps one more reference if it can. With the lock held.
-    cdef entry_t *entry = entry_find(self, process.pid)
+    cdef entry_t *entry = entry_find(&self._entries, process.pid)
     cdef int64_t now = procfs_monotonic_ns()
     cdef int64_t since
     if entry != NULL and entry.until == 0 and entry.gone_at == 0 and (
@@ -175,11 +73,11 @@ cdef void cache_store(ProcessCache self, process_t *process, int64_t begun) noex
             # The same image then and now: nothing lies between, and the reading counts from the earlier one on.
             if entry.process.image != process.image:
                 entry.read_from, entry.read_to = begun, now
-            entry_replace(self, entry, process_take(process))
-            entry_touch(self, entry)
+            entry_replace(&self._entries, entry, process_take(process))
+            entry_touch(&self._entries, entry)
             entry.source = process.pid
             entry.read_at, entry.seen_at = now, now
-            cache_trim(self, 0)
+            entries_trim(&self._entries, 0)
             return
         # An event that was not heard yet lies between.
         entry.until, entry.gone_at, entry.soft = max(entry.seen_at, entry.since), now, True
@@ -187,13 +85,13 @@ cdef void cache_store(ProcessCache self, process_t *process, int64_t begun) noex
     else:
         since = cache_basis(self, process, now)
         if entry != NULL and self._watched == 0:
-            entry_evict(self, entry)    # without events nothing would ever close it
+            entry_evict(&self._entries, entry)    # without events nothing would ever close it
         elif entry != NULL and entry.until == 0:
             entry.until, entry.soft = max(entry.seen_at, entry.since), True
             entry.gone_at = entry.gone_at or now
         if entry != NULL and self._watched and since < entry.until:
             since = entry.until
-    entry = entry_add(self, process_take(process), since)
+    entry = entry_add(&self._entries, process_take(process), since)
     if entry != NULL:
         entry.read_from, entry.read_to, entry.read_at, entry.seen_at = begun, now, now, now
 
@@ -211,7 +109,7 @@ cdef process_t *cache_read(ProcessCache self, int32_t pid, int64_t begun) noexce
 
 
 cdef bint entry_is_closed(ProcessCache self, int32_t pid) noexcept nogil:
-    cdef entry_t *entry = entry_find(self, pid)
+    cdef entry_t *entry = entry_find(&self._entries, pid)
     return entry != NULL and entry.until != 0 and not entry.soft
 
 
@@ -251,7 +149,7 @@ cdef bint entry_is_open(ProcessCache self, int32_t pid, const process_t *process
     cdef entry_t *entry
     cdef bint result
     cache_lock(self)
-    entry = entry_find(self, pid)
+    entry = entry_find(&self._entries, pid)
     result = entry != NULL and entry.process == process and entry.until == 0
     cache_unlock(self)
     return result
@@ -270,7 +168,6 @@ cdef class ProcessCache:
     def __cinit__(self, proc="/proc", uint32_t limit=4096, uint64_t bytes_limit=8 << 20, uint32_t cmdline_limit=4096,
                   double max_age=1.0, double linger=10.0):
         cdef bytes path = os.fsencode(proc)
-        cdef uint32_t size = 64
         self._root = self._poke = -1
         if not mutex_make(&self._mutex):
             raise MemoryError
@@ -278,27 +175,16 @@ cdef class ProcessCache:
         self._tick = 1000000000 // sysconf(_SC_CLK_TCK)
         if not 0 < limit <= 1 << 20 or not 0 < cmdline_limit <= 1 << 20:
             raise ValueError("limit and cmdline_limit must be between 1 and 1048576")
-        self._limit, self._bytes_limit, self._cmdline_limit = limit, bytes_limit, cmdline_limit
+        self._cmdline_limit = cmdline_limit
         self._max_age, self._linger = <int64_t>(max_age * 1e9), <int64_t>(linger * 1e9)
-        while size < limit:
-            size *= 2
-        self._table = <entry_t **>calloc(size, sizeof(entry_t *))
-        if self._table == NULL:
+        if not entries_make(&self._entries, limit, bytes_limit):
             raise MemoryError
-        self._mask = size - 1
         self._root = procfs_open(path)
         if self._root < 0:
             raise OSError(-self._root, os.strerror(-self._root), proc)
 
     def __dealloc__(self):
-        cdef entry_t *entry = self._newest
-        cdef entry_t *older
-        while entry != NULL:
-            older = entry.older
-            process_drop(entry.process)
-            free(entry)
-            entry = older
-        free(self._table)
+        entries_free(&self._entries)
         if self._root >= 0:
             close(self._root)
         if self._mutex_made:
@@ -312,7 +198,7 @@ cdef class ProcessCache:
         cdef bint ended, exited, fresh
         cdef int state
         cache_lock(self)
-        entry = entry_find(self, pid)
+        entry = entry_find(&self._entries, pid)
         if entry == NULL:
             cache_unlock(self)
             return cache_read(self, pid, now)
@@ -321,7 +207,7 @@ cdef class ProcessCache:
         ended, exited = entry.gone_at != 0, entry.exited
         fresh = not ended and now - entry.seen_at < fresh_ns
         if fresh:
-            entry_touch(self, entry)
+            entry_touch(&self._entries, entry)
             self.hits += 1
         cache_unlock(self)
         if fresh:
@@ -333,16 +219,16 @@ cdef class ProcessCache:
         if (state == PROCESS_ENDING and (exited or not ended)) or (
                 state == PROCESS_SAME and not ended and now - read_at < self._max_age):
             cache_lock(self)
-            entry = entry_find(self, pid)
+            entry = entry_find(&self._entries, pid)
             if entry != NULL and entry.process == process:
                 entry.seen_at = now
-                entry_touch(self, entry)
+                entry_touch(&self._entries, entry)
             self.hits += 1
             cache_unlock(self)
             return process
         if state == PROCESS_GONE and not ended:
             cache_lock(self)
-            entry = entry_find(self, pid)
+            entry = entry_find(&self._entries, pid)
             if entry != NULL and entry.process == process and entry.gone_at == 0:
                 entry.gone_at = now
             cache_unlock(self)
@@ -353,13 +239,13 @@ cdef class ProcessCache:
         cdef process_t *process = NULL
         cdef entry_t *entry
         cache_lock(self)
-        entry = entry_find(self, pid)
+        entry = entry_find(&self._entries, pid)
         while entry != NULL and start and entry.process.start != start:
             entry = entry_before(entry)
         if entry != NULL and entry.gone_at and procfs_monotonic_ns() - entry.gone_at > self._linger:
-            entry_evict(self, entry)
+            entry_evict(&self._entries, entry)
         elif entry != NULL:
-            entry_touch(self, entry)
+            entry_touch(&self._entries, entry)
             process = process_take(entry.process)
         cache_unlock(self)
         return process
@@ -376,13 +262,13 @@ cdef class ProcessCache:
         cdef bint exited = False
         cdef int state
         cache_lock(self)
-        entry = entry_find(self, pid)
+        entry = entry_find(&self._entries, pid)
         # A first thread that exited may have left others: the last entry is looked at beyond its end.
         if entry == NULL or not entry.exited or when < entry.until or self._horizon < when:
             while entry != NULL and not (entry.since <= when and (entry.until == 0 or when < entry.until)):
                 entry = entry_before(entry)
         if entry != NULL and entry.gone_at and procfs_monotonic_ns() - entry.gone_at > self._linger:
-            entry_evict(self, entry)
+            entry_evict(&self._entries, entry)
             entry = NULL
         if entry != NULL and (self._watched == 0 or entry_settled(self, entry, when)):
             if entry.until != 0:
@@ -396,7 +282,7 @@ cdef class ProcessCache:
             recall.aged = entry.until == 0 and now - entry.read_at >= self._max_age
             recall.inherited = entry.source != pid
             process = process_take(entry.process)
-            entry_touch(self, entry)
+            entry_touch(&self._entries, entry)
         cache_unlock(self)
         if process == NULL or sure:
             return process
@@ -420,7 +306,7 @@ cdef class ProcessCache:
         if process != NULL:
             return process
         cache_lock(self)
-        entry = entry_find(self, pid)
+        entry = entry_find(&self._entries, pid)
         if entry != NULL and entry.until == 0:
             until = entry.read_to + EXEC_SHOWN_EARLY
         cache_unlock(self)
@@ -439,7 +325,7 @@ cdef class ProcessCache:
     cdef void forget(self, int32_t pid) noexcept nogil:
         cdef entry_t *entry
         cache_lock(self)
-        entry = entry_find(self, pid)
+        entry = entry_find(&self._entries, pid)
         if entry != NULL and not entry.gone_at:
             entry.gone_at = procfs_monotonic_ns()
         cache_unlock(self)
@@ -472,9 +358,14 @@ cdef class ProcessCache:
         self.forget(pid)
 
     def __len__(self):
-        return self._count
+        return self._entries.count
+
+    @property
+    def evicted(self):
+        """How often one was pushed out for want of room, int."""
+        return self._entries.evicted
 
     @property
     def bytes(self):
         """Memory the kept facts take, int."""
-        return self._bytes
+        return self._entries.bytes

@@ -10,8 +10,8 @@ from libc.string cimport memchr, memset
 
 from .process cimport (PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, process_build,
                        process_drop, process_read, process_t, process_take)
-from .processcache cimport (EXEC_SHOWN_EARLY, ProcessCache, cache_basis, cache_lock, cache_ticks, cache_unlock,
-                            entry_add, entry_before, entry_evict, entry_find, entry_replace, entry_t)
+from .processcache cimport EXEC_SHOWN_EARLY, ProcessCache, cache_basis, cache_lock, cache_ticks, cache_unlock
+from .processtable cimport entry_add, entry_before, entry_evict, entry_find, entry_replace, entry_t
 from .procfs cimport procfs_monotonic_ns
 from .readings cimport Readings
 
@@ -29,7 +29,7 @@ cdef inline void stamp(entry_t *entry, int32_t source, int64_t begun, int64_t en
 
 cdef void disinherit(ProcessCache cache, int32_t source, int64_t when) noexcept nogil:
     # Children that were given what /proc showed of their parent after it had become something else.
-    cdef entry_t *entry = cache._oldest
+    cdef entry_t *entry = cache._entries.oldest
     cdef entry_t *next
     if when - EXEC_SHOWN_EARLY > cache._donated:
         return
@@ -37,16 +37,16 @@ cdef void disinherit(ProcessCache cache, int32_t source, int64_t when) noexcept 
         next = entry.newer
         if (entry.source == source and entry.process.pid != source and entry.read_to >= entry.since
                 and entry.read_to >= when - EXEC_SHOWN_EARLY and (entry.since < when or entry.read_from <= when)):
-            entry_evict(cache, entry)
+            entry_evict(&cache._entries, entry)
         entry = next
 
 
 cdef entry_t *later_reading(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil:
     """The entry of `pid` if it was read after `when`, moved to begin there; else NULL, with all before closed."""
-    cdef entry_t *entry = entry_find(cache, pid)
+    cdef entry_t *entry = entry_find(&cache._entries, pid)
     cdef entry_t *before
     disinherit(cache, pid, when)
-    entry = entry_find(cache, pid)
+    entry = entry_find(&cache._entries, pid)
     if entry == NULL:
         return NULL
     if entry.source == pid and entry.until == 0 and entry.read_from > when:
@@ -56,7 +56,7 @@ cdef entry_t *later_reading(ProcessCache cache, int32_t pid, int64_t when) noexc
         entry.since = when
         return entry
     if entry.until == 0 and entry.source == pid and entry.read_to >= when:
-        entry_evict(cache, entry)
+        entry_evict(&cache._entries, entry)
     else:
         close_entry(entry, when)
     return NULL
@@ -72,14 +72,14 @@ cdef void read_parent(ProcessCache cache, int32_t ppid) noexcept nogil:
     ended = procfs_monotonic_ns()
     cache_lock(cache)
     cache.reads += 1
-    entry = entry_find(cache, ppid)
+    entry = entry_find(&cache._entries, ppid)
     if entry != NULL and entry.until == 0:
         entry.read_at = ended
         if process != NULL and process.image == entry.process.image and process.start == entry.process.start:
             # The same image before and after: nothing lies between, and the reading counts from the earlier one on.
-            entry_replace(cache, entry, process_take(process))
+            entry_replace(&cache._entries, entry, process_take(process))
     elif process != NULL and process.pid == ppid and not (process.has & PROCESS_EXE and process.cmdline.size == 0):
-        entry = entry_add(cache, process_take(process), cache_basis(cache, process, ended))
+        entry = entry_add(&cache._entries, process_take(process), cache_basis(cache, process, ended))
         if entry != NULL:
             stamp(entry, ppid, begun, ended)
             entry.seen_at = ended
@@ -94,7 +94,7 @@ cdef void history_forked(ProcessCache cache, int32_t ppid, int32_t pid, int64_t 
     cdef entry_t *parent
     cdef bint stale
     cache_lock(cache)
-    parent = entry_find(cache, ppid)
+    parent = entry_find(&cache._entries, ppid)
     stale = parent == NULL or parent.until != 0 or procfs_monotonic_ns() - parent.read_at > cache._max_age
     cache_unlock(cache)
     if stale:
@@ -102,7 +102,7 @@ cdef void history_forked(ProcessCache cache, int32_t ppid, int32_t pid, int64_t 
     cache_lock(cache)
     if later_reading(cache, pid, when) == NULL:
         memset(&facts, 0, sizeof(facts))
-        parent = entry_find(cache, ppid)
+        parent = entry_find(&cache._entries, ppid)
         if parent != NULL and not (parent.until == 0 and parent.since <= when):
             parent = NULL
         if parent != NULL:
@@ -127,7 +127,7 @@ cdef void history_forked(ProcessCache cache, int32_t ppid, int32_t pid, int64_t 
 
 cdef entry_t *inherit(ProcessCache cache, process_t *child, int64_t when, int32_t source, int64_t begun,
                       int64_t ended) noexcept nogil:
-    cdef entry_t *entry = entry_add(cache, child, when)
+    cdef entry_t *entry = entry_add(&cache._entries, child, when)
     if entry != NULL:
         stamp(entry, source, begun, ended)
     return entry
@@ -146,11 +146,11 @@ cdef process_t *stub(ProcessCache cache, const process_t *old, int32_t pid, int6
 
 
 cdef void withdraw(ProcessCache cache, int32_t pid, const process_t *old) noexcept nogil:
-    cdef entry_t *entry = entry_find(cache, pid)
+    cdef entry_t *entry = entry_find(&cache._entries, pid)
     while entry != NULL and entry.process != old:
         entry = entry_before(entry)
     if entry != NULL:
-        entry_evict(cache, entry)
+        entry_evict(&cache._entries, entry)
 
 
 cdef int history_executed(ProcessCache cache, Readings readings, int32_t pid, int64_t when) noexcept nogil:
@@ -161,7 +161,7 @@ cdef int history_executed(ProcessCache cache, Readings readings, int32_t pid, in
     cdef int error, known = 1
     cdef bint doubtful = False
     cache_lock(cache)
-    entry = entry_find(cache, pid)
+    entry = entry_find(&cache._entries, pid)
     if entry != NULL and entry.until == 0:
         old = process_take(entry.process)
         doubtful = entry.source == pid and entry.read_to > when - EXEC_SHOWN_EARLY
@@ -191,7 +191,7 @@ cdef int history_executed(ProcessCache cache, Readings readings, int32_t pid, in
                 process = stub(cache, old, pid, when)
                 begun = ended = when    # nothing was read: an execve not heard yet may have been read better
             if process != NULL:
-                entry = entry_add(cache, process_take(process), when)
+                entry = entry_add(&cache._entries, process_take(process), when)
                 if entry != NULL:
                     stamp(entry, pid, begun, ended)
         cache_unlock(cache)
@@ -210,7 +210,7 @@ cdef void history_altered(ProcessCache cache, int32_t pid, int64_t when, int wha
     cdef int32_t source
     cdef int64_t begun, ended
     cache_lock(cache)
-    entry = entry_find(cache, pid)
+    entry = entry_find(&cache._entries, pid)
     if entry != NULL and entry.until == 0 and not (entry.source == pid and entry.read_to >= when):
         # Facts read since then show it already, or get() will tell: their image is not what it was.
         facts = entry.process[0]
@@ -238,7 +238,7 @@ cdef void history_exited(ProcessCache cache, int32_t pid, int64_t when) noexcept
     cdef entry_t *entry
     cache_lock(cache)
     disinherit(cache, pid, when)
-    entry = entry_find(cache, pid)
+    entry = entry_find(&cache._entries, pid)
     # Read after the exit, and started after it: the next to use the pid.
     if entry != NULL and entry.source == pid and entry.read_from > when and entry.process.start > cache_ticks(cache, when):
         entry = entry_before(entry)
@@ -264,12 +264,12 @@ cdef void history_lapsed(ProcessCache cache) noexcept nogil:
     cdef int64_t horizon
     cache_lock(cache)
     horizon = cache._horizon
-    entry = cache._oldest
+    entry = cache._entries.oldest
     while entry != NULL:
         next = entry.newer
         if entry.until == 0 or entry.soft:
             if entry.read_to > horizon or entry.since >= horizon:
-                entry_evict(cache, entry)
+                entry_evict(&cache._entries, entry)
             else:
                 entry.soft = False
                 close_entry(entry, horizon)
