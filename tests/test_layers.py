@@ -14,12 +14,12 @@ STOREYS = """
     addresses holders process procnet source sockdiag
     direction listen processcache procfd
     owner directory
-    record
+    record inquiry
     processhistory fields formatter ring
     owners_bpf procevents
     notes
     attribution
-    batch jsonlines messages reader template
+    batch jsonlines messages reader template trial
     conntrack writer
     __init__
     __main__
