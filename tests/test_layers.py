@@ -12,7 +12,7 @@ STOREYS = """
     flow netlink nftables outbuf procfs protocol sink words cgroup sock netns
     addrtable diagnosis diagmsg filter procstat seen socktable status table timestamp cgroupfs
     addresses holders process procnet source sockdiag
-    direction listen processcache procfd
+    direction listen member processcache procfd
     owner directory
     record inquiry
     processhistory fields formatter ring
