@@ -10,7 +10,7 @@ import nfct_fast
 STOREYS = """
     _version _joined libraries privileges
     flow netlink nftables outbuf procfs protocol sink words cgroup sock netns
-    addrtable diagnosis diagmsg filter procstat seen socktable status table timestamp cgroupfs
+    addrtable diagnosis diagmsg filter pace procstat seen socktable status table timestamp cgroupfs
     addresses holders process procnet source sockdiag
     direction listen member processcache procfd
     owner directory
