@@ -88,8 +88,8 @@ def cgroup_root(mountinfo="/proc/self/mountinfo"):
             if right.split(" ", 1)[0] != "cgroup2":
                 continue
             # A space, tab, newline or backslash in a path is written as its octal code.
-            root, path = (field.encode("latin-1", "surrogateescape").decode("unicode_escape").encode("latin-1")
-                          for field in left.split()[3:5])
+            root, path = [field.encode("latin-1", "surrogateescape").decode("unicode_escape").encode("latin-1")
+                          for field in left.split()[3:5]]
             if root == b"/":
                 return os.fsdecode(path)
             found = found or os.fsdecode(path)
@@ -109,7 +109,7 @@ def netns_cookie(path=None):
 def _missing():
     """The capabilities this process lacks of those that loading takes."""
     with open("/proc/self/status") as lines:
-        effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+        effective, = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
     if effective >> 21 & 1:  # CAP_SYS_ADMIN stands for both
         effective |= 1 << 39 | 1 << 38
     return [name for name, bit in _CAPABILITIES if not effective >> bit & 1]

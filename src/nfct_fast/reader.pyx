@@ -128,7 +128,7 @@ cdef class Reader:
     @property
     def undecoded(self) -> int:
         """Messages that were too long or not understood."""
-        return self.decoder.errors + sum(source.socket.truncated for source in self._sources())
+        return self.decoder.errors + sum([source.socket.truncated for source in self._sources()])
 
     def _sources(self):
         return [source for source in self.sources if source is not None]
