@@ -9,7 +9,7 @@ import nfct_fast
 # From the ground up; each line is a storey. Rooms of one storey do not know each other.
 STOREYS = """
     _version _joined libraries privileges
-    flow netlink nftables outbuf procfs protocol sink words cgroup sock netns
+    flow netlink netquery nftables outbuf procfs protocol sink words cgroup sock netns
     addrtable diagnosis diagmsg filter pace procstat seen socktable status table timestamp cgroupfs
     addresses holders process procnet source sockdiag
     direction listen member processcache procfd

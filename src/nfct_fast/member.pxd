@@ -4,14 +4,14 @@ from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.addresses cimport addresses_t
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.flow cimport tuple_t
+from nfct_fast.netquery cimport netquery_t
 from nfct_fast.procnet cimport procnet_t
 from nfct_fast.sock cimport sock_t
-from nfct_fast.sockdiag cimport diag_t
 
 ctypedef struct member_t:
     uint64_t inode          # of the namespace
     uint64_t cookie         # its other number, by which BPF programs know it (Linux 5.14); 0: not known
-    diag_t diag
+    netquery_t diag         # to sock_diag
     addresses_t addresses
     procnet_t *tables       # made when first needed
     char *path              # under which it was last seen

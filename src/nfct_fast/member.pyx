@@ -12,14 +12,16 @@ from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from fstatat cimport fstatat
+from linux_netlink cimport NETLINK_SOCK_DIAG
 from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
 
-from nfct_fast.addresses cimport addresses_close, addresses_find, addresses_open
+from nfct_fast.addresses cimport addresses_close, addresses_find, addresses_init, addresses_open
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.flow cimport tuple_t
+from nfct_fast.netquery cimport netquery_close, netquery_open
 from nfct_fast.procnet cimport procnet_free, procnet_init, procnet_lookup, procnet_survey, procnet_t
 from nfct_fast.sock cimport sock_t
-from nfct_fast.sockdiag cimport diag_close, diag_lookup, diag_lookup_listener, diag_open
+from nfct_fast.sockdiag cimport diag_lookup, diag_lookup_listener
 
 cdef extern from "<sched.h>" nogil:
     enum: CLONE_NEWNET
@@ -34,10 +36,11 @@ cdef int member_open(member_t *member, uint64_t inode, uint64_t cookie, const ch
     memset(member, 0, sizeof(member[0]))
     member.inode = inode
     member.cookie = cookie
-    member.diag.fd = member.addresses.monitor = member.addresses.dumper = -1
+    member.diag.fd = -1
+    addresses_init(&member.addresses)
     rc = member_moved(member, path)
     if rc == 0 and diag:
-        rc = diag_open(&member.diag)
+        rc = netquery_open(&member.diag, NETLINK_SOCK_DIAG)
     if rc == 0:
         rc = addresses_open(&member.addresses)
     if rc < 0:
@@ -46,7 +49,7 @@ cdef int member_open(member_t *member, uint64_t inode, uint64_t cookie, const ch
 
 
 cdef void member_close(member_t *member) noexcept nogil:
-    diag_close(&member.diag)
+    netquery_close(&member.diag)
     addresses_close(&member.addresses)
     if member.tables != NULL:
         procnet_free(member.tables)

@@ -32,7 +32,7 @@ from libc.errno cimport EACCES, EBADF, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
-from nfct_fast.flow cimport tuple_t
+from nfct_fast.flow cimport tuple_set, tuple_t
 from owners_cgroup cimport owners_cgroup_mount
 from owners_find cimport (owners_bytes, owners_close, owners_found, owners_init, owners_key, owners_lookup,
                           owners_lookup_cookie, owners_open, owners_past, owners_prefetch, owners_record)
@@ -301,21 +301,12 @@ cdef uint64_t lookup_repeat(OwnersBpf self, const tuple_t *tuple, uint64_t cooki
 
 
 cdef int tuple_fill(tuple_t *out, proto, src, sport, dst, dport) except -1:
-    family = socket.AF_INET6 if ":" in src else socket.AF_INET
-    cdef bytes local = socket.inet_pton(family, src)
-    cdef bytes peer = socket.inet_pton(family, dst)
-    memset(out, 0, sizeof(tuple_t))
-    memcpy(out.src, <const char *>local, len(local))
-    memcpy(out.dst, <const char *>peer, len(peer))
-    out.family = family
-    out.proto = proto
-    if proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):
-        out.icmp_id = sport
-        out.icmp_type = dport >> 8
-        out.icmp_code = dport & 0xff
-    else:
-        out.sport = sport
-        out.dport = dport
+    if proto not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+        return tuple_set(out, proto, src, sport, dst, dport)
+    tuple_set(out, proto, src, 0, dst, 0)
+    out.icmp_id = sport
+    out.icmp_type = dport >> 8
+    out.icmp_code = dport & 0xff
     return 0
 
 

@@ -5,12 +5,12 @@ from libc.string cimport memset
 
 from .attribution cimport Attribution
 from .directory cimport Directory
-from .flow cimport EVENT_NEW, FLOW_REPLY, tuple_t
+from .flow cimport EVENT_NEW, FLOW_REPLY, tuple_set, tuple_t
 from .member cimport member_lookup
 from .procfs cimport procfs_monotonic_ns
 from .record cimport flow_object, record_t
 from .sock cimport sock_t
-from .sockdiag cimport diag_check, set_tuple, sock_dict
+from .sockdiag cimport diag_check, sock_dict
 
 import os
 
@@ -24,12 +24,12 @@ def find_flow(Attribution attribution not None, proto, src, sport, dst, dport, *
     """
     cdef record_t record
     memset(&record, 0, sizeof(record))
-    set_tuple(&record.flow.orig, src, sport, dst, dport, proto)
+    tuple_set(&record.flow.orig, proto, src, sport, dst, dport)
     record.flow.orig.icmp_id = icmp_id
     record.flow.type = EVENT_NEW
     record.flow.netns = netns
     if reply is not None:
-        set_tuple(&record.flow.reply, reply[0], reply[1], reply[2], reply[3], proto)
+        tuple_set(&record.flow.reply, proto, reply[0], reply[1], reply[2], reply[3])
         record.flow.reply.icmp_id = icmp_id
         record.flow.has |= FLOW_REPLY
     with nogil:
@@ -82,7 +82,7 @@ def find_socket(Directory directory not None, proto, src, sport, dst, dport, *, 
     cdef sock_t sock
     cdef int index, rc
     cdef bint only_listener = listener
-    set_tuple(&tuple, src, sport, dst, dport, proto)
+    tuple_set(&tuple, proto, src, sport, dst, dport)
     with nogil:
         rc = look_for(directory, &tuple, only_listener, &sock, &index)
         if rc == -ENXIO and directory.look_again(&tuple, True):
