@@ -8,6 +8,7 @@ import pytest
 
 from nfct_fast import netns
 from nfct_fast.directory import Directory
+from nfct_fast.trial import find_socket, refresh_addresses
 from support_netns import inside, ip, made
 
 UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
@@ -61,9 +62,9 @@ def number(name):
 def test_home_comes_first(directory, home):
     assert directory.namespaces() == {number(home): "home"}
     with udp(home, "198.18.78.1") as sock:
-        found = directory.find_socket(UDP, "198.18.78.1", sock.getsockname()[1], "8.8.8.8", 53)
+        found = find_socket(directory, UDP, "198.18.78.1", sock.getsockname()[1], "8.8.8.8", 53)
         assert found[0] == number(home) and found[1]["inode"] == inode(sock)
-    assert directory.find_socket(UDP, "198.18.78.1", 1, "8.8.8.8", 53) is None
+    assert find_socket(directory, UDP, "198.18.78.1", 1, "8.8.8.8", 53) is None
 
 
 def test_container_is_found_once_asked_for(directory, container):
@@ -71,21 +72,21 @@ def test_container_is_found_once_asked_for(directory, container):
     with udp(container, "198.18.77.2") as sock:
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
         with pytest.raises(LookupError):
-            directory.find_socket(*ask)
+            find_socket(directory, *ask)
         assert directory.refresh()
         assert directory.namespaces()[number(container)] == container
-        found = directory.find_socket(*ask)
+        found = find_socket(directory, *ask)
         assert found[0] == number(container)
         assert found[1]["inode"] == inode(sock) and not found[1]["ambiguous"]
         assert not directory.refresh()
-    assert directory.find_socket(*ask) is None
+    assert find_socket(directory, *ask) is None
 
 
 def known(directory, *addresses):
     """Makes the directory look for the addresses' namespaces."""
     for address in addresses:
         with pytest.raises(LookupError):
-            directory.find_socket(UDP, address, 1, "8.8.8.8", 53)
+            find_socket(directory, UDP, address, 1, "8.8.8.8", 53)
     assert directory.refresh()
 
 
@@ -98,7 +99,7 @@ def test_listener_in_container(directory, container):
     with in_namespace(container, work) as sock:
         ask = (TCP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 5000)
         for listener in (True, False):
-            found = directory.find_socket(*ask, listener=listener)
+            found = find_socket(directory, *ask, listener=listener)
             assert found[1]["inode"] == inode(sock) and found[1]["kind"] == "listener"
 
 
@@ -106,7 +107,7 @@ def test_address_added_later(directory, container):
     known(directory, "198.18.77.2")
     ip("addr", "add", "198.19.77.2/32", "dev", "lo", netns=container)
     with udp(container, "198.19.77.2") as sock:
-        found = directory.find_socket(UDP, "198.19.77.2", sock.getsockname()[1], "8.8.8.8", 53)
+        found = find_socket(directory, UDP, "198.19.77.2", sock.getsockname()[1], "8.8.8.8", 53)
         assert found[1]["inode"] == inode(sock)
 
 
@@ -117,11 +118,11 @@ def test_same_address_twice(directory, container):
         with udp(container, "198.18.77.2") as sock:
             port = sock.getsockname()[1]
             ask = (UDP, "198.18.77.2", port, "8.8.8.8", 53)
-            assert directory.find_socket(*ask)[1]["inode"] == inode(sock)
+            assert find_socket(directory, *ask)[1]["inode"] == inode(sock)
             with udp(second, "198.18.77.2", port):
-                space, found = directory.find_socket(*ask)
+                space, found = find_socket(directory, *ask)
                 assert space is None and found["ambiguous"] and found["inode"] is None and found["uid"] is None
-            assert directory.find_socket(*ask)[0] == number(container)
+            assert find_socket(directory, *ask)[0] == number(container)
 
 
 def test_home_has_the_address_too(directory, container, home):
@@ -129,15 +130,15 @@ def test_home_has_the_address_too(directory, container, home):
     ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=home)
     with udp(container, "198.18.77.2") as sock:
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
-        assert directory.find_socket(*ask)[0] == number(container)    # home has not heard of it yet
-        directory.refresh_addresses()
-        assert directory.find_socket(*ask) is None
+        assert find_socket(directory, *ask)[0] == number(container)    # home has not heard of it yet
+        refresh_addresses(directory)
+        assert find_socket(directory, *ask) is None
 
 
 def test_loopback_is_home(directory, container):
     known(directory, "198.18.77.2")
     with udp(container, "127.0.0.1") as sock:
-        assert directory.find_socket(UDP, "127.0.0.1", sock.getsockname()[1], "127.0.0.1", 53) is None
+        assert find_socket(directory, UDP, "127.0.0.1", sock.getsockname()[1], "127.0.0.1", 53) is None
 
 
 def test_lets_go_of_what_is_gone(directory, home):
@@ -151,7 +152,7 @@ def test_lets_go_of_what_is_gone(directory, home):
     assert gone not in directory.namespaces()
     assert len(os.listdir("/proc/self/fd")) == descriptors - 3
     with pytest.raises(LookupError):
-        directory.find_socket(UDP, "198.18.77.9", 1, "8.8.8.8", 53)
+        find_socket(directory, UDP, "198.18.77.9", 1, "8.8.8.8", 53)
 
 
 def test_witness_may_change(directory, home):
@@ -183,7 +184,7 @@ def test_ttl(home, container):
     with Directory(ttl=60) as directory:
         known(directory, "198.18.77.77")
         with pytest.raises(LookupError):
-            directory.find_socket(UDP, "198.18.77.78", 1, "8.8.8.8", 53)
+            find_socket(directory, UDP, "198.18.77.78", 1, "8.8.8.8", 53)
         assert not directory.refresh()
 
 
@@ -194,7 +195,7 @@ def test_other_home(container):
         assert netns.current() == before
         assert directory.namespaces() == {number(container): container}
         with udp(container, "198.18.77.2") as sock:
-            found = directory.find_socket(UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
+            found = find_socket(directory, UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
             assert found[1]["inode"] == inode(sock)
 
 
@@ -207,7 +208,7 @@ def test_link_local_socket(home):
     with Directory() as directory, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect(("fe80::99", 9, 0, index))
         local = sock.getsockname()[0].split("%")[0]
-        found = directory.find_socket(UDP, local, sock.getsockname()[1], "fe80::99", 9)
+        found = find_socket(directory, UDP, local, sock.getsockname()[1], "fe80::99", 9)
         assert found[1]["inode"] == inode(sock) and found[1]["kind"] == "exact"
 
 
@@ -215,6 +216,6 @@ def test_closed(directory):
     directory.close()
     directory.close()
     with pytest.raises(LookupError):
-        directory.find_socket(UDP, "198.18.78.1", 1, "8.8.8.8", 53)
+        find_socket(directory, UDP, "198.18.78.1", 1, "8.8.8.8", 53)
     with pytest.raises(ValueError):
         directory.refresh()

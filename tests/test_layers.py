@@ -9,18 +9,18 @@ import nfct_fast
 # From the ground up; each line is a storey. Rooms of one storey do not know each other.
 STOREYS = """
     _version _joined libraries privileges
-    flow mutex netlink nftables outbuf procfs protocol sink words cgroup sock netns
-    addrtable diagnosis diagmsg filter procstat seen socktable status table timestamp cgroupfs
+    flow mutex netlink netquery nftables outbuf procfs protocol sink words cgroup sock netns
+    addrtable diagnosis diagmsg filter pace procstat seen socktable status table timestamp cgroupfs
     addresses holders process procconnector procnet source sockdiag
-    direction listen processtable procfd readings
+    direction listen member processtable procfd readings
     processcache
     execreaders owner directory
-    record
+    record inquiry
     processhistory fields formatter ring
     owners_bpf procevents
     notes
     attribution
-    batch jsonlines messages reader template
+    batch jsonlines messages reader template trial
     conntrack writer
     __init__
     __main__

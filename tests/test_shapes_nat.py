@@ -1,4 +1,4 @@
-"""NAT, and processes in other network namespaces, wired as docker and podman do: veth pairs, masquerade, published ports.
+"""NAT, and processes in other namespaces, wired as docker and podman do: veth pairs, masquerade, published ports.
 
 Conntrack hears one namespace, the host's; the containers and the world outside are others.
 """
@@ -88,6 +88,26 @@ def clients(family, kind, address, port, src):
     return work
 
 
+@contextmanager
+def served(mode, netns, family, kind, address, port):
+    """A server in that namespace (None: the host), heard: (Worker, inode of its socket, Conntrack)."""
+    with serving(netns, family, kind, address, port) as answering:
+        _, there = answering.hear()
+        with listening(mode) as conntrack:
+            yield answering, there, conntrack
+
+
+def both_named(conntrack, answering, work, port, direction):
+    """The flows to that port which the work made: each has its client as owner, the server as peer."""
+    with Worker(work) as asking:
+        flows = collect(conntrack, lambda flow: flow.dport == port)
+        assert_all_named(flows, asking.result())
+    for flow in flows:
+        assert flow.direction == direction
+        assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+    return flows
+
+
 MASQUERADE = """
 table ip nat {
     chain out {
@@ -104,15 +124,9 @@ table ip nat {
 def test_container_to_the_world(mode, kind, family, src, dst):
     with hosts(2) as (host, container, world):
         nft(MASQUERADE)
-        with (serving(world, family, kind, dst, 5100) as answering, listening(mode) as conntrack):
-            answering.hear()
-            with Worker(within(container, clients(family, kind, dst, 5100, src))) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 5100)
-                assert_all_named(flows, asking.result())
-            for flow in flows:
-                # Both ends are on this host: the world is a namespace too.
-                assert flow.direction == "forward"
-                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+        with served(mode, world, family, kind, dst, 5100) as (answering, _, conntrack):
+            # Both ends are on this host: the world is a namespace too.
+            both_named(conntrack, answering, within(container, clients(family, kind, dst, 5100, src)), 5100, "forward")
 
 
 @ALL
@@ -127,7 +141,6 @@ def test_container_made_after_the_start(mode, kind):
             with Worker(work) as asking:
                 flows = collect(conntrack, lambda flow: flow.dport == 5100)
                 assert_all_named(flows, asking.result())
-
 
 
 PUBLISH = """
@@ -155,15 +168,9 @@ table ip nat {
 def test_published_port(mode, kind):
     with hosts(2) as (host, container, world):
         nft(PUBLISH)
-        with serving(container, INET, kind, "0.0.0.0", 5200) as answering, listening(mode) as conntrack:
-            _, there = answering.hear()
+        with served(mode, container, INET, kind, "0.0.0.0", 5200) as (answering, there, conntrack):
             work = within(world, clients(INET, kind, "10.88.2.1", 8080, "10.88.2.2"))
-            with Worker(work) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 8080)
-                assert_all_named(flows, asking.result())
-            for flow in flows:
-                assert flow.direction == "forward"
-                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+            for flow in both_named(conntrack, answering, work, 8080, "forward"):
                 assert kind == STREAM or flow.peer.inode == there or flow.peer.match == "bpf"
 
 
@@ -172,14 +179,8 @@ def test_published_port(mode, kind):
 def test_published_port_from_the_host_itself(mode, kind):
     with hosts(1) as (host, container):
         nft(PUBLISH)
-        with serving(container, INET, kind, "0.0.0.0", 5200) as answering, listening(mode) as conntrack:
-            answering.hear()
-            with Worker(clients(INET, kind, "10.88.1.1", 8080, "10.88.1.1")) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 8080)
-                assert_all_named(flows, asking.result())
-            for flow in flows:
-                assert flow.direction == "out"
-                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+        with served(mode, container, INET, kind, "0.0.0.0", 5200) as (answering, _, conntrack):
+            both_named(conntrack, answering, clients(INET, kind, "10.88.1.1", 8080, "10.88.1.1"), 8080, "out")
 
 
 @ALL
@@ -188,14 +189,9 @@ def test_hairpin(mode, kind):
     # A container that speaks to the published port of itself, or of another one on the same bridge.
     with hosts(1) as (host, container):
         nft(PUBLISH)
-        with serving(container, INET, kind, "0.0.0.0", 5200) as answering, listening(mode) as conntrack:
-            answering.hear()
-            with Worker(within(container, clients(INET, kind, "10.88.1.1", 8080, "10.88.1.2"))) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 8080)
-                assert_all_named(flows, asking.result())
-            for flow in flows:
-                assert flow.direction == "forward"
-                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+        with served(mode, container, INET, kind, "0.0.0.0", 5200) as (answering, _, conntrack):
+            work = within(container, clients(INET, kind, "10.88.1.1", 8080, "10.88.1.2"))
+            both_named(conntrack, answering, work, 8080, "forward")
 
 
 REDIRECT = """
@@ -219,30 +215,19 @@ table ip nat {
 def test_redirect_to_a_local_socket(mode, kind):
     with hosts(1) as (host, container):
         nft(REDIRECT)
-        with serving(None, INET, kind, "0.0.0.0", 5300) as answering, listening(mode) as conntrack:
-            answering.hear()
-            for work, direction in ((within(container, clients(INET, kind, "10.88.99.9", 8080, "10.88.1.2")), "in"),
-                                    (clients(INET, kind, "10.88.1.1", 8080, "10.88.1.1"), "local")):
-                with Worker(work) as asking:
-                    flows = collect(conntrack, lambda flow: flow.dport == 8080)
-                    assert_all_named(flows, asking.result())
-                for flow in flows:
-                    assert flow.direction == direction
-                    assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+        with served(mode, None, INET, kind, "0.0.0.0", 5300) as (answering, _, conntrack):
+            work = within(container, clients(INET, kind, "10.88.99.9", 8080, "10.88.1.2"))
+            both_named(conntrack, answering, work, 8080, "in")
+            both_named(conntrack, answering, clients(INET, kind, "10.88.1.1", 8080, "10.88.1.1"), 8080, "local")
 
 
 @ALL
 @KINDS
 def test_container_to_the_host(mode, kind):
-    with hosts(1) as (host, container), serving(None, INET, kind, "0.0.0.0", 5200) as answering:
-        answering.hear()
-        with listening(mode) as conntrack:
-            with Worker(within(container, clients(INET, kind, "10.88.1.1", 5200, "10.88.1.2"))) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 5200)
-                assert_all_named(flows, asking.result())
-            for flow in flows:
-                assert flow.direction == "in"
-                assert (flow.peer.pid, flow.peer.reason) == (answering.pid, None)
+    with (hosts(1) as (host, container),
+          served(mode, None, INET, kind, "0.0.0.0", 5200) as (answering, _, conntrack)):
+        work = within(container, clients(INET, kind, "10.88.1.1", 5200, "10.88.1.2"))
+        both_named(conntrack, answering, work, 5200, "in")
 
 
 OUTSIDE = """
@@ -260,7 +245,7 @@ table ip nat {
 def test_from_outside(mode, kind):
     # Where the client's namespace cannot be looked into it is another host: only the responder is named.
     with hosts(1) as (host, world), serving(None, INET, kind, "0.0.0.0", 5200) as answering:
-        _, there = answering.hear()
+        answering.hear()
         nft(OUTSIDE, world)
         ip("addr", "add", "10.88.1.78/24", "dev", "eth0", netns=world)
         ip("neigh", "add", "10.88.1.77", "dev", "v1", "lladdr", mac(world), netns=host)

@@ -9,6 +9,7 @@ import pytest
 
 from nfct_fast.attribution import Attribution
 from nfct_fast.cgroupfs import find_mount
+from nfct_fast.trial import find_flow
 from support_netns import inside, ip, made as made_netns
 from support_shapes import HELD, Worker, collect_count, inode, listening, made, server
 from test_shapes_local import both_ends, udp
@@ -48,7 +49,7 @@ def cgroup(path):
 
 
 def owner(attribution, proto, src, dst, **more):
-    return attribution.find(proto, *src, *dst, **more).owner
+    return find_flow(attribution, proto, *src, *dst, **more).owner
 
 
 @BOTH
@@ -75,7 +76,7 @@ def test_a_process_younger_than_the_flow_did_not_begin_it(netns, mode):
         late = owner(attribution, UDP, ("127.0.0.1", 5500), ("127.0.0.1", 9), age=5.0)
         assert (late.pid, late.reason) == (None, "closed")
         # What it answers to may well have come before.
-        flow = attribution.find(UDP, "127.0.0.1", 40000, "127.0.0.1", 5500, age=5.0)
+        flow = find_flow(attribution, UDP, "127.0.0.1", 40000, "127.0.0.1", 5500, age=5.0)
         assert flow.peer.pid == asking.pid
 
 
@@ -159,14 +160,14 @@ def test_vxlan_is_the_kernels(netns, mode):
     ip("link", "add", "vx", "type", "vxlan", "id", "7", "local", "127.0.0.1", "remote", "127.0.0.1", "dstport", "4789",
        "dev", "lo", netns=netns)
     ip("link", "set", "vx", "up", netns=netns)
-    flow = Attribution(mode, budget=10).find(UDP, "127.0.0.1", 40000, "127.0.0.1", 4789)
+    flow = find_flow(Attribution(mode, budget=10), UDP, "127.0.0.1", 40000, "127.0.0.1", 4789)
     assert flow.peer.pid is None
     assert flow.peer.reason in ("kernel", "permission")
 
 
 @BOTH
 def test_forwarded(netns, mode):
-    flow = Attribution(mode).find(UDP, "192.0.2.1", 1, "198.51.100.1", 2)
+    flow = find_flow(Attribution(mode), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
     assert (flow.direction, flow.owner.pid, flow.owner.reason, flow.peer) == ("forward", None, "forwarded", None)
 
 
@@ -174,7 +175,7 @@ def test_forwarded(netns, mode):
 def test_remote_end_of_a_flow_from_here(netns, mode):
     with socket.socket(INET, DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        flow = Attribution(mode).find(UDP, *sock.getsockname(), "192.0.2.1", 53)
+        flow = find_flow(Attribution(mode), UDP, *sock.getsockname(), "192.0.2.1", 53)
         assert (flow.direction, flow.owner.pid, flow.peer) == ("out", os.getpid(), None)
 
 
@@ -186,7 +187,7 @@ def test_budget(netns):
 
 
 def test_off():
-    flow = Attribution("off").find(UDP, "127.0.0.1", 1, "127.0.0.1", 2)
+    flow = find_flow(Attribution("off"), UDP, "127.0.0.1", 1, "127.0.0.1", 2)
     assert (flow.direction, flow.owner.reason, flow.peer) == (None, "off", None)
 
 
@@ -211,7 +212,7 @@ def test_permission(netns, mode):
         def work(worker):
             name = listener.getsockname()
             listener.close()       # this process would be a holder too
-            flow = Attribution(mode, budget=10).find(TCP, "127.0.0.1", 1, *name)
+            flow = find_flow(Attribution(mode, budget=10), TCP, "127.0.0.1", 1, *name)
             return flow.peer.pid, flow.peer.uid, flow.peer.reason
         with unprivileged(work) as asking:
             assert asking.result() == (None, 0, "permission")
@@ -219,8 +220,8 @@ def test_permission(netns, mode):
 
 def test_namespaces_that_may_not_be_entered(netns):
     def work(worker):
-        flow = Attribution().find(UDP, "192.0.2.1", 1, "198.51.100.1", 2)
-        return flow.owner.reason, Attribution().find(UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
+        flow = find_flow(Attribution(), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
+        return flow.owner.reason, find_flow(Attribution(), UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
     with made_netns(), unprivileged(work) as asking:
         assert asking.result() == ("netns", "closed")
 

@@ -1,16 +1,17 @@
 """Which addresses are this host's own, in one network namespace."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from nfct_fast.addrtable cimport address_table_t
+from nfct_fast.netquery cimport netquery_t
 
 ctypedef struct addresses_t:
     int monitor             # netlink socket that hears of changes
-    int dumper              # and one to ask: a dump's replies would drown among the changes
-    uint32_t seq
+    netquery_t query        # and one to ask: a dump's replies would drown among the changes
     bint dirty              # the table is to be asked for again
     uint64_t overruns
     address_table_t table
 
+cdef void addresses_init(addresses_t *self) noexcept nogil    # as after addresses_close
 cdef int addresses_open(addresses_t *self) noexcept nogil
 cdef void addresses_close(addresses_t *self) noexcept nogil
 
@@ -25,5 +26,3 @@ cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family
 
 cdef class Addresses:
     cdef addresses_t addresses
-    cdef bint is_local(self, const uint8_t *addr, int family) noexcept nogil
-    cdef int refresh(self) noexcept nogil

@@ -4,27 +4,27 @@ The kernel decides by its routes of type "local", so these are asked for instead
 cover AnyIP prefixes too and leave out addresses that do not work yet (IPv6 duplicate detection).
 """
 cimport cython
-from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, EOVERFLOW, errno
-from libc.stdint cimport int32_t, uint8_t, uint16_t
-from libc.string cimport memcpy, memset
+from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, errno
+from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport memset
 from posix.unistd cimport close
 
 from linux_filter cimport (
     BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, sock_filter, sock_fprog,
 )
 from linux_netlink cimport (
-    NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    nlmsghdr, sockaddr_nl)
+    NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_REQUEST, nlmsghdr, sockaddr_nl)
 from linux_rtnetlink cimport (
     RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR,
     RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, rtmsg,
 )
 from sys_socket cimport (
-    AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK,
-    SOL_SOCKET, bind, connect, recv, send, setsockopt, sockaddr, socket,
+    AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK, SOL_SOCKET,
+    bind, recv, setsockopt, sockaddr, socket,
 )
 
 from nfct_fast.addrtable cimport address_table_t, table_add_route, table_find, table_free
+from nfct_fast.netquery cimport netquery_close, netquery_dump, netquery_open
 
 import ipaddress
 import os
@@ -33,7 +33,6 @@ cdef extern from "<arpa/inet.h>" nogil:
     uint16_t htons(uint16_t)
 
 cdef enum:
-    BUFFER_SIZE = 32768
     DUMP_TRIES = 4
 
 ctypedef struct route_request_t:
@@ -60,11 +59,15 @@ cdef int attach_filter(int fd) noexcept nogil:
     return 0
 
 
+cdef void addresses_init(addresses_t *self) noexcept nogil:
+    memset(self, 0, sizeof(self[0]))
+    self.monitor = self.query.fd = -1
+
+
 cdef int addresses_open(addresses_t *self) noexcept nogil:
     cdef sockaddr_nl address
     cdef int rc, on = 1
-    memset(self, 0, sizeof(self[0]))
-    self.monitor = self.dumper = -1
+    addresses_init(self)
     self.dirty = True
     self.monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
     if self.monitor < 0:
@@ -79,15 +82,10 @@ cdef int addresses_open(addresses_t *self) noexcept nogil:
         if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
             rc = -errno
     if rc == 0:
-        self.dumper = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
-        if self.dumper < 0:
-            rc = -errno
+        rc = netquery_open(&self.query, NETLINK_ROUTE)
     if rc == 0:
-        address.nl_groups = 0
-        if connect(self.dumper, <const sockaddr *>&address, sizeof(address)) < 0:
-            rc = -errno
         # 4.20; older kernels ignore the wanted type and send all routes.
-        setsockopt(self.dumper, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
+        setsockopt(self.query.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
     if rc == 0:
         rc = addresses_refresh(self)
     if rc < 0:
@@ -99,68 +97,32 @@ cdef int addresses_open(addresses_t *self) noexcept nogil:
 cdef void addresses_close(addresses_t *self) noexcept nogil:
     if self.monitor >= 0:
         close(self.monitor)
-    if self.dumper >= 0:
-        close(self.dumper)
+    netquery_close(&self.query)
     table_free(&self.table)
-    self.monitor = self.dumper = -1
+    self.monitor = -1
+
+
+cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *table) noexcept nogil:
+    if type != RTM_NEWROUTE:
+        return 0
+    return table_add_route(<address_table_t *>table, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
 
 
 cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) noexcept nogil:
     """0 read whole, -EAGAIN if the table changed in between, other -errno."""
-    cdef uint8_t buffer[BUFFER_SIZE]
     cdef route_request_t request
-    cdef nlmsghdr header
-    cdef const uint8_t *at
-    cdef size_t left, step
-    cdef ssize_t got
-    cdef int32_t error
-    cdef int rc = 0, bad = 0
-    self.seq += 1
+    cdef bint changed = False
+    cdef int rc
     memset(&request, 0, sizeof(request))
     request.header.nlmsg_len = sizeof(request)
     request.header.nlmsg_type = RTM_GETROUTE
     request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP
-    request.header.nlmsg_seq = self.seq
     request.body.rtm_family = family
     request.body.rtm_type = RTN_LOCAL
-    while send(self.dumper, &request, sizeof(request), 0) < 0:
-        if errno != EINTR:
-            return -errno
-    while True:
-        # The kernel fills the next part of a dump inside recv() itself: there is nothing to wait for.
-        got = recv(self.dumper, buffer, BUFFER_SIZE, MSG_DONTWAIT | MSG_TRUNC)
-        if got < 0:
-            if errno == EINTR:
-                continue
-            return -errno if errno != EAGAIN else -EBADMSG
-        if got > BUFFER_SIZE:
-            return -EOVERFLOW
-        at = buffer
-        left = got
-        while left >= sizeof(header):
-            memcpy(&header, at, sizeof(header))
-            if header.nlmsg_len < sizeof(header) or header.nlmsg_len > left:
-                return -EBADMSG
-            if header.nlmsg_seq == self.seq:
-                if header.nlmsg_flags & NLM_F_DUMP_INTR:
-                    bad = -EAGAIN
-                if header.nlmsg_type == NLMSG_DONE:
-                    return bad
-                if header.nlmsg_type == NLMSG_ERROR:
-                    if header.nlmsg_len < sizeof(header) + sizeof(error):
-                        return -EBADMSG
-                    memcpy(&error, at + sizeof(header), sizeof(error))
-                    return error if error < 0 else -EBADMSG
-                # On an error the dump is read to its end all the same: another may not begin before.
-                if header.nlmsg_type == RTM_NEWROUTE and bad == 0:
-                    rc = table_add_route(into, at + sizeof(header), header.nlmsg_len - sizeof(header))
-                    if rc < 0:
-                        bad = rc
-            step = (<size_t>header.nlmsg_len + 3) & ~(<size_t>3)
-            if step >= left:
-                break
-            at += step
-            left -= step
+    rc = netquery_dump(&self.query, &request.header, add_route, into, &changed)
+    if rc == -EAGAIN:      # it ended too soon
+        return -EBADMSG
+    return -EAGAIN if rc == 0 and changed else rc
 
 
 cdef int addresses_dump(addresses_t *self) noexcept nogil:
@@ -218,8 +180,7 @@ cdef class Addresses:
     """
 
     def __cinit__(self):
-        memset(&self.addresses, 0, sizeof(self.addresses))
-        self.addresses.monitor = self.addresses.dumper = -1
+        addresses_init(&self.addresses)
 
     def __init__(self):
         self.close()
@@ -245,12 +206,6 @@ cdef class Addresses:
     def fileno(self) -> int:
         """Readable when addresses may have changed: then call update(). -1 when closed."""
         return self.addresses.monitor
-
-    cdef bint is_local(self, const uint8_t *addr, int family) noexcept nogil:
-        return addresses_find(&self.addresses, addr, family) >= 0
-
-    cdef int refresh(self) noexcept nogil:
-        return addresses_refresh(&self.addresses)
 
     def update(self) -> bool:
         """Takes in the changes heard of, without waiting; True if the addresses were read anew. Raises OSError."""

@@ -195,14 +195,14 @@ cdef class Conntrack:
         return Stats(
             events=reader.events,
             filtered=reader.filtered,
-            dropped=sum(source.socket.lost for source in sources),
-            recovered=sum(source.recoveries for source in sources),
-            lost=sum(source.lost for source in sources),
-            overruns=sum(source.socket.overruns for source in sources),
+            dropped=sum([source.socket.lost for source in sources]),
+            recovered=sum([source.recoveries for source in sources]),
+            lost=sum([source.lost for source in sources]),
+            overruns=sum([source.socket.overruns for source in sources]),
             undecoded=reader.undecoded,
             named=reader.named,
             queued=self.ring.most,
-            rcvbuf=max((source.socket.rcvbuf for source in sources), default=0),
+            rcvbuf=max([source.socket.rcvbuf for source in sources], default=0),
         )
 
     @property

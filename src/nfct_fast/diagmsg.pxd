@@ -26,9 +26,10 @@ cdef enum:
     DIAG_GROUP = 3          # bound to a multicast group: it receives there and sends from anywhere
 
 cdef bint diag_has_ports(uint8_t proto) noexcept nogil
-cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifindex, uint32_t seq) noexcept nogil
-cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t family, uint32_t states,
-                            uint32_t seq) noexcept nogil
+# Both leave the sequence number to whoever sends it.
+cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifindex) noexcept nogil
+cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t family,
+                            uint32_t states) noexcept nogil
 
 # One message at data, of which size bytes are there. 1: a socket whose local port is the tuple's, told in *out;
 # 0: a socket that has nothing to do with the tuple; -EBADMSG: not a message of the kernel's.

@@ -53,20 +53,18 @@ cdef bint is_zero(const uint8_t *addr, int size) noexcept nogil:
     return True
 
 
-cdef void request_head(diag_request_t *out, const tuple_t *tuple, uint8_t family, uint16_t flags,
-                       uint32_t seq) noexcept nogil:
+cdef void request_head(diag_request_t *out, const tuple_t *tuple, uint8_t family, uint16_t flags) noexcept nogil:
     memset(out, 0, sizeof(out[0]))
     out.header.nlmsg_len = sizeof(out[0])
     out.header.nlmsg_type = SOCK_DIAG_BY_FAMILY
     out.header.nlmsg_flags = flags
-    out.header.nlmsg_seq = seq
     out.body.sdiag_family = family
     out.body.sdiag_protocol = tuple.proto
     out.body.id.idiag_cookie[0] = INET_DIAG_NOCOOKIE
     out.body.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE
 
 
-cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifindex, uint32_t seq) noexcept nogil:
+cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifindex) noexcept nogil:
     cdef const uint8_t *local = &tuple.src[0]
     cdef const uint8_t *remote = &tuple.dst[0]
     cdef uint8_t family = tuple.family
@@ -76,7 +74,7 @@ cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifind
         local += 12
         remote += 12
     cdef size_t size = 4 if family == AF_INET else 16
-    request_head(out, tuple, family, NLM_F_REQUEST, seq)
+    request_head(out, tuple, family, NLM_F_REQUEST)
     out.body.idiag_states = 0xffffffff
     out.body.id.idiag_if = ifindex
     if tuple.proto == IPPROTO_TCP:
@@ -92,10 +90,10 @@ cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifind
         out.body.id.idiag_dport = htons(tuple.sport)
 
 
-cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t family, uint32_t states,
-                            uint32_t seq) noexcept nogil:
+cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t family,
+                            uint32_t states) noexcept nogil:
     # The port is compared in the kernel, and here it is the local one for UDP too.
-    request_head(out, tuple, family, NLM_F_REQUEST | NLM_F_DUMP, seq)
+    request_head(out, tuple, family, NLM_F_REQUEST | NLM_F_DUMP)
     out.body.idiag_states = states
     out.body.id.idiag_sport = htons(tuple.sport)
 

@@ -4,17 +4,8 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from nfct_fast.addresses cimport addresses_t
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.flow cimport tuple_t
-from nfct_fast.procnet cimport procnet_t
+from nfct_fast.member cimport member_t
 from nfct_fast.sock cimport sock_t
-from nfct_fast.sockdiag cimport diag_t
-
-ctypedef struct member_t:
-    uint64_t inode          # of the namespace
-    uint64_t cookie         # its other number, by which BPF programs know it (Linux 5.14); 0: not known
-    diag_t diag
-    addresses_t addresses
-    procnet_t *tables       # made when first needed
-    char *path              # under which it was last seen
 
 # An address that no namespace had when it was last asked for.
 cdef struct stranger_t:
@@ -32,7 +23,6 @@ cdef class Directory:
     cdef stranger_t strangers[256]
     cdef readonly int limit
     cdef readonly double ttl
-    cdef public bint check
     cdef bint eager             # search for a namespace when its address is asked for, not at the next refresh()
     cdef bint wanted            # an address was asked for that no member has
     cdef uint64_t drained       # CLOCK_MONOTONIC ns
@@ -45,8 +35,6 @@ cdef class Directory:
     cdef bint seen(self, int index) except -1
     cdef int retire(self, dict found) except -1
     cdef int enlist(self, dict found) except -1
-    cdef int find(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
-    cdef int search(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil
 
     # The first member behind `after` (-1 to begin) that has tuple.src, -1 if there is none; if home has it, only home.
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil
@@ -64,14 +52,7 @@ cdef class Directory:
     cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil
     cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
                            int room) noexcept nogil
-    cdef int tables_at(self, int index, int *back) noexcept nogil
-    cdef int tables_left(self, int back) noexcept nogil
-
-    # 1 found: *index is the member, or -1 if members disagree (then only out.ambiguous is set); 0: the namespace that
-    # has tuple.src has no such socket; -ENXIO: no member has the address; other -errno. Never waits.
-    cdef int lookup(self, int home, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil
 
     # Takes in changed addresses of homes: once a batch. As addresses_refresh.
     cdef int refresh_home(self) noexcept nogil
     cdef const addresses_t *home(self, int index) noexcept nogil
-    cdef uint64_t inode(self, int index) noexcept nogil

@@ -1,31 +1,26 @@
 """Which network namespace of this host has an address, and the sockets in it.
 
-A flow that is forwarded here may come from a container: its address is another namespace's own. Each namespace is
-entered once, to make sockets there that answer for it from then on; and again where only a table in /proc/net will do.
+A flow that is forwarded here may come from a container: its address is another namespace's own.
 """
 cimport cython
-from libc.errno cimport ENOMEM, ENXIO, ESTALE, errno
+from libc.errno cimport ENXIO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset, strdup
-from posix.fcntl cimport O_RDONLY, open as c_open, openat
-from posix.stat cimport struct_stat
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy
 from posix.unistd cimport close
 
-from fstatat cimport fstatat
 from sys_socket cimport AF_INET6
-from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
 
-from nfct_fast.addresses cimport addresses_close, addresses_find, addresses_open, addresses_refresh, addresses_t
+from nfct_fast.addresses cimport addresses_find, addresses_refresh, addresses_t
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.direction cimport is_group
 from nfct_fast.flow cimport tuple_t
-from nfct_fast.procnet cimport procnet_free, procnet_init, procnet_lookup, procnet_survey, procnet_t
-from nfct_fast.sock cimport sock_t
-from nfct_fast.sockdiag cimport (
-    diag_check, diag_close, diag_lookup, diag_lookup_listener, diag_open, diag_survey, set_tuple, sock_dict,
+from nfct_fast.member cimport (
+    member_close, member_lookup, member_moved, member_open, member_t, member_tables_lookup, member_tables_survey,
 )
+from nfct_fast.procfs cimport procfs_monotonic_ns
+from nfct_fast.sock cimport sock_t
+from nfct_fast.sockdiag cimport diag_survey
 
 import os
 import resource
@@ -33,96 +28,11 @@ import time
 
 from nfct_fast import netns
 
-cdef extern from "<sched.h>" nogil:
-    enum: CLONE_NEWNET
-    int setns(int fd, int nstype)
-
 cdef enum:
     # A stranger's flood of unknown addresses may cost one recv() of 0.2 us per member in this time.
     DRAIN_NS = 100_000
     STRANGER_NS = 10_000_000_000
     STRANGERS = 256
-    TABLE_AGE_NS = 20_000_000
-
-
-cdef int member_lookup(member_t *member, const tuple_t *tuple, bint listener, bint check,
-                       sock_t *out) noexcept nogil:
-    cdef int rc, error, ifindex
-    rc = diag_lookup_listener(&member.diag, tuple, 0, out) if listener else diag_lookup(&member.diag, tuple, 0, out)
-    if rc == 0:
-        # Sockets bound to a device, as all are that speak IPv6 link-local, are found only if it is named. Most
-        # speak from an address of that device.
-        ifindex = addresses_find(&member.addresses, &tuple.src[0], tuple.family)
-        if ifindex > 0:
-            rc = (diag_lookup_listener(&member.diag, tuple, ifindex, out) if listener
-                  else diag_lookup(&member.diag, tuple, ifindex, out))
-    if rc == 1 and check:
-        error = diag_check(&member.diag, tuple, out)
-        if error < 0:
-            return error
-    return rc
-
-
-cdef void member_close(member_t *member) noexcept nogil:
-    diag_close(&member.diag)
-    addresses_close(&member.addresses)
-    if member.tables != NULL:
-        procnet_free(member.tables)
-    free(member.tables)
-    free(member.path)
-    member.tables = NULL
-    member.path = NULL
-
-
-cdef int fd_inode(int fd, uint64_t *inode) noexcept nogil:
-    cdef struct_stat st
-    if fstatat(fd, b"", &st, AT_EMPTY_PATH) < 0:
-        return -errno
-    inode[0] = st.st_ino
-    return 0
-
-
-# The thread into the member's namespace. 0 (*back is what leads back, -1 if it was there already) or -errno.
-cdef int member_enter(const member_t *member, int root, int *back) noexcept nogil:
-    cdef uint64_t inode = 0
-    cdef int fd, rc
-    back[0] = -1
-    fd = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
-    if fd < 0:
-        return -errno
-    rc = fd_inode(fd, &inode)
-    if rc < 0 or inode == member.inode:
-        close(fd)
-        return rc
-    back[0] = fd
-    fd = c_open(member.path, O_RDONLY | O_CLOEXEC)
-    rc = -errno if fd < 0 else fd_inode(fd, &inode)
-    if rc == 0 and inode != member.inode:
-        rc = -ESTALE
-    if rc == 0 and setns(fd, CLONE_NEWNET) < 0:
-        rc = -errno
-    if fd >= 0:
-        close(fd)
-    if rc < 0:
-        close(back[0])
-    return rc
-
-
-cdef int member_leave(int back) noexcept nogil:
-    cdef int rc = 0
-    if back >= 0:
-        if setns(back, CLONE_NEWNET) < 0:
-            rc = -errno
-        close(back)
-    return rc
-
-
-cdef char *member_path(str witness) except NULL:
-    cdef bytes path = os.fsencode(witness)
-    cdef char *copy = strdup(path)
-    if copy == NULL:
-        raise MemoryError
-    return copy
 
 
 cdef bint is_private(const tuple_t *tuple) noexcept nogil:
@@ -135,19 +45,13 @@ cdef bint is_private(const tuple_t *tuple) noexcept nogil:
 
 
 cdef bint is_due(Directory self) noexcept nogil:
-    return self.wanted and <double>now_ns() * 1e-9 >= self.due
+    return self.wanted and <double>procfs_monotonic_ns() * 1e-9 >= self.due
 
 
 cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
     cdef uint64_t halves[2]
     memcpy(halves, tuple.src, 16)
     return <uint32_t>(((halves[0] ^ halves[1]) * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (STRANGERS - 1)
-
-
-cdef uint64_t now_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
 
 
 @cython.final
@@ -158,9 +62,6 @@ cdef class Directory:
     home: a Netns, None for the calling thread's own; limit: namespaces besides homes at most, three file descriptors
     each, and never more than 3/8 of RLIMIT_NOFILE; ttl: seconds between two searches for namespaces; proc: where /proc
     is mounted. Several namespaces may be home, that is, listened in: see add_home().
-
-    check (settable): look for other sockets that share the port of an unconnected UDP socket or a listener, and mark
-    the answer ambiguous; 0.06 to 2 ms each by the number of UDP sockets, while a look-up takes 3 us. True at first.
 
     Call refresh() about once a second: a namespace whose last process is gone is kept alive by our sockets, with its
     interfaces, until then. Entering other namespaces needs CAP_SYS_ADMIN, seeing those of other users' processes
@@ -178,7 +79,6 @@ cdef class Directory:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.limit = limit if soft == resource.RLIM_INFINITY else min(limit, soft // 8)
         self.diag = diag
-        self.check = True
         self.ttl = ttl
         self.proc = proc
         self.names, self.witnesses = [], []
@@ -242,24 +142,13 @@ cdef class Directory:
     cdef int add(self, inode, str name, str witness) except -1:
         # Called inside the namespace.
         cdef member_t *grown = <member_t *>realloc(self.members, (self.count + 1) * sizeof(member_t))
-        cdef member_t *new
+        cdef bytes path = os.fsencode(witness)
         cdef int rc
         if grown == NULL:
             raise MemoryError
         self.members = grown
-        new = &grown[self.count]
-        memset(new, 0, sizeof(new[0]))
-        new.inode = inode
-        new.cookie = netns.cookie()
-        new.diag.fd = -1
-        new.path = member_path(witness)
-        rc = diag_open(&new.diag) if self.diag else 0
-        if rc == 0:
-            rc = addresses_open(&new.addresses)
-            if rc < 0:
-                diag_close(&new.diag)
+        rc = member_open(&grown[self.count], inode, netns.cookie(), path, self.diag)
         if rc < 0:
-            free(new.path)
             raise OSError(-rc, os.strerror(-rc), f"network namespace {name}")
         self.names.append(name)
         self.witnesses.append(witness)
@@ -270,7 +159,8 @@ cdef class Directory:
         """Looks for new namespaces if an unknown address was asked for, and lets go of those that are gone.
 
         Costs one stat() per known namespace; a search through /proc only when there is cause, and at most every ttl
-        seconds (less often where it takes long). True if it searched. Enters other namespaces for a moment: RuntimeError if it cannot come back.
+        seconds (less often where it takes long). True if it searched. Enters other namespaces for a moment:
+        RuntimeError if it cannot come back.
         """
         now = time.monotonic()
         if self.count == 0:
@@ -294,12 +184,6 @@ cdef class Directory:
         self.due = end + max(self.ttl, min(50 * (end - now), 50 * self.ttl))
         return True
 
-    def refresh_addresses(self):
-        """Takes in the changes of home's addresses heard of; OSError if they cannot be read."""
-        cdef int rc = self.refresh_home()
-        if rc < 0:
-            raise OSError(-rc, os.strerror(-rc), "rtnetlink")
-
     cdef bint seen(self, int index) except -1:
         try:
             return os.stat(self.witnesses[index]).st_ino == self.members[index].inode
@@ -308,15 +192,16 @@ cdef class Directory:
 
     cdef int retire(self, dict found) except -1:
         cdef int i, kept = self.homes
+        cdef bytes path
         for i in range(self.homes, self.count):
             if self.members[i].inode not in found:
                 member_close(&self.members[i])
                 continue
             self.members[kept] = self.members[i]
             self.names[kept], self.witnesses[kept] = found[self.members[i].inode]
-            free(self.members[kept].path)
-            self.members[kept].path = NULL
-            self.members[kept].path = member_path(self.witnesses[kept])
+            path = os.fsencode(self.witnesses[kept])
+            if member_moved(&self.members[kept], path) < 0:
+                raise MemoryError
             kept += 1
         self.count = kept
         del self.names[kept:], self.witnesses[kept:]
@@ -352,10 +237,11 @@ cdef class Directory:
         return -1
 
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil:
-        cdef uint64_t now = now_ns()
+        cdef uint64_t now = <uint64_t>procfs_monotonic_ns()
         cdef stranger_t *stranger = &self.strangers[tuple_slot(tuple)]
         cdef int i
-        if not search and is_private(tuple) and not (stranger.until > now and memcmp(stranger.addr, tuple.src, 16) == 0):
+        if not search and is_private(tuple) and not (
+                stranger.until > now and memcmp(stranger.addr, tuple.src, 16) == 0):
             memcpy(stranger.addr, tuple.src, 16)
             stranger.until = now + <uint64_t>STRANGER_NS
             search = True
@@ -379,77 +265,17 @@ cdef class Directory:
             return False
 
     cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, sock_t *out) noexcept nogil:
-        return member_lookup(&self.members[index], tuple, listener, False, out)
+        return member_lookup(&self.members[index], tuple, listener, out)
 
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil:
         return diag_survey(&self.members[index].diag, tuple, out, room)
 
-    cdef int tables_at(self, int index, int *back) noexcept nogil:
-        cdef member_t *member = &self.members[index]
-        if member.tables == NULL:
-            member.tables = <procnet_t *>malloc(sizeof(procnet_t))
-            if member.tables == NULL:
-                return -ENOMEM
-            procnet_init(member.tables, self.root, b"thread-self/net/", TABLE_AGE_NS, 0)
-        return member_enter(member, self.root, back)
-
-    cdef int tables_left(self, int back) noexcept nogil:
-        cdef int rc = member_leave(back)
-        if rc < 0:
-            self.stranded = True
-        return rc
-
     cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
-        cdef int back = -1
-        cdef int rc = self.tables_at(index, &back)
-        if rc < 0:
-            return rc
-        rc = procnet_lookup(self.members[index].tables, tuple, when, out)
-        return min(rc, self.tables_left(back)) if rc <= 0 else self.tables_left(back) or rc
+        return member_tables_lookup(&self.members[index], self.root, tuple, when, out, &self.stranded)
 
-    cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out, int room) noexcept nogil:
-        cdef int back = -1
-        cdef int rc = self.tables_at(index, &back)
-        if rc < 0:
-            return rc
-        rc = procnet_survey(self.members[index].tables, tuple, when, out, room)
-        return min(rc, self.tables_left(back)) if rc <= 0 else self.tables_left(back) or rc
-
-    cdef int find(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
-        cdef sock_t sock
-        cdef int rc, owners = 0, found = 0, error = 0
-        cdef int i = self.place(home, tuple, -1) if home < self.count else -1
-        memset(out, 0, sizeof(out[0]))
-        index[0] = -1
-        while i >= 0:
-            owners += 1
-            rc = member_lookup(&self.members[i], tuple, listener, self.check, &sock)
-            if rc < 0:
-                error = rc
-            elif rc == 1:
-                found += 1
-                index[0] = i
-                out[0] = sock
-            elif i == home:
-                index[0] = i
-            i = self.place(home, tuple, i)
-        if owners == 0:
-            return -ENXIO
-        if found > 1 or found == 1 and error < 0:
-            memset(out, 0, sizeof(out[0]))
-            out.ambiguous = 1
-            index[0] = -1
-            return 1
-        return found or error
-
-    cdef int search(self, int home, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
-        cdef int rc = self.find(home, tuple, listener, out, index)
-        if rc != -ENXIO or not self.look_again(tuple, True):
-            return rc
-        return self.find(home, tuple, listener, out, index)
-
-    cdef int lookup(self, int home, const tuple_t *tuple, sock_t *out, int *index) noexcept nogil:
-        return self.search(home, tuple, False, out, index)
+    cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
+                           int room) noexcept nogil:
+        return member_tables_survey(&self.members[index], self.root, tuple, when, out, room, &self.stranded)
 
     cdef int refresh_home(self) noexcept nogil:
         cdef int i, rc = 0 if self.homes else -ENXIO
@@ -460,33 +286,9 @@ cdef class Directory:
     cdef const addresses_t *home(self, int index) noexcept nogil:
         return &self.members[index].addresses if 0 <= index < self.homes else NULL
 
-    cdef uint64_t inode(self, int index) noexcept nogil:
-        return self.members[index].inode if 0 <= index < self.count else 0
-
     cdef uint64_t cookie(self, int index) noexcept nogil:
         return self.members[index].cookie if 0 <= index < self.count else 0
 
     def namespaces(self) -> dict:
         """The namespaces known, as {inode: name}; home comes first."""
         return {self.members[i].inode: self.names[i] for i in range(self.count)}
-
-    def find_socket(self, proto, src, sport, dst, dport, *, listener=False):
-        """The socket at src:sport in whichever namespace has src, as (inode of the namespace, dict).
-
-        None if that namespace has no such socket. The inode is None if several namespaces have one. Raises
-        LookupError if no known namespace has the address, OSError.
-        """
-        cdef tuple_t tuple
-        cdef sock_t sock
-        cdef int index, rc
-        cdef bint only_listener = listener
-        set_tuple(&tuple, src, sport, dst, dport, proto)
-        with nogil:
-            rc = self.search(0, &tuple, only_listener, &sock, &index)
-        if rc == -ENXIO:
-            raise LookupError(f"no known network namespace has {src}")
-        if rc < 0:
-            raise OSError(-rc, os.strerror(-rc), "sock_diag")
-        if rc == 0:
-            return None
-        return self.members[index].inode if index >= 0 else None, sock_dict(&sock)

@@ -32,7 +32,7 @@ _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_spor
 _INFO = ("pid", "ppid", "uid", "gid", "comm", "exe", "cmdline", "service", "unit", "user_unit", "slice", "container",
          "inode", "match", "reason")
 
-FIELDS = (*(f"ev.{name}" for name in _EV), *(f"info.{name}" for name in _INFO), *(f"peer.{name}" for name in _INFO))
+FIELDS = (*[f"ev.{name}" for name in _EV], *[f"info.{name}" for name in _INFO], *[f"peer.{name}" for name in _INFO])
 
 
 cdef int field_find(str name):

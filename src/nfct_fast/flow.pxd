@@ -72,3 +72,6 @@ cdef class FlowDecoder:
 
 cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil
+
+# A tuple of Python's values, addresses as ipaddress takes them, for a protocol with ports. ValueError.
+cdef int tuple_set(tuple_t *out, int proto, object src, int sport, object dst, int dport) except -1

@@ -82,8 +82,8 @@ cdef class Owner:
         if not self.owner.inode:
             return ()
         cache = ProcessCache(proc)
-        found = (cache.lookup(pid) for pid, _ in FdScanner(proc).all_holders(self.owner.inode))
-        return tuple(process for process in found if process is not None)
+        found = [cache.lookup(pid) for pid, _ in FdScanner(proc).all_holders(self.owner.inode)]
+        return tuple([process for process in found if process is not None])
 
     @property
     def pid(self) -> int | None:

@@ -32,7 +32,7 @@ from libc.errno cimport EACCES, EBADF, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
-from nfct_fast.flow cimport tuple_t
+from nfct_fast.flow cimport tuple_set, tuple_t
 from owners_cgroup cimport owners_cgroup_mount
 from owners_find cimport (owners_bytes, owners_close, owners_found, owners_init, owners_key, owners_lookup,
                           owners_lookup_cookie, owners_open, owners_past, owners_prefetch, owners_record)
@@ -88,8 +88,8 @@ def cgroup_root(mountinfo="/proc/self/mountinfo"):
             if right.split(" ", 1)[0] != "cgroup2":
                 continue
             # A space, tab, newline or backslash in a path is written as its octal code.
-            root, path = (field.encode("latin-1", "surrogateescape").decode("unicode_escape").encode("latin-1")
-                          for field in left.split()[3:5])
+            root, path = [field.encode("latin-1", "surrogateescape").decode("unicode_escape").encode("latin-1")
+                          for field in left.split()[3:5]]
             if root == b"/":
                 return os.fsdecode(path)
             found = found or os.fsdecode(path)
@@ -109,7 +109,7 @@ def netns_cookie(path=None):
 def _missing():
     """The capabilities this process lacks of those that loading takes."""
     with open("/proc/self/status") as lines:
-        effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+        effective, = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
     if effective >> 21 & 1:  # CAP_SYS_ADMIN stands for both
         effective |= 1 << 39 | 1 << 38
     return [name for name, bit in _CAPABILITIES if not effective >> bit & 1]
@@ -301,21 +301,12 @@ cdef uint64_t lookup_repeat(OwnersBpf self, const tuple_t *tuple, uint64_t cooki
 
 
 cdef int tuple_fill(tuple_t *out, proto, src, sport, dst, dport) except -1:
-    family = socket.AF_INET6 if ":" in src else socket.AF_INET
-    cdef bytes local = socket.inet_pton(family, src)
-    cdef bytes peer = socket.inet_pton(family, dst)
-    memset(out, 0, sizeof(tuple_t))
-    memcpy(out.src, <const char *>local, len(local))
-    memcpy(out.dst, <const char *>peer, len(peer))
-    out.family = family
-    out.proto = proto
-    if proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):
-        out.icmp_id = sport
-        out.icmp_type = dport >> 8
-        out.icmp_code = dport & 0xff
-    else:
-        out.sport = sport
-        out.dport = dport
+    if proto not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+        return tuple_set(out, proto, src, sport, dst, dport)
+    tuple_set(out, proto, src, 0, dst, 0)
+    out.icmp_id = sport
+    out.icmp_type = dport >> 8
+    out.icmp_code = dport & 0xff
     return 0
 
 

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 # Each returns a count, or -errno. `dirfd` may be AT_FDCWD.
 cdef int procfs_open(const char *path) noexcept nogil                  # an O_PATH directory handle
+cdef ssize_t procfs_fill(int fd, char *buf, size_t size) noexcept nogil   # less than size only at the end
 cdef ssize_t procfs_read(int dirfd, const char *name, char *buf, size_t size) noexcept nogil
 cdef ssize_t procfs_link(int dirfd, const char *name, char *buf, size_t size) noexcept nogil
 cdef int procfs_link_number(int dirfd, const char *name, const char *kind, uint64_t *out) noexcept nogil

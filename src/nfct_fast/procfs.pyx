@@ -17,25 +17,29 @@ cdef int procfs_open(const char *path) noexcept nogil:
     return fd if fd >= 0 else -errno
 
 
-cdef ssize_t procfs_read(int dirfd, const char *name, char *buf, size_t size) noexcept nogil:
-    cdef int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC)
+cdef ssize_t procfs_fill(int fd, char *buf, size_t size) noexcept nogil:
     cdef size_t have = 0
     cdef ssize_t got
-    if fd < 0:
-        return -errno
     while have < size:
         got = read(fd, buf + have, size - have)
         if got < 0:
             if errno == EINTR:
                 continue
-            got = -errno
-            close(fd)
-            return got
+            return -errno
         if got == 0:
             break
         have += got
-    close(fd)
     return have
+
+
+cdef ssize_t procfs_read(int dirfd, const char *name, char *buf, size_t size) noexcept nogil:
+    cdef int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC)
+    cdef ssize_t got
+    if fd < 0:
+        return -errno
+    got = procfs_fill(fd, buf, size)
+    close(fd)
+    return got
 
 
 cdef ssize_t procfs_link(int dirfd, const char *name, char *buf, size_t size) noexcept nogil:

@@ -16,13 +16,12 @@ from netinet_in cimport (IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, IPPROTO_TCP,
 from sys_socket cimport AF_INET, AF_INET6
 
 from .diagmsg cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
-from .flow cimport tuple_t
+from .flow cimport tuple_set, tuple_t
 from .procfs cimport procfs_monotonic_ns, procfs_open
 from .sock cimport SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, sock_t
 from .socktable cimport FORM_ICMP, FORM_V6, as_mapped, row_hash, row_t, table_free, table_load, table_t
 
 import os
-from socket import inet_pton
 
 cdef enum:    # a table for IPv4 and, behind it, its like for IPv6
     TCP = 0
@@ -311,20 +310,15 @@ cdef class ProcNet:
     def find(self, int proto, src, sport, dst, dport, when=0):
         """The socket whose local side is `src`, `sport`: a dict of inode, uid, kind, state, ambiguous; None if there is none.
 
-        `proto` is an IPPROTO_ number, addresses are str, and `sport` is the id for ICMP echo. `when`: the age the answer
+        `proto` is an IPPROTO_ number, addresses are as ipaddress takes them, and `sport` is the id for ICMP echo. `when`: the age the answer
         must not exceed, CLOCK_MONOTONIC nanoseconds, 0 for now. BlockingIOError within `min_interval`, other OSErrors
         if a table cannot be read. Unknown uid and inode are None.
         """
         cdef tuple_t tuple
         cdef sock_t found
-        cdef bytes local, remote
         cdef int rc
-        memset(&tuple, 0, sizeof(tuple))
-        tuple.family = AF_INET6 if ":" in src else AF_INET
-        local, remote = inet_pton(tuple.family, src), inet_pton(tuple.family, dst)
-        memcpy(tuple.src, <const char *>local, len(local))
-        memcpy(tuple.dst, <const char *>remote, len(remote))
-        tuple.proto, tuple.sport, tuple.dport, tuple.icmp_id = proto, sport, dport, sport
+        tuple_set(&tuple, proto, src, sport, dst, dport)
+        tuple.icmp_id = sport
         rc = self.lookup(&tuple, when, &found)
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc))

@@ -2,16 +2,16 @@
 
 Whatever stands in them is survived: a name may hold anything, a file may end anywhere.
 """
-from libc.errno cimport EINTR, ESRCH, errno
+from libc.errno cimport ESRCH, errno
 from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memchr, memcmp, memset
 from posix.fcntl cimport O_RDONLY, openat
-from posix.unistd cimport close, read
+from posix.unistd cimport close
 
 from procfs_calls cimport O_CLOEXEC
 
 from .cgroup cimport span_t
-from .procfs cimport procfs_decimal, procfs_read
+from .procfs cimport procfs_decimal, procfs_fill, procfs_read
 
 
 cdef uint64_t image_mix(uint64_t hash, const char *p, size_t size) noexcept nogil:
@@ -131,35 +131,28 @@ cdef span_t cgroup_choose(const char *buf, size_t size) noexcept nogil:
 cdef ssize_t cmdline_read(int dirfd, char *buf, size_t limit, uint64_t known, uint64_t *whole) noexcept nogil:
     cdef char rest[16384]
     cdef int fd = openat(dirfd, b"cmdline", O_RDONLY | O_CLOEXEC)
-    cdef size_t have = 0
-    cdef ssize_t got
+    cdef ssize_t have, got
     cdef char last = 1
     if fd < 0:
         return -errno
-    while True:
-        got = read(fd, buf + have, limit - have) if have < limit else read(fd, rest, sizeof(rest))
-        if got < 0:
-            if errno == EINTR:
-                continue
-            got = -errno
-            close(fd)
-            return got
-        if got == 0:
-            break
-        if have < limit:
-            have += got
-            whole[0] = have
-            last = buf[have - 1]
-            if have == limit and known > limit:
-                whole[0] = known    # the kernel told in stat: 128 KB need not be read to be counted
-                last = 0
-                break
-        else:
+    have = got = procfs_fill(fd, buf, limit)
+    if have > 0:
+        whole[0] = have
+        last = buf[have - 1]
+    if have == <ssize_t>limit and known > limit:
+        whole[0] = known    # the kernel told in stat: 128 KB need not be read to be counted
+        last = 0
+    elif have == <ssize_t>limit:
+        got = procfs_fill(fd, rest, sizeof(rest))
+        while got > 0:
             whole[0] += got
             last = rest[got - 1]
+            got = procfs_fill(fd, rest, sizeof(rest)) if got == sizeof(rest) else 0
     close(fd)
+    if got < 0:
+        return got
     if have and last == 0:
         whole[0] -= 1
-        if have > whole[0]:
+        if have > <ssize_t>whole[0]:
             have = whole[0]
     return have

@@ -1,6 +1,7 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from .attribution cimport Attribution
 from .flow cimport FlowDecoder, flow_t
+from .pace cimport pace_t
 from .record cimport record_t
 from .ring cimport Ring
 from .source cimport Source
@@ -27,6 +28,7 @@ cdef class Reader:
     cdef int _watch(self, int fd, uint32_t number) except -1
     cdef int _take(self, Source source, int count) noexcept nogil
     cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil
+    cdef int _read(self, Source source, int room) noexcept nogil
     cdef int _receive(self, Source source) noexcept nogil
     cdef int _serve(self, Source source) noexcept nogil
     cdef record_t *_room(self) noexcept nogil
@@ -38,10 +40,7 @@ cdef class Reader:
     cdef int _each_table(self, bint seed) noexcept nogil
     cdef int _end(self) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil
-    cdef int64_t awake           # CLOCK_MONOTONIC ns of the last wake-up
-    cdef uint64_t before         # events until then
     cdef bint behind             # a source is to be recovered though nothing new came
-    cdef bint drained            # the sources were read until they were empty
-    cdef void _pace(self) noexcept nogil
+    cdef pace_t pace
     cdef int _pump(self) noexcept nogil
     cdef int _wait_for_room(self) noexcept nogil

@@ -7,12 +7,13 @@ cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close
 from sys_epoll cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
                         epoll_wait)
 from sys_socket cimport (AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_write, poll, pollfd)
 from .flow cimport EVENT_LOST, EVENT_NEW, FLOW_RECOVERED
+from .pace cimport pace_keep
 from .record cimport record_t
 from .source cimport SIFT_RECOVER, SIFT_SEED, SIFT_SWEEP, Source
 
@@ -21,9 +22,6 @@ import os
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
-    PACE_NS = 1000000            # the least time between two wake-ups,
-    HASTY_NS = 100000            # where an owner is lost with its socket,
-    PACES = 10                   # and how many times that where events come fast
     END_MS = 300                 # what reading the rest may take in the end
     ROUNDS = 4                   # receives from one source before others have their turn
     WAKE = SOURCES               # epoll's number for our own eventfd
@@ -130,7 +128,7 @@ cdef class Reader:
     @property
     def undecoded(self) -> int:
         """Messages that were too long or not understood."""
-        return self.decoder.errors + sum(source.socket.truncated for source in self._sources())
+        return self.decoder.errors + sum([source.socket.truncated for source in self._sources()])
 
     def _sources(self):
         return [source for source in self.sources if source is not None]
@@ -175,26 +173,31 @@ cdef class Reader:
             self.named += records[i].owner.process != NULL
         return self.ring.publish(count)
 
+    cdef int _read(self, Source source, int room) noexcept nogil:
+        """Receive and deliver at most `room` events: how many there were, 0 if none is left, -ENOBUFS if some were lost
+        before the next one, or another -errno."""
+        cdef int count = source.socket.receive(room)
+        cdef int result
+        if count == -ENOBUFS:
+            source.overrun = True
+            source.socket.grow(self.rcvbuf_limit, True)
+        if count <= 0:
+            return count
+        result = self._take(source, count)
+        return result if result < 0 else count
+
     cdef int _receive(self, Source source) noexcept nogil:
         """Read a source once; 1 if more may be there, 0 if not, or -errno."""
         cdef int64_t asked
         cdef int room = 0
         cdef int count
-        cdef int result
         self.ring.room(&room)
         if room == 0:
             return 0
         asked = _now(CLOCK_MONOTONIC)
-        count = source.socket.receive(room)
-        if count == -ENOBUFS:
-            source.overrun = True
-            source.socket.grow(self.rcvbuf_limit, True)
-            return 1
+        count = self._read(source, room)
         if count <= 0:
-            return count
-        result = self._take(source, count)
-        if result < 0:
-            return result
+            return 1 if count == -ENOBUFS else count
         if count < source.socket.slots:
             if count < room:
                 source.emptied = asked
@@ -211,7 +214,7 @@ cdef class Reader:
             result = self._receive(source)
             if result != 1:
                 break
-        self.drained = self.drained and result == 0
+        self.pace.drained = self.pace.drained and result == 0
         # Only when the queue is empty: before, what seems lost may just be waiting.
         if result == 0 and source.overrun:
             result = self._recover(source)
@@ -222,7 +225,6 @@ cdef class Reader:
     cdef int _drain(self, Source source) noexcept nogil:
         """Read a source until the kernel says that nothing is left, or stop(); 0 or -errno."""
         cdef int room = 0
-        cdef int count
         cdef int result
         while not self.stopping:
             self.ring.room(&room)
@@ -232,15 +234,8 @@ cdef class Reader:
                     return result
                 continue
             # Fewer than there are slots may also have been cut short by an overrun.
-            count = source.socket.receive(room)
-            if count == 0:
-                return 0
-            if count == -ENOBUFS:
-                source.overrun = True
-                source.socket.grow(self.rcvbuf_limit, True)
-                continue
-            result = self._take(source, count) if count > 0 else count
-            if result < 0:
+            result = self._read(source, room)
+            if result == 0 or result < 0 and result != -ENOBUFS:
                 return result
         return 0
 
@@ -299,7 +294,7 @@ cdef class Reader:
         return result if result < 0 else self._tell_lost(source, dropped)
 
     cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil:
-        """Put a LOST record in place of those of the first `dropped` lost events that were not recovered; 0 or -errno."""
+        """Put a LOST record in place of those of the first `dropped` events that were not recovered; 0 or -errno."""
         cdef record_t *record
         cdef uint64_t lost = source.untold(dropped)
         if lost == 0:
@@ -325,26 +320,6 @@ cdef class Reader:
             return -errno
         return 0
 
-    cdef void _pace(self) noexcept nogil:
-        """Let events gather if others were read just before: a lone one is read at once.
-
-        At 40,000 flows/s it makes of 1 or 2 events a wake-up some 400, and of 10 us of CPU for each less than 4. To wake
-        every 8 ms at the most instead of every 4 saved a tenth of all that a flow costs.
-        """
-        cdef int64_t now = _now(CLOCK_MONOTONIC)
-        cdef bint hasty = not self.attribution.off and self.attribution.notes is None
-        cdef int64_t fast = <int64_t>(self.events - self.before) // 16
-        cdef int64_t pace = (HASTY_NS if hasty else PACE_NS) * max(1, min(PACES, fast))
-        cdef timespec pause
-        if self.drained and now - self.awake < pace:
-            pause.tv_sec = 0
-            pause.tv_nsec = self.awake + pace - now
-            nanosleep(&pause, NULL)     # cut short by a signal it only gathers less
-            now = _now(CLOCK_MONOTONIC)
-        self.awake = now
-        self.before = self.events
-        self.drained = True
-
     cdef int _catch_up(self) noexcept nogil:
         """Serve the sources that lost events while their table was read, though nothing may wait there; 0 or -errno."""
         cdef int i
@@ -364,6 +339,8 @@ cdef class Reader:
         cdef int count
         cdef int i
         cdef int result
+        # Without the kernel's notes an owner is lost with its socket.
+        cdef bint hasty = not self.attribution.off and self.attribution.notes is None
         while not self.stopping:
             left = (until - _now(CLOCK_MONOTONIC)) // 1000000
             if left <= 0:
@@ -381,7 +358,7 @@ cdef class Reader:
                 result = self._catch_up()
                 if result < 0:
                     return result
-            self._pace()
+            pace_keep(&self.pace, self.events, hasty)
             for i in range(count):
                 if ready[i].data.u32 == WAKE:
                     continue
@@ -416,5 +393,6 @@ cdef class Reader:
             while more == 1 and _now(CLOCK_MONOTONIC) < until:
                 more = self._receive(<Source>self.borrowed[i])
             (<Source>self.borrowed[i]).socket.count_lost()
-            result = min(result, more, self._tell_lost(<Source>self.borrowed[i], (<Source>self.borrowed[i]).socket.lost))
+            result = min(result, more)
+            result = min(result, self._tell_lost(<Source>self.borrowed[i], (<Source>self.borrowed[i]).socket.lost))
         return result

@@ -31,7 +31,7 @@ cdef class TimeFormat:
         for match in _DIRECTIVE.finditer(format):
             if match["bad"]:
                 raise ValueError(f"time format {format!r}: strftime has no {match['bad']!r} that fits into a line")
-        if any(ord(character) < 32 or ord(character) == 127 for character in format):
+        if any([ord(character) < 32 or ord(character) == 127 for character in format]):
             raise ValueError(f"time format {format!r} holds a control character")
         marked = _DIRECTIVE.sub(lambda m: chr(MICRO_MARK) * 6 if m[0] == "%f" else m[0], format)
         try:

@@ -16,6 +16,7 @@ from support_bench import RCVBUF, rounds, space, table
 
 from nfct_fast.attribution import Attribution
 from nfct_fast.netns import resolve
+from nfct_fast.trial import find_flow
 
 SIZES = (200, 2_000)
 MESSAGES = 5_000
@@ -43,7 +44,7 @@ def attribution():
         found = Attribution("diag")
 
         def ours():
-            flow = found.find(socket.IPPROTO_UDP, "127.0.0.1", sport, "127.0.0.1", 9)
+            flow = find_flow(found, socket.IPPROTO_UDP, "127.0.0.1", sport, "127.0.0.1", 9)
             assert flow.owner.pid == os.getpid()
 
         def with_ss():

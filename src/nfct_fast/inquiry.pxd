@@ -1,0 +1,45 @@
+"""Who has a tuple, asked of the kernel as it is now."""
+from libc.stdint cimport int64_t, uint64_t
+from .cgroupfs cimport CgroupFs
+from .diagmsg cimport diag_match_t
+from .directory cimport Directory
+from .flow cimport tuple_t
+from .holders cimport holders_t
+from .owner cimport owner_t
+from .processcache cimport ProcessCache
+from .procfd cimport FdScanner
+from .sock cimport sock_t
+
+# A socket that had its port to itself.
+cdef struct alone_t:
+    uint64_t inode
+    int64_t at               # CLOCK_MONOTONIC ns, before it was looked at
+    tuple_t end
+    int index
+
+# One caller at a time.
+cdef class Inquiry:
+    cdef bint diag[3]              # sock_diag answers for TCP, UDP, UDP-Lite; else the tables in /proc/net
+    cdef Directory directory
+    cdef FdScanner scanner
+    cdef ProcessCache processes
+    cdef CgroupFs cgroups
+    cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
+    cdef uint64_t heard_ticks      # the same as process_t.start counts
+    cdef alone_t alone[64]
+
+    # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
+    cdef void begin(self, int64_t heard) noexcept nogil
+    # The owner of the socket in member `index` of the directory that sees `end` as its tuple. The reason why `out` has
+    # no process, REASON_NONE if it has; out.match is MATCH_NONE if there is no such socket.
+    cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
+
+    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil
+    cdef int _sharers(self, int index, const tuple_t *end, bint originator, sock_t *own, diag_match_t *out,
+                      int room) noexcept nogil
+    cdef int _held(self, const sock_t *sock, holders_t *out) noexcept nogil
+    # timed: what is younger than the flow is not its owner.
+    cdef int _shared(self, const diag_match_t *sharers, int count, bint timed, owner_t *out) noexcept nogil
+    cdef int _adopt(self, const holders_t *holders, uint64_t inode, uint64_t looked, bint timed,
+                    owner_t *out) noexcept nogil
+    cdef bint _same_cgroup(self, const diag_match_t *sharers, int count) noexcept nogil

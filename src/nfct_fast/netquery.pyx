@@ -1,0 +1,105 @@
+"""Questions to the kernel over netlink, and its answers.
+
+It knows nothing of what the messages say.
+"""
+from libc.errno cimport EBADMSG, EINTR, ENOBUFS, errno
+from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memcpy, memset
+from posix.unistd cimport close
+
+from linux_netlink cimport NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, nlmsghdr, sockaddr_nl
+from sys_socket cimport (
+    AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW, connect, recv, send, sockaddr, socket,
+)
+
+
+cdef int netquery_open(netquery_t *self, int protocol) noexcept nogil:
+    cdef sockaddr_nl kernel
+    cdef int error
+    self.seq = 0
+    self.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+    if self.fd < 0:
+        return -errno
+    # Connected to the kernel's port 0, the socket refuses what any other process sends to it.
+    memset(&kernel, 0, sizeof(kernel))
+    kernel.nl_family = AF_NETLINK
+    if connect(self.fd, <const sockaddr *>&kernel, sizeof(kernel)) < 0:
+        error = errno
+        netquery_close(self)
+        return -error
+    return 0
+
+
+cdef void netquery_close(netquery_t *self) noexcept nogil:
+    if self.fd >= 0:
+        close(self.fd)
+        self.fd = -1
+
+
+cdef int netquery_ask(netquery_t *self, nlmsghdr *request) noexcept nogil:
+    self.seq += 1
+    request.nlmsg_seq = self.seq
+    while send(self.fd, request, request.nlmsg_len, 0) < 0:
+        if errno != EINTR:
+            return -errno
+    return 0
+
+
+cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
+    cdef ssize_t got
+    cdef bint overrun = False
+    while True:
+        got = recv(self.fd, buffer, NETQUERY_SIZE, MSG_DONTWAIT | MSG_TRUNC)
+        if got > NETQUERY_SIZE:
+            return -EBADMSG
+        if got >= 0:
+            return got
+        if errno == EINTR:
+            continue
+        # Reported once; what was queued before it, and perhaps the answer, is still there.
+        if errno == ENOBUFS and not overrun:
+            overrun = True
+            continue
+        return -errno
+
+
+cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each, void *context,
+                       bint *changed) noexcept nogil:
+    cdef uint8_t buffer[NETQUERY_SIZE]
+    cdef nlmsghdr header
+    cdef int32_t error
+    cdef const uint8_t *at
+    cdef size_t left, step
+    cdef ssize_t got
+    cdef int failed = 0
+    cdef int rc = netquery_ask(self, request)
+    if rc < 0:
+        return rc
+    while True:
+        got = netquery_receive(self, buffer)
+        if got < 0:
+            return <int>got
+        at = buffer
+        left = got
+        while left >= sizeof(header):
+            memcpy(&header, at, sizeof(header))
+            if header.nlmsg_len < sizeof(header) or header.nlmsg_len > left:
+                return -EBADMSG
+            if header.nlmsg_seq == self.seq:
+                if header.nlmsg_flags & NLM_F_DUMP_INTR:
+                    changed[0] = True
+                if header.nlmsg_type == NLMSG_DONE:
+                    return failed
+                if header.nlmsg_type == NLMSG_ERROR:
+                    if header.nlmsg_len < sizeof(header) + sizeof(error):
+                        return -EBADMSG
+                    memcpy(&error, at + sizeof(header), sizeof(error))
+                    return error if error < 0 else -EBADMSG
+                # On an error the dump is read to its end all the same: another may not begin before.
+                if failed == 0:
+                    failed = min(0, each(header.nlmsg_type, at, header.nlmsg_len, context))
+            step = (<size_t>header.nlmsg_len + 3) & ~(<size_t>3)
+            if step >= left:
+                break
+            at += step
+            left -= step
