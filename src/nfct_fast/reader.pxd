@@ -24,6 +24,7 @@ cdef class Reader:
     cdef readonly uint64_t filtered
     cdef readonly uint64_t named
     cdef readonly object failure
+    cdef void _forget(self) noexcept nogil
     cdef int _watch(self, int fd, uint32_t number) except -1
     cdef int _take(self, Source source, int count) noexcept nogil
     cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil

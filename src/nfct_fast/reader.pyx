@@ -66,10 +66,14 @@ cdef class Reader:
         self._watch(self.wake, WAKE)
 
     def __dealloc__(self):
+        self._forget()
+
+    cdef void _forget(self) noexcept nogil:
         if self.epoll >= 0:
             close(self.epoll)
         if self.wake >= 0:
             close(self.wake)
+        self.epoll = self.wake = -1
 
     cdef int _watch(self, int fd, uint32_t number) except -1:
         cdef epoll_event event
@@ -122,10 +126,12 @@ cdef class Reader:
             self.ring.end()
 
     def close(self) -> None:
-        """Close the sockets; after run() has returned."""
+        """Close all descriptors, the ring's too; after run() has returned."""
         for source in self.sources:
             if source is not None:
                 source.close()
+        self.ring.close()
+        self._forget()
 
     @property
     def undecoded(self) -> int:
