@@ -28,6 +28,7 @@ cdef struct cgroup_entry_t:
 cdef class Attribution:
     cdef readonly str mode
     cdef bint off
+    cdef int unasked               # homes taken while off
     cdef bint diag[3]              # sock_diag answers for TCP, UDP, UDP-Lite; else the tables in /proc/net
     cdef Directory directory
     cdef FdScanner scanner

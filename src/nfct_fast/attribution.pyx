@@ -198,9 +198,12 @@ cdef class Attribution:
     def add_home(self, netns=None) -> int:
         """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
 
-        Enters it for a moment. A namespace that is among them already keeps its number. Up to 256. OSError.
+        Enters it for a moment. A namespace that is among them already keeps its number. OSError.
         """
-        return 0 if self.off else self.directory.add_home(netns)
+        if not self.off:
+            return self.directory.add_home(netns)
+        self.unasked += 1
+        return self.unasked - 1
 
     def close(self):
         """Free sockets and caches; closing twice is harmless."""

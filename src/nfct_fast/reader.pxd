@@ -6,7 +6,7 @@ from .ring cimport Ring
 from .source cimport Source
 
 cdef enum:
-    SOURCES = 256                # namespaces listened in at once: flow_t.netns is their index
+    SOURCES = 1024               # namespaces listened in at once: flow_t.netns is their index
 
 cdef class Reader:
     cdef Ring ring

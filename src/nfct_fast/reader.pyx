@@ -87,11 +87,16 @@ cdef class Reader:
     def add(self, Source source not None) -> None:
         """Read this source, too; before run(), or within it."""
         if not 0 <= source.index < SOURCES:
-            raise OSError(f"more than {SOURCES} network namespaces")
+            raise ValueError(f"source {source.index}: there are {SOURCES} at most")
         self.sources.extend([None] * (source.index + 1 - len(self.sources)))
         self.sources[source.index] = source
         self.borrowed[source.index] = <void *>source
         self._watch(source.socket.fileno(), source.index)
+
+    @property
+    def most(self) -> int:
+        """How many sources there can be."""
+        return SOURCES
 
     def stop(self) -> None:
         """Have run() read what is queued and return, within half a second; from any thread."""

@@ -5,7 +5,7 @@ told from the others by a set of fingerprints, which is held against the table f
 many more than live.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from .flow cimport EVENT_NEW, flow_t
 from .seen cimport flow_fingerprint, log_add, log_free, seen_add, seen_add_log, seen_free, seen_has
@@ -74,7 +74,7 @@ cdef class Source:
         cdef int i
         cdef bint known
         for i in range(count):
-            flows[i].netns = <unsigned char>self.index
+            flows[i].netns = <uint16_t>self.index
             fingerprint = flow_fingerprint(&flows[i])
             known = self.how == SIFT_SEED or seen_has(&self.reported, fingerprint)
             if not known and self.how == SIFT_SWEEP:
