@@ -101,6 +101,8 @@ cdef class Reader:
     def stop(self) -> None:
         """Have run() read what is queued and return, within half a second; from any thread."""
         self.stopping = True
+        for source in self._sources():
+            source.stop()
         eventfd_write(self.wake, 1)
 
     def run(self, settled=None) -> None:
@@ -304,7 +306,9 @@ cdef class Reader:
             # A table that cannot be read does not end the events: what was lost is counted.
             source.end_table(count == 0)
             result = min(result, self._drain(source))
-            source.end_doubt()
+            # What is still queued at a stop() is read in the end: of a recovered flow, too.
+            if not self.stopping:
+                source.end_doubt()
             source.socket.count_lost()
             source.overrun = source.overrun or source.socket.lost != dropped
         return result if result < 0 else self._tell_lost(source, dropped)

@@ -16,6 +16,7 @@ cdef class Source:
     cdef readonly uint64_t inode
     cdef readonly int index
     cdef bint overrun            # events were lost, and the table was not yet searched for them
+    cdef bint stopping           # no table is read on
     cdef bint doubtful           # queued events may be of flows that were just recovered
     cdef log_t log               # entries whose NEW was delivered, or that were there before the start
     cdef seen_t reported         # the same, while the table is read

@@ -5,6 +5,7 @@ told from the others by a set of fingerprints, which is held against the table f
 many more than live.
 """
 cimport cython
+from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from .flow cimport EVENT_NEW, flow_t
@@ -42,6 +43,10 @@ cdef class Source:
         self.socket.close()
         if self.table is not None:
             self.table.socket.close()
+
+    def stop(self) -> None:
+        """Have the reading of the table end: of a million entries it takes seconds. From any thread."""
+        self.stopping = True
 
     def leave(self) -> None:
         """No further events are queued."""
@@ -102,13 +107,14 @@ cdef class Source:
         """Read on until there are missed flows, the first in table.flows: how many, 0 at the end, or -errno."""
         cdef int count
         cdef int missed
-        while True:
+        while not self.stopping:
             count = self.table.next()
             if count <= 0:
                 return count
             missed = self._sift(count)
             if missed:
                 return missed
+        return -EINTR
 
     cdef void end_table(self, bint complete) noexcept nogil:
         """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten."""
