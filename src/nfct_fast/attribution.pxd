@@ -38,6 +38,7 @@ cdef class Attribution:
     cdef readonly str missing      # why not, where it was wanted; else None
     cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
     cdef uint64_t heard_ticks      # the same as process_t.start counts
+    cdef bint late                 # its flows may have begun long before
     cdef alone_t alone[64]
     cdef cgroup_entry_t paths[256]
 

@@ -43,6 +43,8 @@ cdef enum:
     ALONE = 64
     PATHS = 256
     NOWHERE = 255
+    # An idle reader looks once a second whether all was received; what may be older than that it was kept from reading.
+    LATE_NS = 1500000000
     # States of a socket its process has closed: net/tcp_states.h.
     TCP_FIN_WAIT1 = 4
     TCP_FIN_WAIT2 = 5
@@ -262,6 +264,7 @@ cdef class Attribution:
 
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         self.heard = heard
+        self.late = emptied and heard - emptied > LATE_NS
         if self.off:
             return
         if self.notes is not None:
@@ -467,6 +470,9 @@ cdef class Attribution:
             return reason_of(found)
         out.match = match_of(&sock)
         if found > SHARERS or found == 1:
+            return REASON_AMBIGUOUS
+        # Who has the port now need not be who had it then.
+        if self.late and originator and sock.kind == SOCK_WILDCARD:
             return REASON_AMBIGUOUS
         # The kernel itself reports memberships, whoever else speaks IGMP.
         if end.proto == IPPROTO_IGMP:

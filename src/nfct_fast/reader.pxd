@@ -27,10 +27,10 @@ cdef class Reader:
     cdef void _forget(self) noexcept nogil
     cdef int _watch(self, int fd, uint32_t number) except -1
     cdef int _take(self, Source source, int count) noexcept nogil
-    cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil
+    cdef int _deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil
     cdef int _receive(self, Source source) noexcept nogil
     cdef int _serve(self, Source source) noexcept nogil
-    cdef record_t *_room(self) noexcept nogil
+    cdef record_t *_room(self, int *room) noexcept nogil
     cdef int _deliver_missed(self, Source source, int count) noexcept nogil
     cdef int _recover(self, Source source) noexcept nogil
     cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil

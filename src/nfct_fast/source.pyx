@@ -58,6 +58,12 @@ cdef class Source:
         """Events the kernel dropped and whose flows were not found again, as far as it was noticed."""
         return max(0, <int64_t>(self.socket.lost - self.recoveries))
 
+    cdef void lose(self) noexcept nogil:
+        """Events were lost, since all was received last."""
+        if not self.overrun:
+            self.overrun = True
+            self.unsure = self.emptied
+
     cdef bint admit(self, const flow_t *flow) noexcept nogil:
         """Whether an event is to be delivered: not if its flow was recovered while the event was still queued."""
         cdef uint64_t fingerprint
