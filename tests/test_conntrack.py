@@ -64,6 +64,32 @@ def test_close_wakes_a_blocked_reader(inside_tracked):
     conntrack.close()
 
 
+def test_close_amid_many_flows(tracked, within, flood):
+    """The reading thread is let end before anything it works with is freed, though flows wake the one that takes them."""
+    failures = []
+
+    def take(conntrack):
+        try:
+            for _ in conntrack:
+                pass
+        except BaseException as error:
+            failures.append(error)
+
+    with within():
+        for number in range(10):
+            conntrack = Conntrack(protocol="udp", probe=False)
+            threads = [threading.Thread(target=take, args=(conntrack,)),
+                       threading.Thread(target=flood, args=(5_000, 30_000, "fresh", f"10.99.{1 + number}.1"))]
+            for thread in threads:
+                thread.start()
+            until(lambda: conntrack.stats().events > 500)
+            conntrack.close()
+            for thread in threads:
+                thread.join(10)
+            assert not any(thread.is_alive() for thread in threads)
+    assert failures == []
+
+
 def test_closed(inside_tracked):
     conntrack = Conntrack()
     conntrack.close()

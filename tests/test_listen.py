@@ -1,11 +1,16 @@
 """Which namespaces are heard, and what is said of those that cannot be."""
 import os
+import resource
 import socket
+import subprocess
 import threading
+from contextlib import ExitStack
 
 import pytest
+from support_cli import COMMAND, SECONDS, Program, inside, until
+from support_netns import ip, made
 
-from nfct_fast import Conntrack
+from nfct_fast import Conntrack, netns
 from nfct_fast.netns import Netns
 
 
@@ -55,11 +60,59 @@ def test_own_namespace_is_not_left(tracked):
         assert os.stat("/proc/thread-self/ns/net").st_ino == before
 
 
-def test_all_hears_each(tracked):
-    with Netns(f"/run/netns/{tracked}", tracked) as space:
-        with Conntrack(netns="all", protocol="udp", probe=False) as conntrack, send_datagram(space) as sender:
-            flow = heard(conntrack, sender, 30)
-        assert (flow.netns, flow.owner.pid) == (space.inode, os.getpid())
+def use_conntrack(name):
+    rules = "table inet user { chain seen { type filter hook output priority 0; ct state new counter; }; }"
+    subprocess.run(["nsenter", f"--net=/run/netns/{name}", "nft", rules], check=True)
+
+
+@pytest.mark.parametrize("attribution", ["auto", "off"])
+def test_all_hears_each(attribution):
+    with ExitStack() as stack:
+        names = [stack.enter_context(made()) for _ in range(3)]
+        for name in names:
+            use_conntrack(name)
+        spaces = [stack.enter_context(Netns(f"/run/netns/{name}", name)) for name in names]
+        with Conntrack(netns="all", protocol="udp", probe=False, attribution=attribution) as conntrack:
+            for space in spaces:
+                with send_datagram(space) as sender:
+                    flow = heard(conntrack, sender, 30)
+                assert (flow.netns, flow.owner.pid) == (space.inode, os.getpid() if attribution == "auto" else None)
+
+
+def test_hundreds_are_heard():
+    """More than a byte can count, and than a process may usually have open files for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        names = [stack.enter_context(made(up=False)) for _ in range(300)]
+        spaces = sorted((stack.enter_context(Netns(f"/run/netns/{name}", name)) for name in names), key=lambda space: space.inode)
+        ends = [spaces[0], spaces[150], *spaces[-2:]]
+        for space in ends:
+            ip("link", "set", "lo", "up", netns=space.name)
+            use_conntrack(space.name)
+        program = stack.enter_context(Program(
+            names[0], "--netns", "all", "-p", "udp", "-f", "{ev.netns} {ev.sport} {info.pid}",
+            prefix=("prlimit", f"--nofile=1024:{hard}")))
+        for space in ends:
+            with send_datagram(space) as sender:
+                line = f"{space.inode} {sender.getsockname()[1]} {os.getpid()}"
+                until(lambda: line in program.lines, what=line)
+        assert program.end()[0] == 0
+
+
+def test_too_many_are_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(netns, "resolve", lambda spec: [None] * 1025)
+    with pytest.raises(OSError, match="1025 network namespaces, and no more than 1024 .* run the program for each"):
+        Conntrack(netns="all")
+
+
+def test_too_few_descriptors_are_told_with_what_to_do():
+    with ExitStack() as stack:
+        names = [stack.enter_context(made(up=False)) for _ in range(40)]
+        for limit in (40, 64):      # too few to open all namespaces, and to listen in them
+            result = subprocess.run(inside(names[0], ["prlimit", f"--nofile={limit}:{limit}", *COMMAND, "--netns", "all",
+                                                      "--attribution", "off"]), capture_output=True, text=True, timeout=SECONDS)
+            assert (result.returncode, result.stdout) == (1, "")
+            assert result.stderr.startswith("nfct-fast: too many open files: each network namespace") and "ulimit -n" in result.stderr
 
 
 def test_unknown_namespace_names_those_there_are(tracked):

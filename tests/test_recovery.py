@@ -116,6 +116,23 @@ def test_overruns_amid_a_recovery(tracked, within, flood):
     assert len(set(keys(flows))) == len(flows) and len(flows) + stats.lost == made
 
 
+def test_stopped_amid_a_recovery(tracked, within, flood):
+    """What was recovered, and whose event is only then read with the rest of the queue, is told once all the same."""
+    seen = 0
+    for number in range(8):
+        with within(), listening(flood, rcvbuf=65536, rcvbuf_limit=65536) as conntrack:
+            sender = threading.Thread(target=flood, args=(20_000, 0, "one", f"10.99.{10 + number}.1"))
+            sender.start()
+            until(lambda: conntrack.stats().recovered)
+            conntrack.stop()
+            flows = list(conntrack)
+            sender.join()
+            seen += any(flow.recovered for flow in flows)
+        assert len(set(keys(flows))) == len(flows)
+        forget_all(tracked)
+    assert seen == 8
+
+
 def forget_all(netns):
     subprocess.run(["nsenter", f"--net=/run/netns/{netns}", "conntrack", "-F"], check=True, capture_output=True)
 

@@ -117,12 +117,19 @@ static inline int owners_lookup(const struct owners *self, const struct owners_k
             return rc;
         if (rc && exact && !netns && sender.record.netns != out->record.netns)
             return -EEXIST;
-        if (rc && (!exact || sender.record.seq > out->record.seq)) {
-            if (exact && sender.record.who.tgid != out->record.who.tgid)
-                sender.other_time = out->record.who.time;
+        if (rc && exact) {
+            uint64_t other_time = sender.other_time > out->other_time ? sender.other_time : out->other_time;
+            struct owners_found *newer = sender.record.seq > out->record.seq ? &sender : out;
+            uint64_t older = newer == out ? sender.record.who.time : out->record.who.time;
+            if (sender.record.who.tgid != out->record.who.tgid && older > other_time)
+                other_time = older;
+            *out = *newer;
+            out->other_time = other_time;
+        } else if (rc) {
             *out = sender;
-            return 1;
         }
+        if (rc)
+            return 1;
     }
     /* A port alone says nothing across namespaces, and ICMP has none. */
     if (exact || !netns || !owners_has_ports(key.proto) || key.proto == IPPROTO_ICMP || key.proto == IPPROTO_ICMPV6)

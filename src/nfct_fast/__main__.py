@@ -7,6 +7,7 @@ if __name__ == "__main__":
 import argparse
 import errno
 import os
+import resource
 import select
 import sys
 import time
@@ -95,7 +96,7 @@ def _parser():
     parser.add_argument("--track", action="store_true",
                         help="turn connection tracking on while the program runs, by an nftables table of its own")
     parser.add_argument("--netns", metavar="NAME|PID|all",
-                        help="hear this network namespace, or all of them, instead of the program's own")
+                        help="hear this network namespace, or all there are at the start, instead of the program's own")
     parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
                         help="receive buffer of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
     parser.add_argument("--rcvbuf-max", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF_LIMIT,
@@ -179,8 +180,16 @@ def _log(conntrack, writer, stop, output):
         report.tell()
 
 
+def _allow_descriptors():
+    """As many as may be had: hundreds of network namespaces take thousands, and 1024 are usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _run(arguments, formatter):
     output = _OUTPUT
+    if arguments.netns == "all":
+        _allow_descriptors()
     with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
                    rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max), track=arguments.track,
                    netns=arguments.netns, flows=arguments.flows, drop_privileges=True) as conntrack:

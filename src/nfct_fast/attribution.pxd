@@ -16,6 +16,7 @@ cdef struct cgroup_entry_t:
 cdef class Attribution:
     cdef readonly str mode
     cdef bint off
+    cdef int unasked               # homes taken while off
     cdef Directory directory
     cdef Inquiry inquiry
     cdef readonly Notes notes      # None: the kernel takes none

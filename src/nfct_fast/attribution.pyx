@@ -69,9 +69,12 @@ cdef class Attribution:
     def add_home(self, netns=None) -> int:
         """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
 
-        Enters it for a moment. A namespace that is among them already keeps its number. Up to 256. OSError.
+        Enters it for a moment. A namespace that is among them already keeps its number. OSError.
         """
-        return 0 if self.off else self.directory.add_home(netns)
+        if not self.off:
+            return self.directory.add_home(netns)
+        self.unasked += 1
+        return self.unasked - 1
 
     def close(self):
         """Free sockets and caches; closing twice is harmless."""
@@ -91,7 +94,7 @@ cdef class Attribution:
             return
         if self.notes is not None:
             self.notes.begin(heard, emptied)
-        self.inquiry.begin(heard)
+        self.inquiry.begin(heard, emptied)
         self.directory.refresh_home()     # on failure what was known stays known, and the next batch asks again
 
     cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:

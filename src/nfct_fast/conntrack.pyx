@@ -57,8 +57,8 @@ cdef class Conntrack:
 
     events: any of "NEW", "UPDATE", "DESTROY". protocol: a regular expression searched in names like "ipv4/tcp";
     None for all. netns: the network namespaces to hear: None for the one of the calling thread, a name (ip-netns(8)),
-    a process id, a path, or "all". attribution: how owners are looked for, see ATTRIBUTIONS; "off" for not at all.
-    rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
+    a process id, a path, or "all" there are now, 1,024 at most; five descriptors each. attribution: how owners are
+    looked for, see ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
     by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace. recover: after an overrun look for the lost
     flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
     open (Linux 5.12). probe: try at the start whether events arrive, by an empty datagram over loopback; `silence`
@@ -80,10 +80,12 @@ cdef class Conntrack:
     cdef object thread
     cdef object lock
     cdef list tables
+    cdef object kept                # iterator over flows that a read() had taken when a signal cut it short
     cdef int epoll
     cdef int wake
     cdef int pid
     cdef bint closed
+    cdef bint ended                 # and its thread is gone
     cdef bint taking
     cdef readonly tuple silence     # sentences that tell why events can never arrive here, and what to do; else empty
 
@@ -92,6 +94,7 @@ cdef class Conntrack:
         self.closed = True
         self.lock = threading.Lock()
         self.tables = []
+        self.kept = iter(())
         self.pid = os.getpid()
 
     def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
@@ -165,6 +168,7 @@ cdef class Conntrack:
         if self.wake >= 0 and self.pid == os.getpid():
             eventfd_write(self.wake, 1)
         with self.lock:
+            self.ended = True
             if not self.taking:
                 self._release()
 
@@ -237,21 +241,22 @@ cdef class Conntrack:
         return result
 
     cdef int _fill(self, int timeout) noexcept nogil:
-        """Wait up to timeout ms (-1: for ever) for records: their number, 0 for none now, -1 for none ever."""
+        """Take the records there are: their number, -1 for none ever. If there are none, 0 after up to timeout ms."""
         cdef epoll_event ready[READY]
         cdef int count = self.batch.fill()
-        if count != 0 or self.closed:
+        if count != 0 or timeout == 0 or self.closed:
             return count
         if epoll_wait(self.epoll, ready, READY, timeout) < 0 and errno != EINTR:
             return -2
-        return self.batch.fill()
+        return 0
 
-    cdef int _next(self, int timeout) except -2:
-        """Fill the batch, as the one taker: its number of records, 0 for none now, -1 for none ever."""
+    cdef int _turn(self, int timeout) except -2:
+        """_fill as the one taker; -1 also once it is closed."""
         cdef int count
         cdef int number
         with self.lock:
-            self._check()
+            if self.closed:
+                return -1
             if self.taking:
                 raise RuntimeError("another thread is taking flows from this Conntrack")
             self.taking = True
@@ -263,12 +268,24 @@ cdef class Conntrack:
             with self.lock:
                 self.taking = False
                 if self.closed:
-                    self._release()
                     count = -1
-        # No Python code runs between two waits of an iteration: a ^C would wait for the next flow.
-        PyErr_CheckSignals()
+                # Until then the reading thread works with what would be freed.
+                if self.ended:
+                    self._release()
         if count == -2:
             raise OSError(number, f"waiting for flows: {os.strerror(number)}")
+        return count
+
+    cdef int _next(self, int timeout) except -2:
+        """Fill the batch, waiting up to timeout ms (-1: for ever): its number of records, 0 for none now, -1 for none ever."""
+        cdef int count
+        self._check()
+        count = self._turn(timeout)
+        if count == 0:
+            # No Python code runs between two waits of an iteration: a ^C would wait for the next flow. Raised before
+            # anything is taken, it loses none.
+            PyErr_CheckSignals()
+            count = self._turn(0)
         if count == -1 and self.reader.failure is not None:
             raise self.reader.failure
         return count
@@ -283,10 +300,17 @@ cdef class Conntrack:
         return self.batch
 
     def read(self, timeout: float | None = None) -> list:
-        """Wait up to timeout seconds (None: for ever) and return all flows at hand; [] when none came or will come."""
-        flows = list(self.batch)
-        while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
-            flows += batch
+        """Wait up to timeout seconds (None: for ever) and return all flows at hand; [] when none came or will come.
+
+        What it had taken when a signal's handler raised, as ^C does, the next read() or iteration has.
+        """
+        flows = [*self.kept, *self.batch]
+        try:
+            while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
+                flows += batch
+        except BaseException:
+            self.kept = iter(flows)
+            raise
         return flows
 
     def __iter__(self):
@@ -294,6 +318,9 @@ cdef class Conntrack:
 
     def __next__(self):
         while len(self.batch) == 0:
+            for flow in self.kept:
+                return flow
+            PyErr_CheckSignals()        # also where flows come without end
             if self.closed or self._next(-1) < 0:
                 raise StopIteration
         return next(self.batch)

@@ -51,7 +51,7 @@ ctypedef struct flow_t:
     uint16_t zone
     uint8_t type             # EVENT_*
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
-    uint8_t netns            # index of the namespace it was heard in
+    uint16_t netns           # index of the namespace it was heard in
     uint64_t netns_inode     # and that namespace's number; 0: not told apart
 
 cdef struct _decoding:
@@ -61,14 +61,14 @@ cdef struct _decoding:
     int room
     int count
     int64_t time
-    uint8_t netns
+    uint16_t netns
     int errors
 
 cdef class FlowDecoder:
     cdef _decoding state
     cdef bint ended              # the last datagram held the end of a dump
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
-                    uint8_t netns) noexcept nogil
+                    uint16_t netns) noexcept nogil
 
 cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil

@@ -221,7 +221,7 @@ cdef class FlowDecoder:
         return self.state.errors
 
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
-                    uint8_t netns) noexcept nogil:
+                    uint16_t netns) noexcept nogil:
         """Decode one datagram into out[0..room); return how many flows it held, or -errno.
 
         A flow is at least 88 bytes in a message, so room = length / 88 + 1 is always enough.

@@ -26,10 +26,12 @@ cdef class Inquiry:
     cdef CgroupFs cgroups
     cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
     cdef uint64_t heard_ticks      # the same as process_t.start counts
+    cdef bint late                 # its flows may have begun long before
     cdef alone_t alone[64]
 
-    # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
-    cdef void begin(self, int64_t heard) noexcept nogil
+    # A batch begins that was received at `heard` and began after `emptied`, CLOCK_MONOTONIC ns: nothing older than `heard`
+    # will do.
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
     # The owner of the socket in member `index` of the directory that sees `end` as its tuple. The reason why `out` has
     # no process, REASON_NONE if it has; out.match is MATCH_NONE if there is no such socket.
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil

@@ -32,6 +32,8 @@ cdef enum:
     CANDIDATES = 64           # processes of the socket's cgroup that are looked into before others
     SHARERS = 16              # sockets of one port that are looked at; more are ambiguous
     ALONE = 64
+    # An idle reader looks once a second whether all was received; what may be older than that it was kept from reading.
+    LATE_NS = 1500000000
     # States of a socket its process has closed: net/tcp_states.h.
     TCP_FIN_WAIT1 = 4
     TCP_FIN_WAIT2 = 5
@@ -165,8 +167,9 @@ cdef class Inquiry:
                     raise
             i += 1
 
-    cdef void begin(self, int64_t heard) noexcept nogil:
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         self.heard = heard
+        self.late = emptied and heard - emptied > LATE_NS
         self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
 
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil:
@@ -339,6 +342,9 @@ cdef class Inquiry:
             return reason_of(found)
         out.match = match_of(&sock)
         if found > SHARERS or found == 1:
+            return REASON_AMBIGUOUS
+        # Who has the port now need not be who had it then.
+        if self.late and originator and sock.kind == SOCK_WILDCARD:
             return REASON_AMBIGUOUS
         # The kernel itself reports memberships, whoever else speaks IGMP.
         if end.proto == IPPROTO_IGMP:

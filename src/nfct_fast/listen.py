@@ -33,21 +33,48 @@ def _open_socket(groups, program, rcvbuf):
     return socket
 
 
-def _spaces(spec):
-    """(the namespace or None for the thread's own, how to speak of it) for each to be listened in."""
+def _spaces(spec, most):
+    """The namespaces to be listened in, None for the thread's own."""
     if spec is None:
-        return [(None, "")]
-    return [(space, f"network namespace {space.name}: ") for space in netns.resolve(spec)]
+        return [None]
+    spaces = netns.resolve(spec)
+    if len(spaces) > most:
+        raise OSError(errno.E2BIG, f"{len(spaces)} network namespaces, and no more than {most} can be heard at once: "
+                                   "run the program for each that matters, by its name")
+    return spaces
 
 
+@contextlib.contextmanager
+def _descriptors():
+    """Says of a lack of them what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OSError(errno.EMFILE, "too many open files: each network namespace that is heard takes five; allow more "
+                                    "(ulimit -n, LimitNOFILE= in a unit)") from None
+
+
+@contextlib.contextmanager
+def _entered(space):
+    """In the namespace within the block, which lets go of it in the end."""
+    if space is None:
+        yield ""
+        return
+    with space, space.entered():
+        yield f"network namespace {space.name}: "
+
+
+@_descriptors()
 def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe, recover) -> tuple[str, ...]:
     """Add a source to the reader for each namespace that `spec` means; return why events may never come from them.
 
     Tracking tables made for `track` are appended to `tables`. OSError if a namespace cannot be listened in.
     """
     silence = []
-    for space, where in _spaces(spec):
-        with space.entered() if space is not None else contextlib.nullcontext():
+    for space in _spaces(spec, reader.most):
+        with _entered(space) as where:
             if track:
                 tables.append(TrackingTable())
             # Before the source is there, or it would hear the probe.

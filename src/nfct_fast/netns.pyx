@@ -3,7 +3,7 @@
 A namespace is known by the inode of its nsfs file, which no other has while it exists.
 """
 cimport cython
-from libc.errno cimport ENOTTY, EPERM, errno
+from libc.errno cimport EMFILE, ENFILE, ENOTTY, EPERM, errno
 from posix.unistd cimport close
 
 from sys_socket cimport SO_NETNS_COOKIE, SOL_SOCKET
@@ -190,8 +190,9 @@ def resolve(spec, proc="/proc") -> list:
         for inode, (name, path) in sorted(paths(proc).items()):
             try:
                 found.append(Netns(path, name))
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno in (EMFILE, ENFILE):
+                    raise
         return found
     names = named()
     if "/" in spec:

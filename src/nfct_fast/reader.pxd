@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .attribution cimport Attribution
 from .flow cimport FlowDecoder, flow_t
 from .pace cimport pace_t
@@ -7,7 +7,7 @@ from .ring cimport Ring
 from .source cimport Source
 
 cdef enum:
-    SOURCES = 256                # namespaces listened in at once: flow_t.netns is their index
+    SOURCES = 1024               # namespaces listened in at once: flow_t.netns is their index
 
 cdef class Reader:
     cdef Ring ring
@@ -25,13 +25,14 @@ cdef class Reader:
     cdef readonly uint64_t filtered
     cdef readonly uint64_t named
     cdef readonly object failure
+    cdef void _forget(self) noexcept nogil
     cdef int _watch(self, int fd, uint32_t number) except -1
     cdef int _take(self, Source source, int count) noexcept nogil
-    cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil
+    cdef int _deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil
     cdef int _read(self, Source source, int room) noexcept nogil
     cdef int _receive(self, Source source) noexcept nogil
     cdef int _serve(self, Source source) noexcept nogil
-    cdef record_t *_room(self) noexcept nogil
+    cdef record_t *_room(self, int *room) noexcept nogil
     cdef int _deliver_missed(self, Source source, int count) noexcept nogil
     cdef int _recover(self, Source source) noexcept nogil
     cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil

@@ -64,10 +64,14 @@ cdef class Reader:
         self._watch(self.wake, WAKE)
 
     def __dealloc__(self):
+        self._forget()
+
+    cdef void _forget(self) noexcept nogil:
         if self.epoll >= 0:
             close(self.epoll)
         if self.wake >= 0:
             close(self.wake)
+        self.epoll = self.wake = -1
 
     cdef int _watch(self, int fd, uint32_t number) except -1:
         cdef epoll_event event
@@ -81,15 +85,22 @@ cdef class Reader:
     def add(self, Source source not None) -> None:
         """Read this source, too; before run(), or within it."""
         if not 0 <= source.index < SOURCES:
-            raise OSError(f"more than {SOURCES} network namespaces")
+            raise ValueError(f"source {source.index}: there are {SOURCES} at most")
         self.sources.extend([None] * (source.index + 1 - len(self.sources)))
         self.sources[source.index] = source
         self.borrowed[source.index] = <void *>source
         self._watch(source.socket.fileno(), source.index)
 
+    @property
+    def most(self) -> int:
+        """How many sources there can be."""
+        return SOURCES
+
     def stop(self) -> None:
         """Have run() read what is queued and return, within half a second; from any thread."""
         self.stopping = True
+        for source in self._sources():
+            source.stop()
         eventfd_write(self.wake, 1)
 
     def run(self, settled=None) -> None:
@@ -120,10 +131,12 @@ cdef class Reader:
             self.ring.end()
 
     def close(self) -> None:
-        """Close the sockets; after run() has returned."""
+        """Close all descriptors, the ring's too; after run() has returned."""
         for source in self.sources:
             if source is not None:
                 source.close()
+        self.ring.close()
+        self._forget()
 
     @property
     def undecoded(self) -> int:
@@ -158,13 +171,15 @@ cdef class Reader:
                 self.filtered += 1
             elif source.admit(&records[kept].flow):
                 kept += 1
-        return self._deliver(source, records, kept)
+        return self._deliver(source, records, kept, source.emptied)
 
-    cdef int _deliver(self, Source source, record_t *records, int count) noexcept nogil:
-        """Attribute and publish the first `count` records of the ring's room, which are decoded; 0 or -errno."""
+    cdef int _deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil:
+        """Attribute and publish the first `count` records of the ring's room, which are decoded and began after `since`:
+        0 or -errno.
+        """
         cdef int i
         source.active = _now(CLOCK_MONOTONIC)
-        self.attribution.begin(source.active, source.emptied)
+        self.attribution.begin(source.active, since)
         for i in range(count):
             self.attribution.foresee(&records[i])
         for i in range(count):
@@ -179,7 +194,7 @@ cdef class Reader:
         cdef int count = source.socket.receive(room)
         cdef int result
         if count == -ENOBUFS:
-            source.overrun = True
+            source.lose()
             source.socket.grow(self.rcvbuf_limit, True)
         if count <= 0:
             return count
@@ -239,35 +254,39 @@ cdef class Reader:
                 return result
         return 0
 
-    cdef record_t *_room(self) noexcept nogil:
-        """Room in the ring for a record, empty; NULL if stop() came before there was any."""
-        cdef int room = 0
-        cdef record_t *record = self.ring.room(&room)
-        while room == 0:
+    cdef record_t *_room(self, int *room) noexcept nogil:
+        """Room in the ring for some records, how many in *room; NULL if stop() came before there was any."""
+        cdef record_t *records = self.ring.room(room)
+        while room[0] == 0:
             if self.stopping or self._wait_for_room() < 0:
                 return NULL
-            record = self.ring.room(&room)
-        memset(record, 0, sizeof(record_t))
-        return record
+            records = self.ring.room(room)
+        return records
 
     cdef int _deliver_missed(self, Source source, int count) noexcept nogil:
         """Deliver those of the first `count` of table.flows that are wanted; 0 or -errno."""
         cdef int64_t time = _now(CLOCK_REALTIME)
-        cdef record_t *record
+        cdef record_t *records
+        cdef int room = 0
+        cdef int i = 0
+        cdef int kept
         cdef int result
-        cdef int i
-        for i in range(count):
-            if not self._is_wanted(&source.table.flows[i]):
-                continue
-            record = self._room()
-            if record == NULL:
+        while i < count:
+            records = self._room(&room)
+            if records == NULL:
                 return 0
-            record.flow = source.table.flows[i]
-            record.flow.type = EVENT_NEW
-            record.flow.has |= FLOW_RECOVERED
-            record.flow.time = time
-            source.recoveries += 1
-            result = self._deliver(source, record, 1)
+            kept = 0
+            while i < count and kept < room:
+                if self._is_wanted(&source.table.flows[i]):
+                    memset(&records[kept], 0, sizeof(record_t))
+                    records[kept].flow = source.table.flows[i]
+                    records[kept].flow.type = EVENT_NEW
+                    records[kept].flow.has |= FLOW_RECOVERED
+                    records[kept].flow.time = time
+                    kept += 1
+                i += 1
+            source.recoveries += kept
+            result = self._deliver(source, records, kept, source.unsure)
             if result < 0:
                 return result
         return 0
@@ -288,20 +307,25 @@ cdef class Reader:
             # A table that cannot be read does not end the events: what was lost is counted.
             source.end_table(count == 0)
             result = min(result, self._drain(source))
-            source.end_doubt()
+            # What is still queued at a stop() is read in the end: of a recovered flow, too.
+            if not self.stopping:
+                source.end_doubt()
             source.socket.count_lost()
-            source.overrun = source.overrun or source.socket.lost != dropped
+            if source.socket.lost != dropped:
+                source.lose()
         return result if result < 0 else self._tell_lost(source, dropped)
 
     cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil:
         """Put a LOST record in place of those of the first `dropped` events that were not recovered; 0 or -errno."""
         cdef record_t *record
+        cdef int room = 0
         cdef uint64_t lost = source.untold(dropped)
         if lost == 0:
             return 0
-        record = self._room()
+        record = self._room(&room)
         if record == NULL:
             return 0
+        memset(record, 0, sizeof(record_t))
         record.flow.type = EVENT_LOST
         record.flow.time = _now(CLOCK_REALTIME)
         record.flow.packets[0] = lost
@@ -368,12 +392,17 @@ cdef class Reader:
         return 0
 
     cdef int _each_table(self, bint seed) noexcept nogil:
-        """Hold what was reported against the tables: at the start, and when it has grown; 0 or -errno."""
+        """Hold what was reported against the tables: at the start, and when it has grown; 0 or -errno.
+
+        And take note where nothing is queued: what comes next is no older.
+        """
         cdef int64_t now = _now(CLOCK_MONOTONIC)
         cdef int i
         for i in range(SOURCES):
             if self.borrowed[i] == NULL or self.stopping:
                 continue
+            if (<Source>self.borrowed[i]).socket.queued() == 0:
+                (<Source>self.borrowed[i]).emptied = now
             if seed:
                 (<Source>self.borrowed[i]).read_table(SIFT_SEED)
             elif (<Source>self.borrowed[i]).wants_sweep(now):

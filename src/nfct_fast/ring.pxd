@@ -22,3 +22,4 @@ cdef class Ring:
     cdef record_t *take(self, int *count) noexcept nogil
     cdef int release(self, int count) noexcept nogil
     cdef int end(self) noexcept nogil
+    cdef void close(self) noexcept nogil

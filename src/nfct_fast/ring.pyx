@@ -7,7 +7,7 @@ cimport cython
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from posix.unistd cimport close
+from posix.unistd cimport close as c_close
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
 from .record cimport record_drop
@@ -53,11 +53,16 @@ cdef class Ring:
             for i in range(self.count):
                 record_drop(&self.records[(self.tail + i) % self.capacity])
         free(self.records)
-        if self.filled >= 0:
-            close(self.filled)
-        if self.freed >= 0:
-            close(self.freed)
+        self.close()
         pthread_mutex_destroy(&self.mutex)
+
+    cdef void close(self) noexcept nogil:
+        """Close its descriptors: nobody puts, takes or waits any more."""
+        if self.filled >= 0:
+            c_close(self.filled)
+        if self.freed >= 0:
+            c_close(self.freed)
+        self.filled = self.freed = -1
 
     cdef record_t *room(self, int *count) noexcept nogil:
         """Free records in one piece for the putter, how many in *count. 0: it waits, and `freed` will wake it.

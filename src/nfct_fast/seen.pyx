@@ -2,7 +2,7 @@
 
 Most are never looked up. Added to a set each costs a cache miss, a tenth of all that a flow costs; to a log, nothing.
 
-An entry is known by its id, tuple, zone and namespace. The id alone is the kernel's hash of the entry's address and
+An entry of one namespace is known by its id, tuple and zone. The id alone is the kernel's hash of the entry's address and
 tuple (nf_ct_get_id, Linux 5.2): 32 bits, and those of two living entries may be equal. Of 64 bits mixed from all of them
 two among a million entries are equal with a chance of 3 in 100 million.
 """
@@ -33,7 +33,7 @@ cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil:
         result = _mix(result, words[i])
     result = _mix(result, <uint64_t>flow.orig.sport << 48 | <uint64_t>flow.orig.dport << 32 | flow.id)
     result = _mix(result, <uint64_t>flow.orig.proto << 48 | <uint64_t>flow.orig.icmp_id << 32
-                  | <uint64_t>flow.orig.icmp_type << 24 | <uint64_t>flow.netns << 16 | flow.zone)
+                  | <uint64_t>flow.orig.icmp_type << 16 | flow.zone)
     return result or 1
 
 

@@ -16,6 +16,7 @@ cdef class Source:
     cdef readonly uint64_t inode
     cdef readonly int index
     cdef bint overrun            # events were lost, and the table was not yet searched for them
+    cdef bint stopping           # no table is read on
     cdef bint doubtful           # queued events may be of flows that were just recovered
     cdef log_t log               # entries whose NEW was delivered, or that were there before the start
     cdef seen_t reported         # the same, while the table is read
@@ -25,9 +26,11 @@ cdef class Source:
     cdef uint64_t swept          # entries that lived when the log was last held against the table
     cdef int64_t active          # CLOCK_MONOTONIC ns of the last event
     cdef int64_t emptied         # and when last all events before it had been received
+    cdef int64_t unsure          # what that was when the first of the events was lost that are now looked for
     cdef readonly uint64_t recoveries    # flows delivered from the table
     cdef readonly uint64_t told          # lost events that were told of
     cdef readonly uint64_t told_recovered
+    cdef void lose(self) noexcept nogil
     cdef bint admit(self, const flow_t *flow) noexcept nogil
     cdef int begin_table(self, sift_t how) noexcept nogil
     cdef int next_table(self) noexcept nogil

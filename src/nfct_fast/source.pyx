@@ -5,7 +5,8 @@ told from the others by a set of fingerprints, which is held against the table f
 many more than live.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.errno cimport EINTR
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from .flow cimport EVENT_NEW, flow_t
 from .seen cimport flow_fingerprint, log_add, log_free, seen_add, seen_add_log, seen_free, seen_has
@@ -43,6 +44,10 @@ cdef class Source:
         if self.table is not None:
             self.table.socket.close()
 
+    def stop(self) -> None:
+        """Have the reading of the table end: of a million entries it takes seconds. From any thread."""
+        self.stopping = True
+
     def leave(self) -> None:
         """No further events are queued."""
         for group in self.groups:
@@ -52,6 +57,12 @@ cdef class Source:
     def lost(self) -> int:
         """Events the kernel dropped and whose flows were not found again, as far as it was noticed."""
         return max(0, <int64_t>(self.socket.lost - self.recoveries))
+
+    cdef void lose(self) noexcept nogil:
+        """Events were lost, since all was received last."""
+        if not self.overrun:
+            self.overrun = True
+            self.unsure = self.emptied
 
     cdef bint admit(self, const flow_t *flow) noexcept nogil:
         """Whether an event is to be delivered: not if its flow was recovered while the event was still queued."""
@@ -74,7 +85,7 @@ cdef class Source:
         cdef int i
         cdef bint known
         for i in range(count):
-            flows[i].netns = <unsigned char>self.index
+            flows[i].netns = <uint16_t>self.index
             fingerprint = flow_fingerprint(&flows[i])
             known = self.how == SIFT_SEED or seen_has(&self.reported, fingerprint)
             if not known and self.how == SIFT_SWEEP:
@@ -102,13 +113,14 @@ cdef class Source:
         """Read on until there are missed flows, the first in table.flows: how many, 0 at the end, or -errno."""
         cdef int count
         cdef int missed
-        while True:
+        while not self.stopping:
             count = self.table.next()
             if count <= 0:
                 return count
             missed = self._sift(count)
             if missed:
                 return missed
+        return -EINTR
 
     cdef void end_table(self, bint complete) noexcept nogil:
         """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten."""

@@ -1,23 +1,29 @@
-"""From a tuple to its process: nfct_fast beside psutil and ss(8); and decoding beside pyroute2.
+"""From a tuple to its process: nfct_fast beside psutil, ss(8) and lsof(8); and decoding beside pyroute2.
 
-Run as root: python tests/bench/bench_attribution.py. What is not installed is left out. Both peers list all sockets for
-one answer, since neither can be asked for one; the cost of doing so for each flow is therefore that of the list.
+Run as root: python tests/bench/bench_attribution.py [--short]. What is not installed is left out. The peers list all sockets
+for one answer, since none can be asked for one; the cost of doing so for each flow is therefore that of the list.
+--short: only how many of 1,000 processes are named that send one datagram and end; the peers list sockets all the time.
 """
 import contextlib
 import os
+import re
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
-from support_bench import RCVBUF, rounds, space, table
+from support_bench import NFCT_FAST, RCVBUF, Program, rounds, space, table
 
 from nfct_fast.attribution import Attribution
 from nfct_fast.netns import resolve
 from nfct_fast.trial import find_flow
 
+LSOF = ["lsof", "-nP", "-iUDP"]
+SHORT = 1_000
 SIZES = (200, 2_000)
 MESSAGES = 5_000
 
@@ -52,6 +58,13 @@ def attribution():
             assert f"pid={os.getpid()}," in next(line for line in text.splitlines() if f":{sport} " in line)
 
         cases = {"nfct_fast, sock_diag and /proc": (ours, 300), "ss -unap": (with_ss, 10)}
+        if shutil.which("lsof"):
+            def with_lsof():
+                text = subprocess.run([*LSOF, "-Fpn"], capture_output=True, text=True).stdout
+                before, _, _ = f"\n{text}".partition(f":{sport}\n")
+                assert before.rpartition("\np")[2].startswith(f"{os.getpid()}\n")
+
+            cases[" ".join(LSOF)] = (with_lsof, 3)
         with contextlib.suppress(ImportError):
             import psutil
 
@@ -71,7 +84,7 @@ def attribution():
         found.close()
         for one in kept:
             one.close()
-    table("CPU µs to name the process of one UDP socket", ["sockets", "by", "µs", "x nfct_fast"], rows)
+    table(f"CPU µs to name the process of one UDP socket, medians of {rounds()}", ["sockets", "by", "µs", "x nfct_fast"], rows)
 
 
 def decoding(place):
@@ -108,18 +121,101 @@ def decoding(place):
                 count += len(conntrack.read(1))
             own.append(made / (time.process_time() - began))
     them, us = statistics.median(theirs), statistics.median(own)
-    table("Conntrack events as Python objects", ["by", "events per CPU s", "x pyroute2"],
+    table(f"Conntrack events as Python objects, medians of {rounds()}", ["by", "events per CPU s", "x pyroute2"],
           [["pyroute2, decoding alone", f"{them:,.0f}", "1.0"],
            ["Conntrack: received, decoded, made into Flow", f"{us:,.0f}", f"{us / them:,.0f}"]])
 
 
-def main():
+def address(number):
+    return f"10.99.{number // 250 + 1}.{number % 250 + 1}"
+
+
+def send_all(place):
+    """{address: pid} of processes that each send one datagram to it and end, and the CPU seconds that took."""
+    pids, spent = {}, 0.0
+    for number in range(SHORT):
+        process = place.start(place.flood_program, 1, 0, "connected", address(number), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        pids[address(number)] = process.pid
+        spent += usage.ru_utime + usage.ru_stime
+    return pids, spent
+
+
+def heard_by(place, options):
+    """What the program said, {address: pid}; the CPU seconds it took; the truth."""
+    place.empty()
+    output = place.directory / "output"
+    with open(output, "wb") as stdout:
+        program = Program(place, [*NFCT_FAST, "-f", "{ev.dst} {info.pid}", *options], stdout)
+        pids, _ = send_all(place)
+        place.await_empty_queues()
+        time.sleep(0.3)
+        spent = program.spent()
+        program.end()
+    pairs = (line.split() for line in output.read_text().splitlines())
+    return {address: int(pid) for address, pid in pairs if pid != "?"}, spent, pids
+
+
+def listed_by(place, listing):
+    """The same of listing(), called again and again; it gives pairs of address and pid."""
+    place.empty()
+    found, stop = {}, threading.Event()
+
+    def poll():
+        while not stop.is_set():
+            found.update(listing())
+
+    thread = threading.Thread(target=poll)
+    began = cpu()
+    thread.start()
+    pids, sending = send_all(place)
+    stop.set()
+    thread.join()
+    return found, cpu() - began - sending, pids
+
+
+def with_ss():
+    text = subprocess.run(["ss", "-Hunap"], capture_output=True, text=True).stdout
+    return [(match[1], int(match[2])) for match in re.finditer(r" (10\.99\.\d+\.\d+):1024 .*pid=(\d+),", text)]
+
+
+def with_lsof():
+    text = subprocess.run([*LSOF, "-Fpn"], capture_output=True, text=True).stdout
+    return [(match[2], int(match[1])) for match in re.finditer(r"^p(\d+)\n(?:f.*\n)?n.*->(10\.99\.\d+\.\d+):1024$", text, re.M)]
+
+
+def short(place):
+    cases = {"nfct_fast": lambda: heard_by(place, ()),
+             "nfct_fast --attribution diag": lambda: heard_by(place, ("--attribution", "diag")),
+             "ss -Hunap, all the time": lambda: listed_by(place, with_ss)}
+    with contextlib.suppress(ImportError):
+        import psutil
+        cases["psutil.net_connections(), all the time"] = lambda: listed_by(place, lambda: [
+            (one.raddr.ip, one.pid) for one in psutil.net_connections("udp4") if one.raddr and one.pid])
+    if shutil.which("lsof"):
+        cases[" ".join(LSOF) + ", all the time"] = lambda: listed_by(place, with_lsof)
+    results = {name: [] for name in cases}
+    for _ in range(rounds()):
+        for name, case in cases.items():
+            found, spent, pids = case()
+            right = sum(found.get(one) == pid for one, pid in pids.items())
+            wrong = sum(one in pids and pids[one] != pid for one, pid in found.items())
+            results[name].append((right, wrong, spent * 1e3))
+    table(f"{SHORT:,} processes that send one datagram and end, medians of {rounds()}",
+          ["by", "named right", "wrong", "CPU ms"],
+          [[name, *(f"{statistics.median(values):,.0f}" for values in zip(*these))] for name, these in results.items()])
+
+
+def main(arguments=()):
     with space() as place:
         [home] = resolve(place.name)
         with home, home.entered():
-            attribution()
-            decoding(place)
+            if "--short" not in arguments:
+                attribution()
+                decoding(place)
+            short(place)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

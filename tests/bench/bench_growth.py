@@ -1,13 +1,15 @@
 """How the cost of a flow grows with the conntrack table and with the number of sockets: a table and a plot (SVG).
 
 Run as root: python tests/bench/bench_growth.py [directory for growth.svg; default build/bench]. Each size is measured in
-every round, in turn; the table grows as far as net.netfilter.nf_conntrack_max allows (it is the host's, and left alone).
+every round, in turn. How many entries a network namespace may have (net.netfilter.nf_conntrack_max) is the host's, and left
+alone: a million are spread over as many namespaces as that takes, and all of them are heard.
 """
 import os
 import resource
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from math import log10
 from pathlib import Path
 
@@ -23,34 +25,41 @@ for i in range(int(sys.argv[1])):
 print("ready", flush=True)
 sys.stdin.read()
 """
+SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000)
 FLOWS, RATE = 40_000, 40_000
 EACH = 5_000        # sockets a process: what it may open is limited
 
 
-def cost(place, options):
-    """Microseconds of CPU a flow."""
+def cost(place, options=()):
+    """Microseconds of CPU a flow, and MiB."""
     with open(os.devnull, "wb") as stdout:
         program = Program(place, [*NFCT_FAST, *options], stdout)
         made = place.flood(FLOWS, RATE, "fresh", "10.99.200.1")
         place.await_empty_queues()
-        spent = program.spent()
+        spent, peak = program.spent(), program.peak_mib()
         program.end()
-    return spent / made * 1e6
+    return spent / made * 1e6, peak
 
 
-def fill(place, entries):
-    place.empty()
-    if entries:
-        place.flood(entries, 0, "one", "10.99.1.1")
+def fill(place, entries, number):
+    """Let the table have so many, by adding what is missing; number: a new one each time."""
+    if place.entries() > entries:
+        place.empty()
+    place.flood(entries - place.entries(), 0, "one", f"10.99.{number % 100 + 1}.1")
 
 
-def by_table(place, sizes):
+def medians(found):
+    return {size: tuple(map(statistics.median, zip(*values))) for size, values in found.items()}
+
+
+def by_table(places, sizes):
     found = {size: [] for size in sizes}
     for _ in range(rounds()):
-        for size in sizes:
-            fill(place, size)
-            found[size].append(cost(place, []))
-    return {size: statistics.median(values) for size, values in found.items()}
+        for number, size in enumerate(sizes):
+            for place in places:
+                fill(place, size // len(places), 10 * number)
+            found[size].append(cost(places[0], ("--netns", "all") if len(places) > 1 else ()))
+    return medians(found)
 
 
 def by_sockets(place, sizes):
@@ -63,12 +72,12 @@ def by_sockets(place, sizes):
             try:
                 for holder in holders:
                     holder.stdout.readline()
-                found[size].append(cost(place, []))
+                found[size].append(cost(place))
             finally:
                 for holder in holders:
                     holder.kill()
                     holder.communicate()
-    return {size: statistics.median(values) for size, values in found.items()}
+    return medians(found)
 
 
 def svg(series):
@@ -108,16 +117,20 @@ def main(directory=None):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text())
-    sizes = [size for size in (1_000, 10_000, 100_000, 200_000, 500_000, 1_000_000) if size + FLOWS <= most]
-    with space(udp_timeout=120) as place:
-        tables = by_table(place, sizes)
+    # One for each million divided by what one may have.
+    count = -(-SIZES[-1] // (most - FLOWS))
+    with ExitStack() as stack:
+        places = [stack.enter_context(space(udp_timeout=600)) for _ in range(count)]
+        tables = by_table(places, SIZES)
+    with space() as place:
         sockets = by_sockets(place, (200, 2_000, 20_000))
-    series = {"conntrack entries": tables, "open sockets": sockets}
-    for name, values in series.items():
-        least = values[min(values)]
-        table(f"Cost of a flow by {name}" + (f" (nf_conntrack_max is {most:,})" if values is tables else ""),
-              [name, "CPU µs per flow", "x the least"],
-              [[f"{size:,}", f"{value:.2f}", f"{value / least:.2f}"] for size, value in values.items()])
+    found = {"conntrack entries": tables, "open sockets": sockets}
+    for name, values in found.items():
+        first = values[min(values)][0]
+        where = f", in {count} network namespaces (nf_conntrack_max is {most:,})" if values is tables else ""
+        table(f"Cost of a flow by {name}{where}, medians of {rounds()}", [name, "CPU µs per flow", "x the first", "peak MiB"],
+              [[f"{size:,}", f"{value:.2f}", f"{value / first:.2f}", f"{peak:.0f}"] for size, (value, peak) in values.items()])
+    series = {name: {size: value for size, (value, _) in values.items()} for name, values in found.items()}
     target.mkdir(parents=True, exist_ok=True)
     (target / "growth.svg").write_text(svg(series))
     print(f"\nplot: {target / 'growth.svg'}")

@@ -1,5 +1,6 @@
 """What the benchmarks share: a namespace to flood, programs whose CPU time is counted, medians, tables."""
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT / "src"))
 RCVBUF = 64 << 20           # what nfct_fast asks for by default; its peers are given the same
 RULES = "table inet bench { chain seen { type filter hook output priority 0; ct state new; }; }"
 QUIET_S = 60
+_numbers = itertools.count()
 
 
 def compiled(name, directory, *flags):
@@ -35,10 +37,13 @@ class Space:
     """A namespace of its own whose traffic leaves through a veth pair into another one, where nobody answers."""
 
     def __init__(self, directory, udp_timeout=30):
-        self.name, self.other = (f"nfvol-{os.getpid()}-{end}" for end in ("a", "b"))
+        self.name, self.other = (f"nfvol-{os.getpid()}-{next(_numbers)}" for _ in range(2))
         self.flood_program = compiled("flood", directory)
         for name in (self.name, self.other):
             ip("netns", "add", name)
+            # The kernel's own ICMPv6 would be flows, too.
+            subprocess.run(["nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
+                            "net.ipv6.conf.default.disable_ipv6=1"], check=True)
             ip("-n", name, "link", "set", "lo", "up")
         ip("-n", self.name, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", self.other)
         ip("-n", self.other, "link", "set", "in", "up")
@@ -115,7 +120,7 @@ def catches(pid, number):
 
 
 class Program:
-    """A program under measurement. It is ready when it catches SIGTERM, or SIGINT, and has slept since."""
+    """A program under measurement. It is ready when it catches SIGTERM, and has slept since."""
 
     def __init__(self, space, command, stdout, env=None):
         self.errors = tempfile.TemporaryFile()
@@ -124,7 +129,7 @@ class Program:
         self.pid = self.process.pid
         self.space = space
         deadline = time.monotonic() + 20
-        while not (self._is_running() and (catches(self.pid, signal.SIGTERM) or catches(self.pid, signal.SIGINT))):
+        while not (self._is_running() and catches(self.pid, signal.SIGTERM)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command} did not start: {self.complaints()}")
             time.sleep(0.02)
