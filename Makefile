@@ -10,7 +10,7 @@ SOURCES := setup.py pyproject.toml $(wildcard src/nfct_fast/*.py* src/nfct_fast/
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
-TEST_PACKAGES := iproute2 nftables conntrack procps clang
+TEST_PACKAGES := iproute2 nftables conntrack procps strace clang
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static
 
 .PHONY: run test bench build wheels wheels-aarch64 clean
@@ -45,7 +45,7 @@ $(VENV)/.built: $(VENV)/.system $(SOURCES)
 	@touch $@
 
 $(VENV)/.tested-with: $(VENV)/.system pyproject.toml
-	@missing=$$(for tool in ip nft conntrack clang ps; do command -v $$tool >/dev/null || echo $$tool; done); \
+	@missing=$$(for tool in ip nft conntrack strace clang ps; do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \

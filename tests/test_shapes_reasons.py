@@ -47,6 +47,15 @@ def cgroup(path):
             folder.rmdir()
 
 
+def enter(cgroup):
+    """Move this process there, and in systemd's own hierarchy, where there is one too, to the root: its path comes first."""
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith("cgroup ") and "name=systemd" in after:
+            (Path(before.split()[4]) / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def owner(attribution, proto, src, dst, **more):
     return attribution.find(proto, *src, *dst, **more).owner
 
@@ -234,7 +243,7 @@ def test_namespaces_that_may_not_be_entered(netns):
 def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
     with cgroup(path) as folder:
         def work(worker):
-            (folder / "cgroup.procs").write_text(str(os.getpid()))
+            enter(folder)
             sock = socket.socket(INET, DGRAM)
             sock.sendto(b"x", ("127.0.0.1", 5503))
             time.sleep(HELD)
