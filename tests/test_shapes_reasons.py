@@ -10,7 +10,7 @@ import pytest
 from nfct_fast.attribution import Attribution
 from nfct_fast.cgroupfs import find_mount
 from support_netns import inside, ip, made as made_netns
-from support_shapes import HELD, Worker, collect_count, inode, listening, made, server
+from support_shapes import Worker, collect_count, hold, inode, listening, made, server
 from test_shapes_local import both_ends, udp
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -246,7 +246,7 @@ def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
             enter(folder)
             sock = socket.socket(INET, DGRAM)
             sock.sendto(b"x", ("127.0.0.1", 5503))
-            time.sleep(HELD)
+            hold()
             return made(sock)
         with listening("diag") as conntrack, Worker(work) as asking:
             [flow] = collect_count(conntrack, lambda flow: flow.dport == 5503, 1)
