@@ -66,7 +66,7 @@ def build(bin, out):
     wheels = list(out.glob("*.whl"))
     if len(wheels) != 1:
         raise SystemExit("cibuildwheel made no wheel")
-    passed = re.search(r"\d+ passed", line) and not re.search("failed|error", line)
+    passed = re.search(r"\d+ passed", line) and not re.search(r"\d+ (failed|error)", line)
     return sdist, wheels[0], (status or int(not passed), line)
 
 
