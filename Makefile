@@ -10,8 +10,8 @@ SOURCES := setup.py pyproject.toml $(wildcard src/nfct_fast/*.py* src/nfct_fast/
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
-TEST_PACKAGES := iproute2 nftables conntrack procps clang
-WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static
+TEST_PACKAGES := iproute2 nftables conntrack procps strace clang
+WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
 .PHONY: run test bench build wheels wheels-aarch64 clean
 
@@ -45,7 +45,7 @@ $(VENV)/.built: $(VENV)/.system $(SOURCES)
 	@touch $@
 
 $(VENV)/.tested-with: $(VENV)/.system pyproject.toml
-	@missing=$$(for tool in ip nft conntrack clang ps; do command -v $$tool >/dev/null || echo $$tool; done); \
+	@missing=$$(for tool in ip nft conntrack strace clang ps; do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \
@@ -55,17 +55,15 @@ $(VENV)/.tested-with: $(VENV)/.system pyproject.toml
 	@touch $@
 
 # Both leave the wheel in wheelhouse/, and keep images and trees in the user's cache.
-wheels wheels-aarch64: $(VENV)/.wheel-tools
-	$(SUDO) $(PYTHON) tests/wheels/$(if $(filter wheels,$@),build,aarch64).py
-
-$(VENV)/.wheel-tools:
-	@missing=$$(for tool in podman debootstrap readelf; do command -v $$tool >/dev/null || echo $$tool; done); \
-	    command -v crun >/dev/null || command -v runc >/dev/null || missing="$$missing runc"; \
+wheels: WHEEL_TOOLS := podman $(if $(shell command -v crun),,runc) debootstrap readelf
+wheels-aarch64: WHEEL_TOOLS := debootstrap readelf qemu-aarch64-static aarch64-linux-gnu-gcc
+wheels wheels-aarch64: $(VENV)/.system
+	@missing=$$(for tool in $(WHEEL_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(WHEEL_PACKAGES); \
 	    fi
-	@mkdir -p $(VENV) && touch $@
+	$(SUDO) $(PYTHON) tests/wheels/$(if $(filter wheels,$@),build,aarch64).py
 
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info src/nfct_fast/*.so

@@ -63,8 +63,9 @@ class Joined(build_ext):
         joined, = self.extensions
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(self.compile_module, modules()))
-        self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(joined.name), extra_postargs=pkg_config("--libs"), build_temp=self.build_temp)
+        # -pthread: before glibc 2.34 the old symbols that pthread_old.h names are in a library of their own.
+        self.compiler.link_shared_object(objects, self.get_ext_fullpath(joined.name), build_temp=self.build_temp,
+                                         extra_postargs=[*pkg_config("--libs"), "-pthread"])
 
     def compile_module(self, module):
         """Path of the object file."""

@@ -5,6 +5,9 @@ cdef extern from "<linux/sock_diag.h>" nogil:
         SOCK_DIAG_BY_FAMILY
 
 cdef extern from "<linux/inet_diag.h>" nogil:
+    """
+    #define INET_DIAG_CGROUP_ID 21    /* since 5.7, an enumerator that #ifndef does not see */
+    """
     enum:
         INET_DIAG_NOCOOKIE
         INET_DIAG_SKV6ONLY

@@ -2,6 +2,11 @@
 from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "<linux/netlink.h>" nogil:
+    """
+    #ifndef NETLINK_GET_STRICT_CHK
+    #define NETLINK_GET_STRICT_CHK 12    /* since 4.20 */
+    #endif
+    """
     enum:
         NETLINK_ROUTE
         NETLINK_SOCK_DIAG

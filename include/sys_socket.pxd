@@ -2,6 +2,11 @@
 from libc.stdint cimport uint64_t
 
 cdef extern from "<sys/socket.h>" nogil:
+    """
+    #ifndef SO_NETNS_COOKIE
+    #define SO_NETNS_COOKIE 71    /* since 5.14 */
+    #endif
+    """
     enum:
         AF_INET
         AF_INET6

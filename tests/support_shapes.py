@@ -19,6 +19,12 @@ COUNT = 20
 HELD = 0.1
 
 
+def hold():
+    """Keep what is open for 0.1 s of this machine's time: it may be a guest that is halted for longer than that at once."""
+    for _ in range(20):
+        time.sleep(HELD / 20)
+
+
 class Made(NamedTuple):
     """One flow as the process that made it saw it."""
 

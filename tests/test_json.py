@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support_cli import Program, inside, until
+from support_wheel import is_source_tree
 
 TYPES = {
     "type": str, "time": str, "time_ns": int, "proto": str, "protonum": int, "original": dict, "reply": dict,
@@ -173,10 +174,9 @@ def test_times_do_not_run_backwards(tracked, flood):
 
 
 def test_the_readme_has_every_name():
-    readme = Path(__file__).parents[1] / "README.md"
-    text = readme.read_text()
-    if "## JSON" not in text:
-        pytest.skip("this README has no schema")
+    if not is_source_tree():
+        pytest.skip("the README is not here: tests run against an installed package")
+    text = (Path(__file__).parents[1] / "README.md").read_text()
     schema = text.split("## JSON", 1)[1].split("\n## ", 1)[0]
     for name in {*TYPES, *OWNER_TYPES, *TUPLE_NAMES[0], *TUPLE_NAMES[1]}:
         assert f"`{name}`" in schema, name

@@ -62,7 +62,7 @@ def forked(work):
 
 def settled(cache, pid, when=None):
     """What ran under pid, once all events up to now are in."""
-    return cache.known_at(pid, time.monotonic_ns() if when is None else when, 1.0)
+    return cache.known_at(pid, time.monotonic_ns() if when is None else when, 10.0)
 
 
 def ask_once_gone(cache, pid):

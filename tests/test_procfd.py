@@ -214,12 +214,12 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
         except BlockingIOError:
             time.sleep(0.001)
     # At 50 us a process, a free scanner would look into some 8,000 in that time.
-    assert 0 < scanner.scanned_processes < 1000 and scanner.refused > 0
+    assert scanner.scanned_processes < 1000 and scanner.refused > 0
     # How much is saved up for it depends on how long the last scan took, which is the machine's business.
     end = time.monotonic() + 10
     while (found := holders_or_none(scanner, 1040, [40])) is None and time.monotonic() < end:
         time.sleep(0.05)
-    assert found == [(40, 50)]
+    assert found == [(40, 50)] and scanner.scanned_processes > 0
 
 
 def test_missing_is_believed_for_a_while(tmp_path):
@@ -256,7 +256,8 @@ def test_more_holders_than_fit(tmp_path):
     for pid in range(1, 101):
         fake_process(tmp_path, pid, start=pid, ppid=max(pid - 1, 0), fds=["socket:[7]"])
     assert len(FdScanner(tmp_path).all_holders(7)) == 32
-    assert len(FdScanner(tmp_path).holders(7)) == 32
+    # Told where to begin: a plain directory does not list by number, as /proc does.
+    assert len(FdScanner(tmp_path).holders(7, candidates=[100])) == 32
 
 
 def test_parents_that_go_round_in_a_circle(tmp_path):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support_netns import inside
-from support_shapes import COUNT, HELD, Worker, assert_all_named, collect, listening, made, server
+from support_shapes import COUNT, Worker, assert_all_named, collect, hold, listening, made, server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
@@ -28,7 +28,7 @@ def tcp(family, address, port):
         socks = [socket.socket(family, STREAM) for _ in range(COUNT)]
         for sock in socks:
             sock.connect((address, port))
-        time.sleep(HELD)
+        hold()
         return [made(sock) for sock in socks]
     return work
 
@@ -47,7 +47,7 @@ def udp(family, address, port, connect=False, bind=None):
                 sock.sendto(b"x", (address, port))
             # The address an unconnected socket spoke from is the loopback one it spoke to.
             told.append(made(sock)._replace(src=address.removeprefix("::ffff:")))
-        time.sleep(HELD)
+        hold()
         return told
     return work
 
@@ -142,7 +142,7 @@ def test_inherited_by_fork_all_holders_are_there(netns, mode):
             os._exit(0)
         for sock in socks:
             sock.sendto(b"x", ("127.0.0.1", 5001))
-        time.sleep(HELD)
+        hold()
         told = [made(sock)._replace(src="127.0.0.1") for sock in socks]
         os.kill(child, 9)
         os.waitpid(child, 0)
@@ -174,7 +174,7 @@ def test_inherited_by_execve_and_let_go_by_the_parent(netns, mode):
             sock.close()
             os.write(other, b"x")
             os.close(other)
-        time.sleep(HELD)
+        hold()
         for child in children:
             child.kill()
             child.wait()
@@ -339,7 +339,7 @@ def test_accepted_by_a_forked_child(netns):
         socks = [socket.create_connection(("127.0.0.1", 5004)) for _ in range(COUNT)]
         for sock in socks:
             sock.recv(1)
-        time.sleep(HELD)
+        hold()
         return [made(sock) for sock in socks]
 
     with listening() as conntrack, Worker(serve) as answering:

@@ -13,7 +13,7 @@ import pytest
 
 from nfct_fast.netns import resolve
 from support_netns import inside, ip, made as made_netns
-from support_shapes import COUNT, HELD, Worker, assert_all_named, collect, collect_count, inode, listening, made, nft
+from support_shapes import COUNT, Worker, assert_all_named, collect, collect_count, hold, inode, listening, made, nft
 from test_shapes_ping import echo
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -83,7 +83,7 @@ def clients(family, kind, address, port, src):
                 sock.connect((address, port))
             else:
                 sock.sendto(b"x", (address, port))
-        time.sleep(HELD)
+        hold()
         return [made(sock)._replace(src=src) for sock in socks]
     return work
 
@@ -283,7 +283,7 @@ def test_container_without_ports(mode, kind, proto):
                 sock.bind(("0.0.0.0", 20000 + number))
             sock.sendto(echo(INET, 20000 + number), (f"10.88.2.{number + 2}", 0))
             told.append(inode(sock))
-            time.sleep(HELD)
+            hold()
             sock.close()
         return told
     with hosts(2) as (host, container, world), listening(mode) as conntrack:

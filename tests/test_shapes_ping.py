@@ -2,12 +2,11 @@
 import os
 import socket
 import struct
-import time
 
 import pytest
 
 from support_netns import inside
-from support_shapes import COUNT, HELD, Worker, collect_count, inode, listening
+from support_shapes import COUNT, Worker, collect_count, hold, inode, listening
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
@@ -49,7 +48,7 @@ def pinger(family, kind, address, connect=False):
             else:
                 sock.sendto(echo(family, 20000 + number), (address, 0))
             told[20000 + number] = inode(sock)
-            time.sleep(HELD)
+            hold()
             sock.close()
         return told
     return work
@@ -95,7 +94,7 @@ def test_raw(netns, mode, family, addresses, proto):
                 packet = header + packet
             sock.sendto(packet, (address, 0))
             told.append(inode(sock))
-            time.sleep(HELD)
+            hold()
             sock.close()
         return told
     with listening(mode) as conntrack, Worker(work) as asking:

@@ -11,7 +11,7 @@ from nfct_fast.attribution import Attribution
 from nfct_fast.cgroupfs import find_mount
 from nfct_fast.trial import find_flow
 from support_netns import inside, ip, made as made_netns
-from support_shapes import HELD, Worker, alone, collect_count, inode, listening, made, server
+from support_shapes import Worker, alone, collect_count, hold, inode, listening, made, server
 from test_shapes_local import both_ends, udp
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -46,6 +46,15 @@ def cgroup(path):
             time.sleep(0.02)
         for folder in reversed(made_here):
             folder.rmdir()
+
+
+def enter(cgroup):
+    """Move this process there, and in systemd's own hierarchy, where there is one too, to the root: its path comes first."""
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith("cgroup ") and "name=systemd" in after:
+            (Path(before.split()[4]) / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def owner(attribution, proto, src, dst, **more):
@@ -235,10 +244,10 @@ def test_namespaces_that_may_not_be_entered(netns):
 def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
     with cgroup(path) as folder:
         def work(worker):
-            (folder / "cgroup.procs").write_text(str(os.getpid()))
+            enter(folder)
             sock = socket.socket(INET, DGRAM)
             sock.sendto(b"x", ("127.0.0.1", 5503))
-            time.sleep(HELD)
+            hold()
             return made(sock)
         with listening("diag") as conntrack, Worker(work) as asking:
             [flow] = collect_count(conntrack, lambda flow: flow.dport == 5503, 1)

@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <linux/bpf.h>
+#include <nfct_fast/bpf_old.h>
 #include <nfct_fast/owners.h>
 #include <nfct_fast/owners_skel.h>
 
@@ -33,9 +33,9 @@ struct owners {
     char log[OWNERS_LOG]; /* the verifier's words, if it refused one */
 };
 
-static inline int owners_bpf(int command, union bpf_attr *attr)
+static inline int owners_bpf(int command, void *attr, size_t size)
 {
-    int rc = (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
+    int rc = (int)syscall(SYS_bpf, command, attr, size);
     return rc < 0 ? -errno : rc;
 }
 
@@ -90,7 +90,7 @@ static inline int owners_map(struct owners *self, int which, const char *name, u
     attr.max_entries = entries;
     attr.map_flags = flags;
     strncpy(attr.map_name, name, sizeof(attr.map_name) - 1);
-    self->maps[which] = owners_bpf(BPF_MAP_CREATE, &attr);
+    self->maps[which] = owners_bpf(BPF_MAP_CREATE, &attr, sizeof(attr));
     return self->maps[which];
 }
 
@@ -111,7 +111,7 @@ static inline int owners_set(struct owners *self, int which, const void *value)
     attr.map_fd = self->maps[which];
     attr.key = (uint64_t)(uintptr_t)&zero;
     attr.value = (uint64_t)(uintptr_t)value;
-    return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr);
+    return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr));
 }
 
 static inline int owners_configure(struct owners *self)
@@ -132,14 +132,14 @@ static inline int owners_configure(struct owners *self)
     union bpf_attr attr;
     memset(&attr, 0, sizeof(attr));
     attr.map_fd = self->maps[OWNERS_MAP_CONFIG];
-    return owners_bpf(BPF_MAP_FREEZE, &attr);
+    return owners_bpf(BPF_MAP_FREEZE, &attr, sizeof(attr));
 }
 
 /* Fds in place of names: a map itself, or for our two variables the address of its only value. */
 static inline int owners_program(struct owners *self, const struct owners_program *program)
 {
     struct bpf_insn *code = malloc(program->length * sizeof(*code));
-    union bpf_attr attr;
+    struct bpf_load_attr attr;
     if (!code)
         return -ENOMEM;
     memcpy(code, program->code, program->length * sizeof(*code));
@@ -161,12 +161,12 @@ static inline int owners_program(struct owners *self, const struct owners_progra
     attr.insn_cnt = program->length;
     attr.license = (uint64_t)(uintptr_t)"GPL";
     strncpy(attr.prog_name, "nfct_owners", sizeof(attr.prog_name) - 1);
-    int rc = owners_bpf(BPF_PROG_LOAD, &attr);
+    int rc = owners_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
     if (rc < 0 && rc != -EPERM) { /* once more for the reason: a log on the first try would cost every start */
         attr.log_level = 1;
         attr.log_buf = (uint64_t)(uintptr_t)self->log;
         attr.log_size = sizeof(self->log);
-        int again = owners_bpf(BPF_PROG_LOAD, &attr);
+        int again = owners_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
         rc = again == -ENOSPC ? rc : again;
         self->log[OWNERS_LOG - 1] = 0;
     }
@@ -177,18 +177,14 @@ static inline int owners_program(struct owners *self, const struct owners_progra
 static inline int owners_attach(struct owners *self, uint32_t which, int cgroup)
 {
     const struct owners_program *program = &owners_programs[which];
-    union bpf_attr attr;
     self->program = program->name;
     self->step = "load";
     int fd = owners_program(self, program);
     if (fd < 0)
         return fd;
     self->step = "attach";
-    memset(&attr, 0, sizeof(attr));
-    attr.link_create.prog_fd = fd;
-    attr.link_create.target_fd = cgroup;
-    attr.link_create.attach_type = program->attach;
-    self->links[which] = owners_bpf(BPF_LINK_CREATE, &attr);
+    struct bpf_link_attr attr = {.prog_fd = fd, .target_fd = cgroup, .attach_type = program->attach};
+    self->links[which] = owners_bpf(BPF_LINK_CREATE, &attr, sizeof(attr));
     close(fd);
     return self->links[which];
 }

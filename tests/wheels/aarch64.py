@@ -1,8 +1,8 @@
 """Cross-builds the aarch64 wheel on x86_64 and imports it under qemu-user: `make wheels-aarch64`.
 
-Releases are built by cibuildwheel on an arm machine. This shows beforehand that the code compiles and the wheel is whole there;
-qemu-user has no NETLINK_NETFILTER, so nothing beyond importing and decoding can be tried. The compiler is zig's (from the
-package index, 100 MB), the libraries and the Python are Debian's for arm64.
+Releases are built by cibuildwheel on an arm machine. This shows beforehand that the code compiles with the same settings and
+the wheel is whole there; qemu-user has no NETLINK_NETFILTER, so nothing beyond importing and decoding can be tried. The
+compiler is gcc-aarch64-linux-gnu; the libraries, libc and the Python are Debian's for arm64.
 """
 import os
 import shutil
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from build import FLAGS, HERE, PROJECT, run, step, tools
-from roots import AARCH64_ROOT, cache
+from roots import AARCH64_ROOT
 
 TARGET = "aarch64-linux-gnu"
 QEMU = "qemu-aarch64-static"
@@ -30,37 +30,15 @@ print(platform.machine(), "CPython", platform.python_version(), "imported", len(
 """
 
 
-def compiler(bin):
-    """Path of a one-word C compiler for the target; setuptools splits CC at blanks only in some places."""
-    if subprocess.run([bin / "python", "-c", "import ziglang"], capture_output=True).returncode:
-        run(bin / "pip", "install", "-q", "ziglang")
-    # libc is taken as of glibc 2.17, whatever the tree has.
-    path = cache() / "zigcc"
-    path.write_text(f'#!/bin/sh\nexec {bin}/python -m ziglang cc -target {TARGET}.2.17 "$@"\n')
-    path.chmod(0o755)
-    return path
-
-
 def build(bin, root, out):
     """Path of the unrepaired wheel, built from a copy of the tree."""
-    libraries = root / "usr/lib" / TARGET
-    # Only what the package needs: zig brings the headers and the libc of the target itself.
-    narrow = out / "sysroot"
-    (narrow / "lib").mkdir(parents=True)
-    (narrow / "include").mkdir()
-    for name in ("libnetfilter_conntrack", "libnfnetlink", "libmnl"):
-        for library in libraries.glob(f"{name}.so*"):
-            shutil.copy(library, narrow / "lib")
-        shutil.copytree(root / "usr/include" / name, narrow / "include" / name)
-    shutil.copytree(root / "usr/include/python3.11", narrow / "include/python3.11")
-    shutil.copytree(root / "usr/include" / TARGET / "python3.11", narrow / "include" / TARGET / "python3.11")
     tree = out / "tree"
     shutil.copytree(PROJECT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "wheelhouse", "*.so", "*.egg-info"))
-    cc, include = compiler(bin), narrow / "include"
-    env = {**os.environ, "CC": str(cc), "LDSHARED": f"{cc} -shared", "AR": "ar", "_PYTHON_HOST_PLATFORM": "linux-aarch64",
+    cc = f"{TARGET}-gcc"
+    env = {**os.environ, **FLAGS, "CC": cc, "LDSHARED": f"{cc} -shared", "_PYTHON_HOST_PLATFORM": "linux-aarch64",
            # The headers of the interpreter that runs this come later on the command line and find themselves included already.
-           "CFLAGS": f"{FLAGS['CFLAGS']} -I{include} -I{include}/python3.11", "LDFLAGS": f"{FLAGS['LDFLAGS']} -L{narrow}/lib",
-           "PKG_CONFIG_LIBDIR": str(libraries / "pkgconfig"), "PKG_CONFIG_SYSROOT_DIR": str(narrow)}
+           "CFLAGS": f"{FLAGS['CFLAGS']} --sysroot={root} -I{root}/usr/include/python3.11",
+           "PKG_CONFIG_LIBDIR": str(root / "usr/lib" / TARGET / "pkgconfig"), "PKG_CONFIG_SYSROOT_DIR": str(root)}
     run(bin / "python", "-m", "build", "-q", "--no-isolation", "--wheel", "--outdir", out / "plain", tree, env=env)
     made, = (out / "plain").glob("*.whl")
     return made

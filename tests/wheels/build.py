@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 import image
-from roots import TEST_ROOTS, cache, command_in
+from roots import BARE_ROOT, TEST_ROOTS, cache, command_in
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
@@ -22,6 +22,7 @@ SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 GROUPS, FLAGS = SETTINGS["dependency-groups"], SETTINGS["tool"]["cibuildwheel"]["environment"]
 # What the container needs to make namespaces and load BPF programs: the host's view of everything but files.
 CREATE = "--privileged --network=host --pid=host --cgroupns=host --volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"
+MAIN_JOB = "unshare --net /tmp/venv/bin/python /mnt/tree/tests/wheels/main_job.py --bpf"
 TESTS = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
 
 
@@ -65,7 +66,7 @@ def build(bin, out):
     wheels = list(out.glob("*.whl"))
     if len(wheels) != 1:
         raise SystemExit("cibuildwheel made no wheel")
-    passed = re.search(r"\d+ passed", line) and not re.search("failed|error", line)
+    passed = re.search(r"\d+ passed", line) and not re.search(r"\d+ (failed|error)", line)
     return sdist, wheels[0], (status or int(not passed), line)
 
 
@@ -92,20 +93,30 @@ def install_commands(wheel_folder, python):
 
 
 def try_in_root(root, wheel):
-    """(Python's version, pytest's last line) from the suite, after the main job, in one tree without compiler or library."""
-    path = root.ensure()
+    """(Python's version, pytest's last line) from the suite, after the main job, in one tree."""
     needs = hashlib.sha256(repr(GROUPS["test"]).encode()).hexdigest()[:8]
     testing = image.wheelhouse(root.python, GROUPS["test"], cache() / f"wheelhouse-test-{root.python}-{needs}")
     with tempfile.TemporaryDirectory() as scratch:
         copy_tests(Path(scratch))
         script = f"""set -e
-            if command -v gcc cc clang; then echo "a compiler is here"; exit 1; fi
             {install_commands("/mnt/wheel", "python3")}
-            unshare --net /tmp/venv/bin/python /mnt/tree/tests/wheels/main_job.py
+            {MAIN_JOB}
             /tmp/venv/bin/pip install -q --no-index --find-links /mnt/testing --disable-pip-version-check {quoted(GROUPS["test"])}
             cd /mnt/tree && exec /tmp/venv/bin/python {' '.join(TESTS)}"""
         binds = [(wheel.parent, "/mnt/wheel"), (testing, "/mnt/testing"), (scratch, "/mnt/tree")]
-        return tee(command_in(path, ["sh", "-c", script], binds))
+        return tee(command_in(root.ensure(), ["sh", "-c", script], binds))
+
+
+def try_in_bare_root(root, wheel):
+    """The main job where neither a compiler nor the library is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy_tests(Path(scratch))
+        script = f"""set -e
+            if command -v gcc cc clang; then echo "a compiler is here"; exit 1; fi
+            if find / -xdev -name 'libnetfilter_conntrack*' | grep .; then echo "the library is here"; exit 1; fi
+            {install_commands("/mnt/wheel", "python3")}
+            exec {MAIN_JOB}"""
+        return tee(command_in(root.ensure(), ["sh", "-c", script], [(wheel.parent, "/mnt/wheel"), (scratch, "/mnt/tree")]))
 
 
 def try_on_host(wheel):
@@ -114,7 +125,7 @@ def try_on_host(wheel):
         scratch = Path(scratch)
         run(sys.executable, "-m", "venv", scratch / "venv")
         run(scratch / "venv/bin/pip", "install", "-q", "--disable-pip-version-check", "--no-index", "--no-deps", wheel)
-        return tee(["unshare", "--net", scratch / "venv/bin/python", HERE / "main_job.py"], cwd=scratch)
+        return tee(["unshare", "--net", scratch / "venv/bin/python", HERE / "main_job.py", "--bpf"], cwd=scratch)
 
 
 def copy_tests(folder):
@@ -150,6 +161,8 @@ def main():
     results["CPython 3.11 (bookworm, by cibuildwheel)"] = result
     step("main job on this machine")
     results["main job beside system libraries"] = try_on_host(wheel)
+    step(f"main job in {BARE_ROOT.suite} without compiler and library")
+    results[f"main job without compiler and library ({BARE_ROOT.suite})"] = try_in_bare_root(BARE_ROOT, wheel)
     for root in TEST_ROOTS:
         step(f"CPython {root.python} in {root.suite}")
         results[f"CPython {root.python} ({root.suite})"] = try_in_root(root, wheel)

@@ -1,7 +1,9 @@
-"""Runs the installed package's main job once and checks what it prints; also which libraries it has loaded.
+"""Runs the installed package's main job and checks what it prints; also which libraries it has loaded.
 
-Run it as root, in a network namespace of its own, with the Python that the wheel was installed into. Standard library only:
-    unshare --net PYTHON main_job.py
+First beside a rule that uses connection tracking, then without one but with --track and a line that says how the owner was
+found; with --bpf it must have been by BPF. Run it as root, in a network namespace of its own, with the Python that the wheel
+was installed into. Standard library only:
+    unshare --net PYTHON main_job.py [--bpf]
 """
 import ctypes.util
 import os
@@ -12,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-RULE = ("add table inet nfct_wheel; add chain inet nfct_wheel out { type filter hook output priority 0; }; "
-        "add rule inet nfct_wheel out ct state new counter")
+TABLE = "inet nfct_wheel"
+RULE = (f"add table {TABLE}; add chain {TABLE} out {{ type filter hook output priority 0; }}; "
+        f"add rule {TABLE} out ct state new counter")
 CLIENT = ("import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', 9)); "
           "time.sleep(5)")
+FORMAT = "{ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} {info.match} :: {info.cmdline}"
 LIBRARIES = ("libmnl", "libnfnetlink", "libnetfilter_conntrack")
 
 
@@ -49,22 +53,34 @@ def one_flow(logger, seconds=15):
             client.wait()
 
 
-def main():
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["nft", RULE], check=True)
-    print("system libnetfilter_conntrack:", ctypes.util.find_library("netfilter_conntrack"))
-    command = [sys.executable, "-u", "-m", "nfct_fast", "-p", "udp"]
+def job(*options):
+    """The line of a real flow that names its process, by the libraries of the wheel alone."""
+    command = [sys.executable, "-u", "-m", "nfct_fast", "-p", "udp", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as logger:
         try:
             line, pid = one_flow(logger)
             libraries = loaded(logger.pid)
         finally:
             logger.terminate()
+    assert logger.returncode == 0, f"it ended with {logger.returncode}"
     assert set(libraries) == set(LIBRARIES), f"loaded are only {libraries}"
     for path in libraries.values():
         assert "/nfct_fast.libs/" in path, f"{path} is not the wheel's own"
         print("loaded:", path)
-    print(f"line that names the client ({pid}):", line)
+    print(f"line that names the client ({pid}):", line, flush=True)
+    return line
+
+
+def main():
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    print("system libnetfilter_conntrack:", ctypes.util.find_library("netfilter_conntrack"))
+    subprocess.run(["nft", RULE], check=True)
+    job()
+    subprocess.run(["nft", f"delete table {TABLE}"], check=True)
+    line = job("--track", "-f", FORMAT)
+    assert "--bpf" not in sys.argv or " 0:0 bpf :: " in line, "the owner is not known from BPF"
+    ruleset = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+    assert not ruleset, f"a table is left: {ruleset}"
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ DEBIAN = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 # Ubuntu's archive key is in no Debian release, so this one rests on TLS instead of a signature.
 UBUNTU = os.environ.get("UBUNTU_MIRROR", "https://archive.ubuntu.com/ubuntu")
 UBUNTU_KEYS = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
-# iproute2 and nftables make the namespaces and the rule that the tests need; neither brings libnetfilter_conntrack, as
-# conntrack does, which therefore is in the tree to build in alone.
+# iproute2 makes the namespaces and nftables the rule that a wheel is tried with. Neither brings libnetfilter_conntrack.
 RUN = ("python3", "python3-venv", "iproute2", "nftables", "procps")
-BUILD = ("gcc", "conntrack", "libc6-dev", "pkg-config", "python3-dev", "python3-pip",
+# What the suite asks for beside these. conntrack(8) brings the library: a wheel has to prefer its own to it.
+TEST = (*RUN, "conntrack", "gcc", "libc6-dev", "strace")
+BUILD = ("gcc", "libc6-dev", "pkg-config", "python3-dev", "python3-pip",
          "libnetfilter-conntrack-dev", "libnfnetlink-dev", "libmnl-dev")
 
 
@@ -22,7 +23,7 @@ class Root:
     """One tree: its release, the packages it holds beside the base system, and its Python."""
     suite: str
     python: str
-    packages: tuple = RUN
+    packages: tuple = TEST
     mirror: str = DEBIAN
     script: str = ""
     arch: str = ""
@@ -61,7 +62,8 @@ class Root:
         return self.path
 
 
-BUILD_ROOT = Root("bookworm", "3.11", RUN + BUILD)
+BUILD_ROOT = Root("bookworm", "3.11", tuple(dict.fromkeys(TEST + BUILD)))
+BARE_ROOT = Root("trixie", "3.13", RUN)
 TEST_ROOTS = (
     Root("noble", "3.12", mirror=UBUNTU, script="gutsy"),
     Root("trixie", "3.13"),

@@ -1,0 +1,52 @@
+/* linux/bpf.h, with what it lacks before 5.7: a wheel is built with headers older than the kernels it runs on. The newer
+ * names are enumerators, which #ifndef does not see; the same numbers once more do no harm. */
+#ifndef NFCT_FAST_BPF_OLD_H
+#define NFCT_FAST_BPF_OLD_H
+#include <linux/bpf.h>
+
+#define BPF_MAP_FREEZE 22
+#define BPF_LINK_CREATE 28
+
+#define BPF_PROG_TYPE_CGROUP_SOCK_ADDR 18
+
+#define BPF_CGROUP_INET4_CONNECT 10
+#define BPF_CGROUP_INET6_CONNECT 11
+#define BPF_CGROUP_INET4_POST_BIND 12
+#define BPF_CGROUP_INET6_POST_BIND 13
+#define BPF_CGROUP_UDP4_SENDMSG 14
+#define BPF_CGROUP_UDP6_SENDMSG 15
+
+#ifndef BPF_PSEUDO_MAP_VALUE
+#define BPF_PSEUDO_MAP_VALUE 2
+#endif
+#ifndef BPF_F_RDONLY_PROG
+#define BPF_F_RDONLY_PROG (1U << 7)
+#endif
+#ifndef BPF_F_MMAPABLE
+#define BPF_F_MMAPABLE (1U << 10)
+#endif
+
+/* The parts of union bpf_attr that are used and have fields it lacks. */
+struct bpf_load_attr {
+    __u32 prog_type;
+    __u32 insn_cnt;
+    __aligned_u64 insns;
+    __aligned_u64 license;
+    __u32 log_level;
+    __u32 log_size;
+    __aligned_u64 log_buf;
+    __u32 kern_version;
+    __u32 prog_flags;
+    char prog_name[16];
+    __u32 prog_ifindex;
+    __u32 expected_attach_type;
+};
+
+struct bpf_link_attr {
+    __u32 prog_fd;
+    __u32 target_fd;
+    __u32 attach_type;
+    __u32 flags;
+};
+
+#endif
