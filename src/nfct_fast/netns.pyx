@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 cdef extern from "<linux/nsfs.h>" nogil:
@@ -56,14 +55,16 @@ def named() -> dict:
     return found
 
 
-def pids(proc="/proc"):
-    """Yields (pid, inode of its network namespace); processes that may not be looked at are left out."""
+def pids(proc="/proc") -> list:
+    """Pairs of a pid and the inode of its network namespace; processes that may not be looked at are left out."""
+    found = []
     for name in os.listdir(proc):
         if name.isdecimal():
             try:
-                yield int(name), os.stat(f"{proc}/{name}/ns/net").st_ino
+                found.append((int(name), os.stat(f"{proc}/{name}/ns/net").st_ino))
             except OSError:    # gone, or another user's
                 continue
+    return found
 
 
 def find_pid(inode, proc="/proc"):
@@ -143,31 +144,51 @@ cdef class Netns:
         """The open nsfs file, or -1 when closed."""
         return self.fd
 
-    @contextmanager
-    def entered(self):
-        """The calling thread is in this namespace within the block, and back in its own after it.
+    def entered(self) -> Entered:
+        """The calling thread is in this namespace within a `with` block, and back in its own after it.
 
         For set-up code only; sockets made inside stay inside. Needs CAP_SYS_ADMIN here and over the namespace; not
         for generators or coroutines that yield in the block. Raises OSError; RuntimeError if there is no way back,
         after which the thread must not go on.
         """
-        if self.fd < 0:
+        return Entered(self)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Entered:
+    """One block of Netns.entered()."""
+    cdef Netns netns
+    cdef object thread
+    cdef int home
+
+    def __cinit__(self, Netns netns not None):
+        self.netns = netns
+        self.home = -1
+
+    def __dealloc__(self):
+        if self.home >= 0:
+            close(self.home)
+
+    def __enter__(self):
+        if self.netns.fd < 0:
             raise ValueError("the namespace is closed")
-        thread = threading.get_ident()
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.thread = threading.get_ident()
+        self.home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        enter(self.netns.fd, self.netns.name)
+        return self.netns
+
+    def __exit__(self, *exc):
         try:
-            enter(self.fd, self.name)
+            if threading.get_ident() != self.thread:
+                raise RuntimeError(f"left network namespace {self.netns.name} in another thread than entered it")
             try:
-                yield self
-            finally:
-                if threading.get_ident() != thread:
-                    raise RuntimeError(f"left network namespace {self.name} in another thread than entered it")
-                try:
-                    enter(home, "of before")
-                except OSError as error:
-                    raise RuntimeError(f"cannot leave network namespace {self.name}: {error}") from error
+                enter(self.home, "of before")
+            except OSError as error:
+                raise RuntimeError(f"cannot leave network namespace {self.netns.name}: {error}") from error
         finally:
-            os.close(home)
+            os.close(self.home)
+            self.home = -1
 
 
 def enter(int fd, name):

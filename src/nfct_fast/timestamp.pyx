@@ -18,6 +18,10 @@ cdef enum:
 _DIRECTIVE = re.compile(r"%(?:[_0^#-]*[0-9]*[EO]?[aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ]|%|f)|(?P<bad>%.?)", re.S)
 
 
+def _marked(match):
+    return chr(MICRO_MARK) * 6 if match[0] == "%f" else match[0]
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class TimeFormat:
@@ -33,7 +37,7 @@ cdef class TimeFormat:
                 raise ValueError(f"time format {format!r}: strftime has no {match['bad']!r} that fits into a line")
         if any([ord(character) < 32 or ord(character) == 127 for character in format]):
             raise ValueError(f"time format {format!r} holds a control character")
-        marked = _DIRECTIVE.sub(lambda m: chr(MICRO_MARK) * 6 if m[0] == "%f" else m[0], format)
+        marked = _DIRECTIVE.sub(_marked, format)
         try:
             self.format = marked.encode(errors="surrogateescape")
             self.format.decode()
