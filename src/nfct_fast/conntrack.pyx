@@ -317,13 +317,14 @@ cdef class Conntrack:
         return self
 
     def __next__(self):
-        while len(self.batch) == 0:
+        while True:
+            for flow in self.batch:     # which may have had nothing but a LOST record left
+                return flow
             for flow in self.kept:
                 return flow
             PyErr_CheckSignals()        # also where flows come without end
             if self.closed or self._next(-1) < 0:
                 raise StopIteration
-        return next(self.batch)
 
 
 def _groups(events):
