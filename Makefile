@@ -25,7 +25,8 @@ bench: $(VENV)/.built $(VENV)/.tested-with
 	$(BIN)/python -m pip install -q --group bench
 	@command -v ss >/dev/null && command -v conntrack >/dev/null || { echo "make bench: needs conntrack and ss"; exit 1; }
 	@mkdir -p build/bench
-	$(SUDO) $(BIN)/python -u tests/bench $(BENCH_ARGS) | tee build/bench/results.md
+	@{ $(SUDO) env BENCH_ROUNDS=$${BENCH_ROUNDS:-5} $(BIN)/python -u tests/bench $(BENCH_ARGS); echo $$? >build/bench/status; } | \
+	    tee build/bench/results.md; exit $$(cat build/bench/status)
 
 build: $(VENV)/.built
 

@@ -296,8 +296,22 @@ def test_overrun_is_counted_and_told(tracked, flood, within):
         status, seconds = program.end()
     assert status == 0
     printed = sum(" > 10.99." in line for line in program.lines)
+    assert len(program.lines) == printed + 1
     lost = sum(int(line.split()[1]) for line in program.complaints if "events lost" in line)
     assert printed + lost == made
+
+
+def test_what_is_lost_is_no_line(tracked, flood):
+    """Nor is it hidden: it is told at once, though nothing follows."""
+    with Program(tracked, "-p", "udp", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
+        os.kill(program.pid, signal.SIGSTOP)
+        made = flood(3000, 0)
+        subprocess.run(inside(tracked, ["conntrack", "-F"]), check=True, capture_output=True)
+        os.kill(program.pid, signal.SIGCONT)
+        until(lambda: any("events lost" in line for line in program.complaints))
+        assert program.end()[0] == 0
+    assert all(" > 10.99." in line for line in program.lines)
+    assert sum(int(line.split()[1]) for line in program.complaints if "events lost" in line) == made - len(program.lines)
 
 
 # No process can forge a line or drive a terminal.

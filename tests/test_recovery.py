@@ -73,6 +73,18 @@ def test_without_recovery_lost_is_what_was_dropped(tracked, within, flood):
     assert len(flows) + stats.lost == made
 
 
+def test_an_iteration_goes_on_after_a_loss(tracked, within, flood):
+    with within(), listening(flood, recover=False) as conntrack:
+        flood(5_000, 0)
+        until(lambda: conntrack.lost)
+        later = threading.Timer(0.5, flood, (1, 0, "one", "10.99.9.9"))
+        later.start()
+        try:
+            assert any(flow.dst == "10.99.9.9" for flow in conntrack)
+        finally:
+            later.join()
+
+
 def test_what_was_there_before_is_not_recovered(tracked, within, flood):
     flood(5_000, 0, address="10.99.50.1")
     with within(), listening(flood) as conntrack:

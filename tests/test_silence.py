@@ -3,13 +3,15 @@ import errno
 import socket
 import struct
 import subprocess
+import time
+from contextlib import ExitStack, closing
 
 import pytest
-from support_cli import Program, inside, until
-from support_netns import ip
+from support_cli import SECONDS, Program, inside, until
+from support_netns import ip, made
 
 from nfct_fast import Conntrack, diagnosis
-from nfct_fast.diagnosis import NO_MODULE, reasons_for_silence
+from nfct_fast.diagnosis import NO_MODULE, Probe, await_answers
 
 
 def set_events(netns, value):
@@ -60,16 +62,31 @@ def test_events_are_off(tracked):
     assert complaints(tracked) == []
 
 
+def reasons(**options):
+    with closing(Probe(**options)) as probe:
+        await_answers([probe])
+        return probe.reasons()
+
+
+def test_many_silent_namespaces_are_asked_at_once():
+    with ExitStack() as stack:
+        names = [stack.enter_context(made()) for _ in range(20)]
+        began = time.monotonic()
+        with Conntrack(netns="all", attribution="off") as conntrack:
+            assert time.monotonic() - began < SECONDS       # one after the other they take twenty
+        assert {name for name in names if any(f" {name}: new flows are not tracked" in line for line in conntrack.silence)} == set(names)
+
+
 def test_loopback_is_down(netns, within):
     ip("addr", "flush", "dev", "lo", netns=netns)
     with within():
-        [reason] = reasons_for_silence()
+        [reason] = reasons()
     assert "could not be tried" in reason
 
 
 def test_without_probe_only_what_the_kernel_says(netns, within):
     with within():
-        assert reasons_for_silence(probe=False) == []
+        assert reasons(try_loopback=False) == []
         with Conntrack(probe=False) as conntrack:
             assert conntrack.silence == ()
         with Conntrack() as conntrack:
@@ -94,7 +111,7 @@ def _no_nfnetlink(*arguments):
 def test_the_module_is_missing(netns, within, monkeypatch, kernel):
     monkeypatch.setattr(diagnosis.socket, "socket", kernel)
     with within():
-        assert reasons_for_silence() == [NO_MODULE]
+        assert reasons() == [NO_MODULE]
     assert "modprobe nf_conntrack_netlink" in NO_MODULE
 
 

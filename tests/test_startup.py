@@ -87,6 +87,7 @@ def test_the_program_starts_tracking_amid_a_flood(netns, within, flood, options)
             assert program.end()[0] == 0
     records = [json.loads(line) for line in program.lines]
     flows = [record for record in records if record["type"] == "NEW"]
+    assert all(record["lost"] > 0 for record in records if record["type"] == "LOST")
     numbers = [number(flow["original"]["dst"], flow["original"]["dport"]) for flow in flows]
     assert_accounted(numbers, {number for number, flow in zip(numbers, flows) if flow.get("recovered")},
                      sum(record["lost"] for record in records if record["type"] == "LOST"), made[0])

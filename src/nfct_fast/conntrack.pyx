@@ -57,7 +57,7 @@ cdef class Conntrack:
 
     events: any of "NEW", "UPDATE", "DESTROY". protocol: a regular expression searched in names like "ipv4/tcp";
     None for all. netns: the network namespaces to hear: None for the one of the calling thread, a name (ip-netns(8)),
-    a process id, a path, or "all" there are now, 1,024 at most; five descriptors each. attribution: how owners are
+    a process id, a path, or "all" there are now, 1,024 at most; six descriptors each. attribution: how owners are
     looked for, see ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
     by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace. recover: after an overrun look for the lost
     flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
@@ -317,13 +317,14 @@ cdef class Conntrack:
         return self
 
     def __next__(self):
-        while len(self.batch) == 0:
+        while True:
+            for flow in self.batch:     # which may have had nothing but a LOST record left
+                return flow
             for flow in self.kept:
                 return flow
             PyErr_CheckSignals()        # also where flows come without end
             if self.closed or self._next(-1) < 0:
                 raise StopIteration
-        return next(self.batch)
 
 
 def _groups(events):

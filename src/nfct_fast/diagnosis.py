@@ -58,58 +58,108 @@ def _port(kind, port):
     return struct.pack("=HH", 6, kind) + struct.pack(">H", port)
 
 
-def _event_arrives(listener, sport, dport):
-    poll = select.poll()
-    poll.register(listener.fileno(), select.POLLIN)
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        poll.poll(left * 1000)
+class _Flow:
+    """A datagram of a family, sent over loopback: `tracked` once its event came, None if it could not be sent."""
+
+    def __init__(self, family, address):
+        self.tracked = None
+        self._ends = []
         try:
-            messages = listener.messages_now()
+            for _ in range(2):
+                self._ends.append(socket.socket(family, socket.SOCK_DGRAM))
+                self._ends[-1].bind((address, 0))
+            sender, receiver = (end.getsockname() for end in self._ends)
+            self._ends[0].sendto(b"", receiver)
+            self._ports = _port(_CTA_PROTO_SRC_PORT, sender[1]), _port(_CTA_PROTO_DST_PORT, receiver[1])
+            self.tracked = False
         except OSError as error:
-            if error.errno == errno.ENOBUFS:
-                return True     # more events than the buffer holds: there is no lack of them
-            raise
-        if any(_port(_CTA_PROTO_SRC_PORT, sport) in m and _port(_CTA_PROTO_DST_PORT, dport) in m for m in messages):
-            return True
-    return False
+            self.close()
+            if error.errno == errno.EMFILE:
+                raise
+
+    def hear(self, messages):
+        if self.tracked is False:
+            self.tracked = any(all(port in message for port in self._ports) for message in messages)
+
+    def close(self):
+        for end in self._ends:
+            end.close()
 
 
-def _is_tracked(family, address):
-    """Whether a datagram sent over loopback brings its event; None if it cannot be sent."""
-    listener = NetlinkSocket(_NETLINK_NETFILTER)
-    try:
-        listener.join(_NFNLGRP_CONNTRACK_NEW)
-        with (socket.socket(family, socket.SOCK_DGRAM) as receiver, socket.socket(family, socket.SOCK_DGRAM) as sender):
-            try:
-                receiver.bind((address, 0))
-                sender.bind((address, 0))
-                sender.sendto(b"", receiver.getsockname())
-            except OSError:
-                return None
-            return _event_arrives(listener, sender.getsockname()[1], receiver.getsockname()[1])
-    finally:
-        listener.close()
+class Probe:
+    """Looks for reasons why events cannot arrive in the network namespace of the thread that makes it.
 
-
-def reasons_for_silence(probe: bool = True) -> list[str]:
-    """Why events cannot arrive in the calling thread's network namespace, one sentence each with what to do about it.
-
-    probe: send one empty datagram over loopback for each address family, and wait at most a second for its event;
-    without, a namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; raises PermissionError without it.
+    try_loopback: send one empty datagram over loopback for each address family, whose events await_answers() waits for;
+    without, a namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; PermissionError.
     """
-    if not wake_ctnetlink():
-        return [NO_MODULE]
+
+    def __init__(self, try_loopback=True):
+        self._flows, self._listener, self._reasons = {}, None, []
+        if not wake_ctnetlink():
+            self._reasons = [NO_MODULE]
+        elif _are_events_off():
+            self._reasons = [EVENTS_OFF]
+        elif try_loopback:
+            self._listener = NetlinkSocket(_NETLINK_NETFILTER)
+            self._listener.join(_NFNLGRP_CONNTRACK_NEW)
+            for name, loopback in _LOOPBACK.items():
+                self._flows[name] = _Flow(*loopback)
+
+    def fileno(self):
+        return self._listener.fileno()
+
+    def waits(self):
+        """Whether an event may still come."""
+        return any(flow.tracked is False for flow in self._flows.values())
+
+    def hear(self):
+        """Take what has come."""
+        try:
+            messages = self._listener.messages_now()
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            for flow in self._flows.values():
+                flow.tracked = None if flow.tracked is None else True   # more than the buffer holds: there is no lack of them
+            return
+        for flow in self._flows.values():
+            flow.hear(messages)
+
+    def close(self):
+        for flow in self._flows.values():
+            flow.close()
+        if self._listener is not None:
+            self._listener.close()
+
+    def reasons(self) -> list[str]:
+        """One sentence each, with what to do about it; after await_answers()."""
+        if not self._flows:
+            return self._reasons
+        tracked = {name: flow.tracked for name, flow in self._flows.items()}
+        silent = [name for name, answer in tracked.items() if answer is False]
+        if silent:
+            only = not any(tracked.values())
+            return [NO_RULE.format(what="new flows are" if only else f"{silent[0]} flows are")]
+        return [UNTESTED] if not any(tracked.values()) else []
+
+
+def _are_events_off():
     try:
-        if (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0":
-            return [EVENTS_OFF]
+        return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
-        pass        # not shown in namespaces of an unprivileged user; the probe tells
-    if not probe:
-        return []
-    tracked = {name: _is_tracked(*loopback) for name, loopback in _LOOPBACK.items()}
-    silent = [name for name, answer in tracked.items() if answer is False]
-    if silent:
-        only = not any(tracked.values())
-        return [NO_RULE.format(what="new flows are" if only else f"{silent[0]} flows are")]
-    return [UNTESTED] if not any(tracked.values()) else []
+        return False        # not shown in namespaces of an unprivileged user; the probe tells
+
+
+def await_answers(probes) -> None:
+    """Until all have their events, or for half a second, however many they are."""
+    waiting = {probe.fileno(): probe for probe in probes if probe.waits()}
+    poll = select.poll()
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(left * 1000):
+            waiting[fd].hear()
+            if not waiting[fd].waits():
+                poll.unregister(fd)
+                del waiting[fd]

@@ -19,7 +19,7 @@ cdef enum:
     EVENT_NEW = 1
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
-    EVENT_LOST = 8       # no event: as many as packets[0] are missing here
+    EVENT_LOST = 8       # no event: as many as packets[0] are missing here, or 0 and some were recovered
 
 # What a flow_t holds beside its original tuple; a field whose bit is not set means nothing.
 cdef enum:

@@ -363,7 +363,8 @@ cdef class Inquiry:
             return self._adopt(&holders, sock.inode, looked, originator and not stream, out)
         if reason != REASON_EXITED and reason != REASON_PERMISSION:
             return reason
-        found = self._socket(index, end, sock.kind == SOCK_LISTENER, 0, &again)
+        # Not in a table that was read before: there it still is.
+        found = self._socket(index, end, sock.kind == SOCK_LISTENER, procfs_monotonic_ns(), &again)
         if found != 1 or again.inode != sock.inode:
             return REASON_EXITED
         # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.

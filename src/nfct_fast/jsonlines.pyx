@@ -215,6 +215,8 @@ cdef class JsonLines(Formatter):
     cdef void put(self, outbuf_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         cdef char name[32]
+        if flow.type == EVENT_LOST and flow.packets[0] == 0:
+            return
         _word(out, b'{"type":', event_word(flow.type))
         self._put_time(out, flow.time)
         if flow.type == EVENT_LOST:

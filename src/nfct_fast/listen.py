@@ -3,7 +3,7 @@ import contextlib
 import errno
 
 from . import netns
-from .diagnosis import reasons_for_silence
+from .diagnosis import Probe, await_answers
 from .netlink import NetlinkSocket
 from .nftables import TrackingTable
 from .source import Source
@@ -52,18 +52,26 @@ def _descriptors():
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
-        raise OSError(errno.EMFILE, "too many open files: each network namespace that is heard takes five; allow more "
+        raise OSError(errno.EMFILE, "too many open files: each network namespace that is heard takes six; allow more "
                                     "(ulimit -n, LimitNOFILE= in a unit)") from None
 
 
-@contextlib.contextmanager
 def _entered(space):
-    """In the namespace within the block, which lets go of it in the end."""
-    if space is None:
-        yield ""
-        return
-    with space, space.entered():
-        yield f"network namespace {space.name}: "
+    return space.entered() if space is not None else contextlib.nullcontext()
+
+
+def _reasons_for_silence(spaces, tables, track, probe):
+    """Why events may never come from the spaces, where tracking is turned on first if that is asked for."""
+    with contextlib.ExitStack() as stack:
+        probes = []
+        for space in spaces:
+            with _entered(space):
+                if track:
+                    tables.append(TrackingTable())
+                probes.append(stack.enter_context(contextlib.closing(Probe(probe))))
+        await_answers(probes)
+        return [("" if space is None else f"network namespace {space.name}: ") + reason
+                for space, probe in zip(spaces, probes) for reason in probe.reasons()]
 
 
 @_descriptors()
@@ -72,13 +80,11 @@ def open_sources(reader, tables, spec, groups, program, rcvbuf, track, probe, re
 
     Tracking tables made for `track` are appended to `tables`. OSError if a namespace cannot be listened in.
     """
-    silence = []
-    for space in _spaces(spec, reader.most):
-        with _entered(space) as where:
-            if track:
-                tables.append(TrackingTable())
-            # Before the source is there, or it would hear the probe.
-            silence += [where + reason for reason in reasons_for_silence(probe)]
+    spaces = _spaces(spec, reader.most)
+    # Before the sources are there, or they would hear the probes.
+    silence = _reasons_for_silence(spaces, tables, track, probe)
+    for space in spaces:
+        with space or contextlib.nullcontext(), _entered(space):
             socket = _open_socket(groups, program, rcvbuf)
             table = Table() if recover and GROUPS["NEW"] in groups else None
             reader.add(Source(socket, groups, table, reader.attribution.add_home(space), netns.current()))

@@ -319,8 +319,10 @@ cdef class Reader:
         """Put a LOST record in place of those of the first `dropped` events that were not recovered; 0 or -errno."""
         cdef record_t *record
         cdef int room = 0
+        cdef uint64_t recovered = source.told_recovered
         cdef uint64_t lost = source.untold(dropped)
-        if lost == 0:
+        # Of recovered ones too, with 0 lost: whoever waits for the next record has not yet heard of them.
+        if lost == 0 and source.told_recovered == recovered:
             return 0
         record = self._room(&room)
         if record == NULL:

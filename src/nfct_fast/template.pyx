@@ -7,6 +7,7 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
 from .fields cimport field_find, field_put
+from .flow cimport EVENT_LOST
 from .formatter cimport Formatter
 from .outbuf cimport outbuf_put, outbuf_t
 from .record cimport record_t
@@ -135,6 +136,8 @@ cdef class Template(Formatter):
         cdef piece_t *piece
         cdef size_t begin
         cdef int i
+        if record.flow.type == EVENT_LOST:      # said of on standard error
+            return
         for i in range(self.count):
             piece = &self.pieces[i]
             begin = out.length

@@ -1,6 +1,6 @@
 """All measurements of volume, in turn: run as root, python tests/bench [volume|loss|delay|growth|attribution]...
 
-BENCH_ROUNDS: how often each is done (5), of which the medians are told. Takes about a quarter of an hour.
+BENCH_ROUNDS: how often each is done (5), of which the medians are told. Takes some twenty minutes.
 """
 import os
 import platform
