@@ -22,6 +22,14 @@ cdef inline void close_entry(entry_t *entry, int64_t when) noexcept nogil:
         entry.gone_at = procfs_monotonic_ns()
 
 
+cdef void end_entry(entry_t *entry, int64_t when) noexcept nogil:
+    # What a reading closed ended with the event that is heard now, and not when it was last looked at.
+    if entry != NULL and entry.soft:
+        entry.until, entry.soft = max(when, entry.since), False
+    elif entry != NULL:
+        close_entry(entry, when)
+
+
 cdef inline void stamp(entry_t *entry, int32_t source, int64_t begun, int64_t ended) noexcept nogil:
     entry.source = source
     entry.read_from, entry.read_to, entry.read_at = begun, ended, ended
@@ -49,16 +57,15 @@ cdef entry_t *later_reading(ProcessCache cache, int32_t pid, int64_t when) noexc
     entry = entry_find(&cache._entries, pid)
     if entry == NULL:
         return NULL
+    before = entry_before(entry)
     if entry.source == pid and entry.until == 0 and entry.read_from > when:
-        before = entry_before(entry)
-        if before != NULL and before.soft:
-            before.until, before.soft = max(when, before.since), False
+        end_entry(before, when)
         entry.since = when
         return entry
     if entry.until == 0 and entry.source == pid and entry.read_to >= when:
         entry_evict(&cache._entries, entry)
-    else:
-        close_entry(entry, when)
+        entry = before
+    end_entry(entry, when)
     return NULL
 
 
@@ -243,11 +250,8 @@ cdef void history_exited(ProcessCache cache, int32_t pid, int64_t when) noexcept
     if entry != NULL and entry.source == pid and entry.read_from > when and entry.process.start > cache_ticks(cache, when):
         entry = entry_before(entry)
     if entry != NULL:
-        if entry.soft:
-            entry.until, entry.soft = max(when, entry.since), False
-        elif entry.until == 0:
-            close_entry(entry, when)
-            entry.exited = True
+        entry.exited = entry.until == 0
+        end_entry(entry, when)
     cache_unlock(cache)
 
 
