@@ -2,6 +2,7 @@
 import itertools
 import os
 import subprocess
+import time
 from contextlib import contextmanager
 
 from nfct_fast.netns import resolve
@@ -11,6 +12,16 @@ number = itertools.count()
 
 def ip(*words, netns=None):
     subprocess.run(["ip", *(("-n", netns) if netns else ()), *words], check=True, capture_output=True, text=True)
+
+
+def ip6_address(address, prefix, device, netns):
+    """Give a device that is up an IPv6 address, and wait until the kernel has taken it: it does that in a worker of its own."""
+    ip("addr", "add", f"{address}/{prefix}", "dev", device, "nodad", netns=netns)
+    route = ["ip", "-n", netns, "-6", "route", "show", "table", "local", address, "dev", device]
+    deadline = time.monotonic() + 10
+    while not subprocess.run(route, check=True, capture_output=True).stdout:
+        assert time.monotonic() < deadline, f"{address} was not taken"
+        time.sleep(0.002)
 
 
 @contextmanager

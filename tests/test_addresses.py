@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from nfct_fast.addresses import Addresses
 from nfct_fast.addrtable import parse_route
-from support_netns import inside, ip
+from support_netns import inside, ip, ip6_address
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_neighbours_broadcast_and_multicast_are_not_local(addresses, namespace):
     ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=namespace)
     ip("link", "set", "nfdiag0", "up", netns=namespace)
     ip("addr", "add", "10.1.0.1/24", "brd", "+", "dev", "nfdiag0", netns=namespace)
-    ip("addr", "add", "fe80::77/64", "dev", "nfdiag0", "nodad", netns=namespace)
+    ip6_address("fe80::77", 64, "nfdiag0", namespace)
     addresses.update()
     index = socket.if_nametoindex("nfdiag0")
     assert addresses.ifindex("10.1.0.1") == addresses.ifindex("fe80::77") == index
@@ -69,7 +69,7 @@ def test_follows_links(addresses, namespace):
     ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=namespace)
     ip("link", "set", "nfdiag0", "up", netns=namespace)
     ip("addr", "add", "10.1.0.1/24", "dev", "nfdiag0", netns=namespace)
-    ip("addr", "add", "2001:db8::1/64", "dev", "nfdiag0", "nodad", netns=namespace)
+    ip6_address("2001:db8::1", 64, "nfdiag0", namespace)
     addresses.update()
     assert "10.1.0.1" in addresses and "2001:db8::1" in addresses
     for change, ipv4, ipv6 in (("set", "down"), True, False), (("set", "up"), True, False), (("del",), False, False):

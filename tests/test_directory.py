@@ -9,7 +9,7 @@ import pytest
 from nfct_fast import netns
 from nfct_fast.directory import Directory
 from nfct_fast.trial import find_socket, refresh_addresses
-from support_netns import inside, ip, made
+from support_netns import inside, ip, ip6_address, made
 
 UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 
@@ -203,7 +203,7 @@ def test_link_local_socket(home):
     ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=home)
     for name in ("nfdiag0", "nfdiag1"):
         ip("link", "set", name, "up", netns=home)
-    ip("addr", "add", "fe80::77/64", "dev", "nfdiag0", "nodad", netns=home)
+    ip6_address("fe80::77", 64, "nfdiag0", home)
     index = socket.if_nametoindex("nfdiag0")
     with Directory() as directory, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect(("fe80::99", 9, 0, index))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from nfct_fast.sockdiag import SockDiag, parse_reply
-from support_netns import inside, ip
+from support_netns import inside, ip, ip6_address
 
 TCP, UDP, UDPLITE = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -314,7 +314,7 @@ def test_link_local_and_device(diag, namespace):
     ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=namespace)
     for name in ("nfdiag0", "nfdiag1"):
         ip("link", "set", name, "up", netns=namespace)
-    ip("addr", "add", "fe80::77/64", "dev", "nfdiag0", "nodad", netns=namespace)
+    ip6_address("fe80::77", 64, "nfdiag0", namespace)
     index = socket.if_nametoindex("nfdiag0")
     with opened(V6) as sock:
         sock.bind(("fe80::77", 0, 0, index))
