@@ -357,8 +357,11 @@ int main(int argc, char **argv) {
 
 
 @pytest.mark.skipif(not (shutil.which("cc") or shutil.which("clang")), reason="no C compiler")
-def test_what_processes_say_of_themselves(tmp_path, events, cache):
+@pytest.mark.parametrize("realtime", [True, False])
+def test_what_processes_say_of_themselves(tmp_path, cache, realtime):
     """Chains of execve and forks, each of which says who it is and when: no answer may differ, and few be missing."""
+    events = ProcEvents(cache)
+    events.start(realtime=realtime)
     (tmp_path / "t.c").write_text(TELLER)
     program = str(tmp_path / "t")
     subprocess.run([shutil.which("cc") or "clang", "-O1", "-o", program, str(tmp_path / "t.c")], check=True)
@@ -388,16 +391,22 @@ def test_what_processes_say_of_themselves(tmp_path, events, cache):
         thread.join()
     lines = [line.split() for line in said.decode().splitlines() if line.count(" ") == 3]
     settled(cache, 0)
+    programs = {}
+    for _, pid, _, name in lines:
+        programs.setdefault(pid, {})[name] = None
+    kept = {(pid, name) for pid, names in programs.items() for name in list(names)[-6:]}    # of eight: see processtable
     wrong, missing = [], 0
     for who, pid, when, name in lines:
         found = cache.known_at(int(pid), int(when))
         if found is None or found.cmdline is None:
-            missing += 1
+            missing += (pid, name) in kept
         elif found.cmdline != (program, name):
             wrong.append((who, pid, when, name, found.cmdline))
     assert not wrong
     assert len(lines) > 300
-    assert missing < len(lines) // 2, (missing, len(lines))
+    # One thread alone comes too late for many, and is asked for no more than the truth.
+    assert not events.processors or missing < len(kept) // 20, (missing, len(kept))
+    events.close()
 
 
 # Messages made here, against a /proc of files.

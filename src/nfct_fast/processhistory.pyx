@@ -50,23 +50,23 @@ cdef void disinherit(ProcessCache cache, int32_t source, int64_t when) noexcept 
 
 
 cdef entry_t *later_reading(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil:
-    """The entry of `pid` if it was read after `when`, moved to begin there; else NULL, with all before closed."""
-    cdef entry_t *entry = entry_find(&cache._entries, pid)
+    """The first entry of `pid` that was read after `when`, moved to begin there, or NULL; what was before ends there."""
+    cdef entry_t *entry
     cdef entry_t *before
+    cdef entry_t *later = NULL
     disinherit(cache, pid, when)
     entry = entry_find(&cache._entries, pid)
-    if entry == NULL:
-        return NULL
-    before = entry_before(entry)
-    if entry.source == pid and entry.until == 0 and entry.read_from > when:
-        end_entry(before, when)
-        entry.since = when
-        return entry
-    if entry.until == 0 and entry.source == pid and entry.read_to >= when:
-        entry_evict(&cache._entries, entry)
+    while entry != NULL and (entry.until == 0 or entry.soft) and entry.source == pid and entry.read_to >= when:
+        before = entry_before(entry)
+        if entry.read_from > when:
+            later = entry
+        else:
+            entry_evict(&cache._entries, entry)    # read while it changed: it may be either
         entry = before
     end_entry(entry, when)
-    return NULL
+    if later != NULL:
+        later.since = when
+    return later
 
 
 cdef void read_parent(ProcessCache cache, int32_t ppid) noexcept nogil:
