@@ -15,6 +15,7 @@ ctypedef struct holders_t:
     uint8_t rung
     uint8_t more             # there are more than fit
     uint8_t complete         # every process was looked at: no other holds it, but for the denied
+    uint8_t ending           # nobody has it, but some process was amid its exit and may have had it
     holder_t at[HOLDERS_MAX] # the first is the one to name: see FdScanner
 
 # `root` is an O_PATH handle of the proc mount.

@@ -368,7 +368,9 @@ cdef class Inquiry:
         if found != 1 or again.inode != sock.inode:
             return REASON_EXITED
         # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.
-        return REASON_KERNEL if reason == REASON_EXITED else REASON_PERMISSION
+        if reason == REASON_PERMISSION:
+            return reason
+        return REASON_EXITED if holders.ending else REASON_KERNEL
 
     cdef bint _same_cgroup(self, const diag_match_t *sharers, int count) noexcept nogil:
         cdef int i

@@ -20,6 +20,7 @@ cdef struct missing_t:
     uint64_t inode
     int64_t until
     int32_t answer
+    uint8_t ending
 
 cdef struct visit_t:
     int32_t pid

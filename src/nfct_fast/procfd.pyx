@@ -16,6 +16,7 @@ from posix.unistd cimport close
 from .holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
 from .procfs cimport (numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number,
                       procfs_monotonic_ns, procfs_name, procfs_open, procfs_read)
+from .procstat cimport PF_EXITING, STAT_SIZE, stat_read, stat_t
 
 import os
 
@@ -265,6 +266,23 @@ cdef int ladder(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, co
     return everywhere(self, inode, uid, uid_known, pid, fd, out)
 
 
+cdef bint somebody_ends(FdScanner self) noexcept nogil:
+    # An exiting process lets go of its descriptors before its sockets are closed: with many, by milliseconds.
+    cdef char buf[STAT_SIZE]
+    cdef char name[64]
+    cdef stat_t stat
+    cdef int64_t began = procfs_monotonic_ns()
+    cdef bint found = False
+    cdef int i
+    for i in range(pids_list(self)):
+        procfs_name(name, self._pids[i], b"stat")
+        if stat_read(self._root, name, buf, &stat) == 0 and stat.flags & PF_EXITING and stat.state != c'Z':
+            found = True
+            break
+    self._tokens -= procfs_monotonic_ns() - began
+    return found
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class FdScanner:
@@ -321,6 +339,7 @@ cdef class FdScanner:
                 return 1
             return holders_collect(self, inode, known.pid, known.fd, candidates, n, out)
         if missing.inode == inode and procfs_monotonic_ns() < missing.until:
+            out.ending = missing.ending
             return missing.answer
         self._turn += 1
         rc = ladder(self, inode, uid, uid_known, candidates, n, &pid, &fd, out)
@@ -329,7 +348,9 @@ cdef class FdScanner:
         out.rung = 0
         if rc == 0:
             rc = -EACCES if out.denied else 0
+            out.ending = somebody_ends(self)
             missing.inode = inode
+            missing.ending = out.ending
             missing.until = procfs_monotonic_ns() + self._missing_ttl
             missing.answer = rc
         return rc
