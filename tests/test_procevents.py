@@ -1,5 +1,6 @@
 """The proc connector against real processes, and its messages as they might come."""
 import ctypes
+import errno
 import os
 import shutil
 import struct
@@ -290,6 +291,18 @@ def test_stop_and_start_again_leaks_nothing(cache):
     ProcEvents(cache).close()
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (fds, threads)
     assert cache.known_at(pid, time.monotonic_ns()) is None
+
+
+def test_privileges_that_cannot_be_given_up_are_an_error(cache):
+    def refused():
+        raise PermissionError(errno.EPERM, "no")
+
+    events = ProcEvents(cache)
+    with pytest.raises(PermissionError, match="its thread cannot begin"):
+        events.start(settled=refused)
+    assert events.failed == errno.EPERM
+    events.close()
+    assert cache.known_at(os.getpid(), time.monotonic_ns()) is None
 
 
 def test_two_listeners(cache):

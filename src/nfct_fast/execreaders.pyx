@@ -110,11 +110,11 @@ cdef class ExecReaders:
         try:
             os.sched_setaffinity(0, {processor})
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-        except OSError:
-            return      # that processor has just gone
-        finally:
             if self._settled is not None:
                 self._settled()
+        except OSError:
+            return      # the processor has just gone; or the privileges would stay, and nothing is done with them
+        finally:
             ready.set()
         with nogil:
             serve(self, sock)

@@ -168,6 +168,8 @@ cdef class ProcEvents:
         self._thread = threading.Thread(target=self._run, name="nfct-procevents", daemon=True, args=(realtime, settled, ready))
         self._thread.start()
         ready.wait()
+        if self._failed:
+            raise OSError(self._failed, f"proc connector: its thread cannot begin: {os.strerror(self._failed)}")
         cache_lock(self._cache)
         self._cache._poke = self._wake
         cache_unlock(self._cache)
@@ -175,21 +177,28 @@ cdef class ProcEvents:
     def _run(self, realtime, settled, ready):
         cdef int result
         try:
+            self._prepare(realtime, settled)
+        except OSError as error:
+            self._failed = error.errno
+        finally:
+            ready.set()
+        if self._failed == 0:
+            with nogil:
+                result = serve(self)
+            self._failed = -result
+        if self._failed:
+            history_lapsed(self._cache)
+
+    def _prepare(self, realtime, settled):
+        try:
             if realtime:
                 os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
                 self.realtime = True
                 self._readers = ExecReaders(self._cache, self._readings, settled)
         except OSError:
             pass        # it is late for some, and has read what it could
-        finally:
-            if settled is not None:
-                settled()
-            ready.set()
-        with nogil:
-            result = serve(self)
-        self._failed = -result
-        if result < 0:
-            history_lapsed(self._cache)
+        if settled is not None:
+            settled()
 
     def poll(self):
         """Takes in what is there, without blocking, where no thread was started; the number of messages. OSError."""
