@@ -58,7 +58,8 @@ cdef class Conntrack:
     events: any of "NEW", "UPDATE", "DESTROY". protocol: a regular expression searched in names like "ipv4/tcp";
     None for all. netns: the network namespaces to hear: None for the one of the calling thread, a name (ip-netns(8)),
     a process id, a path, or "all" there are now, 1,024 at most; six descriptors each. attribution: how owners are
-    looked for, see ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes of the kernel's receive buffer at the start, rcvbuf_limit: what it may grow to when it fills; capped
+    looked for, see ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes of the kernel's receive buffer at the start,
+    rcvbuf_limit: what it may grow to when it fills; capped
     by net.core.rmem_max without CAP_NET_ADMIN in the initial namespace. recover: after an overrun look for the lost
     flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
     open (Linux 5.12). probe: try at the start whether events arrive, by an empty datagram over loopback; `silence`

@@ -6,7 +6,7 @@ late for some: where its own processor is idle, a virtual machine may take 1 to 
 shells of 1.3 ms had ended, and none with a thread for each processor).
 """
 cimport cython
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from posix.unistd cimport close as c_close
 
@@ -55,11 +55,15 @@ cdef void serve(ExecReaders self, NetlinkSocket sock) noexcept nogil:
     fds[0].fd, fds[0].events = sock.fd, POLLIN
     fds[1].fd, fds[1].events = self._stop, POLLIN
     while True:
-        if poll(fds, 2, -1) < 0 and errno != EINTR:
+        if poll(fds, 2, -1) < 0:
+            if errno == EINTR:
+                continue
             return
         if fds[1].revents:
             return
         count = sock.receive(SLOTS)
+        if count < 0 and count != -ENOBUFS:
+            return      # it would come again at once, and this thread goes before all others
         for i in range(count):
             size = 0
             data = sock.datagram(i, &size)
@@ -72,8 +76,8 @@ cdef void serve(ExecReaders self, NetlinkSocket sock) noexcept nogil:
 cdef class ExecReaders:
     """Reads what is executed on any of the processors this process may use, from now on, and puts it into `readings`.
 
-    Needs what ProcEvents does, and CAP_SYS_NICE for SCHED_FIFO: OSError says what is missing. Does nothing on more than 64 processors.
-    settled: called in every thread before it begins, to give up privileges.
+    Needs what ProcEvents does, and CAP_SYS_NICE for SCHED_FIFO: OSError says what is missing. Does nothing on more than 64
+    processors. settled: called in every thread before it begins, to give up privileges.
     """
 
     def __cinit__(self):
