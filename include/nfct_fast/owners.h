@@ -84,17 +84,23 @@ static inline __attribute__((always_inline)) __u64 owners_mix(__u64 hash, __u64 
     return hash ^ (hash >> 32);
 }
 
-/* The network namespace is left out: a look-up in any of them finds all in one bucket. */
+/* The lower bits choose the bucket, the upper 16 are the tag. The source is in the tag alone: an unconnected sender, which
+ * has none yet, stands in the bucket of the tuple it will have, and one look at memory finds both. Only what has no peer,
+ * a server, is spread by its address: it may have bound one port on each of many. The network namespace is left out, so that a
+ * look-up in any of them finds all in one bucket. */
 static inline __attribute__((always_inline)) __u64 owners_hash(const struct owners_key *key, __u64 seed)
 {
-    __u64 hash = owners_mix(seed, key->src[0]);
-    hash = owners_mix(hash, key->dst[0]);
-    if (key->src[1] | key->dst[1]) {
-        hash = owners_mix(hash, key->src[1]);
+    __u64 hash = owners_mix(seed, key->dst[0]), tag;
+    if (key->dst[1])
         hash = owners_mix(hash, key->dst[1]);
-    }
     hash = owners_mix(hash, (__u64)key->sport << 32 | (__u64)key->dport << 16 | (__u64)key->family << 8 | key->proto);
-    return owners_mix(hash, seed);
+    hash = owners_mix(hash, seed);
+    tag = owners_mix(hash, key->src[0]);
+    if (key->src[1])
+        tag = owners_mix(tag, key->src[1]);
+    if (!(key->dst[0] | key->dst[1]))
+        return tag;
+    return (tag & ~OWNERS_POSITION) | (hash & OWNERS_POSITION);
 }
 
 static inline __attribute__((always_inline)) int owners_same(const struct owners_key *a, const struct owners_key *b)

@@ -42,36 +42,45 @@ static inline int owners_read(const struct owners *self, uint64_t position, stru
     return 0;
 }
 
-/* The newest record of exactly this key. wire: the source a record without one must not contradict, or NULL. In any
- * namespace (netns 0) only a confirmed source counts, and two namespaces that both have the tuple are -EEXIST. */
-static inline int owners_find(const struct owners *self, const struct owners_key *key, uint64_t netns,
-                              const __u64 *wire, struct owners_found *out)
+/* The newest record of exactly this key, or of `sender`: the same key without a source, NULL if none is looked for. One of
+ * that must not contradict the source. In any namespace (netns 0) only a confirmed source counts, and two namespaces
+ * that both have the tuple are -EEXIST. */
+static inline int owners_find(const struct owners *self, const struct owners_key *key, const struct owners_key *sender,
+                              uint64_t netns, struct owners_found *out)
 {
-    uint64_t hash = owners_hash(key, self->seed), best = 0, other_time = 0;
+    uint64_t hash = owners_hash(key, self->seed), without = sender ? owners_hash(sender, self->seed) : hash;
     const struct owners_bucket *bucket = &self->bucket[hash & (self->buckets - 1)];
+    struct owners_record another;
     int ambiguous = 0;
+    uint64_t best = 0;
+    out->other_time = 0;
     for (int i = 0; i < OWNERS_SLOTS; i++) {
-        struct owners_record record;
+        struct owners_record *record = best ? &another : &out->record;
         uint64_t slot = __atomic_load_n(&bucket->slot[i], __ATOMIC_ACQUIRE);
-        if (!slot || (slot ^ hash) >> OWNERS_TAG_SHIFT || !owners_read(self, slot & OWNERS_POSITION, &record) ||
-            !record.cookie || !owners_same(&record.key, key) || (netns && record.netns != netns))
+        int confirmed = 1;
+        if (!slot || ((slot ^ hash) >> OWNERS_TAG_SHIFT && (slot ^ without) >> OWNERS_TAG_SHIFT) ||
+            !owners_read(self, slot & OWNERS_POSITION, record) || !record->cookie || (netns && record->netns != netns))
             continue;
-        int confirmed = !wire || (record.wire[0] == wire[0] && record.wire[1] == wire[1]);
+        if (!owners_same(&record->key, key)) {
+            if (!sender || !owners_same(&record->key, sender))
+                continue;
+            confirmed = record->wire[0] == key->src[0] && record->wire[1] == key->src[1];
+        }
         if (!netns && !confirmed)
             continue;
-        if (best && record.netns != out->record.netns)
+        if (best && record->netns != out->record.netns)
             ambiguous = 1;
-        if (best && record.netns == out->record.netns && record.who.tgid != out->record.who.tgid) {
-            uint64_t older = record.seq > best ? out->record.who.time : record.who.time;
-            other_time = older > other_time ? older : other_time;
+        else if (best && record->who.tgid != out->record.who.tgid) {
+            uint64_t older = record->seq > best ? out->record.who.time : record->who.time;
+            out->other_time = older > out->other_time ? older : out->other_time;
         }
-        if (record.seq > best) {
-            best = record.seq;
-            out->record = record;
+        if (record->seq > best) {
+            best = record->seq;
             out->match = confirmed ? OWNERS_EXACT : OWNERS_NO_SOURCE;
+            if (record == &another)
+                out->record = another;
         }
     }
-    out->other_time = other_time;
     return ambiguous ? -EEXIST : best != 0;
 }
 
@@ -86,14 +95,14 @@ static inline int owners_bound(const struct owners *self, struct owners_key *key
 {
     key->dst[0] = key->dst[1] = 0;
     key->dport = 0;
-    int rc = owners_find(self, key, netns, NULL, out);
+    int rc = owners_find(self, key, NULL, netns, out);
     if (!rc) {
         key->src[0] = key->src[1] = 0;
-        rc = owners_find(self, key, netns, NULL, out);
+        rc = owners_find(self, key, NULL, netns, out);
     }
     if (!rc && key->family == AF_INET) { /* a dual-stack server; whether it is IPV6_V6ONLY is not known here */
         key->family = AF_INET6;
-        rc = owners_find(self, key, netns, NULL, out);
+        rc = owners_find(self, key, NULL, netns, out);
     }
     out->match = OWNERS_BOUND;
     return rc;
@@ -103,45 +112,18 @@ static inline int owners_bound(const struct owners *self, struct owners_key *key
 static inline int owners_lookup(const struct owners *self, const struct owners_key *tuple, uint64_t netns,
                                 struct owners_found *out)
 {
-    struct owners_key key = *tuple;
-    struct owners_found sender;
-    if (!owners_has_ports(key.proto))
+    struct owners_key key = *tuple, sender;
+    int has_ports = owners_has_ports(key.proto);
+    if (!has_ports)
         key.sport = key.dport = 0;
-    int exact = owners_find(self, &key, netns, NULL, out);
-    if (exact < 0)
-        return exact;
-    if (key.proto == IPPROTO_UDP || key.proto == IPPROTO_UDPLITE) {
-        key.src[0] = key.src[1] = 0;
-        int rc = owners_find(self, &key, netns, tuple->src, &sender);
-        if (rc < 0)
-            return rc;
-        if (rc && exact && !netns && sender.record.netns != out->record.netns)
-            return -EEXIST;
-        if (rc && exact) {
-            uint64_t other_time = sender.other_time > out->other_time ? sender.other_time : out->other_time;
-            struct owners_found *newer = sender.record.seq > out->record.seq ? &sender : out;
-            uint64_t older = newer == out ? sender.record.who.time : out->record.who.time;
-            if (sender.record.who.tgid != out->record.who.tgid && older > other_time)
-                other_time = older;
-            *out = *newer;
-            out->other_time = other_time;
-        } else if (rc) {
-            *out = sender;
-        }
-        if (rc)
-            return 1;
-    }
+    sender = key;
+    sender.src[0] = sender.src[1] = 0;
+    int sends = key.proto == IPPROTO_UDP || key.proto == IPPROTO_UDPLITE;
+    int rc = owners_find(self, &key, sends ? &sender : NULL, netns, out);
     /* A port alone says nothing across namespaces, and ICMP has none. */
-    if (exact || !netns || !owners_has_ports(key.proto) || key.proto == IPPROTO_ICMP || key.proto == IPPROTO_ICMPV6)
-        return exact;
-    key = *tuple;
+    if (rc || !netns || !has_ports || key.proto == IPPROTO_ICMP || key.proto == IPPROTO_ICMPV6)
+        return rc;
     return owners_bound(self, &key, netns, out);
-}
-
-static inline void owners_touch(const struct owners *self, const struct owners_key *key)
-{
-    uint64_t slot = __atomic_load_n(&self->bucket[owners_hash(key, self->seed) & (self->buckets - 1)].slot[0], __ATOMIC_RELAXED);
-    __asm__ volatile("" : : "r"(slot));
 }
 
 /* Have the memory that owners_lookup of a sender will read brought near; nothing waits for it. By a load: measured on
@@ -151,11 +133,8 @@ static inline void owners_prefetch(const struct owners *self, const struct owner
     struct owners_key key = *tuple;
     if (!owners_has_ports(key.proto))
         key.sport = key.dport = 0;
-    owners_touch(self, &key);
-    if (key.proto == IPPROTO_UDP || key.proto == IPPROTO_UDPLITE) {
-        key.src[0] = key.src[1] = 0;
-        owners_touch(self, &key);
-    }
+    uint64_t slot = __atomic_load_n(&self->bucket[owners_hash(&key, self->seed) & (self->buckets - 1)].slot[0], __ATOMIC_RELAXED);
+    __asm__ volatile("" : : "r"(slot));
 }
 
 /* The newest record of a socket, by its cookie. 1 found, 0 not. */
