@@ -1,8 +1,9 @@
 """A set of addresses and prefixes."""
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 ctypedef struct address_t:
-    uint8_t addr[16]        # IPv4 is kept IPv4-mapped
+    uint64_t high           # in host order; IPv4 is kept IPv4-mapped
+    uint64_t low
     uint32_t ifindex
     uint8_t bits            # of the mapped form; 0 in a free slot of the hash
 

@@ -1,8 +1,8 @@
 """A set of addresses and prefixes, filled from the kernel's messages about local routes."""
 from libc.errno cimport EBADMSG, ENOMEM
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from linux_netlink cimport nlattr
 from linux_rtnetlink cimport RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTN_LOCAL, RTPROT_KERNEL, rtmsg
@@ -10,11 +10,13 @@ from sys_socket cimport AF_INET, AF_INET6
 
 import ipaddress
 
+cdef extern from "<endian.h>" nogil:
+    uint32_t be32toh(uint32_t value)
+    uint64_t be64toh(uint64_t value)
+
 cdef enum:
     LOOPBACK_IFINDEX = 1    # in every namespace, since 2.6.26
-
-cdef const char *LOOPBACK4 = b"\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f"
-cdef const char *LOOPBACK6 = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01"
+    MAPPED = 0xffff         # the upper half of the lower word of ::ffff:0:0/96
 
 
 cdef void table_free(address_table_t *self) noexcept nogil:
@@ -23,19 +25,17 @@ cdef void table_free(address_table_t *self) noexcept nogil:
     memset(self, 0, sizeof(self[0]))
 
 
-cdef uint32_t address_hash(const uint8_t *addr) noexcept nogil:
-    cdef uint32_t part, h = 0
-    cdef int i
-    for i in range(4):
-        memcpy(&part, addr + 4 * i, 4)
-        h = (h ^ part) * <uint32_t>0x9e3779b1
-        h ^= h >> 15
-    return h
+cdef uint32_t address_hash(const address_t *key) noexcept nogil:
+    return <uint32_t>(((key.high * <uint64_t>0xbf58476d1ce4e5b9 ^ key.low) * <uint64_t>0x9e3779b97f4a7c15) >> 32)
+
+
+cdef bint address_same(const address_t *a, const address_t *b) noexcept nogil:
+    return ((a.high ^ b.high) | (a.low ^ b.low)) == 0
 
 
 cdef void host_put(address_t *hosts, uint32_t mask, const address_t *new) noexcept nogil:
-    cdef uint32_t i = address_hash(new.addr) & mask
-    while hosts[i].bits and memcmp(hosts[i].addr, new.addr, 16) != 0:
+    cdef uint32_t i = address_hash(new) & mask
+    while hosts[i].bits and not address_same(&hosts[i], new):
         i = (i + 1) & mask
     hosts[i] = new[0]
 
@@ -69,13 +69,17 @@ cdef int table_add(address_table_t *self, const address_t *new) noexcept nogil:
     return 0
 
 
-cdef void map_address(uint8_t *out, const uint8_t *addr, size_t size) noexcept nogil:
-    memset(out, 0, 16)
+cdef void map_address(address_t *out, const uint8_t *addr, size_t size) noexcept nogil:
+    cdef uint64_t words[2]
+    cdef uint32_t word
     if size == 4:
-        out[10] = out[11] = 0xff
-        memcpy(out + 12, addr, 4)
+        memcpy(&word, addr, 4)
+        out.high = 0
+        out.low = <uint64_t>MAPPED << 32 | be32toh(word)
     else:
-        memcpy(out, addr, size)
+        memcpy(words, addr, 16)
+        out.high = be64toh(words[0])
+        out.low = be64toh(words[1])
 
 
 cdef int table_add_route(address_table_t *self, const uint8_t *at, size_t left) noexcept nogil:
@@ -98,7 +102,7 @@ cdef int table_add_route(address_table_t *self, const uint8_t *at, size_t left) 
         return -EBADMSG
     memset(&new, 0, sizeof(new))
     if size == 4:
-        new.addr[10] = new.addr[11] = 0xff      # RTA_DST is not there in "local default"
+        new.low = <uint64_t>MAPPED << 32        # RTA_DST is not there in "local default"
     new.bits = route.rtm_dst_len + 128 - 8 * size
     at += sizeof(route)
     left -= sizeof(route)
@@ -107,7 +111,7 @@ cdef int table_add_route(address_table_t *self, const uint8_t *at, size_t left) 
         if attr.nla_len < sizeof(attr) or attr.nla_len > left:
             return -EBADMSG
         if attr.nla_type == RTA_DST and attr.nla_len == sizeof(attr) + size:
-            map_address(new.addr, at + sizeof(attr), size)
+            map_address(&new, at + sizeof(attr), size)
         elif attr.nla_type == RTA_OIF and attr.nla_len == sizeof(attr) + 4:
             memcpy(&new.ifindex, at + sizeof(attr), 4)
         step = (attr.nla_len + 3) & ~(<size_t>3)
@@ -119,34 +123,32 @@ cdef int table_add_route(address_table_t *self, const uint8_t *at, size_t left) 
     return rc if rc < 0 else 1
 
 
-cdef bint has_prefix(const uint8_t *addr, const address_t *prefix) noexcept nogil:
-    cdef int whole = prefix.bits // 8
-    cdef int rest = prefix.bits % 8
-    if memcmp(addr, prefix.addr, whole) != 0:
-        return False
-    return rest == 0 or (addr[whole] ^ prefix.addr[whole]) >> (8 - rest) == 0
+cdef bint has_prefix(const address_t *key, const address_t *prefix) noexcept nogil:
+    if prefix.bits > 64:
+        return key.high == prefix.high and (key.low ^ prefix.low) >> (128 - prefix.bits) == 0
+    return prefix.bits == 0 or (key.high ^ prefix.high) >> (64 - prefix.bits) == 0
 
 
 cdef int table_find(const address_table_t *self, const uint8_t *addr, int family) noexcept nogil:
-    cdef uint8_t key[16]
+    cdef address_t key
     cdef uint32_t i
     if family == AF_INET:
-        map_address(key, addr, 4)
+        map_address(&key, addr, 4)
     elif family == AF_INET6:
-        memcpy(key, addr, 16)
+        map_address(&key, addr, 16)
     else:
         return -1
     if self.hosts != NULL:
-        i = address_hash(key) & self.mask
+        i = address_hash(&key) & self.mask
         while self.hosts[i].bits:
-            if memcmp(self.hosts[i].addr, key, 16) == 0:
+            if address_same(&self.hosts[i], &key):
                 return self.hosts[i].ifindex
             i = (i + 1) & self.mask
     for i in range(self.prefix_count):
-        if has_prefix(key, &self.prefixes[i]):
+        if has_prefix(&key, &self.prefixes[i]):
             return self.prefixes[i].ifindex
     # Also while "lo" is down, and in the moments before it is up.
-    if memcmp(key, LOOPBACK4, 13) == 0 or memcmp(key, LOOPBACK6, 16) == 0:
+    if key.high == 0 and (key.low >> 24 == (<uint64_t>MAPPED << 8 | 127) or key.low == 1):
         return LOOPBACK_IFINDEX
     return -1
 
