@@ -95,6 +95,8 @@ cdef class Notes:
         self.credit = min(CREDIT_NS, self.credit + (heard - self.began) // 2)
         self.began = heard
         self.patience = min(PATIENCE_NS, self.credit)
+        if self.events is not None:
+            self.events.glance()
 
     cdef process_t *_process(self, const bpf_owner_t *note, uint64_t first) noexcept nogil:
         """The process as it was when the note was taken; what the note itself says if nothing else is known.

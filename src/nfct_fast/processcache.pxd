@@ -28,6 +28,7 @@ cdef class ProcessCache:
     cdef int64_t _watched    # every fork, exec and exit since then was told; 0: they are not being told
     cdef int64_t _horizon    # and up to then they have been taken in
     cdef int _poke           # an eventfd: whoever takes events in is to look now; -1: nobody does by itself
+    cdef bint _telling       # some that were taken from the queue have perhaps not been taken in yet
     cdef int64_t _donated    # the latest reading that a fork before it inherited from
     cdef readonly uint64_t reads, hits
 

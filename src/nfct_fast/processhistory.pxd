@@ -16,6 +16,10 @@ cdef void history_altered(ProcessCache cache, int32_t pid, int64_t when, int wha
 cdef void history_exited(ProcessCache cache, int32_t pid, int64_t when) noexcept nogil
 # Everything that happened before `when` has been told.
 cdef void history_reached(ProcessCache cache, int64_t when) noexcept nogil
+# What was taken from the queue is being told, or has been. When nothing was queued at `when`: all until then has been told,
+# unless something still is.
+cdef void history_telling(ProcessCache cache, bint telling) noexcept nogil
+cdef void history_silent(ProcessCache cache, int64_t when) noexcept nogil
 # Events are lost, or no longer told: what was open is known up to the last time reached, and no longer.
 cdef void history_lapsed(ProcessCache cache) noexcept nogil
 # Every event from `when` on will be told.

@@ -262,6 +262,19 @@ cdef void history_reached(ProcessCache cache, int64_t when) noexcept nogil:
     cache_unlock(cache)
 
 
+cdef void history_telling(ProcessCache cache, bint telling) noexcept nogil:
+    cache_lock(cache)
+    cache._telling = telling
+    cache_unlock(cache)
+
+
+cdef void history_silent(ProcessCache cache, int64_t when) noexcept nogil:
+    cache_lock(cache)
+    if not cache._telling and when > cache._horizon:
+        cache._horizon = when
+    cache_unlock(cache)
+
+
 cdef void history_lapsed(ProcessCache cache) noexcept nogil:
     cdef entry_t *entry
     cdef entry_t *next

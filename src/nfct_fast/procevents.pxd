@@ -22,3 +22,7 @@ cdef class ProcEvents:
     # Takes in what is there, without blocking: how many messages, or -errno. One thread at a time: the object's own
     # if it was started.
     cdef int drain(self, ProcessCache cache) noexcept nogil
+    cdef int _drain(self, ProcessCache cache) noexcept nogil
+    # From any thread, while open: if nothing is queued, all that has happened until now counts as told. Costs 1 us, where
+    # to look at one process costs 10, and 70 if the caches are cold.
+    cdef void glance(self) noexcept nogil

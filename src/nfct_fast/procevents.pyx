@@ -15,7 +15,8 @@ from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read
 from .execreaders cimport ExecReaders
 from .processcache cimport ProcessCache, cache_lock, cache_unlock
 from .processhistory cimport (ALTERED_COMM, ALTERED_GID, ALTERED_UID, history_altered, history_begun, history_executed,
-                              history_exited, history_forked, history_lapsed, history_reached)
+                              history_exited, history_forked, history_lapsed, history_reached, history_silent,
+                              history_telling)
 from .procconnector cimport connector_close, connector_event, connector_open
 from .procfs cimport procfs_monotonic_ns
 from .readings cimport Readings
@@ -115,6 +116,21 @@ cdef class ProcEvents:
         self.close()
 
     cdef int drain(self, ProcessCache cache) noexcept nogil:
+        cdef int result
+        history_telling(cache, True)
+        result = self._drain(cache)
+        history_telling(cache, self._losing)
+        return result
+
+    cdef void glance(self) noexcept nogil:
+        cdef int64_t now = procfs_monotonic_ns()
+        cdef pollfd queue
+        queue.fd, queue.events, queue.revents = self._socket.fd, POLLIN, 0
+        # An overrun polls as an error. In this order: what had left the queue when it was seen empty was being told by then.
+        if poll(&queue, 1, 0) == 0:
+            history_silent(self._cache, now)
+
+    cdef int _drain(self, ProcessCache cache) noexcept nogil:
         cdef proc_event event
         cdef const void *data
         cdef size_t size
