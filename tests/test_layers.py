@@ -21,7 +21,8 @@ STOREYS = """
     notes
     attribution
     batch jsonlines messages reader template trial
-    conntrack writer
+    writer
+    conntrack
     __init__
     __main__
 """

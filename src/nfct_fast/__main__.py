@@ -168,12 +168,11 @@ class _LossReport:
 def _log(conntrack, writer, stop, output):
     report = _LossReport(conntrack)
     try:
-        while (batch := conntrack.next_batch()) is not None:
-            writer.write(batch)
+        while (written := conntrack.write_to(writer)) is not None:
             report.tell(time.monotonic())
             if stop.asked:
                 conntrack.stop()        # what was read is still written
-            elif not batch and _reader_is_gone(output):
+            elif not written and _reader_is_gone(output):
                 return
     finally:
         conntrack.stats()

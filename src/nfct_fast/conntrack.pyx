@@ -2,14 +2,16 @@
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write
 from .batch cimport Batch
+from .procfs cimport procfs_monotonic_ns
 from .reader cimport Reader
 from .ring cimport Ring
 from .source cimport Source
+from .writer cimport Writer, writer_error
 
 import os
 import threading
@@ -28,6 +30,7 @@ _RING = 32768
 
 cdef enum:
     READY = 8
+    TURN_MS = 100        # what passes to a Writer before Python is asked again: that costs 80 us where the caches are cold
 
 
 class Stats(NamedTuple):
@@ -251,8 +254,25 @@ cdef class Conntrack:
             return -2
         return 0
 
-    cdef int _turn(self, int timeout) except -2:
-        """_fill as the one taker; -1 also once it is closed."""
+    cdef int _pass(self, Writer writer, int *result) noexcept nogil:
+        """Write what there is and what comes within TURN_MS, as _fill(-1) if nothing is there: how many records were
+        written, or as _fill. *result: 0 or what writing failed with."""
+        cdef int64_t until = procfs_monotonic_ns() + TURN_MS * <int64_t>1000000
+        cdef int64_t left = -1
+        cdef int written = 0
+        cdef int count = self._fill(-1) or self.batch.fill()
+        while count > 0:
+            result[0] = writer.put(self.batch)
+            written += count
+            left = (until - procfs_monotonic_ns()) // 1000000
+            if result[0] < 0 or left <= 0:
+                break
+            count = self._fill(<int>left) or self.batch.fill()
+        return written or count
+
+    cdef int _turn(self, int timeout, Writer writer=None) except -2:
+        """_fill, or if there is a writer _pass, as the one taker; -1 also once it is closed."""
+        cdef int result = 0
         cdef int count
         cdef int number
         with self.lock:
@@ -263,7 +283,7 @@ cdef class Conntrack:
             self.taking = True
         try:
             with nogil:
-                count = self._fill(timeout)
+                count = self._fill(timeout) if writer is None else self._pass(writer, &result)
                 number = errno
         finally:
             with self.lock:
@@ -273,6 +293,8 @@ cdef class Conntrack:
                 # Until then the reading thread works with what would be freed.
                 if self.ended:
                     self._release()
+        if result < 0:
+            raise writer_error(result)
         if count == -2:
             raise OSError(number, f"waiting for flows: {os.strerror(number)}")
         return count
@@ -287,6 +309,9 @@ cdef class Conntrack:
             # anything is taken, it loses none.
             PyErr_CheckSignals()
             count = self._turn(0)
+        return self._ended(count)
+
+    cdef int _ended(self, int count) except -2:
         if count == -1 and self.reader.failure is not None:
             raise self.reader.failure
         return count
@@ -299,6 +324,16 @@ cdef class Conntrack:
         if self._next(-1 if timeout is None else max(0, <int>(timeout * 1000))) < 0:
             return None
         return self.batch
+
+    def write_to(self, Writer writer not None) -> int | None:
+        """Wait for flows and write them, and those that come within the next 0.1 s; return how many.
+
+        It is 0 when a watched descriptor is ready or a signal came before the first; None when no more will come.
+        Blocks and raises OSError as the writer's Sink does.
+        """
+        self._check()
+        count = self._ended(self._turn(-1, writer))
+        return None if count < 0 else count
 
     def read(self, timeout: float | None = None) -> list:
         """Wait up to timeout seconds (None: for ever) and return all flows at hand; [] when none came or will come.
