@@ -3,11 +3,11 @@
 What is not known is `-`, for a pid `?`.
 """
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memchr, strlen
+from libc.string cimport strlen
 from .cgroup cimport span_t
 from .flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
-from .outbuf cimport ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
+from .outbuf cimport ESCAPE_NUL, ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
 from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
 from .process cimport PROCESS_CMDLINE, PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, process_t
 from .protocol cimport protocol_write
@@ -121,10 +121,7 @@ cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept 
 
 cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
     # ps shows the name in brackets where there is no command line: kernel threads, and processes that are ending.
-    cdef const char *at = process.cmdline.at
-    cdef size_t left = process.cmdline.size
-    cdef const char *end
-    if left == 0:
+    if process.cmdline.size == 0:
         if process.has & PROCESS_COMM:
             outbuf_put(out, b"[", 1)
             outbuf_escaped(out, process.comm.at, process.comm.size, 0)
@@ -132,15 +129,7 @@ cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
         else:
             outbuf_put(out, b"-", 1)
         return
-    while True:
-        end = <const char *>memchr(at, 0, left)
-        if end == NULL:
-            outbuf_escaped(out, at, left, 0)
-            break
-        outbuf_escaped(out, at, end - at, 0)
-        outbuf_put(out, b" ", 1)
-        left -= end - at + 1
-        at = end + 1
+    outbuf_escaped(out, process.cmdline.at, process.cmdline.size, ESCAPE_NUL)
     if process.cmdline_size > process.cmdline.size:
         outbuf_put(out, b"...", 3)
 

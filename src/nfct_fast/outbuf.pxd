@@ -12,6 +12,7 @@ ctypedef struct outbuf_t:
 cdef enum:
     ESCAPE_SPACE = 1     # the field is not the last of its line: a space in it would end it
     ESCAPE_JSON = 2
+    ESCAPE_NUL = 4       # a NUL stands for a space, as between the arguments of a command line
 
 cdef void outbuf_free(outbuf_t *out) noexcept nogil
 cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil

@@ -36,15 +36,17 @@ cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil:
 
 
 cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil:
-    cdef char digits[20]
-    cdef int at = 20
-    while True:
-        at -= 1
-        digits[at] = <char>(48 + value % 10)
+    cdef uint64_t power = 10
+    cdef int at = 1
+    if out.length + 20 > out.capacity and not outbuf_grow(out, 20):
+        return
+    while at < 20 and value >= power:
+        power *= 10
+        at += 1
+    out.length += at
+    for at in range(1, at + 1):
+        out.data[out.length - at] = <char>(48 + value % 10)
         value //= 10
-        if value == 0:
-            break
-    outbuf_put(out, digits + at, 20 - at)
 
 
 cdef void outbuf_signed(outbuf_t *out, int64_t value) noexcept nogil:
@@ -87,17 +89,25 @@ cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how
     cdef const unsigned char *bytes = <const unsigned char *>data
     cdef size_t at = 0
     cdef size_t begin
+    cdef char *to
     cdef uint32_t point = 0
     cdef int size
     cdef unsigned char special = 1 | (2 if how & ESCAPE_SPACE else 0) | (4 if how & ESCAPE_JSON else 0)
     while at < length:
+        if out.length + length - at > out.capacity and not outbuf_grow(out, length - at):
+            return
+        to = out.data + out.length
         begin = at
         while at < length and not nfct_fast_special[bytes[at]] & special:
+            to[at - begin] = data[at]
             at += 1
-        if at > begin:
-            outbuf_put(out, data + begin, at - begin)
+        out.length += at - begin
         if at == length:
             return
+        if bytes[at] == 0 and how & ESCAPE_NUL:
+            outbuf_put(out, b" ", 1)
+            at += 1
+            continue
         size = nfct_fast_utf8(bytes + at, length - at, &point)
         if size == 0:
             _put_code(out, bytes[at], True, how)
