@@ -20,5 +20,8 @@ cdef void table_free(address_table_t *self) noexcept nogil
 # One RTM_NEWROUTE without its netlink header. 1 added, 0 it makes nothing local, -ENOMEM, -EBADMSG.
 cdef int table_add_route(address_table_t *self, const uint8_t *data, size_t size) noexcept nogil
 
+# All that is in the other, too; 0 or -ENOMEM.
+cdef int table_join(address_table_t *self, const address_table_t *other) noexcept nogil
+
 # As addresses_find: loopback is in every table.
 cdef int table_find(const address_table_t *self, const uint8_t *addr, int family) noexcept nogil

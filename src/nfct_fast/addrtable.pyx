@@ -69,6 +69,22 @@ cdef int table_add(address_table_t *self, const address_t *new) noexcept nogil:
     return 0
 
 
+cdef int table_join(address_table_t *self, const address_table_t *other) noexcept nogil:
+    cdef uint32_t i, k
+    cdef int rc = 0
+    if other.hosts != NULL:
+        for i in range(other.mask + 1):
+            if rc == 0 and other.hosts[i].bits:
+                rc = table_add(self, &other.hosts[i])
+    for i in range(other.prefix_count):
+        for k in range(self.prefix_count):      # every namespace has 127.0.0.0/8
+            if self.prefixes[k].bits == other.prefixes[i].bits and address_same(&self.prefixes[k], &other.prefixes[i]):
+                break
+        else:
+            rc = table_add(self, &other.prefixes[i]) or rc
+    return rc
+
+
 cdef void map_address(address_t *out, const uint8_t *addr, size_t size) noexcept nogil:
     cdef uint64_t words[2]
     cdef uint32_t word

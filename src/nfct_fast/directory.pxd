@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from nfct_fast.addresses cimport addresses_t
+from nfct_fast.addrtable cimport address_table_t
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.flow cimport tuple_t
 from nfct_fast.member cimport member_t
@@ -17,6 +18,8 @@ cdef class Directory:
     cdef member_t *members
     cdef int count
     cdef readonly int homes
+    cdef address_table_t joined # the addresses of all members; without memory for it, empty
+    cdef bint moved             # and it is to be made anew
     cdef int root               # of /proc
     cdef bint diag              # open sock_diag sockets
     cdef bint stranded          # the thread was left in another namespace
@@ -37,6 +40,7 @@ cdef class Directory:
     cdef int enlist(self, dict found) except -1
 
     # The first member behind `after` (-1 to begin) that has tuple.src, -1 if there is none; if home has it, only home.
+    cdef bint _is_foreign(self, const tuple_t *tuple) noexcept nogil
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil
     # No member has tuple.src. Whether addresses were read anew, so that it is worth asking again. search: have
     # refresh() search for new namespaces, at once if it is due; else it does once in a while for each private address.

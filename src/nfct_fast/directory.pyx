@@ -12,6 +12,7 @@ from posix.unistd cimport close
 from sys_socket cimport AF_INET6
 
 from nfct_fast.addresses cimport addresses_find, addresses_refresh, addresses_t
+from nfct_fast.addrtable cimport table_find, table_free, table_join
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.direction cimport is_group
 from nfct_fast.flow cimport tuple_t
@@ -119,6 +120,7 @@ cdef class Directory:
         for i in range(self.count):
             member_close(&self.members[i])
         free(self.members)
+        table_free(&self.joined)
         if self.root >= 0:
             close(self.root)
 
@@ -134,6 +136,7 @@ cdef class Directory:
         for i in range(self.count):
             member_close(&self.members[i])
         self.count = self.homes = 0
+        self.moved = True
         self.names, self.witnesses = [], []
         if self.root >= 0:
             os.close(self.root)
@@ -153,6 +156,7 @@ cdef class Directory:
         self.names.append(name)
         self.witnesses.append(witness)
         self.count += 1
+        self.moved = True
         return 0
 
     def refresh(self) -> bool:
@@ -203,6 +207,7 @@ cdef class Directory:
             if member_moved(&self.members[kept], path) < 0:
                 raise MemoryError
             kept += 1
+        self.moved = self.moved or kept < self.count
         self.count = kept
         del self.names[kept:], self.witnesses[kept:]
         return 0
@@ -225,12 +230,26 @@ cdef class Directory:
                 self.skipped += 1
         return 0
 
+    cdef bint _is_foreign(self, const tuple_t *tuple) noexcept nogil:
+        # With a hundred containers, to ask each cost a quarter of all that a flow costs.
+        cdef int i, rc = 0
+        if self.moved:
+            table_free(&self.joined)
+            for i in range(self.count):
+                rc = rc or table_join(&self.joined, &self.members[i].addresses.table)
+            if rc < 0:
+                table_free(&self.joined)
+            self.moved = False
+        return self.joined.hosts != NULL and table_find(&self.joined, &tuple.src[0], tuple.family) < 0
+
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil:
         cdef int i
         # The flow was seen at home: an address home has is home's, whoever else has it too. Groups have members there.
         if addresses_find(&self.members[home].addresses, &tuple.src[0], tuple.family) >= 0 or is_group(
                 &tuple.src[0], tuple.family):
             return home if after < 0 else -1
+        if after < 0 and self._is_foreign(tuple):
+            return -1
         for i in range(after + 1, self.count):
             if i != home and addresses_find(&self.members[i].addresses, &tuple.src[0], tuple.family) >= 0:
                 return i
@@ -253,7 +272,7 @@ cdef class Directory:
             return False
         self.drained = now
         for i in range(self.count):
-            addresses_refresh(&self.members[i].addresses)
+            self.moved = addresses_refresh(&self.members[i].addresses) > 0 or self.moved
         return True
 
     cdef bint search_now(self) noexcept with gil:
@@ -278,9 +297,11 @@ cdef class Directory:
         return member_tables_survey(&self.members[index], self.root, tuple, when, out, room, &self.stranded)
 
     cdef int refresh_home(self) noexcept nogil:
-        cdef int i, rc = 0 if self.homes else -ENXIO
+        cdef int i, one, rc = 0 if self.homes else -ENXIO
         for i in range(self.homes):
-            rc = min(rc, addresses_refresh(&self.members[i].addresses))
+            one = addresses_refresh(&self.members[i].addresses)
+            self.moved = self.moved or one > 0
+            rc = min(rc, one)
         return rc
 
     cdef const addresses_t *home(self, int index) noexcept nogil:
