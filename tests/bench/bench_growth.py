@@ -1,4 +1,4 @@
-"""How the cost of a flow grows with the conntrack table and with the number of sockets: a table and a plot (SVG).
+"""How the cost of a flow grows with the conntrack table, with sockets and with containers: tables and a plot (SVG).
 
 Run as root: python tests/bench/bench_growth.py [directory for growth.svg; default build/bench]. Each size is measured in
 every round, in turn. How many entries a network namespace may have (net.netfilter.nf_conntrack_max) is the host's, and left
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from math import log10
 from pathlib import Path
 
-from support_bench import NFCT_FAST, ROOT, Program, rounds, space, table
+from support_bench import NFCT_FAST, ROOT, Program, ip, rounds, space, table
 
 SOCKETS = """
 import socket, sys, time
@@ -80,12 +80,30 @@ def by_sockets(place, sizes):
     return medians(found)
 
 
+def by_namespaces(place, sizes):
+    """Other network namespaces, each with an address of its own, as containers are."""
+    found = {size: [] for size in sizes}
+    for _ in range(rounds()):
+        made = 0
+        with ExitStack() as stack:
+            for size in sizes:
+                for number in range(made, size):
+                    name = f"{place.name}-{number}"
+                    ip("netns", "add", name)
+                    stack.callback(ip, "netns", "del", name)
+                    ip("-n", name, "addr", "add", f"10.98.0.{number + 1}/32", "dev", "lo")
+                made = size
+                place.empty()
+                found[size].append(cost(place))
+    return medians(found)
+
+
 def svg(series):
     """Curves over a logarithmic axis; series: {name: {size: microseconds}}."""
     width, height, left, bottom = 640, 360, 60, 50
     sizes = sorted(size for values in series.values() for size in values)
     most = max(max(values.values()) for values in series.values()) * 1.25
-    low, high = 100, max(sizes)
+    low, high = min(sizes), max(sizes)
 
     def x(size):
         return left + (width - left - 20) * (log10(size) - log10(low)) / (log10(high) - log10(low))
@@ -96,14 +114,14 @@ def svg(series):
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
              f'<rect width="{width}" height="{height}" fill="white"/>',
              f'<path d="M{left} 30V{height - bottom}H{width - 20}" fill="none" stroke="black"/>',
-             f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">entries in the table, or open sockets</text>',
+             f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">entries in the table, open sockets, or other network namespaces</text>',
              f'<text x="{left}" y="20">CPU per flow, µs</text>']
-    for size in (100, 1_000, 10_000, 100_000, 1_000_000):
-        if size <= high:
+    for size in (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000):
+        if low <= size <= high:
             parts.append(f'<text x="{x(size):.0f}" y="{height - bottom + 16}" text-anchor="middle">{size:,}</text>')
     for value in range(0, int(most) + 1, max(1, int(most) // 5)):
         parts.append(f'<text x="{left - 6}" y="{y(value) + 4:.0f}" text-anchor="end">{value}</text>')
-    for (name, values), colour in zip(series.items(), ("#1f77b4", "#d62728")):
+    for (name, values), colour in zip(series.items(), ("#1f77b4", "#d62728", "#2ca02c")):
         points = " ".join(f"{x(size):.1f},{y(value):.1f}" for size, value in sorted(values.items()))
         size, value = max(values.items())
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
@@ -124,7 +142,8 @@ def main(directory=None):
         tables = by_table(places, SIZES)
     with space() as place:
         sockets = by_sockets(place, (200, 2_000, 20_000))
-    found = {"conntrack entries": tables, "open sockets": sockets}
+        namespaces = by_namespaces(place, (1, 10, 100))
+    found = {"conntrack entries": tables, "open sockets": sockets, "other network namespaces": namespaces}
     for name, values in found.items():
         first = values[min(values)][0]
         where = f", in {count} network namespaces (nf_conntrack_max is {most:,})" if values is tables else ""
