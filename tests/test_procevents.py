@@ -98,6 +98,49 @@ def test_start_of_an_inherited_process_is_the_kernels_to_a_tick(events, cache):
             os.waitpid(pid, 0)
 
 
+def test_a_glance_at_an_empty_queue_spares_a_look(tmp_path):
+    """What was read of a process counts until then, though nobody can look any more."""
+    pid = 4000000       # beyond PID_MAX_LIMIT there is none: nothing will be told of it
+    directory = fake_process(tmp_path, pid, cmdline=b"x\0", start=1)
+    cache = ProcessCache(tmp_path)
+    events = ProcEvents(cache)
+    try:
+        cache.lookup(pid)
+        time.sleep(0.02)        # until what was read counts
+        asked = time.monotonic_ns()
+        shutil.rmtree(directory)
+        assert cache.known_at(pid, asked) is None
+
+        def seen():             # other processes' events may come in between
+            events.poll()
+            events.glance()
+            return cache.known_at(pid, asked)
+        wait_for(seen)
+        assert seen().cmdline == ("x",)
+    finally:
+        events.close()
+
+
+def test_a_glance_at_a_queue_says_nothing(cache):
+    events = ProcEvents(cache)      # no thread takes anything from it
+    shell = subprocess.Popen(["sh", "-c", "read line; exec sleep 60"], stdin=subprocess.PIPE)
+    try:
+        wait_for(lambda: open(f"/proc/{shell.pid}/comm").read() == "sh\n")
+        cache.lookup(shell.pid)
+        wait_for(lambda: events.poll() >= 0 and cache.known_at(shell.pid, time.monotonic_ns()) is not None)
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        wait_for(lambda: open(f"/proc/{shell.pid}/comm").read() == "sleep\n")
+        asked = time.monotonic_ns()
+        events.glance()
+        assert cache.known_at(shell.pid, asked) is None, "the execve is queued, and was not heard of"
+    finally:
+        shell.kill()
+        shell.wait()
+        shell.stdin.close()
+        events.close()
+
+
 def test_every_command_line_of_short_programs(events, cache):
     run = [subprocess.Popen(["bash", "-c", f"echo {i} >/dev/udp/127.0.0.1/9"]) for i in range(40) if not time.sleep(0.002)]
     for process in run:
