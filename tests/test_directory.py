@@ -111,6 +111,16 @@ def test_address_added_later(directory, container):
         assert found[1]["inode"] == inode(sock)
 
 
+def test_container_with_a_whole_network_of_its_own(directory, container):
+    ip("route", "add", "local", "198.20.0.0/15", "dev", "lo", netns=container)
+    known(directory, "198.21.3.4")
+    with udp(container, "198.21.3.4") as sock:
+        found = find_socket(directory, UDP, "198.21.3.4", sock.getsockname()[1], "8.8.8.8", 53)
+        assert found[0] == number(container) and found[1]["inode"] == inode(sock)
+    with pytest.raises(LookupError):
+        find_socket(directory, UDP, "198.22.0.1", 1, "8.8.8.8", 53)
+
+
 def test_same_address_twice(directory, container):
     with made() as second:
         ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=second)
