@@ -9,18 +9,6 @@ cdef extern from "<libnetfilter_conntrack/libnetfilter_conntrack.h>" nogil:
     enum nf_conntrack_attr:
         ATTR_ORIG_L3PROTO
         ATTR_ORIG_L4PROTO
-        ATTR_ORIG_IPV4_SRC
-        ATTR_ORIG_IPV4_DST
-        ATTR_REPL_IPV4_SRC
-        ATTR_REPL_IPV4_DST
-        ATTR_ORIG_IPV6_SRC
-        ATTR_ORIG_IPV6_DST
-        ATTR_REPL_IPV6_SRC
-        ATTR_REPL_IPV6_DST
-        ATTR_ORIG_PORT_SRC
-        ATTR_ORIG_PORT_DST
-        ATTR_REPL_PORT_SRC
-        ATTR_REPL_PORT_DST
         ATTR_REPL_L3PROTO
         ATTR_REPL_L4PROTO
         ATTR_ICMP_TYPE
@@ -44,14 +32,34 @@ cdef extern from "<libnetfilter_conntrack/libnetfilter_conntrack.h>" nogil:
         ATTR_CONNLABELS
         ATTR_HELPER_INFO
 
+    enum nf_conntrack_attr_grp:
+        ATTR_GRP_ORIG_IPV4
+        ATTR_GRP_REPL_IPV4
+        ATTR_GRP_ORIG_IPV6
+        ATTR_GRP_REPL_IPV6
+        ATTR_GRP_ORIG_PORT
+        ATTR_GRP_REPL_PORT
+
+    struct nfct_attr_grp_ipv4:
+        uint32_t src
+        uint32_t dst
+
+    struct nfct_attr_grp_ipv6:
+        uint32_t src[4]
+        uint32_t dst[4]
+
+    struct nfct_attr_grp_port:
+        uint16_t sport
+        uint16_t dport
+
     nf_conntrack *nfct_new()
     void nfct_destroy(nf_conntrack *ct)
     int nfct_attr_is_set(const nf_conntrack *ct, const nf_conntrack_attr type)
-    const void *nfct_get_attr(const nf_conntrack *ct, const nf_conntrack_attr type)
     uint8_t nfct_get_attr_u8(const nf_conntrack *ct, const nf_conntrack_attr type)
     uint16_t nfct_get_attr_u16(const nf_conntrack *ct, const nf_conntrack_attr type)
     uint32_t nfct_get_attr_u32(const nf_conntrack *ct, const nf_conntrack_attr type)
     uint64_t nfct_get_attr_u64(const nf_conntrack *ct, const nf_conntrack_attr type)
+    int nfct_get_attr_grp(const nf_conntrack *ct, const nf_conntrack_attr_grp type, void *data)
 
     enum:
         NFCT_CP_OVERRIDE

@@ -7,7 +7,8 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t
 from libc.string cimport memcmp, memcpy, memset
 cimport libnetfilter_conntrack as nfct
-from libnetfilter_conntrack cimport nf_conntrack, nf_conntrack_attr
+from libnetfilter_conntrack cimport (nf_conntrack, nf_conntrack_attr, nf_conntrack_attr_grp, nfct_attr_grp_ipv4,
+                                     nfct_attr_grp_ipv6, nfct_attr_grp_port, nfct_get_attr_grp)
 from linux_netlink cimport (IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, NFNL_MSG_TYPE, NFNL_SUBSYS_CTNETLINK,
                             NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_EXCL,
                             NLMSG_DONE, NLMSG_ERROR, nlmsghdr)
@@ -50,31 +51,35 @@ cdef bint _is_icmp(uint8_t proto) noexcept nogil:
     return proto == IPPROTO_ICMP or proto == IPPROTO_ICMPV6
 
 
-cdef void _copy_address(const nf_conntrack *ct, nf_conntrack_attr v4, nf_conntrack_attr v6, uint8_t family,
-                        uint8_t *out) noexcept nogil:
-    cdef const void *address
-    if family == AF_INET:
-        address = nfct.nfct_get_attr(ct, v4)
-        if address != NULL:
-            memcpy(out, address, 4)
-    elif family == AF_INET6:
-        address = nfct.nfct_get_attr(ct, v6)
-        if address != NULL:
-            memcpy(out, address, 16)
+cdef void _copy_addresses(const nf_conntrack *ct, nf_conntrack_attr_grp v4, nf_conntrack_attr_grp v6, tuple_t *out) noexcept nogil:
+    cdef nfct_attr_grp_ipv4 four
+    cdef nfct_attr_grp_ipv6 six
+    if out.family == AF_INET:
+        if nfct_get_attr_grp(ct, v4, &four) == 0:
+            memcpy(out.src, &four.src, 4)
+            memcpy(out.dst, &four.dst, 4)
+    elif out.family == AF_INET6 and nfct_get_attr_grp(ct, v6, &six) == 0:
+        memcpy(out.src, six.src, 16)
+        memcpy(out.dst, six.dst, 16)
+
+
+cdef void _copy_ports(const nf_conntrack *ct, nf_conntrack_attr_grp ports, tuple_t *out) noexcept nogil:
+    cdef nfct_attr_grp_port both
+    if nfct_get_attr_grp(ct, ports, &both) == 0:
+        out.sport = ntohs(both.sport)
+        out.dport = ntohs(both.dport)
 
 
 cdef void _copy_original(const nf_conntrack *ct, tuple_t *out) noexcept nogil:
     out.family = nfct.nfct_get_attr_u8(ct, nfct.ATTR_ORIG_L3PROTO)
     out.proto = nfct.nfct_get_attr_u8(ct, nfct.ATTR_ORIG_L4PROTO)
-    _copy_address(ct, nfct.ATTR_ORIG_IPV4_SRC, nfct.ATTR_ORIG_IPV6_SRC, out.family, out.src)
-    _copy_address(ct, nfct.ATTR_ORIG_IPV4_DST, nfct.ATTR_ORIG_IPV6_DST, out.family, out.dst)
+    _copy_addresses(ct, nfct.ATTR_GRP_ORIG_IPV4, nfct.ATTR_GRP_ORIG_IPV6, out)
     if _is_icmp(out.proto):
         out.icmp_id = ntohs(nfct.nfct_get_attr_u16(ct, nfct.ATTR_ICMP_ID))
         out.icmp_type = nfct.nfct_get_attr_u8(ct, nfct.ATTR_ICMP_TYPE)
         out.icmp_code = nfct.nfct_get_attr_u8(ct, nfct.ATTR_ICMP_CODE)
-    elif nfct.nfct_attr_is_set(ct, nfct.ATTR_ORIG_PORT_SRC) > 0:
-        out.sport = ntohs(nfct.nfct_get_attr_u16(ct, nfct.ATTR_ORIG_PORT_SRC))
-        out.dport = ntohs(nfct.nfct_get_attr_u16(ct, nfct.ATTR_ORIG_PORT_DST))
+    else:
+        _copy_ports(ct, nfct.ATTR_GRP_ORIG_PORT, out)
 
 
 cdef uint8_t _icmp_answer(uint8_t proto, uint8_t type) noexcept nogil:
@@ -98,15 +103,13 @@ cdef uint8_t _icmp_answer(uint8_t proto, uint8_t type) noexcept nogil:
 cdef void _copy_reply(const nf_conntrack *ct, const tuple_t *orig, tuple_t *out) noexcept nogil:
     out.family = orig.family
     out.proto = orig.proto
-    _copy_address(ct, nfct.ATTR_REPL_IPV4_SRC, nfct.ATTR_REPL_IPV6_SRC, out.family, out.src)
-    _copy_address(ct, nfct.ATTR_REPL_IPV4_DST, nfct.ATTR_REPL_IPV6_DST, out.family, out.dst)
+    _copy_addresses(ct, nfct.ATTR_GRP_REPL_IPV4, nfct.ATTR_GRP_REPL_IPV6, out)
     if _is_icmp(out.proto):
         out.icmp_id = orig.icmp_id
         out.icmp_type = _icmp_answer(out.proto, orig.icmp_type)
         out.icmp_code = orig.icmp_code
-    elif nfct.nfct_attr_is_set(ct, nfct.ATTR_REPL_PORT_SRC) > 0:
-        out.sport = ntohs(nfct.nfct_get_attr_u16(ct, nfct.ATTR_REPL_PORT_SRC))
-        out.dport = ntohs(nfct.nfct_get_attr_u16(ct, nfct.ATTR_REPL_PORT_DST))
+    else:
+        _copy_ports(ct, nfct.ATTR_GRP_REPL_PORT, out)
 
 
 cdef void _copy_counters(const nf_conntrack *ct, flow_t *out) noexcept nogil:
