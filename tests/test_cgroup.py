@@ -143,3 +143,17 @@ def test_mount_point_is_unescaped(tmp_path):
     info = tmp_path / "mountinfo"
     info.write_text("41 31 0:38 / /sys/fs/my\\040group rw shared:4 - cgroup2 cgroup2 rw\n")
     assert cgroupfs.find_mount(info) == b"/sys/fs/my group"
+
+
+@pytest.mark.parametrize("lines, path", [
+    ("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+     b"/sys/fs/cgroup/unified"),
+    ("35 24 0:30 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n", b"/sys/fs/cgroup"),
+    ("35 24 0:30 /a/b /part rw - cgroup2 c rw\n36 24 0:30 / /the\\040whole rw - cgroup2 c rw\n", b"/the whole"),
+    ("35 24 0:30 /a/b /part rw - cgroup2 c rw\n", b"/part"),
+    ("31 23 0:28 / /cgroup2 rw - cgroup cgroup2 rw\n", None),
+])
+def test_the_mount_that_is_taken(tmp_path, lines, path):
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(lines)
+    assert cgroupfs.find_mount(mountinfo) == path

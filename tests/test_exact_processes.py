@@ -17,7 +17,7 @@ from support_shapes import nft
 
 from nfct_fast.attribution import Attribution
 from nfct_fast.conntrack import Conntrack
-from nfct_fast.owners_bpf import cgroup_root
+from nfct_fast.cgroupfs import find_mount
 
 REASON = unusable()
 pytestmark = [pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
@@ -195,7 +195,7 @@ def test_killed_in_mid_run_it_leaves_nothing():
                 for name, _, value in (line.partition(":") for line in lines):
                     if name in ("prog_id", "map_id", "link_id"):
                         ids[name[:-3]].add(int(value))
-        tree = ["bpftool", "-j", "cgroup", "tree", cgroup_root()]
+        tree = ["bpftool", "-j", "cgroup", "tree", os.fsdecode(find_mount())]
         attached = subprocess.run(tree, capture_output=True, text=True).stdout
         assert all(ids.values()) and all(left(kind, ids[kind]) == ids[kind] for kind in ids)
         assert all(f'"id":{number},' in attached for number in ids["prog"])

@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("nfct_fast.owners_bpf")
 from nfct_fast import owners_bpf
-from nfct_fast.owners_bpf import OwnersBpf, cgroup_root
+from nfct_fast.cgroupfs import find_mount
+from nfct_fast.owners_bpf import OwnersBpf
 from support_owners_bpf import SEND, answers, netns, owner_of, owners, senders, tuples, unusable
 
 REASON = unusable()
@@ -27,7 +28,7 @@ def test_two_instances_do_not_disturb_each_other(owners, netns, senders):
 
 
 def test_only_the_cgroup_asked_for(netns):
-    path = f"{cgroup_root()}/nfbpf-test-{os.getpid()}"
+    path = f"{os.fsdecode(find_mount())}/nfbpf-test-{os.getpid()}"
     os.mkdir(path)
     try:
         with OwnersBpf(flows=1000, cgroup=path) as part:
@@ -97,7 +98,7 @@ def test_nothing_is_left_after_kill_9(netns):
         return {each["id"] for each in json.loads(shown)} & ids[kind]
 
     def attached():
-        tree = subprocess.run(["bpftool", "-j", "cgroup", "show", cgroup_root()], capture_output=True, text=True).stdout
+        tree = subprocess.run(["bpftool", "-j", "cgroup", "show", os.fsdecode(find_mount())], capture_output=True, text=True).stdout
         return {each["id"] for each in json.loads(tree or "[]")} & ids["prog"]
 
     assert all(left(kind) == ids[kind] for kind in ids) and attached() == ids["prog"]
@@ -166,7 +167,7 @@ print(s.getsockname()[1], int.from_bytes(s.getsockopt(1, 57, 8), "little"))
 
 
 def test_a_cgroup_root_of_its_own_where_none_is_mounted(monkeypatch, netns):
-    monkeypatch.setattr(owners_bpf, "cgroup_root", lambda: None)
+    monkeypatch.setattr(owners_bpf, "find_mount", lambda: None)
     with open("/proc/self/mountinfo") as before:
         mounts = before.read()
     with OwnersBpf(flows=1000) as owners:

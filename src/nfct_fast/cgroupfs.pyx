@@ -72,7 +72,7 @@ cdef int pids_parse(int fd, int32_t *out, int limit) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class CgroupFs:
-    """The cgroup2 mount, `mount` or the one /proc/self/mountinfo shows.
+    """The cgroup2 mount, `mount` or the one find_mount() finds.
 
     Opening never fails: without a cgroup2 mount every question is answered with ENOENT. open_by_handle_at(2) needs
     CAP_DAC_READ_SEARCH (in the initial user namespace before Linux 6.11).
@@ -155,14 +155,20 @@ cdef class CgroupFs:
 
 
 def find_mount(mountinfo="/proc/self/mountinfo"):
-    """The path of the first cgroup2 mount in `mountinfo`, as bytes; None if there is none or it cannot be read."""
+    """Where the cgroup2 hierarchy is mounted, its root rather than a part, as bytes; None: nowhere, or it cannot be read."""
+    found = None
     try:
         with open(mountinfo, "rb") as lines:
             for line in lines:
                 before, _, after = line.partition(b" - ")
-                if after.startswith(b"cgroup2 ") and len(before.split(b" ")) > 4:
-                    # proc(5) writes space, tab, newline and backslash as three octal digits.
-                    return before.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+                fields = before.split(b" ")
+                if not after.startswith(b"cgroup2 ") or len(fields) < 5:
+                    continue
+                # proc(5) writes space, tab, newline and backslash as three octal digits.
+                root, path = [field.decode("unicode_escape").encode("latin-1") for field in fields[3:5]]
+                if root == b"/":
+                    return path
+                found = found or path
     except OSError:
         pass
-    return None
+    return found

@@ -32,6 +32,7 @@ from libc.errno cimport EACCES, EBADF, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
+from nfct_fast.cgroupfs import find_mount
 from nfct_fast.flow cimport tuple_set, tuple_t
 from owners_cgroup cimport owners_cgroup_mount
 from owners_find cimport (owners_bytes, owners_close, owners_found, owners_init, owners_key, owners_lookup,
@@ -77,23 +78,6 @@ cdef void key_fill(owners_key *key, const tuple_t *tuple) noexcept nogil:
     else:
         key.sport = tuple.sport
         key.dport = tuple.dport
-
-
-def cgroup_root(mountinfo="/proc/self/mountinfo"):
-    """The directory where the cgroup v2 hierarchy is mounted (its root rather than a part), or None."""
-    found = None
-    with open(mountinfo, errors="surrogateescape") as lines:
-        for line in lines:
-            left, _, right = line.partition(" - ")
-            if right.split(" ", 1)[0] != "cgroup2":
-                continue
-            # A space, tab, newline or backslash in a path is written as its octal code.
-            root, path = [field.encode("latin-1", "surrogateescape").decode("unicode_escape").encode("latin-1")
-                          for field in left.split()[3:5]]
-            if root == b"/":
-                return os.fsdecode(path)
-            found = found or os.fsdecode(path)
-    return found
 
 
 def netns_cookie(path=None):
@@ -162,7 +146,8 @@ cdef class OwnersBpf:
             raise ValueError(f"flows must be from 1 to {1 << 24}")
         while records < flows:
             records *= 2
-        self.cgroup = cgroup or cgroup_root()
+        mount = find_mount()
+        self.cgroup = cgroup or mount and os.fsdecode(mount)
         if self.cgroup is None:
             fd = owners_cgroup_mount()
             if fd < 0:
