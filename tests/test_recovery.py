@@ -1,5 +1,6 @@
 """Overruns: what was made is either told, once, or counted as lost; and most of what was lost is found in the table."""
 import contextlib
+import gc
 import subprocess
 import threading
 import time
@@ -104,6 +105,25 @@ def test_only_what_the_filter_wants_is_recovered(tracked, within, flood):
         stats = conntrack.stats()
     assert {flow.proto for flow in flows} == {"ipv4/tcp"} and stats.recovered > 0
     assert len(flows) + stats.lost == made and len(set(keys(flows))) == len(flows)
+
+
+def test_events_and_overruns_amid_a_sweep(tracked, within, flood):
+    """What was reported while the table was read, to forget what has ended, is known all the same afterwards."""
+    with within(), listening(flood, rcvbuf=1 << 18, rcvbuf_limit=1 << 18) as conntrack:
+        reader, = [held for held in gc.get_referents(conntrack) if type(held).__name__ == "Reader"]
+        flows, made = [], 0
+        for address in ("10.99.1.1", "10.99.2.1"):
+            sender = threading.Thread(target=flood, args=(15_000, 5_000, "one", address))
+            sender.start()
+            while sender.is_alive():
+                reader.sources[0].sweep()
+                flows += conntrack.read(timeout=0.05)
+            sender.join()
+            made += 15_000 + flood(20_000, 0, address=address.replace(".1", ".100", 1))
+        flows += settled(conntrack)
+        stats = conntrack.stats()
+    assert stats.overruns and stats.recovered > 100
+    assert len(set(keys(flows))) == len(flows) == made and stats.lost == 0
 
 
 def test_overruns_amid_a_recovery(tracked, within, flood):

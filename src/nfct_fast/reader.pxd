@@ -38,10 +38,12 @@ cdef class Reader:
     cdef int _tell_lost(self, Source source, uint64_t dropped) noexcept nogil
     cdef int _drain(self, Source source) noexcept nogil
     cdef int _catch_up(self) noexcept nogil
-    cdef int _each_table(self, bint seed) noexcept nogil
+    cdef void _each_table(self, bint seed) noexcept nogil
+    cdef void _read_on(self) noexcept nogil
     cdef int _end(self) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil
     cdef bint behind             # a source is to be recovered though nothing new came
+    cdef bint reading            # some source's table is being read
     cdef pace_t pace
     cdef int _pump(self) noexcept nogil
     cdef int _wait_for_room(self) noexcept nogil

@@ -15,7 +15,7 @@ from sys_socket cimport (AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, e
 from .flow cimport EVENT_LOST, EVENT_NEW, FLOW_RECOVERED
 from .pace cimport pace_keep
 from .record cimport record_t
-from .source cimport SIFT_RECOVER, SIFT_SEED, SIFT_SWEEP, Source
+from .source cimport SIFT_SEED, SIFT_SWEEP, Source
 
 import os
 
@@ -24,6 +24,7 @@ cdef enum:
     HOUSEKEEPING_MS = 1000
     END_MS = 300                 # what reading the rest may take in the end
     ROUNDS = 4                   # receives from one source before others have their turn
+    SLICE_NS = 2000000           # of reading tables, before it is looked for events again
     WAKE = SOURCES               # epoll's number for our own eventfd
 
 
@@ -297,10 +298,11 @@ cdef class Reader:
         cdef int result = 0
         cdef uint64_t dropped
         source.overrun = False
+        source.end_reading()
         source.socket.count_lost()
         dropped = source.socket.lost
         if source.table is not None:
-            count = source.begin_table(SIFT_RECOVER)
+            count = source.begin_table()
             while count > 0 and result == 0:
                 result = self._deliver_missed(source, count)
                 count = source.next_table()
@@ -377,7 +379,7 @@ cdef class Reader:
                 if result < 0:
                     return result
                 continue
-            count = epoll_wait(self.epoll, ready, READY, 0 if self.behind else <int>left)
+            count = epoll_wait(self.epoll, ready, READY, 0 if self.behind or self.reading else <int>left)
             if count < 0 and errno != EINTR:
                 return -errno
             if self.behind:
@@ -391,10 +393,12 @@ cdef class Reader:
                 result = self._serve(<Source>self.borrowed[ready[i].data.u32])
                 if result < 0:
                     return result
+            if self.reading:
+                self._read_on()
         return 0
 
-    cdef int _each_table(self, bint seed) noexcept nogil:
-        """Hold what was reported against the tables: at the start, and when it has grown; 0 or -errno.
+    cdef void _each_table(self, bint seed) noexcept nogil:
+        """Have what was reported held against the tables: at the start, and when it has grown.
 
         And take note where nothing is queued: what comes next is no older.
         """
@@ -406,10 +410,25 @@ cdef class Reader:
             if (<Source>self.borrowed[i]).socket.queued() == 0:
                 (<Source>self.borrowed[i]).emptied = now
             if seed:
-                (<Source>self.borrowed[i]).read_table(SIFT_SEED)
+                (<Source>self.borrowed[i]).begin_reading(SIFT_SEED)
+                # At once: what is found later may be new, and its event lost.
+                (<Source>self.borrowed[i]).end_reading()
             elif (<Source>self.borrowed[i]).wants_sweep(now):
-                (<Source>self.borrowed[i]).read_table(SIFT_SWEEP)
-        return 0
+                (<Source>self.borrowed[i]).begin_reading(SIFT_SWEEP)
+                self.reading = True
+
+    cdef void _read_on(self) noexcept nogil:
+        """Go on reading tables, for SLICE_NS."""
+        cdef int64_t until = _now(CLOCK_MONOTONIC) + SLICE_NS
+        cdef int i
+        self.reading = False
+        for i in range(SOURCES):
+            if self.borrowed[i] == NULL:
+                continue
+            # Of one that cannot be read, what was known stays known.
+            while (<Source>self.borrowed[i]).reading and _now(CLOCK_MONOTONIC) < until:
+                (<Source>self.borrowed[i]).read_on()
+            self.reading = self.reading or (<Source>self.borrowed[i]).reading
 
     cdef int _end(self) noexcept nogil:
         """Read what is still queued, for END_MS at most, and tell of losses that were not yet told; 0 or -errno."""

@@ -9,6 +9,7 @@ ctypedef struct seen_t:
     uint64_t mask            # number of slots - 1
     uint64_t count
 
+cdef int seen_reserve(seen_t *seen, uint64_t count) noexcept nogil              # so that it need not grow; 0 or -ENOMEM
 cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
 cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil
 cdef void seen_free(seen_t *seen) noexcept nogil                                # and empty again
@@ -20,4 +21,5 @@ ctypedef struct log_t:
 
 cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
 cdef void log_free(log_t *log) noexcept nogil
-cdef int seen_add_log(seen_t *seen, const log_t *log) noexcept nogil            # 0 or -ENOMEM
+# Those of the log from number `begin` to before `end`; 0 or -ENOMEM.
+cdef int seen_add_log(seen_t *seen, const log_t *log, uint64_t begin, uint64_t end) noexcept nogil

@@ -44,10 +44,19 @@ cdef uint64_t *_slot(uint64_t *slots, uint64_t mask, uint64_t fingerprint) noexc
     return slots + at
 
 
-cdef int _grow(seen_t *seen) noexcept nogil:
-    cdef uint64_t size = 2 * (seen.mask + 1) if seen.slots != NULL else LEAST
-    cdef uint64_t *slots = <uint64_t *>calloc(size, sizeof(uint64_t))
+cdef bint _holds(uint64_t size, uint64_t count) noexcept nogil:
+    return 4 * count <= 3 * size
+
+
+cdef int seen_reserve(seen_t *seen, uint64_t count) noexcept nogil:
+    cdef uint64_t size = seen.mask + 1 if seen.slots != NULL else LEAST
+    cdef uint64_t *slots
     cdef uint64_t i
+    while not _holds(size, count):
+        size *= 2
+    if seen.slots != NULL and size == seen.mask + 1:
+        return 0
+    slots = <uint64_t *>calloc(size, sizeof(uint64_t))
     if slots == NULL:
         return -ENOMEM
     if seen.slots != NULL:
@@ -62,7 +71,7 @@ cdef int _grow(seen_t *seen) noexcept nogil:
 
 cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil:
     cdef uint64_t *slot
-    if (seen.slots == NULL or 4 * (seen.count + 1) > 3 * (seen.mask + 1)) and _grow(seen) < 0:
+    if (seen.slots == NULL or not _holds(seen.mask + 1, seen.count + 1)) and seen_reserve(seen, seen.count + 1) < 0:
         return -ENOMEM
     slot = _slot(seen.slots, seen.mask, fingerprint)
     if slot[0]:
@@ -97,9 +106,9 @@ cdef void log_free(log_t *log) noexcept nogil:
     log.count = log.room = 0
 
 
-cdef int seen_add_log(seen_t *seen, const log_t *log) noexcept nogil:
+cdef int seen_add_log(seen_t *seen, const log_t *log, uint64_t begin, uint64_t end) noexcept nogil:
     cdef uint64_t i
-    for i in range(log.count):
+    for i in range(begin, end):
         if seen_add(seen, log.entries[i]) < 0:
             return -ENOMEM
     return 0

@@ -19,7 +19,11 @@ cdef class Source:
     cdef bint stopping           # no table is read on
     cdef bint doubtful           # queued events may be of flows that were just recovered
     cdef log_t log               # entries whose NEW was delivered, or that were there before the start
-    cdef seen_t reported         # the same, while the table is read
+    cdef bint due                # it is to be swept, whatever came
+    cdef bint reading            # the table is to be read, to seed or to sweep,
+    cdef bint asked              # and is being sent
+    cdef uint64_t noted          # so many of the log are older than that reading; what it finds takes their place
+    cdef seen_t reported         # and these, as a set, while it goes on
     cdef log_t living            # entries of the table
     cdef sift_t how              # what it is read for
     cdef seen_t recovered
@@ -32,11 +36,14 @@ cdef class Source:
     cdef readonly uint64_t told_recovered
     cdef void lose(self) noexcept nogil
     cdef bint admit(self, const flow_t *flow) noexcept nogil
-    cdef int begin_table(self, sift_t how) noexcept nogil
+    cdef int begin_table(self) noexcept nogil
     cdef int next_table(self) noexcept nogil
     cdef void end_table(self, bint complete) noexcept nogil
     cdef void end_doubt(self) noexcept nogil
-    cdef int read_table(self, sift_t how) noexcept nogil
+    cdef void begin_reading(self, sift_t how) noexcept nogil
+    cdef int read_on(self) noexcept nogil
+    cdef void end_reading(self) noexcept nogil
+    cdef int _read_on(self) noexcept nogil
     cdef int _sift(self, int count) noexcept nogil
     cdef bint wants_sweep(self, int64_t now) noexcept nogil
     cdef uint64_t untold(self, uint64_t dropped) noexcept nogil

@@ -9,12 +9,14 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from .flow cimport EVENT_NEW, flow_t
-from .seen cimport flow_fingerprint, log_add, log_free, seen_add, seen_add_log, seen_free, seen_has
+from .seen cimport (flow_fingerprint, log_add, log_free, seen_add, seen_add_log, seen_free, seen_has,
+                    seen_reserve)
 
 cdef enum:
     SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB
     IDLE_S = 10
     IDLE_SWEEP_AT = 1 << 16
+    PIECE = 4096             # fingerprints at a time: some 0.2 ms
 
 
 @cython.final
@@ -47,6 +49,10 @@ cdef class Source:
     def stop(self) -> None:
         """Have the reading of the table end: of a million entries it takes seconds. From any thread."""
         self.stopping = True
+
+    def sweep(self) -> None:
+        """Have what was reported held against the table within a second, not only once it is much. From any thread."""
+        self.due = True
 
     def leave(self) -> None:
         """No further events are queued."""
@@ -97,16 +103,17 @@ cdef class Source:
                 missed += 1
         return missed
 
-    cdef int begin_table(self, sift_t how) noexcept nogil:
-        """Begin to read the table; as next_table."""
+    cdef int begin_table(self) noexcept nogil:
+        """Begin to look in the table for missed flows; as next_table. Not while `reading`."""
         cdef int result
-        self.how = how
-        self.doubtful = how == SIFT_RECOVER
-        if how != SIFT_SEED:
-            result = seen_add_log(&self.reported, &self.log)
-            if result < 0:
-                return result
-        result = self.table.begin()
+        self.how = SIFT_RECOVER
+        self.doubtful = True
+        self.noted = self.log.count
+        result = seen_reserve(&self.reported, self.noted)
+        if result == 0:
+            result = seen_add_log(&self.reported, &self.log, 0, self.noted)
+        if result == 0:
+            result = self.table.begin()
         return result if result < 0 else self.next_table()
 
     cdef int next_table(self) noexcept nogil:
@@ -124,12 +131,15 @@ cdef class Source:
 
     cdef void end_table(self, bint complete) noexcept nogil:
         """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten."""
+        cdef uint64_t i
         seen_free(&self.reported)
         if complete:
+            self.swept = self.living.count
+            for i in range(self.noted, self.log.count):
+                log_add(&self.living, self.log.entries[i])
             log_free(&self.log)
             self.log = self.living
             memset(&self.living, 0, sizeof(self.living))
-            self.swept = self.log.count
         else:
             log_free(&self.living)
 
@@ -138,20 +148,49 @@ cdef class Source:
         self.doubtful = False
         seen_free(&self.recovered)
 
-    cdef int read_table(self, sift_t how) noexcept nogil:
-        """Seed or sweep; 0 or -errno, and then what was known stays known."""
-        cdef int result
-        if self.table is None:
-            return 0
-        result = self.begin_table(how)
-        self.end_table(result == 0)
+    cdef void begin_reading(self, sift_t how) noexcept nogil:
+        """Seed or sweep from now on, a piece with each read_on(): in one, a million entries would take half a second."""
+        self.how = how
+        self.reading = self.table is not None
+        self.asked = self.due = False
+        self.noted = 0
+        # Where there is no room for the set, read_on() says so.
+        if how == SIFT_SWEEP:
+            seen_reserve(&self.reported, self.log.count)
+
+    cdef int read_on(self) noexcept nogil:
+        """One more piece, while `reading`: 1, 0 at the end, or -errno, and then what was known stays known."""
+        cdef int result = -EINTR if self.stopping else self._read_on()
+        if result <= 0:
+            self.reading = False
+            self.end_table(result == 0)
         return result
+
+    cdef void end_reading(self) noexcept nogil:
+        """All that is left of it."""
+        while self.reading:
+            self.read_on()
+
+    cdef int _read_on(self) noexcept nogil:
+        cdef uint64_t end = min(self.log.count, self.noted + PIECE) if self.how == SIFT_SWEEP else 0
+        cdef int result
+        if self.asked:
+            result = self.table.next()
+            if result > 0:
+                self._sift(result)
+            return min(result, 1)
+        result = seen_add_log(&self.reported, &self.log, self.noted, end)
+        self.noted = end
+        if result == 0 and (end == self.log.count or self.how == SIFT_SEED):
+            self.asked = True
+            result = self.table.begin()
+        return result or 1
 
     cdef bint wants_sweep(self, int64_t now) noexcept nogil:
         """Whether so many fingerprints have come that most will be of ended entries."""
-        if self.table is None or self.doubtful:
+        if self.table is None or self.doubtful or self.reading:
             return False
-        if self.log.count > 2 * self.swept + SWEEP_AT:
+        if self.due or self.log.count > 2 * self.swept + SWEEP_AT:
             return True
         return now - self.active > IDLE_S * <int64_t>1000000000 and self.log.count > self.swept + IDLE_SWEEP_AT
 
