@@ -550,6 +550,38 @@ def test_read_before_it_is_told_of_exec_is_the_new_program(tmp_path, told):
     assert cache.known_at(pid, turned).cmdline == ("new",)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_reading_that_was_overtaken_by_what_it_was_told(tmp_path, told, ended):
+    """Who read a process was kept from saying so until its execve, or exit, had been told of."""
+    cache, events = told
+    pid, born = 2**22 + 2, time.monotonic_ns()
+    before = fake_process(tmp_path, pid, cmdline=b"", start=ticks(born))
+    (before / "cmdline").unlink()
+    os.mkfifo(before / "cmdline")
+    slow = threading.Thread(target=cache.known_at, args=(pid, time.monotonic_ns(), 0.1), daemon=True)
+    slow.start()
+    time.sleep(0.2)
+    before = before.rename(tmp_path / "before")
+    turned = time.monotonic_ns()
+    fake_process(tmp_path, pid, cmdline=b"new\0", start=ticks(born), addresses=(2, 2, 0, 0))
+    assert events.feed(message(EXEC, turned, pid, pid))
+    if ended:
+        shutil.rmtree(tmp_path / str(pid))
+        assert events.feed(message(EXIT, time.monotonic_ns(), pid, pid, 0, 17))
+    with open(os.open(before / "cmdline", os.O_WRONLY | os.O_NONBLOCK), "wb") as file:      # it does wait there
+        file.write(b"old\0")
+    slow.join(10)
+    assert not slow.is_alive()
+    later(events)
+    assert cache.last_known(pid).cmdline == ("new",)
+    if ended:
+        assert cache.known_at(pid, time.monotonic_ns()) is None
+    fork(events, pid, pid + 1)
+    later(events)
+    found = cache.known_at(pid + 1, time.monotonic_ns())
+    assert found is None or found.cmdline == ("new",)
+
+
 def test_child_given_what_its_parent_became_after_the_fork(tmp_path, told):
     cache, events = told
     parent, pid = 2**22 + 1, 2**22 + 2

@@ -58,11 +58,21 @@ cdef int64_t cache_basis(ProcessCache self, const process_t *process, int64_t re
     return max(since, self._watched, self._entries.forgotten)
 
 
+cdef bint is_overtaken(ProcessCache self, const entry_t *entry, const process_t *process, int64_t begun) noexcept nogil:
+    # A reading that began before what was told last of the process may show what it was until then: whoever read it was
+    # kept from saying so.
+    if self._watched == 0 or entry == NULL or entry.soft:
+        return False
+    return begun < entry.until if entry.until else begun < entry.since and entry.process.image != process.image
+
+
 cdef void cache_store(ProcessCache self, process_t *process, int64_t begun) noexcept nogil:
     # Keeps one more reference if it can. With the lock held.
     cdef entry_t *entry = entry_find(&self._entries, process.pid)
     cdef int64_t now = procfs_monotonic_ns()
     cdef int64_t since
+    if is_overtaken(self, entry, process, begun):
+        return
     if entry != NULL and entry.until == 0 and entry.gone_at == 0 and (
             entry.process.start == process.start
             or (entry.source != process.pid and entry.process.start == process.start + 1)):
