@@ -70,6 +70,7 @@ class Truth:
         self.sent = {}
         self.flows = Counter()
         self.shared = set()
+        self.connected_later = set()
 
     def note(self, kind, sources, targets, pid, command):
         for sport, dport in zip(sources, targets):
@@ -79,6 +80,8 @@ class Truth:
             self.flows[key] += "tcp" in kind or key not in self.sent
             if self.sent.setdefault(key, (pid, [os.fspath(word) for word in command]))[0] != pid:
                 self.shared.add(key)
+                if kind == "connected":
+                    self.connected_later.add(key)
 
     def send(self, name, kind, port, targets, prefix=()):
         """A process that sent, and lives; its parent if there is a prefix."""
@@ -114,14 +117,15 @@ def ended(processes):
             process.communicate(timeout=SECONDS)
 
 
-def wrong(records, sent):
+def wrong(records, sent, known=()):
     """Records that name somebody else than who sent, or another command line."""
     def is_right(record):
         pid, command = sent[key(record)]
         owner = record["owner"]
         return owner["pid"] in (None, pid) and owner.get("cmdline", command) == command
     return [(key(record), record["owner"]["pid"], record["owner"].get("match"), record["owner"].get("cmdline", [])[3:6],
-             "instead of", sent[key(record)][0], sent[key(record)][1][3:6]) for record in records if not is_right(record)]
+             "instead of", sent[key(record)][0], sent[key(record)][1][3:6])
+            for record in records if key(record) not in known and not is_right(record)]
 
 
 def key(record):
@@ -172,7 +176,8 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
         assert program.end()[0] == 0
     times = Counter(map(key, flows))
     assert times <= truth.flows and times.total() + lost <= truth.flows.total() and len(times) > 5_000
-    assert wrong(flows, truth.sent) == []
+    # By chance, too, a port may be given a second time for the same target.
+    assert wrong(flows, truth.sent, () if attribution == "auto" else truth.connected_later) == []
     recovered = [record for record in flows if record.get("recovered")]
     assert bool(recovered) == (rcvbuf == "64K")
     unknown = [truth.sent[key(record)] for record in flows if record["owner"]["pid"] is None and key(record) not in truth.shared]
