@@ -79,8 +79,11 @@ def _traced_is_ready(pid):
     child = _child(pid)
     if not child:
         return False
-    with open(f"/proc/{child}/status") as status:
-        [caught] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
+    try:
+        with open(f"/proc/{child}/status") as status:
+            [caught] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
+    except FileNotFoundError:       # strace itself tries something out in a child of a moment
+        return False
     return caught >> signal.SIGTERM - 1 & 1
 
 
