@@ -33,11 +33,12 @@ cdef bint address_same(const address_t *a, const address_t *b) noexcept nogil:
     return ((a.high ^ b.high) | (a.low ^ b.low)) == 0
 
 
-cdef void host_put(address_t *hosts, uint32_t mask, const address_t *new) noexcept nogil:
-    cdef uint32_t i = address_hash(new) & mask
-    while hosts[i].bits and not address_same(&hosts[i], new):
+cdef address_t *host_slot(address_t *hosts, uint32_t mask, const address_t *key) noexcept nogil:
+    """Where the address is, or would be put: then its bits are 0."""
+    cdef uint32_t i = address_hash(key) & mask
+    while hosts[i].bits and not address_same(&hosts[i], key):
         i = (i + 1) & mask
-    hosts[i] = new[0]
+    return &hosts[i]
 
 
 cdef int table_add(address_table_t *self, const address_t *new) noexcept nogil:
@@ -60,11 +61,11 @@ cdef int table_add(address_table_t *self, const address_t *new) noexcept nogil:
         if self.hosts != NULL:
             for i in range(self.mask + 1):
                 if self.hosts[i].bits:
-                    host_put(grown, mask, &self.hosts[i])
+                    host_slot(grown, mask, &self.hosts[i])[0] = self.hosts[i]
         free(self.hosts)
         self.hosts = grown
         self.mask = mask
-    host_put(self.hosts, self.mask, new)
+    host_slot(self.hosts, self.mask, new)[0] = new[0]
     self.host_count += 1
     return 0
 
@@ -147,19 +148,15 @@ cdef bint has_prefix(const address_t *key, const address_t *prefix) noexcept nog
 
 cdef int table_find(const address_table_t *self, const uint8_t *addr, int family) noexcept nogil:
     cdef address_t key
+    cdef const address_t *host
     cdef uint32_t i
-    if family == AF_INET:
-        map_address(&key, addr, 4)
-    elif family == AF_INET6:
-        map_address(&key, addr, 16)
-    else:
+    if family != AF_INET and family != AF_INET6:
         return -1
+    map_address(&key, addr, 4 if family == AF_INET else 16)
     if self.hosts != NULL:
-        i = address_hash(&key) & self.mask
-        while self.hosts[i].bits:
-            if address_same(&self.hosts[i], &key):
-                return self.hosts[i].ifindex
-            i = (i + 1) & self.mask
+        host = host_slot(self.hosts, self.mask, &key)
+        if host.bits:
+            return host.ifindex
     for i in range(self.prefix_count):
         if has_prefix(&key, &self.prefixes[i]):
             return self.prefixes[i].ifindex

@@ -19,7 +19,7 @@ cdef class Directory:
     cdef int count
     cdef readonly int homes
     cdef address_table_t joined # the addresses of all members; without memory for it, empty
-    cdef bint moved             # and it is to be made anew
+    cdef bint stale             # and it is to be made anew
     cdef int root               # of /proc
     cdef bint diag              # open sock_diag sockets
     cdef bint stranded          # the thread was left in another namespace

@@ -136,7 +136,7 @@ cdef class Directory:
         for i in range(self.count):
             member_close(&self.members[i])
         self.count = self.homes = 0
-        self.moved = True
+        self.stale = True
         self.names, self.witnesses = [], []
         if self.root >= 0:
             os.close(self.root)
@@ -156,7 +156,7 @@ cdef class Directory:
         self.names.append(name)
         self.witnesses.append(witness)
         self.count += 1
-        self.moved = True
+        self.stale = True
         return 0
 
     def refresh(self) -> bool:
@@ -207,7 +207,7 @@ cdef class Directory:
             if member_moved(&self.members[kept], path) < 0:
                 raise MemoryError
             kept += 1
-        self.moved = self.moved or kept < self.count
+        self.stale = self.stale or kept < self.count
         self.count = kept
         del self.names[kept:], self.witnesses[kept:]
         return 0
@@ -233,13 +233,13 @@ cdef class Directory:
     cdef bint _is_foreign(self, const tuple_t *tuple) noexcept nogil:
         # With a hundred containers, to ask each cost a quarter of all that a flow costs.
         cdef int i, rc = 0
-        if self.moved:
+        if self.stale:
             table_free(&self.joined)
             for i in range(self.count):
                 rc = rc or table_join(&self.joined, &self.members[i].addresses.table)
             if rc < 0:
                 table_free(&self.joined)
-            self.moved = False
+            self.stale = False
         return self.joined.hosts != NULL and table_find(&self.joined, &tuple.src[0], tuple.family) < 0
 
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil:
@@ -272,7 +272,7 @@ cdef class Directory:
             return False
         self.drained = now
         for i in range(self.count):
-            self.moved = addresses_refresh(&self.members[i].addresses) > 0 or self.moved
+            self.stale = addresses_refresh(&self.members[i].addresses) > 0 or self.stale
         return True
 
     cdef bint search_now(self) noexcept with gil:
@@ -300,7 +300,7 @@ cdef class Directory:
         cdef int i, one, rc = 0 if self.homes else -ENXIO
         for i in range(self.homes):
             one = addresses_refresh(&self.members[i].addresses)
-            self.moved = self.moved or one > 0
+            self.stale = self.stale or one > 0
             rc = min(rc, one)
         return rc
 

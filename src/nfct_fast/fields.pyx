@@ -9,7 +9,7 @@ from .flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, 
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
 from .outbuf cimport ESCAPE_NUL, ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
 from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
-from .process cimport PROCESS_CMDLINE, PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, process_t
+from .process cimport PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, process_t
 from .protocol cimport protocol_write
 from .record cimport record_t
 from .status cimport status_put

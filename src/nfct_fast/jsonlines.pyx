@@ -3,7 +3,7 @@
 A byte of a name that is not UTF-8 becomes a lone surrogate (\\udc80 to \\udcff), as Python's surrogateescape has it.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from .cgroup cimport span_t

@@ -5,7 +5,7 @@ once, and if the process has ended by then, only what execve leaves alone is sti
 be a wrong one. Events are late, and facts may have been read after an event that is only heard now: the times of
 reading decide which side of the event they belong to, and where they cannot, the facts are dropped.
 """
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memchr, memset
 
 from .process cimport (PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, PROCESS_PPID, process_build,
@@ -257,8 +257,7 @@ cdef void history_exited(ProcessCache cache, int32_t pid, int64_t when) noexcept
 
 cdef void history_reached(ProcessCache cache, int64_t when) noexcept nogil:
     cache_lock(cache)
-    if when > cache._horizon:
-        cache._horizon = when
+    cache._horizon = max(cache._horizon, when)
     cache_unlock(cache)
 
 
@@ -270,8 +269,8 @@ cdef void history_telling(ProcessCache cache, bint telling) noexcept nogil:
 
 cdef void history_silent(ProcessCache cache, int64_t when) noexcept nogil:
     cache_lock(cache)
-    if not cache._telling and when > cache._horizon:
-        cache._horizon = when
+    if not cache._telling:
+        cache._horizon = max(cache._horizon, when)
     cache_unlock(cache)
 
 

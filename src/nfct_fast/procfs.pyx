@@ -3,7 +3,7 @@
 Nothing here knows what the files mean; the errors are the kernel's, negated.
 """
 from libc.errno cimport EINTR, EINVAL, ENAMETOOLONG, ERANGE, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy, strlen
 from posix.fcntl cimport O_DIRECTORY, O_RDONLY, open as c_open, openat
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec

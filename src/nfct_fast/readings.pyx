@@ -3,7 +3,7 @@
 Whoever reads first announces it, so that nothing is read twice. What nobody asks for is replaced by what comes later.
 """
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t
 from posix.time cimport nanosleep, timespec
 
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock

@@ -1,9 +1,7 @@
 """A flow with its owners: as C records in a batch, and as the immutable Python object made from one."""
 cimport cython
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from .direction cimport DIRECTION_LOCAL
 from .flow cimport (FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
                     FLOW_STATE, FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
 from .owner cimport REASON_REMOTE, owner_drop, owner_object

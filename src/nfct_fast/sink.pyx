@@ -1,7 +1,7 @@
 """Writes to a file descriptor, and never so that the program cannot be stopped."""
 cimport cython
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, write
 from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
