@@ -1,6 +1,8 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
 # make test   install what is missing, build, and run the whole test suite
 # make bench  the same, and measure beside other programs: tables, and a plot in build/bench
+# make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and what has threads under ThreadSanitizer
+# make soak   half an hour of everything at once, and what is left of memory, descriptors and counts then
 # make wheels build the wheel in a container, audit it, and run the suite against it on every Python that can be had
 
 PYTHON ?= python3
@@ -10,13 +12,13 @@ SOURCES := setup.py pyproject.toml $(wildcard src/nfct_fast/*.py* src/nfct_fast/
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
-TEST_PACKAGES := iproute2 nftables conntrack procps strace clang
+TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test bench build wheels wheels-aarch64 clean
+.PHONY: run test bench sanitize soak build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
-	$(SUDO) $(BIN)/python -m nfct_fast --track -p udp
+	$(SUDO) $(BIN)/nfct-fast --track -p udp
 
 test: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -27,6 +29,13 @@ bench: $(VENV)/.built $(VENV)/.tested-with
 	@mkdir -p build/bench
 	@{ $(SUDO) env BENCH_ROUNDS=$${BENCH_ROUNDS:-5} $(BIN)/python -u tests/bench $(BENCH_ARGS); echo $$? >build/bench/status; } | \
 	    tee build/bench/results.md; exit $$(cat build/bench/status)
+
+# SANITIZE_ARGS: address or thread, and after "--" what is for pytest.
+sanitize: $(VENV)/.built $(VENV)/.tested-with
+	$(SUDO) $(BIN)/python -u tests/sanitize $(SANITIZE_ARGS)
+
+soak: $(VENV)/.built $(VENV)/.tested-with
+	$(SUDO) env SOAK_MINUTES=$${SOAK_MINUTES:-30} $(BIN)/python -u tests/soak
 
 build: $(VENV)/.built
 
@@ -46,7 +55,7 @@ $(VENV)/.built: $(VENV)/.system $(SOURCES)
 	@touch $@
 
 $(VENV)/.tested-with: $(VENV)/.system pyproject.toml
-	@missing=$$(for tool in ip nft conntrack strace clang ps; do command -v $$tool >/dev/null || echo $$tool; done); \
+	@missing=$$(for tool in ip nft conntrack strace clang bpftool ps; do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \

@@ -11,12 +11,6 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
-# What runs for every event is compiled for speed, the rest for size: all for size costs a tenth of the speed, all for
-# speed is no faster. A wheel of less than 500 KB has room for the smallest of it only. The first generator of a module
-# makes it 2 KB larger, by all that Cython has for coroutines, and the first lambda 4 KB: there is none of either.
-SMALL = "NFCT_FAST_SMALL" in os.environ
-HOT = {"flow", "outbuf", "words"} | (set() if SMALL else {
-    "addrtable", "fields", "notes", "owners_bpf", "protocol", "ring", "seen", "source", "template", "timestamp"})
 LIBRARIES = ("libnetfilter_conntrack", "libnfnetlink", "libmnl")
 PACKAGES = """\
 nfct_fast needs the headers of libnetfilter_conntrack, libnfnetlink and libmnl, and pkg-config:
@@ -47,8 +41,9 @@ def extensions():
     return [
         Extension(
             f"nfct_fast.{path.stem}", [str(path)], include_dirs=["include"], py_limited_api=abi3,
+            depends=[str(header) for header in Path("include/nfct_fast").glob("*.h")],
             define_macros=[*macros, of_libraries] if path.stem == "libraries" else macros,
-            extra_compile_args=["-O2" if path.stem in HOT else "-Os", "-Wall", "-Wextra", "-Wno-unused-parameter",
+            extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter",
                                 "-Wno-unused-function", *pkg_config("--cflags")],
         )
         for path in sorted(Path("src/nfct_fast").glob("*.pyx"))

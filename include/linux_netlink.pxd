@@ -6,6 +6,13 @@ cdef extern from "<linux/netlink.h>" nogil:
     #ifndef NETLINK_GET_STRICT_CHK
     #define NETLINK_GET_STRICT_CHK 12    /* since 4.20 */
     #endif
+    /* Whether the kernel sent a datagram: its port is 0, and no process's is once it has sent (netlink_autobind). Root of a
+       namespace may multicast to its groups what it likes; a socket connected to the kernel refuses only what is sent to it
+       alone. */
+    static inline int is_of_kernel(const struct sockaddr_nl *sender, unsigned int length)
+    {
+        return length == sizeof(*sender) && sender->nl_pid == 0;
+    }
     """
     enum:
         NETLINK_ROUTE
@@ -16,6 +23,7 @@ cdef extern from "<linux/netlink.h>" nogil:
         NLM_F_REQUEST
         NLM_F_DUMP
         NLM_F_DUMP_INTR
+        NLM_F_MULTI
         NLM_F_CREATE
         NLM_F_EXCL
         NLMSG_ERROR
@@ -27,6 +35,8 @@ cdef extern from "<linux/netlink.h>" nogil:
         uint16_t nl_family
         uint32_t nl_pid
         uint32_t nl_groups
+
+    bint is_of_kernel(const sockaddr_nl *sender, unsigned int length)
 
     struct nlmsghdr:
         uint32_t nlmsg_len
@@ -54,6 +64,8 @@ cdef extern from "<linux/netfilter/nfnetlink_conntrack.h>" nogil:
         IPCTNL_MSG_CT_NEW
         IPCTNL_MSG_CT_GET
         IPCTNL_MSG_CT_DELETE
+        IPCTNL_MSG_CT_GET_STATS
+        CTA_STATS_GLOBAL_ENTRIES
 
 cdef extern from "<linux/sock_diag.h>" nogil:
     enum:

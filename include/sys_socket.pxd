@@ -54,7 +54,9 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
     ssize_t send(int fd, const void *buf, size_t len, int flags)
+    ssize_t sendto(int fd, const void *buf, size_t len, int flags, const sockaddr *to, socklen_t length)
     ssize_t recv(int fd, void *data, size_t size, int flags)
+    ssize_t recvfrom(int fd, void *data, size_t size, int flags, sockaddr *from_, socklen_t *length)
     int recvmmsg(int fd, mmsghdr *vector, unsigned int count, int flags, timespec *timeout)
 
 cdef extern from "<linux/filter.h>" nogil:

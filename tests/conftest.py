@@ -71,3 +71,13 @@ def flood(netns, tmp_path_factory):
         return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()[0])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory):
+    """Environment of a program whose kernel does what support_faults.c says."""
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
+    subprocess.run([compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", library, HERE / "support_faults.c", "-ldl"], check=True)
+    return lambda fault, **settings: os.environ | {"LD_PRELOAD": str(library), "NFCT_FAULT": fault} | {
+        f"NFCT_{name.upper()}": str(value) for name, value in settings.items()}

@@ -9,7 +9,9 @@ import time
 
 LINE = re.compile(r"(?P<ts>\d+): (?P<proto>ipv[46]/\S+) (?P<src>\S+)/(?P<sport>\d+) > (?P<dst>\S+)/(?P<dport>\d+) :: "
                   r"(?P<pid>\S+) (?P<uid>\S+):(?P<gid>\S+) (?P<service>\S+) :: (?P<cmdline>.*)")
-COMMAND = [sys.executable, "-m", "nfct_fast"]
+PROGRAM = [sys.executable, "-m", "nfct_fast"]
+# What the sanitizers report is written to files, which the program may not do once it has given up its rights.
+COMMAND = [*PROGRAM, *os.environ.get("NFCT_TEST_ARGUMENTS", "").split()]
 SECONDS = 10        # no wait in a test takes longer
 
 
@@ -35,9 +37,10 @@ def run(netns, *arguments, **options):
 class Program:
     """The program at work; `lines` and `complaints` grow as it writes them."""
 
-    def __init__(self, netns, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, prefix=(), ready=True, **options):
+    def __init__(self, netns, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, prefix=(), ready=True,
+                 command=COMMAND, **options):
         self.lines, self.complaints = [], []
-        self.process = subprocess.Popen(inside(netns, [*prefix, *COMMAND, *arguments]), stdout=stdout, stderr=stderr, **options)
+        self.process = subprocess.Popen(inside(netns, [*prefix, *command, *arguments]), stdout=stdout, stderr=stderr, **options)
         self.pid = self.process.pid
         self._threads = [threading.Thread(target=self._collect, args=pair) for pair in (
             (self.process.stdout, self.lines), (self.process.stderr, self.complaints)) if pair[0]]

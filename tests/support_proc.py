@@ -11,11 +11,18 @@ def fake_stat(pid, comm="x", ppid=1, start=1000, flags=0, state="S", addresses=(
     return os.fsencode(f"{pid} ({comm}) {state} " + " ".join(fields[4:]) + "\n")
 
 
+def write_stat(root, pid, content):
+    """That of the first thread: the process's own adds up all its threads' times."""
+    directory = root / str(pid) / "task" / str(pid)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "stat").write_bytes(content)
+
+
 def fake_process(root, pid, *, status=None, cmdline=b"x\0", cgroup=b"0::/\n", netns=None, fds=(), **stat):
     directory = root / str(pid)
     (directory / "fd").mkdir(parents=True, exist_ok=True)
     (directory / "ns").mkdir(exist_ok=True)
-    (directory / "stat").write_bytes(fake_stat(pid, **stat))
+    write_stat(root, pid, fake_stat(pid, **stat))
     if status is None:
         status = f"Name:\tx\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{stat.get('ppid', 1)}\nUid:\t7\t8\t8\t8\nGid:\t9\t8\t8\t8\n".encode()
     (directory / "status").write_bytes(status)

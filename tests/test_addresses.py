@@ -3,6 +3,7 @@ import errno
 import socket
 import struct
 import subprocess
+import time
 
 import pytest
 from hypothesis import given, strategies as st
@@ -116,6 +117,40 @@ def test_everything_local(addresses, namespace):
     ip("route", "add", "local", "default", "dev", "lo", netns=namespace)
     assert addresses.update()
     assert "8.8.8.8" in addresses and "2001:db8::1" not in addresses
+
+
+def test_everything_of_ipv6_is_nothing_of_ipv4(addresses, namespace):
+    ip("-6", "route", "add", "local", "default", "dev", "lo", netns=namespace)
+    assert addresses.update()
+    assert "2001:db8::1" in addresses and "8.8.8.8" not in addresses
+
+
+def test_the_longest_prefix_decides(addresses, namespace):
+    ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=namespace)
+    ip("link", "set", "nfdiag0", "up", netns=namespace)
+    index = socket.if_nametoindex("nfdiag0")
+    for prefix, device in (("10.0.0.0/8", "lo"), ("10.9.0.0/16", "nfdiag0"), ("10.9.8.0/24", "lo"), ("10.9.8.7/32", "nfdiag0")):
+        ip("route", "add", "local", prefix, "dev", device, netns=namespace)
+    addresses.update()
+    for address, expected in (("10.1.1.1", 1), ("10.9.1.1", index), ("10.9.8.1", 1), ("10.9.8.7", index)):
+        assert addresses.ifindex(address) == expected
+
+
+def test_tens_of_thousands_of_prefixes(addresses, namespace):
+    """Reading them was quadratic, and then every look-up went through all: 0.2 s, and 40 us at 10,000."""
+    def lookup():
+        began = time.perf_counter()
+        for _ in range(300):
+            assert "203.0.113.1" not in addresses
+        return time.perf_counter() - began
+
+    few = min(lookup() for _ in range(5))
+    batch(namespace, [f"route add local 10.{i >> 14}.{i >> 6 & 255}.{(i & 63) * 4}/30 dev lo" for i in range(50_000)])
+    began = time.process_time()
+    assert addresses.update()
+    assert time.process_time() - began < 1
+    assert min(lookup() for _ in range(5)) < 3 * few
+    assert "10.0.1.5" in addresses and "10.3.13.61" in addresses and "10.4.0.1" not in addresses
 
 
 def test_routes_of_a_transparent_proxy_are_no_local_addresses(addresses, namespace):

@@ -7,6 +7,9 @@ from hypothesis import given, strategies as st
 from nfct_fast import cgroup, cgroupfs
 
 ID = "3f" * 32
+OTHER = "ab" * 32
+POD_ID = "77" * 32
+USER = "/user.slice/user-1000.slice/user@1000.service"
 POD = "kubepods-burstable-pod2b4f1e5c_6f3a_4f11_9c59_8a3c1a1f2e77.slice"
 
 
@@ -44,15 +47,15 @@ def test_unit_is_what_systemctl_status_says(path, unit, user_unit, slice_):
     (f"/docker/{ID}/init.scope", ID, "docker"),
     (f"/machine.slice/libpod-{ID}.scope/container", ID, "libpod"),
     (f"/machine.slice/libpod-conmon-{ID}.scope", None, None),
-    (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope", ID, "libpod"),
-    (f"/user.slice/user-1000.slice/user@1000.service/user.slice/x.service/libpod-payload-{ID}", ID, "libpod"),
+    (f"/system.slice/x.service/libpod-payload-{ID}", ID, "libpod"),
+    (f"/libpod_parent/{POD_ID}/libpod-{ID}", ID, "libpod"),
     (f"/libpod_parent/libpod-{ID}", ID, "libpod"),
     (f"/kubepods.slice/kubepods-burstable.slice/{POD}/cri-containerd-{ID}.scope", ID, "cri-containerd"),
     (f"/kubepods.slice/kubepods-burstable.slice/{POD}/crio-{ID}.scope", ID, "crio"),
     (f"/kubepods.slice/kubepods-burstable.slice/{POD}/crio-conmon-{ID}.scope", None, None),
     (f"/kubepods/burstable/pod2b4f1e5c-6f3a-4f11-9c59-8a3c1a1f2e77/{ID}", ID, None),
     (f"/system.slice/containerd.service/{POD}:cri-containerd:{ID}", ID, "cri-containerd"),
-    (f"/docker/{'ab' * 32}/kubelet.slice/{POD}/cri-containerd-{ID}.scope", ID, "cri-containerd"),
+    (f"/docker/{OTHER}/kubelet.slice/{POD}/cri-containerd-{ID}.scope", OTHER, "docker"),
     (f"/system.slice/nerdctl-{ID}.scope", ID, "nerdctl"),
     ("/lxc/web", "web", "lxc"),
     ("/lxc/web/system.slice/nginx.service", "web", "lxc"),
@@ -68,18 +71,52 @@ def test_unit_is_what_systemctl_status_says(path, unit, user_unit, slice_):
     ("/user.slice/lxc/web", None, None),
     (f"/{ID[:32]}", None, None),
 ])
-def test_container_is_the_innermost_one(path, container, runtime):
+def test_container_is_the_outermost_one(path, container, runtime):
     names = cgroup.names(path)
     assert (names["container"], names["runtime"]) == (container, runtime)
+
+
+@pytest.mark.parametrize(("path", "container", "claimed", "runtime"), [
+    (f"{USER}/user.slice/libpod-{ID}.scope", None, ID, "libpod"),
+    (f"{USER}/user.slice/x.service/libpod-payload-{ID}", None, ID, "libpod"),
+    (f"{USER}/docker-{ID}.scope", None, ID, "docker"),
+    (f"{USER}/docker/{ID}", None, ID, "docker"),
+    (f"{USER}/lxc.payload.web", None, "web", "lxc"),
+    (f"{USER}/machine.slice/machine-web.scope", None, "web", "machine"),
+    (f"/docker/{OTHER}/kubelet.slice/{POD}/cri-containerd-{ID}.scope", OTHER, ID, "cri-containerd"),
+    (f"/system.slice/docker-{OTHER}.scope/docker-{ID}.scope", OTHER, ID, "docker"),
+    (f"/machine.slice/libpod-{OTHER}.scope/container/lxc.payload.web", OTHER, "web", "lxc"),
+    ("/lxc.payload.db/lxc.payload.web", "db", "web", "lxc"),
+    (f"/machine.slice/systemd-nspawn@deb.service/payload/system.slice/docker-{ID}.scope", "deb", ID, "docker"),
+    (f"/own/docker-{ID}.scope", None, ID, "docker"),      # no unit: systemd has not made it
+    (f"/system.slice/x.service/docker-{ID}.scope", None, ID, "docker"),
+])
+def test_what_a_user_or_a_container_can_write_is_claimed(path, container, claimed, runtime):
+    names = cgroup.names(path)
+    assert (names["container"], names["claimed_container"], names["claimed_runtime"]) == (container, claimed, runtime)
+    if container is None:
+        assert names["runtime"] is None
+
+
+def test_only_levels_that_root_made_count():
+    """/srv.slice is a user's: the level itself is named by root, all below it by that user."""
+    path, names = f"/srv.slice/docker-{ID}.scope", cgroup.names
+    assert names(path, trusted=10) == {
+        "unit": None, "user_unit": None, "slice": "srv.slice", "container": None, "runtime": None,
+        "claimed_unit": f"docker-{ID}.scope", "claimed_container": ID, "claimed_runtime": "docker"}
+    assert names(path)["unit"] == f"docker-{ID}.scope" and names(path)["container"] == ID
+    assert names("/a.slice/user@0.service/x.service", trusted=8)["user_unit"] is None
+    assert set(names(path, trusted=0).values()) == {None, f"docker-{ID}.scope", ID, "docker"}
+    assert names(path, trusted=0)["unit"] is None and names(path, trusted=0)["slice"] is None
 
 
 PIECES = st.sampled_from(["/", "a.slice", "b.service", "..", "docker", "-", ":", "lxc", "lxc.payload.", ID, ".scope",
                           "machine-", "systemd-nspawn@", "user@", "1000", "_", "\\x2d", "\udcff", "libpod-payload-", "docker-"])
 
 
-@given(st.one_of(st.lists(PIECES).map("".join), st.binary()))
-def test_any_path_has_names_that_are_part_of_it(path):
-    names = cgroup.names(path)
+@given(st.one_of(st.lists(PIECES).map("".join), st.binary()), st.one_of(st.none(), st.integers(0, 100)))
+def test_any_path_has_names_that_are_part_of_it(path, trusted):
+    names = cgroup.names(path, trusted)
     text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
     for name in names.values():
         assert name is None or name == "-.slice" or (name and name in text)
@@ -143,6 +180,14 @@ def test_mount_point_is_unescaped(tmp_path):
     info = tmp_path / "mountinfo"
     info.write_text("41 31 0:38 / /sys/fs/my\\040group rw shared:4 - cgroup2 cgroup2 rw\n")
     assert cgroupfs.find_mount(info) == b"/sys/fs/my group"
+
+
+def test_the_mount_of_systemd_in_a_v1_hierarchy(tmp_path):
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text("39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
+                         "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
+                         "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 name=systemd rw\n")
+    assert cgroupfs.find_mount(mountinfo, b"cgroup") == b"/sys/fs/cgroup/systemd"
 
 
 @pytest.mark.parametrize("lines, path", [

@@ -35,6 +35,11 @@ def inode(sock):
     return os.fstat(sock.fileno()).st_ino
 
 
+def wire(home, name, number=1):
+    """A way between the two: without one nothing can come from there."""
+    ip("link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", name, netns=home)
+
+
 @pytest.fixture
 def home():
     with inside() as name:
@@ -45,6 +50,7 @@ def home():
 @pytest.fixture
 def container(home):
     with made() as name:
+        wire(home, name)
         ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=name)
         yield name
 
@@ -67,9 +73,17 @@ def test_home_comes_first(directory, home):
     assert find_socket(directory, UDP, "198.18.78.1", 1, "8.8.8.8", 53) is None
 
 
-def test_container_is_found_once_asked_for(directory, container):
+def test_container_is_found_by_the_link_to_it(directory, home):
     assert not directory.refresh()    # no cause yet
-    with udp(container, "198.18.77.2") as sock:
+    with made() as name:
+        wire(home, name)
+        assert directory.refresh() and number(name) in directory.namespaces()
+        assert not directory.refresh()
+
+
+def test_container_is_found_once_asked_for(home, container):
+    with Directory(ttl=0) as directory, udp(container, "198.18.77.2") as sock:
+        assert not directory.refresh()    # the link was there before
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
         with pytest.raises(LookupError):
             find_socket(directory, *ask)
@@ -79,7 +93,8 @@ def test_container_is_found_once_asked_for(directory, container):
         assert found[0] == number(container)
         assert found[1]["inode"] == inode(sock) and not found[1]["ambiguous"]
         assert not directory.refresh()
-    assert find_socket(directory, *ask) is None
+        sock.close()
+        assert find_socket(directory, *ask) is None
 
 
 def known(directory, *addresses):
@@ -121,8 +136,9 @@ def test_container_with_a_whole_network_of_its_own(directory, container):
         find_socket(directory, UDP, "198.22.0.1", 1, "8.8.8.8", 53)
 
 
-def test_same_address_twice(directory, container):
+def test_same_address_twice(directory, home, container):
     with made() as second:
+        wire(home, second, 2)
         ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=second)
         known(directory, "198.18.77.2")
         with udp(container, "198.18.77.2") as sock:
@@ -154,13 +170,14 @@ def test_loopback_is_home(directory, container):
 def test_lets_go_of_what_is_gone(directory, home):
     with made() as name:
         gone = number(name)
+        wire(home, name)
         ip("addr", "add", "198.18.77.9/32", "dev", "lo", netns=name)
         known(directory, "198.18.77.9")
         assert gone in directory.namespaces()
         descriptors = len(os.listdir("/proc/self/fd"))
     assert directory.refresh()
     assert gone not in directory.namespaces()
-    assert len(os.listdir("/proc/self/fd")) == descriptors - 3
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 5
     with pytest.raises(LookupError):
         find_socket(directory, UDP, "198.18.77.9", 1, "8.8.8.8", 53)
 

@@ -134,17 +134,13 @@ def keeping(*names):
     return ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{keep}"]
 
 
-def test_without_the_proc_connector_names_are_right():
-    # To hear of processes from another network namespace than the first takes CAP_SYS_ADMIN.
+def test_without_the_right_to_enter_namespaces_programs_are_known():
+    # The proc connector would need CAP_SYS_ADMIN here; the kernel's tracepoints know no namespaces.
     prefix = keeping("bpf", "perfmon", "net_admin", "sys_ptrace", "dac_read_search", "dac_override", "sys_resource")
     with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT, prefix=prefix) as program:
-        pids = send(netns)
-        flows = shown(program, pids)
+        assert unknown(program, send(netns), lambda port: f"bash -c {script(port)}") == []
         program.end()
-    assert [flow for port, flow in flows.items() if flow[0] != str(pids[port])] == []
-    assert {flow[2] for port, flow in flows.items()} - {f"bash -c {script(port)}" for port in pids} <= {"-", "[bash]"}
-    [line] = [line for line in program.complaints if "command line" in line]
-    assert "proc connector" in line
+    assert [line for line in program.complaints if "command line" in line] == []
 
 
 def test_without_the_notes_auto_goes_on_and_bpf_refuses():
@@ -187,7 +183,7 @@ def left(kind, ids):
 @pytest.mark.skipif(not shutil.which("bpftool"), reason="no bpftool to look with")
 def test_killed_in_mid_run_it_leaves_nothing():
     with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT) as program:
-        sender = subprocess.Popen(inside(netns, ["bash", "-c", "while :; do echo x >/dev/udp/127.0.0.1/9; done"]))
+        sender = subprocess.Popen(inside(netns, ["timeout", "60", "bash", "-c", "while :; do echo x >/dev/udp/127.0.0.1/9; done"]))
         program.await_lines(10)
         ids = {"prog": set(), "map": set(), "link": set()}
         for fd in os.listdir(f"/proc/{program.pid}/fdinfo"):
@@ -198,66 +194,12 @@ def test_killed_in_mid_run_it_leaves_nothing():
         tree = ["bpftool", "-j", "cgroup", "tree", os.fsdecode(find_mount())]
         attached = subprocess.run(tree, capture_output=True, text=True).stdout
         assert all(ids.values()) and all(left(kind, ids[kind]) == ids[kind] for kind in ids)
-        assert all(f'"id":{number},' in attached for number in ids["prog"])
+        shown = json.loads(subprocess.run(["bpftool", "-j", "prog", "show"], check=True, capture_output=True, text=True).stdout)
+        traced = {each["id"] for each in shown if each["type"] == "tracing"} & ids["prog"]
+        assert len(traced) == 3 and all(f'"id":{number},' in attached for number in ids["prog"] - traced)
         program.end(signal.SIGKILL)
         until(lambda: not any(left(kind, ids[kind]) for kind in ids), what="the kernel's letting go")
         attached = subprocess.run(tree, capture_output=True, text=True).stdout
         assert not any(f'"id":{number},' in attached for number in ids["prog"])
-        sender.kill()
+        sender.terminate()      # timeout(1) passes that on, which it cannot with SIGKILL
         sender.wait()
-
-
-def test_a_child_that_somebody_else_made_is_not_taken_for_its_parent():
-    """With CLONE_PARENT the kernel tells of the parent that both share; the child ends without execve."""
-    script = """if 1:
-        import ctypes, os, socket, struct
-        open("/proc/self/comm", "w").write("somebody")
-        CLONE_PARENT, clone3 = 0x8000, 435
-        arguments = struct.pack("11Q", CLONE_PARENT, *[0] * 10)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            pid = ctypes.CDLL(None).syscall(clone3, arguments, 88)
-            if pid == 0:
-                sock.sendto(b"x", ("127.0.0.1", 903))
-                os._exit(0)
-        print(pid)
-    """
-    with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT) as program:
-        made_by = subprocess.run(inside(netns, [sys.executable, "-c", script]), check=True, capture_output=True, text=True)
-        child = int(made_by.stdout)
-        os.waitpid(child, 0x40000000 | os.WNOHANG)    # __WCLONE: it ends without a signal
-        pid, _, cmdline = shown(program, {903})[903]
-        program.end()
-    assert (pid, cmdline) in ((str(child), "[somebody]"), (str(child), "-"))
-
-
-def test_a_title_is_shown_once_it_is_a_second_old():
-    """As of sshd, nginx and postgres, whose children write over their arguments without execve."""
-    script = """if 1:
-        import ctypes, os, socket, time
-        def title(text):
-            with open("/proc/self/stat") as stat:
-                start, end = map(int, stat.read().rpartition(")")[2].split()[45:47])
-            ctypes.memset(start, 0, end - start)
-            ctypes.memmove(start, text, len(text))
-        def send(port):
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.sendto(b"x", ("127.0.0.1", port))
-        send(904)
-        if os.fork():
-            os.wait()
-        else:
-            send(905)
-            title(b"server: a worker")
-            time.sleep(1.2)
-            send(906)
-            input()
-    """
-    with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} 0 0 {info.comm} :: {info.cmdline}") as program:
-        process = subprocess.Popen(inside(netns, [sys.executable, "-c", script]), stdin=subprocess.PIPE)
-        try:
-            flows = shown(program, {904, 905, 906})
-        finally:
-            process.communicate(b"\\n")
-        program.end()
-    assert [flows[port][2].startswith(f"{sys.executable} -c") for port in (904, 905)] == [True, True]
-    assert flows[906][2] == "server: a worker"

@@ -167,3 +167,16 @@ def test_a_damaged_message_does_no_harm_to_the_next(recorded, data):
         facts(flow)
     good = data.draw(st.sampled_from(messages))
     assert [facts(flow) for flow in decoder.decode(good)] == [facts(flow) for flow in MessageDecoder().decode(good)]
+
+
+def test_an_attribute_of_another_size_ends_nothing(recorded):
+    """libnetfilter_conntrack since 1.0.9 calls exit(3) at one: root of a container could end the program by a message."""
+    message = next(message for message in recorded[0] if len(MessageDecoder().decode(message)) == 1)
+    decoder = MessageDecoder()
+    for at in range(20, len(message)):
+        for value in (*range(0, 48), 255):
+            damaged = message[:at] + bytes([value]) + message[at + 1:]
+            for flow in decoder.decode(damaged):
+                facts(flow)
+    assert decoder.errors > 500
+    assert [facts(flow) for flow in decoder.decode(message)] == [facts(flow) for flow in MessageDecoder().decode(message)]

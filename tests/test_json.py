@@ -2,14 +2,17 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
-from support_cli import Program, inside, until
+from support_cli import SECONDS, Program, inside, until
 from support_wheel import is_source_tree
 
 TYPES = {
@@ -21,12 +24,17 @@ TYPES = {
 ALWAYS = {"type", "time", "time_ns", "proto", "protonum", "original", "mark", "zone", "owner"}
 OWNER_TYPES = {
     "pid": (int, type(None)), "ppid": int, "comm": str, "exe": str, "cmdline": list, "cmdline_size": int, "cgroup": str,
-    "unit": str, "user_unit": str, "slice": str, "container": str, "runtime": str, "uid": int, "gid": int, "inode": int,
+    "unit": str, "user_unit": str, "slice": str, "container": str, "runtime": str, "claimed_unit": str,
+    "claimed_container": str, "claimed_runtime": str, "exe_dev": int, "exe_inode": int, "uid": int, "gid": int, "inode": int,
     "cookie": int, "cgroup_id": int, "others": list, "match": str, "reason": str,
 }
+OWNER_TYPES |= {"start_ns": int, "ns_pid": int, "login_uid": int, "forked": bool, "ancestors": list}
+OWNER_TYPES |= {"exe_size": int, "cgroup_size": int}
+OWNER_TYPES |= {f"{name}_base64": OWNER_TYPES[name] for name in ("comm", "exe", "cmdline", "cgroup", "container", "runtime",
+                                                                 "claimed_container", "claimed_runtime")}
 TUPLE_NAMES = ({"src", "dst", "sport", "dport"}, {"src", "dst", "icmp_type", "icmp_code", "icmp_id"})
 HOSTILE = ['two\nlines', 'quote " and \\ backslash', "tab\tnul-free\x1b[31m", "\u2028\u202e", "\U0001f600 é", "",
-           os.fsdecode(b"\xff\xfe not utf-8 \xc3"), '{"type":"LOST"}', "\x7f\x01"]
+           os.fsdecode(b"\xff\xfe not utf-8 \xc3"), '{"type":"LOST"}', "\x7f\x01", os.fsdecode(b"\xed\xa0\x80"), "\uffff", "\ufffd"]
 SENDER = """
 import socket, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -54,6 +62,7 @@ def check(line):
     for name in ("owner", "peer"):
         for key, value in record.get(name, {}).items():
             assert isinstance(value, OWNER_TYPES[key]), (key, value)
+            assert not key.endswith("_base64") or key.removesuffix("_base64") in record[name]
     assert "pid" in record["owner"]
     return record
 
@@ -86,6 +95,111 @@ def test_every_line_keeps_the_schema(tracked):
     assert "peer" in record and "reason" in record["peer"]
 
 
+def exact(owner, name):
+    """The bytes of a name, as the README has it."""
+    if f"{name}_base64" in owner:
+        value = owner[f"{name}_base64"]
+        return [b64decode(one) for one in value] if isinstance(value, list) else b64decode(value)
+    return [one.encode() for one in owner[name]] if isinstance(owner[name], list) else owner[name].encode()
+
+
+def replaced(text):
+    return re.sub("[\ufffd\uffff]+", "?", text)
+
+
+@pytest.fixture(scope="module")
+def jsonb(tmp_path_factory):
+    """A function that has PostgreSQL take lines as jsonb: how many it took."""
+    programs = [shutil.which(name) for name in ("initdb", "postgres", "psql", "setpriv")]
+    if None in programs:
+        pytest.skip("PostgreSQL's initdb, postgres and psql are needed to see what its jsonb takes")
+    initdb, postgres, psql, setpriv = programs
+    # It does not run as root. Its socket's path has to be short, and its folder one that everybody may enter.
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        folder = Path(top) / "data"
+        folder.mkdir(0o700)
+        os.chown(folder, 65534, 65534)
+        user = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
+        options = {"cwd": folder, "env": {"HOME": str(folder), "PATH": os.environ["PATH"], "LC_ALL": "C"}}
+        made = subprocess.run([*user, initdb, "-D", folder, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
+                              capture_output=True, text=True, timeout=120, **options)
+        if made.returncode:
+            pytest.skip(f"initdb: {made.stderr.strip()}")
+        server = subprocess.Popen([*user, postgres, "-D", folder, "-k", folder, "-c", "listen_addresses=", "-F"],
+                                  stderr=subprocess.DEVNULL, **options)
+
+        def ask(command, input=""):
+            return subprocess.run([psql, "-h", folder, "-U", "tester", "-d", "postgres", "-qtAX", "-v", "ON_ERROR_STOP=1", "-c", command],
+                                  input=input, capture_output=True, text=True, timeout=SECONDS, **options)
+
+        def take(lines):
+            # As text it comes unchanged: CSV with quotes that no line has.
+            ask("DROP TABLE IF EXISTS flows; CREATE TABLE flows (record jsonb)")
+            copied = ask("COPY flows FROM STDIN (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')", "\n".join(lines) + "\n")
+            assert copied.returncode == 0, copied.stderr
+            return int(ask("SELECT count(record->'owner'->'cmdline'->>0) FROM flows").stdout)
+
+        try:
+            until(lambda: ask("SELECT 1").stdout == "1\n", what="PostgreSQL")
+            yield take
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(SECONDS)
+
+
+def test_postgresql_and_rust_take_every_record(tracked, jsonb):
+    orjson = pytest.importorskip("orjson")
+    words = [os.fsdecode(bytes(range(first, first + 16)).replace(b"\0", b"")) for first in range(0, 256, 16)]
+    words += [os.fsdecode(b"\xed\xb0\x80"), os.fsdecode(b"\xf4\x90\x80\x80"), "\ufffe\uffff\ufdd0\U0010ffff", "\\u0000"]
+    senders = []
+    with Program(tracked, "--json", "-p", "ipv4/udp") as program:
+        try:
+            senders = [send(tracked, 4200 + number, word) for number, word in enumerate(words)]
+            lines = program.await_lines(len(words))
+        finally:
+            for sender in senders:
+                sender.kill()
+                sender.wait()
+        program.end()
+    for line in lines:
+        check(line)
+        assert orjson.loads(line) == json.loads(line)
+    found = {one["original"]["sport"]: exact(one["owner"], "cmdline")[-1] for one in map(json.loads, lines)}
+    assert found == {4200 + number: os.fsencode(word) for number, word in enumerate(words)}
+    assert jsonb(lines) == len(words)
+    with pytest.raises(AssertionError, match="cannot be converted to text"):
+        jsonb(['{"owner":{"cmdline":["\\u0000"]}}'])
+
+
+@pytest.mark.parametrize("word", [b"\x01", b"\xff", b"\x01\xff", b"\x01\0"], ids=repr)
+def test_no_name_makes_a_line_too_long(tracked, tmp_path, word):
+    """A program in a folder of a long name, with arguments that take all the room they can; both ends of its flow are such."""
+    folder = os.fsencode(tmp_path)
+    for letter in b"\x01", b"\x02":
+        while len(folder) < 3400:
+            folder += b"/" + letter * 240
+    os.makedirs(folder)
+    python = shutil.copy(os.path.realpath("/bin/bash"), folder + b"/bash")
+    script = b"exec 3>/dev/udp/127.0.0.1/4103; echo x >&3; sleep 30"
+    arguments = [part for part in (word * 4096)[:8000].split(b"\0")]
+    sender = None
+    with Program(tracked, "--json", "-p", "ipv4/udp") as program:
+        try:
+            sender = subprocess.Popen([b"nsenter", f"--net=/run/netns/{tracked}".encode(), python, b"-c", script, *arguments])
+            [line] = program.await_lines(1)
+        finally:
+            if sender is not None:
+                sender.kill()
+                sender.wait()
+        program.end()
+    owner = check(line)["owner"]
+    assert len(line.encode()) < 16384 and owner["pid"] == sender.pid
+    assert exact(owner, "exe") == python[:384] and owner["exe_size"] == len(python)
+    whole = b"\0".join([python, b"-c", script, *arguments])
+    assert b"\0".join(exact(owner, "cmdline")) == whole[:384] and owner["cmdline_size"] == len(whole)
+
+
 def test_hostile_command_lines(tracked):
     with Program(tracked, "--json", "-p", "ipv4/udp") as program:
         sender = send(tracked, 4002, *HOSTILE)
@@ -96,7 +210,11 @@ def test_hostile_command_lines(tracked):
             sender.wait()
         program.end()
     [record] = records(program)
-    assert record["owner"]["cmdline"] == [sys.executable, "-c", SENDER, "4002", *HOSTILE]
+    arguments = [sys.executable, "-c", SENDER, "4002", *HOSTILE]
+    assert exact(record["owner"], "cmdline") == [os.fsencode(argument) for argument in arguments]
+    readable = [os.fsencode(argument).decode(errors="replace") for argument in arguments]
+    assert [replaced(one) for one in record["owner"]["cmdline"]] == [replaced(one) for one in readable]
+    assert "comm_base64" not in record["owner"] and "exe_base64" not in record["owner"]
 
 
 def test_processes_are_not_mixed_up(tracked):

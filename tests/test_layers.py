@@ -8,20 +8,31 @@ import nfct_fast
 
 # From the ground up; each line is a storey. Rooms of one storey do not know each other.
 STOREYS = """
-    _version _joined libraries privileges
-    flow mutex netlink netquery nftables outbuf procfs protocol sink words cgroup sock netns
-    addrtable diagnosis diagmsg filter pace procstat seen socktable status table timestamp cgroupfs
-    addresses holders process procconnector procnet source sockdiag
-    direction listen member processtable procfd readings
+    _version _joined forkmark libraries privileges sandbox wakeup
+    flow mutex netlink netquery news outbuf procfs protocol rights sink words cgroup sock netns
+    addrtable census diagnosis diagmsg filter nftables pace procstat seen socktable status table timestamp cgroupfs
+    channel cmdlines
+    addresses allowance door holders links process procconnector procnet sockdiag
+    direction lookout member procfd processreader programs shares source tracking
+    seeker sources
+    atlas cgrouppaths
+    space
+    scout
     processcache
-    execreaders owner directory
+    owner directory listen
+    places
+    follow
     record inquiry
-    processhistory fields formatter ring
+    fields formatter ring
     owners_bpf procevents
-    notes
+    processwatch
+    notes vacancies
+    responders
     attribution
-    batch jsonlines messages reader template trial
-    writer
+    batch intake jsonlines messages template trial
+    recovery writer
+    reader
+    engine
     conntrack
     __init__
     __main__

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -185,3 +186,38 @@ def test_needs_a_right(name):
     out = subprocess.run([sys.executable, "-c", WITHOUT_RIGHTS, name], check=True, capture_output=True, text=True,
                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).stdout
     assert f"network namespace {name}: entering needs CAP_SYS_ADMIN" in out and "True" in out
+
+
+def test_names_that_cannot_be_got_at_any_more():
+    """docker's folder of names is in one that only root may enter: what is there is found all the same after that was given up."""
+    code = """
+import os, subprocess, sys
+from nfct_fast import netns, privileges
+run = lambda *words: subprocess.run(words, check=True)
+guest = sys.argv[1]
+run("mount", "-t", "tmpfs", "-o", "mode=0700", "none", "/run/docker")
+os.mkdir("/run/docker/netns")
+open("/run/docker/netns/one", "w").close()
+run("mount", "--bind", f"/run/netns/{guest}", "/run/docker/netns/one")
+run("umount", f"/run/netns/{guest}")
+inode, kept = os.stat("/run/docker/netns/one").st_ino, netns.keep_named()
+assert netns.paths(kept=kept)[inode] == ("one", "/run/docker/netns/one")
+privileges.become(65534, 65534)
+privileges.drop(("net_admin", "sys_ptrace"))
+assert inode not in netns.paths()
+name, path = netns.paths(kept=kept)[inode]
+with netns.Netns(path, name) as space:
+    assert (space.name, space.inode) == ("one", inode)
+print("done")
+"""
+    folder = Path("/run/docker")
+    ours = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        with made(up=False) as guest:
+            done = subprocess.run(["unshare", "--mount", sys.executable, "-c", code, guest], capture_output=True, text=True,
+                                  env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    finally:
+        if ours:
+            folder.rmdir()
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

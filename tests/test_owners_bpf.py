@@ -101,9 +101,10 @@ import socket, sys
 l = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET,
                          dualstack_ipv6=sys.argv[1] == "::")
 u = socket.socket(l.family, socket.SOCK_DGRAM); u.bind((sys.argv[1], 0))
-print(l.getsockname()[1], u.getsockname()[1])
+cookie = lambda sock: int.from_bytes(sock.getsockopt(1, 57, 8), "little")
+print(l.getsockname()[1], u.getsockname()[1], cookie(l), cookie(u))
 c = l.accept()[0]
-print(int.from_bytes(c.getsockopt(1, 57, 8), "little"))
+print(cookie(c))
 input()
 """
 
@@ -111,18 +112,20 @@ input()
 @pytest.mark.parametrize("address, local", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
 def test_servers_and_what_they_accept(owners, netns, address, local):
     server = netns.script(SERVER, address)
-    port, udp = map(int, server.stdout.readline().split())
+    port, udp, *cookies = map(int, server.stdout.readline().split())
     client = netns.script("import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2])); print(s.getsockname()[1]); input()",
                           local, port)
     source = int(client.stdout.readline())
     cookie = int(server.stdout.readline())
     try:
-        assert owners.find_cookie(cookie) is None # the accepted socket is known by its local port only
+        assert (owners.find_cookie(cookie)["pid"], owners.find_cookie(cookie)["hook"]) == (server.pid, "accept")
+        for each in cookies:
+            assert (owners.find_cookie(each)["pid"], owners.find_cookie(each)["hook"]) == (server.pid, "bind")
         assert owners.find(6, local, source, local, port, netns.cookie)["pid"] == client.pid
-        for proto, where, peer in ((6, port, source), (6, port, 1), (17, udp, 1)): # peers it has met and has not
-            bound = owners.find(proto, local, where, local, peer, netns.cookie)
-            assert (bound["pid"], bound["hook"], bound["match"]) == (server.pid, "bind", "bound")
-            assert owners.find(proto, local, where, local, peer) is None # a port says nothing across namespaces
+        accepted = owners.find(6, local, port, local, source, netns.cookie)
+        assert (accepted["pid"], accepted["hook"], accepted["cookie"]) == (server.pid, "accept", cookie)
+        for proto, where, peer in ((6, port, 1), (17, udp, 1)): # peers it has not met
+            assert owners.find(proto, local, where, local, peer, netns.cookie) is None # who has a port has not therefore sent
     finally:
         for process in (client, server):
             process.communicate("\n", timeout=60)
@@ -140,18 +143,7 @@ def test_equal_tuples_in_two_namespaces(owners, netns, bind):
         for cookie, pid in pids.items():
             owner = owners.find(*wanted, cookie)
             assert (owner["pid"], owner["match"]) == (pid, "exact")
-        with pytest.raises(LookupError):
-            owners.find(*wanted)
-        assert owners.find(17, "127.0.0.9", 5555, "127.0.0.1", 9) is None # by address alone the source must be right
-
-
-def test_any_namespace_finds_the_only_one(owners, netns, senders):
-    process = netns.start(senders, "ports", "cudp", 50)
-    for each in tuples("cudp", process.communicate(timeout=60)[0]):
-        try:
-            assert owners.find(*each)["pid"] == process.pid
-        except LookupError:
-            pass # another namespace of these tests had the same ports
+        assert owners.find(17, "127.0.0.9", 5555, "127.0.0.1", 9, netns.cookie) is None # the source must be right
 
 
 PASSED = """

@@ -9,10 +9,11 @@ import time
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from support_proc import child, fake_process, fake_stat
+from support_proc import child, fake_process, fake_stat, write_stat
 
 from nfct_fast.process import Process, process
 from nfct_fast.processcache import ProcessCache
+from nfct_fast.processreader import ProcessReader
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 libc = ctypes.CDLL(None, use_errno=True)
@@ -76,7 +77,7 @@ def test_thread_id_gives_its_process():
         tid = wait_for(lambda: seen)[0]
         assert tid != os.getpid()
         assert process(tid).pid == os.getpid()
-        assert ProcessCache().lookup(tid).pid == os.getpid()
+        assert ProcessCache(ProcessReader()).lookup(tid).pid == os.getpid()
     finally:
         stop.set()
         thread.join()
@@ -131,7 +132,7 @@ def test_without_rights_the_rest_is_still_told():
         os.setresuid(65534, 65534, 65534)
         found = process(parent)
         good = (found.exe is None and found.netns is None and found.comm and found.cmdline and found.uid == 0
-                and found.cgroup == cgroup and ProcessCache().lookup(parent) == found)
+                and found.cgroup == cgroup and ProcessCache(ProcessReader()).lookup(parent) == found)
         os._exit(0 if good else 1)
 
     parent, cgroup = os.getpid(), process(os.getpid()).cgroup
@@ -162,7 +163,7 @@ def test_cgroup_of_the_hierarchy_that_says_something(tmp_path, text, path):
 def test_what_is_missing_is_unknown(tmp_path):
     (tmp_path / "5").mkdir()
     assert process(5, tmp_path) is None
-    (tmp_path / "5" / "stat").write_bytes(fake_stat(5, comm="a) b", ppid=3))
+    write_stat(tmp_path, 5, fake_stat(5, comm="a) b", ppid=3))
     found = process(5, tmp_path)
     assert (found.comm, found.ppid, found.start_ticks) == ("a) b", 3, 1000)
     assert {found.uid, found.gid, found.exe, found.cmdline, found.cmdline_size, found.cgroup, found.netns, found.unit,
@@ -187,8 +188,8 @@ def test_status_of_a_thread_group_that_is_its_own_thread_does_not_loop(tmp_path)
 def test_random_bytes_never_crash(tmp_path_factory, stat, status, cgroup, cmdline):
     root = tmp_path_factory.mktemp("proc")
     try:
-        (root / "5").mkdir()
-        for name, content in zip(("stat", "status", "cgroup", "cmdline"), (stat, status, cgroup, cmdline)):
+        write_stat(root, 5, stat)
+        for name, content in zip(("status", "cgroup", "cmdline"), (status, cgroup, cmdline)):
             (root / "5" / name).write_bytes(content)
         found = process(5, root)
         if found is not None:
@@ -201,24 +202,23 @@ def test_random_bytes_never_crash(tmp_path_factory, stat, status, cgroup, cmdlin
 @given(st.lists(st.sampled_from([b"5 ", b"(", b")", b" S", b" 1", b" -1", b" 99999999999999999999", b"\n", b"\0", b"x"])))
 def test_broken_stat_lines(tmp_path_factory, pieces):
     root = tmp_path_factory.mktemp("proc")
-    (root / "5").mkdir()
-    (root / "5" / "stat").write_bytes(b"".join(pieces))
+    write_stat(root, 5, b"".join(pieces))
     process(5, root)
     shutil.rmtree(root)
 
 
 def test_cache_reads_once_while_nothing_changes():
-    cache = ProcessCache(max_age=60)
+    cache = ProcessCache(ProcessReader(), max_age=60)
     first = cache.lookup(os.getpid())
     assert all(cache.lookup(os.getpid()) == first for _ in range(100))
-    assert (cache.reads, cache.hits, len(cache)) == (1, 100, 1)
+    assert (cache.reads, cache.hits) == (1, 100)
 
 
 def test_cache_notices_execve_in_the_same_process():
     script = "import os, sys; sys.stdin.readline(); os.execv(sys.executable, [sys.executable, '-c', 'input()', 'after'])"
     with subprocess.Popen([sys.executable, "-c", script, "befor"], stdin=subprocess.PIPE, text=True) as running:
         try:
-            cache = ProcessCache(max_age=60)
+            cache = ProcessCache(ProcessReader(), max_age=60)
             wait_for(lambda: (cache.lookup(running.pid).cmdline or [""])[-1] == "befor")
             started = cache.lookup(running.pid).start_ticks
             running.stdin.write("go\n")
@@ -242,7 +242,7 @@ def test_cache_notices_rights_being_dropped():
         os.write(done, b"x")
         signal.pause()
     try:
-        cache = ProcessCache(max_age=60)
+        cache = ProcessCache(ProcessReader(), max_age=60)
         assert cache.lookup(pid).uid == 0
         os.write(tell, b"x")
         os.read(ready, 1)
@@ -255,31 +255,16 @@ def test_cache_notices_rights_being_dropped():
 
 
 def test_cache_tells_a_pid_used_again(tmp_path):
-    cache = ProcessCache(tmp_path, max_age=60)
+    cache = ProcessCache(ProcessReader(tmp_path), max_age=60)
     fake_process(tmp_path, 5, start=1000, cmdline=b"old\0")
     old = cache.lookup(5)
     fake_process(tmp_path, 5, start=2000, cmdline=b"new\0")
     new = cache.lookup(5)
     assert (old.cmdline, new.cmdline) == (("old",), ("new",)) and old != new
-    assert cache.last_known(5, 1000) is None and cache.last_known(5, 2000) == new
-
-
-def test_cache_after_the_process_has_ended(tmp_path):
-    cache = ProcessCache(tmp_path, linger=0.2)
-    fake_process(tmp_path, 5)
-    fake_process(tmp_path, 6)
-    five, six = cache.lookup(5), cache.lookup(6)
-    shutil.rmtree(tmp_path / "5")
-    assert cache.lookup(5) is None
-    cache.ended(6)
-    assert cache.last_known(5) == five and cache.last_known(6) == six
-    time.sleep(0.25)
-    assert cache.last_known(5) is None and cache.last_known(6) is None
-    assert five.comm == "x" and len(cache) == 0
 
 
 def test_zombie_keeps_what_was_known():
-    cache = ProcessCache(max_age=0)
+    cache = ProcessCache(ProcessReader(), max_age=0)
     pid = os.fork()
     if pid == 0:
         signal.pause()
@@ -288,37 +273,30 @@ def test_zombie_keeps_what_was_known():
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert cache.lookup(pid).cmdline == before.cmdline != ()
     os.waitpid(pid, 0)
-    assert cache.lookup(pid) is None and cache.last_known(pid) == before
+    assert cache.lookup(pid) is None
 
 
 def test_cache_reads_again_what_cannot_be_seen_to_change(tmp_path):
-    cache = ProcessCache(tmp_path, max_age=0.05)
+    cache = ProcessCache(ProcessReader(tmp_path), max_age=0.05)
     fake_process(tmp_path, 5, cmdline=b"old\0")
     assert cache.lookup(5).cmdline == ("old",)
     (tmp_path / "5" / "cmdline").write_bytes(b"new\0")
     assert cache.lookup(5).cmdline == ("old",)
     time.sleep(0.06)
     assert cache.lookup(5).cmdline == ("new",)
-    assert cache.started(5) and not cache.started(6)
 
 
-def test_cache_is_bounded_in_number_and_bytes(tmp_path):
-    for pid in range(1, 101):
-        fake_process(tmp_path, pid, cmdline=b"x" * 3000)
-    few = ProcessCache(tmp_path, limit=10)
-    kept = [few.lookup(pid) for pid in range(1, 101)]
-    assert len(few) == 10 and few.evicted == 90
-    assert few.last_known(100) and few.last_known(91) and not few.last_known(90)
-    small = ProcessCache(tmp_path, bytes_limit=20000)
-    for pid in range(1, 101):
-        assert small.lookup(pid)
-        assert small.bytes <= 20000
-    del few
-    assert [p.pid for p in kept] == list(range(1, 101))
+def test_cache_has_one_place_for_processes_that_share_it(tmp_path):
+    cache = ProcessCache(ProcessReader(tmp_path), max_age=60)
+    for pid in (5, 5 + 4096):
+        fake_process(tmp_path, pid, cmdline=b"%d\0" % pid)
+    for pid in (5, 5 + 4096, 5):
+        assert cache.lookup(pid).pid == pid and cache.lookup(pid).cmdline == (str(pid),)
+    assert (cache.reads, cache.hits) == (3, 3)
 
 
 def test_cache_while_processes_come_and_go():
-    cache = ProcessCache(limit=8)
+    cache = ProcessCache(ProcessReader())
     for _ in range(100):
         pid = os.fork()
         if pid == 0:
@@ -332,6 +310,6 @@ def test_cache_while_processes_come_and_go():
 
 def test_missing_proc_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
-        ProcessCache(tmp_path / "none")
+        ProcessReader(tmp_path / "none")
     with pytest.raises(FileNotFoundError):
         process(1, tmp_path / "none")

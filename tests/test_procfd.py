@@ -105,7 +105,6 @@ def test_many_children_without_it_are_not_all_asked(tmp_path):
     parent = fake_process(tmp_path, 1000, ppid=0, fds=["socket:[7]"])
     for pid in range(1, 101):
         fake_process(tmp_path, pid, ppid=1000, fds=["socket:[7]"] if pid in (3, 98) else [])
-    (parent / "task" / "1000").mkdir(parents=True)
     for children, expected in ((range(1, 101), [3, 98, 1000]), (range(1, 91), [1000])):
         (parent / "task" / "1000" / "children").write_text("".join(f"{pid} " for pid in children))
         found = FdScanner(tmp_path).holders(7, candidates=[1000])
@@ -190,9 +189,9 @@ def test_no_permission_is_told_apart_from_nobody():
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def holders_or_none(scanner, inode, candidates):
+def holders_or_none(scanner, inode, candidates, uid=None):
     try:
-        return scanner.holders(inode, candidates=candidates)
+        return scanner.holders(inode, uid=uid, candidates=candidates)
     except BlockingIOError:
         return None
 
@@ -222,6 +221,20 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
     assert found == [(40, 50)] and scanner.scanned_processes > 0
 
 
+@pytest.mark.parametrize("uid", [None, os.geteuid(), 1234])
+def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(tmp_path, uid):
+    """Each may take 20 ms at first, and one through all of these takes 45."""
+    for pid in range(1, 6001):
+        (tmp_path / str(pid) / "fd").mkdir(parents=True)
+        (tmp_path / str(pid) / "fd" / "3").symlink_to(f"socket:[{10_000 + pid}]")
+    last = int(os.listdir(tmp_path)[0])     # from the end on, where they are not in order
+    scanner = FdScanner(tmp_path, budget=0.02)
+    end = time.monotonic() + 20
+    while (found := holders_or_none(scanner, 10_000 + last, [], uid)) is None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert found == [(last, 3)] and scanner.refused > 0
+
+
 def test_missing_is_believed_for_a_while(tmp_path):
     fake_process(tmp_path, 5)
     scanner = FdScanner(tmp_path, missing_ttl=0.1)
@@ -237,7 +250,7 @@ def test_newest_first(tmp_path):
     for pid in (10, 20, 30, 40):
         fake_process(tmp_path, pid, fds=[f"socket:[{pid}]"])
     (tmp_path / "loadavg").write_text("0.00 0.01 0.05 1/144 30\n")
-    scanner = FdScanner(tmp_path)
+    scanner = FdScanner(tmp_path, budget=0.02)
     assert scanner.holders(30) == [(30, 0)]
     if sorted(os.listdir(tmp_path), key=os.listdir(tmp_path).index) == sorted(os.listdir(tmp_path)):
         assert scanner.scanned_processes == 1

@@ -110,7 +110,8 @@ def test_only_what_the_filter_wants_is_recovered(tracked, within, flood):
 def test_events_and_overruns_amid_a_sweep(tracked, within, flood):
     """What was reported while the table was read, to forget what has ended, is known all the same afterwards."""
     with within(), listening(flood, rcvbuf=1 << 18, rcvbuf_limit=1 << 18) as conntrack:
-        reader, = [held for held in gc.get_referents(conntrack) if type(held).__name__ == "Reader"]
+        engine, = [held for held in gc.get_referents(conntrack) if type(held).__name__ == "Engine"]
+        reader, = [held for held in gc.get_referents(engine) if type(held).__name__ == "Reader"]
         flows, made = [], 0
         for address in ("10.99.1.1", "10.99.2.1"):
             sender = threading.Thread(target=flood, args=(15_000, 5_000, "one", address))

@@ -191,7 +191,7 @@ def test_remote_end_of_a_flow_from_here(netns, mode):
 def test_budget(netns):
     with socket.socket(INET, DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        found = owner(Attribution(budget=0), UDP, sock.getsockname(), ("127.0.0.1", 9))
+        found = owner(Attribution("diag", budget=0), UDP, sock.getsockname(), ("127.0.0.1", 9))
         assert (found.pid, found.uid, found.inode, found.reason) == (None, 0, inode(sock), "budget")
 
 

@@ -12,9 +12,11 @@
 #define NFCT_FAST_OWNERS_H
 
 #include <linux/types.h>
+#include <nfct_fast/process_event.h>
 
 #define OWNERS_BUSY (1ULL << 63)
 #define OWNERS_SLOTS 8
+#define OWNERS_SHARES 1024
 #define OWNERS_POSITION ((1ULL << 48) - 1) /* in a bucket slot; the upper 16 bits are a tag */
 #define OWNERS_TAG_SHIFT 48
 #define OWNERS_DONE (1ULL << 47)           /* in a cookie slot: the tuple of this socket is in the index already */
@@ -23,7 +25,8 @@ enum owners_hook {
     OWNERS_CREATE = 1, /* made the socket (ping, raw, SCTP: they have no later hook in the process's own context) */
     OWNERS_CONNECT,    /* connected it */
     OWNERS_SEND,       /* sent to this destination on it */
-    OWNERS_BIND,       /* bound it, or listens on it: not tied to one peer */
+    OWNERS_ACCEPT,     /* accepted it: no tuple's originator */
+    OWNERS_BIND,       /* bound it: known by its cookie alone, since who has a port is not therefore the one that is meant */
 };
 
 /* Seen from the socket: src is the local side. IPv4 is the first 4 bytes, the rest zero; ports in host order, for ICMP the id
@@ -35,18 +38,22 @@ struct owners_key {
     __u16 dport;
     __u8 family;
     __u8 proto;
-    __u8 hook; /* enum owners_hook; not part of what is compared */
-    __u8 again; /* the same process used the same tuple before; not compared either */
+    __u8 hook;  /* enum owners_hook; not part of what is compared */
+    __u8 flags; /* OWNERS_AGAIN, ... */
 };
+
+#define OWNERS_AGAIN 1     /* the same program used the same tuple before, as another user or the like; not compared */
+#define OWNERS_PUBLISHED 4 /* the tuple index has it */
+#define OWNERS_KERNEL 8    /* noted while a kernel thread ran: that is nobody's program */
+#define OWNERS_UNSOURCED 2 /* an unconnected sender: src is what its first packet left with, zero until then */
 
 struct owners_who {
     __u64 cgroup;
     __u64 time; /* CLOCK_BOOTTIME, ns: the clock of a process's start time */
-    __u32 tgid;
-    __u32 tid;
+    struct process_id id;
     __u32 uid;
     __u32 gid;
-    char comm[16];
+    char comm[16]; /* of the process's first thread; of the sending one where tasks cannot be read */
 };
 
 struct owners_record {
@@ -55,7 +62,8 @@ struct owners_record {
     __u64 netns;
     struct owners_key key; /* up to here one cache line */
     struct owners_who who;
-    __u64 wire[2]; /* SEND: the source the first packet went out with, once it did; zero before */
+    __u32 account; /* the user of the initial namespace who answers for it: of a user namespace, who made that */
+    __u32 spare;
 };
 
 struct owners_bucket {
@@ -68,7 +76,9 @@ struct owners_config {
     __u32 record_mask;
     __u32 bucket_mask;
     __u32 cookie_mask;
-    __u32 zero;
+    __u32 share;               /* records that one user may make in a second, root apart */
+    __u32 ring_size;           /* bytes of the ring of process events */
+    struct task_offsets task;
 };
 
 struct owners_state {
@@ -76,6 +86,10 @@ struct owners_state {
     __u64 spare[7];  /* the counters below stay off the line every writer touches */
     __u64 displaced; /* pushed out of a full bucket before its time in the ring was over */
     __u64 collided;  /* not written: a writer was interrupted there a whole lap ago, or two met in one slot */
+    __u64 limited;   /* not written: their user made more than a share */
+    __u64 events_lost; /* process events for which the ring had no room, */
+    __u64 lost_at;     /* and when the last of them was lost: CLOCK_BOOTTIME, ns */
+    __u64 wakeups;     /* how often the reader of the ring was woken, since it was half full */
 };
 
 static inline __attribute__((always_inline)) __u64 owners_mix(__u64 hash, __u64 word)
@@ -84,29 +98,51 @@ static inline __attribute__((always_inline)) __u64 owners_mix(__u64 hash, __u64 
     return hash ^ (hash >> 32);
 }
 
-/* The lower bits choose the bucket, the upper 16 are the tag. The source is in the tag alone: an unconnected sender, which
- * has none yet, stands in the bucket of the tuple it will have, and one look at memory finds both. Only what has no peer,
- * a server, is spread by its address: it may have bound one port on each of many. The network namespace is left out, so that a
- * look-up in any of them finds all in one bucket. */
-static inline __attribute__((always_inline)) __u64 owners_hash(const struct owners_key *key, __u64 seed)
+/* The lower bits choose the bucket, the upper 16 are the tag. Namespace and source take part, so that nobody fills the bucket
+ * of a tuple from elsewhere: an unconnected sender, whose source is not chosen yet, stands in the bucket without one, and a
+ * flow is looked for in both. */
+static inline __attribute__((always_inline)) __u64 owners_hash(const struct owners_key *key, __u64 netns, __u64 seed)
 {
-    __u64 hash = owners_mix(seed, key->dst[0]), tag;
-    if (key->dst[1])
-        hash = owners_mix(hash, key->dst[1]);
+    __u64 hash = owners_mix(seed ^ netns, key->dst[0]);
+    if (key->dst[1] | key->src[1])
+        hash = owners_mix(owners_mix(hash, key->dst[1]), key->src[1]);
     hash = owners_mix(hash, (__u64)key->sport << 32 | (__u64)key->dport << 16 | (__u64)key->family << 8 | key->proto);
-    hash = owners_mix(hash, seed);
-    tag = owners_mix(hash, key->src[0]);
-    if (key->src[1])
-        tag = owners_mix(tag, key->src[1]);
-    if (!(key->dst[0] | key->dst[1]))
-        return tag;
-    return (tag & ~OWNERS_POSITION) | (hash & OWNERS_POSITION);
+    return owners_mix(owners_mix(hash, key->src[0]), seed);
 }
 
+/* Where it is counted how often sockets came to a local port or left it: all ports of a namespace and protocol stand together, on a
+ * page that they share with few others. A client's sockets come to ports all the time: those of others had better not be its. */
+#define OWNERS_PORTS 65536
+#define OWNERS_PORT_PAGES 8
+static inline __attribute__((always_inline)) __u32 owners_port(__u64 netns, __u8 proto, __u16 port, __u64 seed)
+{
+    return (__u32)(owners_mix(seed ^ netns, proto) >> 40) % OWNERS_PORT_PAGES * OWNERS_PORTS + port;
+}
+
+/* Sockets whose end is waited for, each in one of the four places its cookie gives it (a cache line): the reader writes the cookie,
+ * sock_release takes it away. */
+#define OWNERS_WATCHES 4096
+#define OWNERS_WATCH_PLACES 4
+struct owners_watch {
+    struct {
+        __u64 cookie;
+        __u64 turn; /* the reader's: how often it has written here */
+    } at[OWNERS_WATCH_PLACES];
+};
+
+static inline __attribute__((always_inline)) __u32 owners_watch_at(__u64 cookie, __u64 seed)
+{
+    return owners_mix(seed, cookie) >> 32 & (OWNERS_WATCHES - 1);
+}
+
+/* Of two unconnected senders the source is not part of the tuple. */
 static inline __attribute__((always_inline)) int owners_same(const struct owners_key *a, const struct owners_key *b)
 {
-    return a->src[0] == b->src[0] && a->src[1] == b->src[1] && a->dst[0] == b->dst[0] && a->dst[1] == b->dst[1] &&
-           a->sport == b->sport && a->dport == b->dport && a->family == b->family && a->proto == b->proto;
+    if ((a->flags ^ b->flags) & OWNERS_UNSOURCED)
+        return 0;
+    return ((a->src[0] == b->src[0] && a->src[1] == b->src[1]) || a->flags & OWNERS_UNSOURCED) && a->dst[0] == b->dst[0] &&
+           a->dst[1] == b->dst[1] && a->sport == b->sport && a->dport == b->dport && a->family == b->family &&
+           a->proto == b->proto;
 }
 
 /* Tag 0 would make a slot of position 0 look empty; positions start at 1, so any tag will do. */

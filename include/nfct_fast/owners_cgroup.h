@@ -7,14 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include <nfct_fast/syscall_numbers.h>
 
-#ifndef SYS_fsopen /* glibc before 2.31; the numbers of new calls are the same on every machine */
-#define SYS_fsopen 430
-#define SYS_fsconfig 431
-#define SYS_fsmount 432
-#endif
 
 /* A directory descriptor or -errno. Needs CAP_SYS_ADMIN. */
 static inline int owners_cgroup_mount(void)

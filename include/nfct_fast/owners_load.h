@@ -1,4 +1,4 @@
-/* Loads and attaches the owner programs with bpf(2) alone: no libbpf, no libelf, no clang, no BTF of the kernel.
+/* Loads and attaches the owner programs with bpf(2) alone: no libbpf, no libelf, no clang. What is told of processes takes the kernel's BTF.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Here and not in Cython: union bpf_attr is made of anonymous structs, which it cannot name. Everything is held by
@@ -16,8 +16,13 @@
 #include <nfct_fast/bpf_old.h>
 #include <nfct_fast/owners.h>
 #include <nfct_fast/owners_skel.h>
+#include <nfct_fast/process_ring.h>
+#include <nfct_fast/task_offsets.h>
 
 #define OWNERS_LOG 16384
+/* Bytes of process events: 7,000 programs that start and end while nobody looks. */
+#define OWNERS_RING (4u << 20)
+#define OWNERS_SCRATCH (sizeof(struct process_event) + PROCESS_PATH_MAX + 256 + PROCESS_ARGS_MAX)
 
 struct owners {
     int maps[OWNERS_MAPS];
@@ -27,7 +32,11 @@ struct owners {
     const struct owners_record *record;
     const struct owners_bucket *bucket;
     const uint64_t *cookie;
+    const uint32_t *port;
+    struct owners_watch *watch; /* the one thing that is written here */
+    uint64_t turns;
     const struct owners_state *state;
+    struct process_ring ring;
     const char *step;     /* what was being done when it failed */
     const char *program;  /* to which program, or NULL */
     char log[OWNERS_LOG]; /* the verifier's words, if it refused one */
@@ -69,23 +78,27 @@ static inline void owners_close(struct owners *self)
     owners_unmap(self->record, sizeof(*self->record) * self->records);
     owners_unmap(self->bucket, sizeof(*self->bucket) * self->buckets);
     owners_unmap(self->cookie, sizeof(*self->cookie) * self->cookies);
+    owners_unmap(self->port, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS);
+    owners_unmap(self->watch, sizeof(*self->watch) * OWNERS_WATCHES);
     owners_unmap(self->state, sizeof(*self->state));
+    ring_unmap(&self->ring);
     owners_init(self);
 }
 
 static inline size_t owners_bytes(const struct owners *self)
 {
     return sizeof(*self->record) * self->records + sizeof(*self->bucket) * self->buckets +
-           sizeof(*self->cookie) * self->cookies;
+           sizeof(*self->cookie) * self->cookies + sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS + sizeof(*self->watch) * OWNERS_WATCHES +
+           self->ring.size;
 }
 
-static inline int owners_map(struct owners *self, int which, const char *name, uint32_t flags, uint32_t value,
-                             uint32_t entries)
+static inline int owners_map(struct owners *self, int which, uint32_t type, const char *name, uint32_t flags,
+                             uint32_t value, uint32_t entries)
 {
     union bpf_attr attr;
     memset(&attr, 0, sizeof(attr));
-    attr.map_type = BPF_MAP_TYPE_ARRAY;
-    attr.key_size = 4;
+    attr.map_type = type;
+    attr.key_size = type == BPF_MAP_TYPE_RINGBUF ? 0 : 4;
     attr.value_size = value;
     attr.max_entries = entries;
     attr.map_flags = flags;
@@ -96,7 +109,8 @@ static inline int owners_map(struct owners *self, int which, const char *name, u
 
 static inline int owners_mmap(struct owners *self, int which, size_t size, const void **at)
 {
-    void *memory = mmap(NULL, owners_pages(size), PROT_READ, MAP_SHARED, self->maps[which], 0);
+    int access = which == OWNERS_MAP_WATCHES ? PROT_READ | PROT_WRITE : PROT_READ;
+    void *memory = mmap(NULL, owners_pages(size), access, MAP_SHARED, self->maps[which], 0);
     if (memory == MAP_FAILED)
         return -errno;
     *at = memory;
@@ -114,10 +128,12 @@ static inline int owners_set(struct owners *self, int which, const void *value)
     return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr));
 }
 
-static inline int owners_configure(struct owners *self)
+static inline int owners_configure(struct owners *self, const struct task_types *tasks)
 {
     struct owners_config config = {.record_mask = self->records - 1, .bucket_mask = self->buckets - 1,
-                                   .cookie_mask = self->cookies - 1};
+                                   .cookie_mask = self->cookies - 1, .ring_size = OWNERS_RING, .share = self->records / 4};
+    if (tasks)
+        config.task = tasks->offsets;
     struct owners_state state = {.head = 1};
     /* glibc's name for it is GLIBC_2.25; wheels keep to 2.17. */
     if (syscall(SYS_getrandom, &config.seed, sizeof(config.seed), 0) != sizeof(config.seed))
@@ -136,7 +152,7 @@ static inline int owners_configure(struct owners *self)
 }
 
 /* Fds in place of names: a map itself, or for our two variables the address of its only value. */
-static inline int owners_program(struct owners *self, const struct owners_program *program)
+static inline int owners_program(struct owners *self, const struct owners_program *program, uint32_t traced)
 {
     struct bpf_insn *code = malloc(program->length * sizeof(*code));
     struct bpf_load_attr attr;
@@ -157,6 +173,7 @@ static inline int owners_program(struct owners *self, const struct owners_progra
     memset(&attr, 0, sizeof(attr));
     attr.prog_type = program->type;
     attr.expected_attach_type = program->attach;
+    attr.attach_btf_id = traced;
     attr.insns = (uint64_t)(uintptr_t)code;
     attr.insn_cnt = program->length;
     attr.license = (uint64_t)(uintptr_t)"GPL";
@@ -174,25 +191,47 @@ static inline int owners_program(struct owners *self, const struct owners_progra
     return rc;
 }
 
-static inline int owners_attach(struct owners *self, uint32_t which, int cgroup)
+/* To the cgroup; a tracepoint's program to the tracepoint, whose type is `traced`. */
+static inline int owners_attach(struct owners *self, uint32_t which, int cgroup, uint32_t traced)
 {
     const struct owners_program *program = &owners_programs[which];
     self->program = program->name;
     self->step = "load";
-    int fd = owners_program(self, program);
+    int fd = owners_program(self, program, traced);
     if (fd < 0)
         return fd;
     self->step = "attach";
-    struct bpf_link_attr attr = {.prog_fd = fd, .target_fd = cgroup, .attach_type = program->attach};
-    self->links[which] = owners_bpf(BPF_LINK_CREATE, &attr, sizeof(attr));
+    if (traced) {
+        struct bpf_tracepoint_attr attr = {.prog_fd = fd};
+        self->links[which] = owners_bpf(BPF_RAW_TRACEPOINT_OPEN, &attr, sizeof(attr));
+    } else {
+        struct bpf_link_attr attr = {.prog_fd = fd, .target_fd = cgroup, .attach_type = program->attach};
+        self->links[which] = owners_bpf(BPF_LINK_CREATE, &attr, sizeof(attr));
+    }
     close(fd);
     return self->links[which];
 }
 
-/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; packets says
- * whether the program that sees every packet is attached. */
-static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t cookies, int packets)
+/* The tracepoints first: what a note refers to is told before it. */
+static inline int owners_attach_all(struct owners *self, int cgroup, int packets, const struct task_types *tasks)
 {
+    int rc;
+    for (uint32_t i = OWNERS_PROGRAMS - TASK_TRACEPOINTS; tasks && i < OWNERS_PROGRAMS; i++)
+        if ((rc = owners_attach(self, i, -1, tasks->tracepoints[i - (OWNERS_PROGRAMS - TASK_TRACEPOINTS)])) < 0)
+            return rc;
+    for (uint32_t i = 0; i < OWNERS_PROGRAMS - TASK_TRACEPOINTS; i++)
+        if ((packets || owners_programs[i].type != BPF_PROG_TYPE_CGROUP_SKB) && (rc = owners_attach(self, i, cgroup, 0)) < 0)
+            return rc;
+    return 0;
+}
+
+/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; packets says
+ * whether the program that sees every packet is attached; tasks NULL: nothing is told of processes, and the notes have
+ * neither start nor exec id. */
+static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t cookies, int packets,
+                              const struct task_types *tasks)
+{
+    const uint32_t array = BPF_MAP_TYPE_ARRAY;
     int rc;
     owners_init(self);
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -202,23 +241,34 @@ static inline int owners_open(struct owners *self, int cgroup, uint32_t records,
     self->records = records;
     self->buckets = records / 4; /* twice as many slots as records: of 312,000 records made in a burst 6 were pushed out */
     self->cookies = cookies;
-    self->step = "map";
-    if ((rc = owners_map(self, OWNERS_MAP_RECORDS, "nfct_records", BPF_F_MMAPABLE, sizeof(*self->record), records)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_BUCKETS, "nfct_buckets", BPF_F_MMAPABLE, sizeof(*self->bucket), self->buckets)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_COOKIES, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_STATE, "nfct_state", BPF_F_MMAPABLE, sizeof(*self->state), 1)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_CONFIG, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config), 1)) < 0 ||
-        (rc = owners_configure(self)) < 0)
+    self->step = "map"; /* a value takes a multiple of 8 bytes: two ports share one */
+    if ((rc = owners_map(self, OWNERS_MAP_RECORDS, array, "nfct_records", BPF_F_MMAPABLE, sizeof(*self->record), records)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_BUCKETS, array, "nfct_buckets", BPF_F_MMAPABLE, sizeof(*self->bucket), self->buckets)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_COOKIES, array, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_PORTS, array, "nfct_ports", BPF_F_MMAPABLE, 2 * sizeof(*self->port),
+                         OWNERS_PORT_PAGES * OWNERS_PORTS / 2)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_WATCHES, array, "nfct_watches", BPF_F_MMAPABLE, sizeof(*self->watch), OWNERS_WATCHES)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_SHARES, array, "nfct_shares", 0, sizeof(uint64_t), OWNERS_SHARES)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_STATE, array, "nfct_state", BPF_F_MMAPABLE, sizeof(*self->state), 1)) < 0 ||
+        (rc = owners_map(self, OWNERS_MAP_CONFIG, array, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config), 1)) < 0)
+        return rc;
+    if (tasks &&
+        ((rc = owners_map(self, OWNERS_MAP_EVENTS, BPF_MAP_TYPE_RINGBUF, "nfct_processes", 0, 0, OWNERS_RING)) < 0 ||
+         (rc = owners_map(self, OWNERS_MAP_SCRATCH, BPF_MAP_TYPE_PERCPU_ARRAY, "nfct_scratch", 0, OWNERS_SCRATCH, 1)) < 0))
+        return rc;
+    if ((rc = owners_configure(self, tasks)) < 0)
         return rc;
     self->step = "mmap";
     if ((rc = owners_mmap(self, OWNERS_MAP_RECORDS, sizeof(*self->record) * records, (const void **)&self->record)) < 0 ||
         (rc = owners_mmap(self, OWNERS_MAP_BUCKETS, sizeof(*self->bucket) * self->buckets, (const void **)&self->bucket)) < 0 ||
         (rc = owners_mmap(self, OWNERS_MAP_COOKIES, sizeof(*self->cookie) * cookies, (const void **)&self->cookie)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_STATE, sizeof(*self->state), (const void **)&self->state)) < 0)
+        (rc = owners_mmap(self, OWNERS_MAP_PORTS, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS, (const void **)&self->port)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_WATCHES, sizeof(*self->watch) * OWNERS_WATCHES, (const void **)&self->watch)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_STATE, sizeof(*self->state), (const void **)&self->state)) < 0 ||
+        (tasks && (rc = ring_map(&self->ring, self->maps[OWNERS_MAP_EVENTS], OWNERS_RING)) < 0))
         return rc;
-    for (uint32_t i = 0; i < OWNERS_PROGRAMS; i++)
-        if ((packets || owners_programs[i].type != BPF_PROG_TYPE_CGROUP_SKB) && (rc = owners_attach(self, i, cgroup)) < 0)
-            return rc;
+    if ((rc = owners_attach_all(self, cgroup, packets, tasks)) < 0)
+        return rc;
     self->step = self->program = NULL;
     return 0;
 }

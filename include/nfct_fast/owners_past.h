@@ -8,22 +8,10 @@
 #define OWNERS_PAST 32768      /* records looked at: 0.3 s of 100,000 flows a second, in about 0.1 ms */
 #define OWNERS_LATE 20000000ul /* ns by which a writer that was interrupted may be older than its place in the ring tells */
 
-static inline int owners_fits(const struct owners_record *record, const struct owners_key *tuple, uint64_t netns)
-{
-    struct owners_key key = *tuple;
-    if (!record->cookie || record->netns != netns)
-        return 0;
-    if (owners_same(&record->key, &key))
-        return 1;
-    key.src[0] = key.src[1] = 0; /* an unconnected sender; the address it really had must not be another */
-    return owners_same(&record->key, &key) && ((!record->wire[0] && !record->wire[1]) ||
-           (record->wire[0] == tuple->src[0] && record->wire[1] == tuple->src[1]));
-}
-
-/* The last use of the tuple between two times, CLOCK_BOOTTIME ns; *first: when the same process first used it within them.
- * 1 found; 0 there was none; -E2BIG: too much has been noted since. */
+/* The last use of the tuple between two times, CLOCK_BOOTTIME ns. 1 found; 0 there was none; -E2BIG: too much has been noted
+ * since. */
 static inline int owners_past(const struct owners *self, const struct owners_key *tuple, uint64_t netns, uint64_t from,
-                              uint64_t until, struct owners_found *out, uint64_t *first)
+                              uint64_t until, struct owners_found *out)
 {
     uint64_t head = __atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE);
     int found = 0;
@@ -42,10 +30,7 @@ static inline int owners_past(const struct owners *self, const struct owners_key
         if (!found) {
             out->record = copy;
             found = 1;
-        }
-        if (copy.who.tgid == out->record.who.tgid)
-            *first = copy.who.time;
-        else if (copy.who.time > out->other_time)
+        } else if (!owners_is_program(&copy, &out->record) && copy.who.time > out->other_time)
             out->other_time = copy.who.time;
     }
     return found;

@@ -25,23 +25,30 @@ static inline int nfct_fast_utf8(const unsigned char *data, size_t length, uint3
     return size;
 }
 
-/* Whether a terminal may act on the character, or show it as nothing, or reorder its neighbours by it: the control
- * characters C0 and C1, line and paragraph separators, bidirectional controls, what Unicode calls default-ignorable
- * (DerivedCoreProperties.txt), interlinear annotation, noncharacters. */
 /* What of ASCII cannot be put as it is: 1 ever, 2 where a space would end the field, 4 within JSON's quotes. */
 static const unsigned char nfct_fast_special[256] = {
     [0 ... 0x1f] = 1, [' '] = 2, ['"'] = 4, ['\\'] = 1, [0x7f ... 0xff] = 1,
 };
 
+static inline int nfct_fast_is_noncharacter(uint32_t point)
+{
+    return point >= 0xfdd0 && (point <= 0xfdef || (point & 0xfffe) == 0xfffe);
+}
+
+/* Whether a terminal may act on the character, or show it as nothing or as a blank, or reorder its neighbours by it, or
+ * another program end a field at it: the control characters C0 and C1, all separators (Z*) but the space, what has no ink
+ * (U+2800, U+3164, U+1D159), bidirectional controls, what Unicode calls default-ignorable (DerivedCoreProperties.txt),
+ * interlinear annotation, noncharacters. */
 static inline int nfct_fast_is_unsafe(uint32_t point)
 {
     static const struct { uint32_t first, last; } unsafe[] = {
-        {0x00, 0x1f},       {0x7f, 0x9f},       {0xad, 0xad},       {0x34f, 0x34f},     {0x61c, 0x61c},
-        {0x115f, 0x1160},   {0x17b4, 0x17b5},   {0x180b, 0x180f},   {0x200b, 0x200f},   {0x2028, 0x202e},
-        {0x2060, 0x206f},   {0x3164, 0x3164},   {0xfdd0, 0xfdef},   {0xfe00, 0xfe0f},   {0xfeff, 0xfeff},
-        {0xffa0, 0xffa0},   {0xfff0, 0xfffb},   {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
+        {0x00, 0x1f},       {0x7f, 0xa0},       {0xad, 0xad},       {0x34f, 0x34f},     {0x61c, 0x61c},
+        {0x115f, 0x1160},   {0x1680, 0x1680},   {0x17b4, 0x17b5},   {0x180b, 0x180f},   {0x2000, 0x200f},
+        {0x2028, 0x202f},   {0x205f, 0x206f},   {0x2800, 0x2800},   {0x3000, 0x3000},   {0x3164, 0x3164},
+        {0xfe00, 0xfe0f},   {0xfeff, 0xfeff},   {0xffa0, 0xffa0},   {0xfff0, 0xfffb},   {0x1bca0, 0x1bca3},
+        {0x1d159, 0x1d159}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
     };
-    if ((point & 0xfffe) == 0xfffe)
+    if (nfct_fast_is_noncharacter(point))
         return 1;
     for (size_t i = 0; i < sizeof(unsafe) / sizeof(*unsafe) && point >= unsafe[i].first; i++)
         if (point <= unsafe[i].last)

@@ -1,4 +1,9 @@
 """The command line: arguments in, Conntrack to standard output, an exit status out."""
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]     # the current directory, by python -m: a file there with the name of a module of Python's would run
+
 import signal
 
 if __name__ == "__main__":
@@ -9,15 +14,14 @@ import errno
 import os
 import resource
 import select
-import sys
 import time
 
-from . import privileges
 from ._version import __version__
 from .attribution import ATTRIBUTIONS, NOTED_FLOWS
 from .conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
 from .jsonlines import JsonLines
 from .libraries import LIBRARIES
+from .rights import Rights, find_user
 from .sink import Sink
 from .template import DEFAULT, Template
 from .writer import Writer
@@ -39,13 +43,13 @@ _COMPLAINTS = 2
 _COMPLAINT_MS = 100     # what a standard error that nobody reads may hold us up
 
 
-def _complain(message):
-    """One line on standard error. That it is closed, full or stuck is no reason to stop."""
+def _complain(*messages):
+    """One line each on standard error. That it is closed, full or stuck is no reason to stop."""
     poll = select.poll()
     poll.register(_COMPLAINTS, select.POLLOUT)
-    if poll.poll(_COMPLAINT_MS):
+    if messages and poll.poll(_COMPLAINT_MS):
         try:
-            os.write(_COMPLAINTS, f"{_PROGRAM}: {message}\n".encode(errors="backslashreplace"))
+            os.write(_COMPLAINTS, "".join([f"{_PROGRAM}: {message}\n" for message in messages]).encode(errors="backslashreplace"))
         except OSError:
             pass
 
@@ -94,27 +98,36 @@ def _parser():
     parser.add_argument("--flows", metavar="N", type=_flows, default=NOTED_FLOWS,
                         help="how many flows the kernel's notes of owners reach back (default: %(default)s)")
     parser.add_argument("--track", action="store_true",
-                        help="turn connection tracking on while the program runs, by an nftables table of its own")
+                        help="turn connection tracking on while the program runs, by an nftables table of its own; when the "
+                             "conntrack table is full, new connections are dropped")
     parser.add_argument("--netns", metavar="NAME|PID|all",
-                        help="hear this network namespace, or all there are at the start, instead of the program's own")
+                        help="hear this network namespace, or all there are, as they come and go, instead of the program's own")
     parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
-                        help="receive buffer of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
+                        help="receive buffer to ask of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
     parser.add_argument("--rcvbuf-max", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF_LIMIT,
-                        help="what it may grow to as it fills (default: 256M)")
+                        help="what it may grow to as it fills, and with --netns all what all may together (default: 256M); the "
+                             "kernel may take twice as much memory")
+    parser.add_argument("--user", metavar="NAME",
+                        help="who it goes on as once all is open, if started as root (default: nfct-fast if there is such a "
+                             "user, else nobody)")
+    parser.add_argument("--no-sandbox", action="store_true",
+                        help="go on as root, in one process and with all system calls: only capabilities that are not needed "
+                             "are given up")
     parser.add_argument("--debug", action="store_true", help="print counts at the end, and a traceback on a failure")
     parser.add_argument("--version", action="version", version=_version())
     return parser
 
 
 class _Stop:
-    """SIGINT and SIGTERM as a descriptor that becomes readable, so that no wait can miss them."""
+    """SIGINT, SIGTERM and SIGHUP as a descriptor that becomes readable, so that no wait can miss them."""
 
     def __init__(self):
         self.asked = False
         self.fd, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:      # nohup(1)
+                signal.signal(number, self._handle)
 
     def _handle(self, number, frame):
         self.asked = True
@@ -136,7 +149,8 @@ def _fill_standard_descriptors():
 
 
 def _watch(conntrack, stop, output):
-    conntrack.watch(stop.fd)
+    conntrack.watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
+    conntrack.watch(conntrack.news_fileno())
     try:
         conntrack.watch(output, select.EPOLLERR)
     except OSError as error:
@@ -149,20 +163,39 @@ class _LossReport:
 
     def __init__(self, conntrack):
         self._conntrack = conntrack
-        self._told = (0, 0)
+        self._told = (0, 0, 0, 0)
         self._next = 0.0
 
-    def tell(self, now=None):
-        counts = (self._conntrack.lost, self._conntrack.recovered)
-        if counts == self._told or now is not None and now < self._next:
-            return
-        lost, recovered = (count - told for count, told in zip(counts, self._told))
-        if recovered > 0:
-            _complain(f"{recovered} flows recovered from the conntrack table: their events were lost")
-        if lost > 0:
-            _complain(f"{lost} events lost: they came faster than they were read (a larger --rcvbuf-max holds more)")
+    def tell(self, now):
+        if now >= self._next and (messages := self._news()):
+            _complain(*messages)
+            self._next = now + 1
+
+    def _news(self):
+        counts = (self._conntrack.lost, self._conntrack.recovered, self._conntrack.unmade, self._conntrack.programs_lost)
+        lost, recovered, unmade, programs = (count - told for count, told in zip(counts, self._told))
         self._told = counts
-        self._next = time.monotonic() + 1
+        messages = []
+        if recovered > 0:
+            messages.append(f"{recovered} flows recovered from the conntrack table: their events were lost")
+        if unmade > 0:
+            messages.append(f"{lost} events lost or more: the kernel had no memory for {unmade} at least, and does not count them")
+        elif lost > 0:
+            messages.append(f"{lost} events lost: they came faster than they were read (a larger --rcvbuf-max holds more)")
+        if programs > 0:
+            messages.append(f"{programs} starts and ends of programs lost: some that have ended will have no command line")
+        return messages
+
+    def tell_end(self):
+        """All that is still to be told, once it is closed."""
+        messages = self._news()
+        stats = self._conntrack.stats()
+        if stats.untaken:
+            more = " or more" if self._conntrack.untold[1] else ""
+            messages.append(f"{stats.untaken}{more} flows received and not written")
+        if stats.undecoded:
+            messages.append(f"{stats.undecoded} events not understood, and not written")
+        _complain(*messages)
 
 
 def _log(conntrack, writer, stop, output):
@@ -170,13 +203,16 @@ def _log(conntrack, writer, stop, output):
     try:
         while (written := conntrack.write_to(writer)) is not None:
             report.tell(time.monotonic())
+            _complain(*conntrack.news())
             if stop.asked:
                 conntrack.stop()        # what was read is still written
             elif not written and _reader_is_gone(output):
                 return
     finally:
-        conntrack.stats()
-        report.tell()
+        # However it ends: what was received and not written is counted.
+        conntrack.close()
+        writer.tell_lost(*conntrack.untold)
+        report.tell_end()
 
 
 def _allow_descriptors():
@@ -185,20 +221,35 @@ def _allow_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _rights(arguments):
+    looks = arguments.attribution != "off" or arguments.netns == "all"
+    if arguments.no_sandbox:
+        if arguments.user is not None:
+            raise ValueError("--user and --no-sandbox exclude each other")
+        return Rights(looks=looks)
+    wanted = arguments.user is not None or os.geteuid() == 0
+    try:
+        return Rights(user=find_user(arguments.user) if wanted else None, filtered=True, looks=looks, split=looks)
+    except LookupError as error:
+        raise ValueError(str(error)) from None
+
+
 def _run(arguments, formatter):
     output = _OUTPUT
+    rights = _rights(arguments)
     if arguments.netns == "all":
         _allow_descriptors()
     with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
                    rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max), track=arguments.track,
-                   netns=arguments.netns, flows=arguments.flows, drop_privileges=True) as conntrack:
+                   netns=arguments.netns, flows=arguments.flows, drop_privileges=rights) as conntrack:
         stop = _Stop()
-        privileges.drop()
-        for reason in (*conntrack.silence, *conntrack.missing):
-            _complain(reason)
+        writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
+        rights.settle()
+        for reason in (*rights.reasons, *conntrack.silence, *conntrack.missing, *conntrack.news()):
+            _complain(reason)
         try:
-            _log(conntrack, Writer(formatter, Sink(output, stop.fd)), stop, output)
+            _log(conntrack, writer, stop, output)
         finally:
             if arguments.debug:
                 _complain(conntrack.stats())

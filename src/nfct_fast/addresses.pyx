@@ -4,8 +4,8 @@ The kernel decides by its routes of type "local", so these are asked for instead
 cover AnyIP prefixes too and leave out addresses that do not work yet (IPv6 duplicate detection).
 """
 cimport cython
-from libc.errno cimport EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, errno
-from libc.stdint cimport uint8_t, uint16_t
+from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
 
@@ -13,18 +13,18 @@ from linux_filter cimport (
     BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, sock_filter, sock_fprog,
 )
 from linux_netlink cimport (
-    NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_REQUEST, nlmsghdr, sockaddr_nl)
+    NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_REQUEST, is_of_kernel, nlmsghdr, sockaddr_nl)
 from linux_rtnetlink cimport (
     RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR,
     RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, rtmsg,
 )
 from sys_socket cimport (
     AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK, SOL_SOCKET,
-    bind, recv, setsockopt, sockaddr, socket,
+    bind, connect, recvfrom, setsockopt, sockaddr, socket, socklen_t,
 )
 
 from nfct_fast.addrtable cimport address_table_t, table_add_route, table_find, table_free
-from nfct_fast.netquery cimport netquery_close, netquery_dump, netquery_open
+from nfct_fast.netquery cimport netquery_close, netquery_dump, netquery_take
 
 import ipaddress
 import os
@@ -34,6 +34,7 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef enum:
     DUMP_TRIES = 4
+    HEARD_MOST = 1024
 
 ctypedef struct route_request_t:
     nlmsghdr header
@@ -64,15 +65,25 @@ cdef void addresses_init(addresses_t *self) noexcept nogil:
     self.monitor = self.query.fd = -1
 
 
-cdef int addresses_open(addresses_t *self) noexcept nogil:
+cdef int addresses_open(addresses_t *self, uint32_t most) noexcept nogil:
+    cdef int monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    cdef int query = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) if monitor >= 0 else -1
+    return addresses_take(self, monitor if monitor >= 0 else -errno, query if query >= 0 else -errno, most)
+
+
+cdef int addresses_take(addresses_t *self, int monitor, int query, uint32_t most) noexcept nogil:
     cdef sockaddr_nl address
-    cdef int rc, on = 1
-    addresses_init(self)
+    cdef int on = 1
+    cdef int rc = netquery_take(&self.query, query)
     self.dirty = True
-    self.monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
-    if self.monitor < 0:
-        return -errno
-    rc = attach_filter(self.monitor)
+    self.most = most
+    self.monitor = max(monitor, -1)
+    self.overruns = self.foreign = 0
+    memset(&self.table, 0, sizeof(self.table))
+    if monitor < 0:
+        rc = monitor
+    if rc == 0:
+        rc = attach_filter(self.monitor)
     if rc == 0:
         memset(&address, 0, sizeof(address))
         address.nl_family = AF_NETLINK
@@ -82,7 +93,9 @@ cdef int addresses_open(addresses_t *self) noexcept nogil:
         if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
             rc = -errno
     if rc == 0:
-        rc = netquery_open(&self.query, NETLINK_ROUTE)
+        address.nl_groups = 0
+        if connect(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
+            rc = -errno
     if rc == 0:
         # 4.20; older kernels ignore the wanted type and send all routes.
         setsockopt(self.query.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
@@ -102,14 +115,23 @@ cdef void addresses_close(addresses_t *self) noexcept nogil:
     self.monitor = -1
 
 
-cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *table) noexcept nogil:
+cdef struct reading_t:
+    address_table_t *into
+    uint32_t most
+
+
+cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *context) noexcept nogil:
+    cdef reading_t *reading = <reading_t *>context
     if type != RTM_NEWROUTE:
         return 0
-    return table_add_route(<address_table_t *>table, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
+    if reading.most and reading.into.count >= reading.most:
+        return -E2BIG
+    return table_add_route(reading.into, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
 
 
 cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) noexcept nogil:
     """0 read whole, -EAGAIN if the table changed in between, other -errno."""
+    cdef reading_t reading = reading_t(into, self.most)
     cdef route_request_t request
     cdef bint changed = False
     cdef int rc
@@ -119,7 +141,7 @@ cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) n
     request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP
     request.body.rtm_family = family
     request.body.rtm_type = RTN_LOCAL
-    rc = netquery_dump(&self.query, &request.header, add_route, into, &changed)
+    rc = netquery_dump(&self.query, &request.header, add_route, &reading, &changed)
     if rc == -EAGAIN:      # it ended too soon
         return -EBADMSG
     return -EAGAIN if rc == 0 and changed else rc
@@ -144,12 +166,18 @@ cdef int addresses_dump(addresses_t *self) noexcept nogil:
     return rc
 
 
-cdef int addresses_refresh(addresses_t *self) noexcept nogil:
+cdef int addresses_hear(addresses_t *self) noexcept nogil:
     cdef uint8_t heard[64]
-    cdef int rc
-    while True:
-        if recv(self.monitor, heard, sizeof(heard), MSG_DONTWAIT) >= 0:
-            self.dirty = True
+    cdef sockaddr_nl sender
+    cdef socklen_t length
+    cdef int i
+    for i in range(HEARD_MOST):
+        length = sizeof(sender)
+        if recvfrom(self.monitor, heard, sizeof(heard), MSG_DONTWAIT, <sockaddr *>&sender, &length) >= 0:
+            if is_of_kernel(&sender, length):
+                self.dirty = True
+            else:
+                self.foreign += 1
         elif errno == ENOBUFS:
             self.overruns += 1
             self.dirty = True
@@ -157,6 +185,11 @@ cdef int addresses_refresh(addresses_t *self) noexcept nogil:
             break
         elif errno != EINTR:
             return -errno
+    return 0
+
+
+cdef int addresses_read(addresses_t *self) noexcept nogil:
+    cdef int rc
     if not self.dirty:
         return 0
     rc = addresses_dump(self)
@@ -164,6 +197,11 @@ cdef int addresses_refresh(addresses_t *self) noexcept nogil:
         return rc
     self.dirty = False
     return 1
+
+
+cdef int addresses_refresh(addresses_t *self) noexcept nogil:
+    cdef int rc = addresses_hear(self)
+    return addresses_read(self) if rc == 0 else rc
 
 
 cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
@@ -186,7 +224,7 @@ cdef class Addresses:
         self.close()
         cdef int rc
         with nogil:
-            rc = addresses_open(&self.addresses)
+            rc = addresses_open(&self.addresses, 0)
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc), "rtnetlink")
 
@@ -227,6 +265,11 @@ cdef class Addresses:
         cdef int found = addresses_find(&self.addresses, <const uint8_t *>packed,
                                         AF_INET if len(packed) == 4 else AF_INET6)
         return found if found >= 0 else None
+
+    @property
+    def foreign(self) -> int:
+        """Datagrams that the kernel did not send: they were not looked at."""
+        return self.addresses.foreign + self.addresses.query.foreign
 
     @property
     def overruns(self) -> int:

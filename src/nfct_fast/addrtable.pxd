@@ -2,18 +2,20 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 ctypedef struct address_t:
-    uint64_t high           # in host order; IPv4 is kept IPv4-mapped
+    uint64_t high           # in host order; IPv4 is kept IPv4-mapped, what is beyond the prefix is 0
     uint64_t low
     uint32_t ifindex
-    uint8_t bits            # of the mapped form; 0 in a free slot of the hash
+    uint8_t bits            # of the mapped form
+    bint taken              # a free slot of the hash is not
 
 # Zeroed is empty.
 ctypedef struct address_table_t:
-    address_t *hosts        # hash of whole addresses, open addressing
-    address_t *prefixes     # the few shorter ones, e.g. "ip route add local 10.9.0.0/16 dev lo"
+    address_t *slots        # hash of prefixes, whole addresses among them, open addressing
     uint32_t mask           # hash size - 1
-    uint32_t host_count
-    uint32_t prefix_count
+    uint32_t count
+    uint64_t secret[2]      # of the hash: whose addresses these are may not know which of them collide
+    uint8_t lengths[129]    # those there are, the longest first
+    uint8_t length_count
 
 cdef void table_free(address_table_t *self) noexcept nogil
 
@@ -23,5 +25,5 @@ cdef int table_add_route(address_table_t *self, const uint8_t *data, size_t size
 # All that is in the other, too; 0 or -ENOMEM.
 cdef int table_join(address_table_t *self, const address_table_t *other) noexcept nogil
 
-# As addresses_find: loopback is in every table.
+# As addresses_find: loopback is in every table. One probe for each length there is.
 cdef int table_find(const address_table_t *self, const uint8_t *addr, int family) noexcept nogil

@@ -1,8 +1,8 @@
 """A set of addresses and prefixes, filled from the kernel's messages about local routes."""
 from libc.errno cimport EBADMSG, ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove, memset
 
 from linux_netlink cimport nlattr
 from linux_rtnetlink cimport RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTN_LOCAL, RTPROT_KERNEL, rtmsg
@@ -14,76 +14,92 @@ cdef extern from "<endian.h>" nogil:
     uint32_t be32toh(uint32_t value)
     uint64_t be64toh(uint64_t value)
 
+cdef extern from "<sys/syscall.h>" nogil:
+    enum: SYS_getrandom
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)     # glibc's name for getrandom is GLIBC_2.25; wheels keep to 2.17
+
 cdef enum:
     LOOPBACK_IFINDEX = 1    # in every namespace, since 2.6.26
     MAPPED = 0xffff         # the upper half of the lower word of ::ffff:0:0/96
 
 
 cdef void table_free(address_table_t *self) noexcept nogil:
-    free(self.hosts)
-    free(self.prefixes)
+    free(self.slots)
     memset(self, 0, sizeof(self[0]))
 
 
-cdef uint32_t address_hash(const address_t *key) noexcept nogil:
-    return <uint32_t>(((key.high * <uint64_t>0xbf58476d1ce4e5b9 ^ key.low) * <uint64_t>0x9e3779b97f4a7c15) >> 32)
-
-
-cdef bint address_same(const address_t *a, const address_t *b) noexcept nogil:
-    return ((a.high ^ b.high) | (a.low ^ b.low)) == 0
-
-
-cdef address_t *host_slot(address_t *hosts, uint32_t mask, const address_t *key) noexcept nogil:
-    """Where the address is, or would be put: then its bits are 0."""
-    cdef uint32_t i = address_hash(key) & mask
-    while hosts[i].bits and not address_same(&hosts[i], key):
+cdef address_t *slot_of(address_t *slots, uint32_t mask, const uint64_t *secret, const address_t *key) noexcept nogil:
+    """Where the prefix is, or would be put: that one is not taken."""
+    cdef uint64_t mixed = (key.high + secret[0]) * (secret[1] | 1) + key.low + key.bits
+    cdef uint32_t i = <uint32_t>((mixed ^ mixed >> 32) * (secret[0] | 1) >> 32) & mask
+    while slots[i].taken and ((slots[i].high ^ key.high) | (slots[i].low ^ key.low) | (slots[i].bits ^ key.bits)):
         i = (i + 1) & mask
-    return &hosts[i]
+    return &slots[i]
+
+
+cdef int table_grow(address_table_t *self) noexcept nogil:
+    cdef uint32_t i, mask = 2 * self.mask + 1 if self.slots != NULL else 31
+    cdef address_t *grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
+    if grown == NULL:
+        return -ENOMEM
+    if self.slots == NULL and syscall(SYS_getrandom, &self.secret[0], sizeof(self.secret), 0) != <long>sizeof(self.secret):
+        self.secret[0] = <uint64_t>0x9e3779b97f4a7c15
+        self.secret[1] = <uint64_t>0xbf58476d1ce4e5b9
+    if self.slots != NULL:
+        for i in range(self.mask + 1):
+            if self.slots[i].taken:
+                slot_of(grown, mask, self.secret, &self.slots[i])[0] = self.slots[i]
+    free(self.slots)
+    self.slots = grown
+    self.mask = mask
+    return 0
+
+
+cdef void note_length(address_table_t *self, uint8_t bits) noexcept nogil:
+    cdef int i = 0
+    while i < self.length_count and self.lengths[i] > bits:
+        i += 1
+    if i < self.length_count and self.lengths[i] == bits:
+        return
+    memmove(&self.lengths[i + 1], &self.lengths[i], self.length_count - i)
+    self.lengths[i] = bits
+    self.length_count += 1
 
 
 cdef int table_add(address_table_t *self, const address_t *new) noexcept nogil:
-    cdef address_t *grown
-    cdef uint32_t i, mask
-    if new.bits != 128:
-        if self.prefix_count & (self.prefix_count - 1) == 0:
-            grown = <address_t *>realloc(self.prefixes, (2 * self.prefix_count or 1) * sizeof(address_t))
-            if grown == NULL:
-                return -ENOMEM
-            self.prefixes = grown
-        self.prefixes[self.prefix_count] = new[0]
-        self.prefix_count += 1
-        return 0
-    if self.hosts == NULL or 2 * (self.host_count + 1) > self.mask:
-        mask = 2 * self.mask + 1 if self.hosts != NULL else 31
-        grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
-        if grown == NULL:
+    cdef address_t *slot
+    if self.slots == NULL or 2 * (self.count + 1) > self.mask:
+        if table_grow(self) < 0:
             return -ENOMEM
-        if self.hosts != NULL:
-            for i in range(self.mask + 1):
-                if self.hosts[i].bits:
-                    host_slot(grown, mask, &self.hosts[i])[0] = self.hosts[i]
-        free(self.hosts)
-        self.hosts = grown
-        self.mask = mask
-    host_slot(self.hosts, self.mask, new)[0] = new[0]
-    self.host_count += 1
+    slot = slot_of(self.slots, self.mask, self.secret, new)
+    if not slot.taken:
+        self.count += 1
+        note_length(self, new.bits)
+    slot[0] = new[0]
+    slot.taken = True
     return 0
 
 
 cdef int table_join(address_table_t *self, const address_table_t *other) noexcept nogil:
-    cdef uint32_t i, k
+    cdef uint32_t i
     cdef int rc = 0
-    if other.hosts != NULL:
+    if other.slots != NULL:
         for i in range(other.mask + 1):
-            if rc == 0 and other.hosts[i].bits:
-                rc = table_add(self, &other.hosts[i])
-    for i in range(other.prefix_count):
-        for k in range(self.prefix_count):      # every namespace has 127.0.0.0/8
-            if self.prefixes[k].bits == other.prefixes[i].bits and address_same(&self.prefixes[k], &other.prefixes[i]):
-                break
-        else:
-            rc = table_add(self, &other.prefixes[i]) or rc
+            if rc == 0 and other.slots[i].taken:
+                rc = table_add(self, &other.slots[i])
     return rc
+
+
+cdef void cut(address_t *key, uint8_t bits) noexcept nogil:
+    """To its first bits."""
+    key.bits = bits
+    if bits <= 64:
+        key.low = 0
+        key.high = key.high >> (64 - bits) << (64 - bits) if bits else 0
+    elif bits < 128:
+        key.low = key.low >> (128 - bits) << (128 - bits)
 
 
 cdef void map_address(address_t *out, const uint8_t *addr, size_t size) noexcept nogil:
@@ -136,31 +152,28 @@ cdef int table_add_route(address_table_t *self, const uint8_t *at, size_t left) 
             break
         at += step
         left -= step
+    cut(&new, new.bits)
     cdef int rc = table_add(self, &new)
     return rc if rc < 0 else 1
 
 
-cdef bint has_prefix(const address_t *key, const address_t *prefix) noexcept nogil:
-    if prefix.bits > 64:
-        return key.high == prefix.high and (key.low ^ prefix.low) >> (128 - prefix.bits) == 0
-    return prefix.bits == 0 or (key.high ^ prefix.high) >> (64 - prefix.bits) == 0
-
-
 cdef int table_find(const address_table_t *self, const uint8_t *addr, int family) noexcept nogil:
     cdef address_t key
-    cdef const address_t *host
-    cdef uint32_t i
+    cdef const address_t *slot
+    cdef int i
     if family != AF_INET and family != AF_INET6:
         return -1
     map_address(&key, addr, 4 if family == AF_INET else 16)
-    if self.hosts != NULL:
-        host = host_slot(self.hosts, self.mask, &key)
-        if host.bits:
-            return host.ifindex
-    for i in range(self.prefix_count):
-        if has_prefix(&key, &self.prefixes[i]):
-            return self.prefixes[i].ifindex
+    for i in range(self.length_count):
+        # A prefix of IPv6 that has the mapped addresses, as ::/0, is none of IPv4.
+        if self.lengths[i] < 96 and family == AF_INET:
+            break
+        cut(&key, self.lengths[i])
+        slot = slot_of(self.slots, self.mask, self.secret, &key)
+        if slot.taken:
+            return slot.ifindex
     # Also while "lo" is down, and in the moments before it is up.
+    map_address(&key, addr, 4 if family == AF_INET else 16)
     if key.high == 0 and (key.low >> 24 == (<uint64_t>MAPPED << 8 | 127) or key.low == 1):
         return LOOPBACK_IFINDEX
     return -1

@@ -1,28 +1,32 @@
 """The ladder from a tuple to its owner."""
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from .cgrouppaths cimport CgroupPaths
 from .directory cimport Directory
 from .flow cimport tuple_t
 from .inquiry cimport Inquiry
 from .notes cimport Notes
 from .owner cimport owner_t
-from .process cimport process_t
 from .record cimport record_t
-
-cdef struct cgroup_entry_t:
-    uint64_t id
-    process_t *process       # see owner_t.cgroup
+from .responders cimport Responders
+from .vacancies cimport Vacancies
 
 # One caller at a time.
 cdef class Attribution:
     cdef readonly str mode
     cdef bint off
-    cdef int unasked               # homes taken while off
+    cdef set unasked               # numbers of homes while off
     cdef Directory directory
     cdef Inquiry inquiry
     cdef readonly Notes notes      # None: the kernel takes none
     cdef readonly str missing      # why not, where it was wanted; else None
-    cdef cgroup_entry_t paths[256]
+    cdef CgroupPaths paths
+    cdef readonly Responders responders  # None: without notes
+    cdef readonly Vacancies vacancies
+    cdef bint used                 # the flow being resolved is not new: others may have used its entry
+    cdef int64_t began             # when that began, ns since the epoch; 0: not known
 
+    # Take in what the kernel has told of programs: about once a second, and when fileno() is readable.
+    cdef void drain(self) noexcept nogil
     # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
     # `emptied`: the last time, on the same clock, that every event before it had been received.
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
@@ -31,7 +35,13 @@ cdef class Attribution:
     cdef void resolve(self, record_t *record) noexcept nogil
 
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
-    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local,
+    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
                   owner_t *out) noexcept nogil
-    cdef int _at(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
-    cdef void _note_cgroup(self, owner_t *out) noexcept nogil
+    cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=*) noexcept nogil
+    cdef int _originator(self, int index, const tuple_t *end, owner_t *out) noexcept nogil
+    cdef int _responder(self, int index, const tuple_t *end, bint fresh, owner_t *out) noexcept nogil
+    cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
+                        const owner_t *found, int reason) noexcept nogil
+    cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
+                    int reason) noexcept nogil
+    cdef void _peer(self, int home, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil

@@ -9,15 +9,20 @@ from .record cimport flow_object, record_drop
 cdef class Batch:
     """Iterating takes the flows out as Flow objects. Valid until the next batch is asked for."""
 
-    def __cinit__(self, Ring ring not None):
+    def __cinit__(self, Ring ring not None, ForkMark mark not None):
         self.ring = ring
+        self.mark = mark
+
+    cdef void pass_over(self, int until) noexcept nogil:
+        """The records before the one with that number have been dealt with."""
+        while self.taken < until:
+            record_drop(&self.records[self.taken])
+            self.taken += 1
 
     cdef int clear(self) noexcept nogil:
         """Give the records back, dropping what was not taken; 0 or -errno."""
-        cdef int i
         cdef int count = self.count
-        for i in range(self.taken, count):
-            record_drop(&self.records[i])
+        self.pass_over(count)
         self.count = self.taken = 0
         return self.ring.release(count) if count else 0
 
@@ -36,6 +41,7 @@ cdef class Batch:
         return self
 
     def __next__(self):
+        self.mark.check("this Batch")
         while self.taken < self.count:
             self.taken += 1
             if self.records[self.taken - 1].flow.type != EVENT_LOST:

@@ -2,6 +2,10 @@
 
 Only the path is looked at: no file, no process. Names stay as systemd escapes them (`\\x2d`), so that they can be
 handed to systemctl and journalctl as they are.
+
+Who may write a directory names what is below it. A user owns all below user@UID.service, a container's root all below the
+container, and `mkdir docker-ID.scope` there says what they like. So a name counts only from the levels that the host's root
+made; what the whole path says beyond these is kept apart, as claimed.
 """
 from libc.string cimport memcmp, memset, strlen
 
@@ -104,13 +108,15 @@ cdef bint container_id(span_t s) noexcept nogil:
     return True
 
 
-cdef bint prefixed_id(span_t s, cgroup_names_t *out) noexcept nogil:
+cdef bint prefixed_id(span_t s, bint is_unit, cgroup_names_t *out) noexcept nogil:
     # docker-ID.scope, libpod-ID.scope, cri-containerd-ID.scope, crio-ID; SLICE:cri-containerd:ID as containerd
     # writes it when it is not told that the manager is systemd. crio-conmon-ID and libpod-conmon-ID are the
-    # monitors outside of the container.
+    # monitors outside of the container. systemd makes a scope where units are and nowhere else.
     cdef span_t id, lead
     cdef size_t i
     if span_ends(s, b".scope"):
+        if not is_unit:
+            return False
         s = span_cut(s, 0, 6)
     if s.size <= ID_SIZE + 1:
         return False
@@ -143,20 +149,23 @@ cdef void machine_find(span_t s, const char *p, const char *end, cgroup_names_t 
         out.container = span_cut(s, 8, 6)
 
 
-cdef void container_find(const char *p, const char *end, cgroup_names_t *out) noexcept nogil:
-    # The last match is the innermost container, the one the process itself would name.
+cdef void container_find(const char *p, const char *end, const cgroup_names_t *found, bint innermost,
+                         cgroup_names_t *out) noexcept nogil:
+    # The first match in `found`, names that count, is the outermost container: what is below is its own to write. The last
+    # one is the innermost, which the process itself would name.
     cdef span_t s, last, older
     last.size = 0
     older.size = 0
     last.at = older.at = p
-    while component_next(&p, end, &s):
-        if prefixed_id(s, out):
+    while component_next(&p, end, &s) and (innermost or out.container.size == 0):
+        if prefixed_id(s, innermost or s.at == found.unit.at, out):
             pass
         elif container_id(s):
-            out.container = s
-            out.runtime = last
-            if not span_is(last, b"docker"):    # /docker/ID and /kubepods/.../podUID/ID by the cgroupfs driver
-                out.runtime.size = 0
+            if innermost or not span_is(last, b"libpod_parent"):     # a pod, with its containers below
+                out.container = s
+                out.runtime = last
+                if not span_is(last, b"docker"):    # /docker/ID and /kubepods/.../podUID/ID by the cgroupfs driver
+                    out.runtime.size = 0
         elif span_starts(s, b"lxc.payload.") and s.size > 12:
             out.runtime = span_cut(s, 0, s.size - 3)
             out.container = span_cut(s, 12, 0)
@@ -169,37 +178,55 @@ cdef void container_find(const char *p, const char *end, cgroup_names_t *out) no
         last = s
 
 
-cdef void cgroup_names(const char *path, size_t size, cgroup_names_t *out) noexcept nogil:
-    cdef const char *p = path
-    cdef const char *end = path + size
+cdef void names_find(const char *path, const char *end, cgroup_names_t *out) noexcept nogil:
+    # Of levels that the host's root made.
     cdef const char **root = [b"-.slice"]
-    cdef span_t ignored, component
-    memset(out, 0, sizeof(out[0]))
-    if size >= 3 and memcmp(path, b"/..", 3) == 0:
-        return    # outside of our cgroup namespace: what hides above could be anything
+    cdef const char *p = path
     unit_find(&p, end, &out.unit, &out.slice)
     if out.unit.size and not out.slice.size:
         out.slice.at = root[0]
         out.slice.size = strlen(root[0])
-    if out.unit.size and user_manager(out.unit):
+    container_find(path, p if user_manager(out.unit) else end, out, False, out)
+
+
+cdef void cgroup_names(const char *path, size_t size, size_t trusted, cgroup_names_t *out) noexcept nogil:
+    cdef const char *p = path
+    cdef const char *end = path + size
+    cdef span_t ignored
+    cdef cgroup_names_t whole
+    memset(out, 0, sizeof(out[0]))
+    memset(&whole, 0, sizeof(whole))
+    if size >= 3 and memcmp(path, b"/..", 3) == 0:
+        return    # outside of our cgroup namespace: what hides above could be anything
+    names_find(path, path + min(size, trusted), out)
+    unit_find(&p, end, &whole.unit, &whole.slice)
+    if out.unit.size and (user_manager(out.unit) or span_starts(out.unit, b"session-") and span_ends(out.unit, b".scope")):
         unit_find(&p, end, &out.user_unit, &ignored)
-    elif out.unit.size and span_starts(out.unit, b"session-") and span_ends(out.unit, b".scope"):
-        unit_find(&p, end, &out.user_unit, &ignored)
-    container_find(path, end, out)
+    container_find(path, end, &whole, True, &whole)
+    if whole.unit.at != out.unit.at:
+        out.claimed_unit = whole.unit
+    if whole.container.at != out.container.at:
+        out.claimed_container = whole.container
+        out.claimed_runtime = whole.runtime
 
 
 cdef object span_str(span_t s):
     return s.at[:s.size].decode("utf-8", "surrogateescape") if s.size else None
 
 
-def names(path):
-    """The names in a cgroup path: a dict of unit, user_unit, slice, container and runtime, each a str or None.
+def names(path, trusted=None):
+    """The names in a cgroup path: a dict of unit, user_unit, slice, container, runtime, claimed_unit, claimed_container and
+    claimed_runtime, each a str or None.
 
-    `path` is a str as in /proc/PID/cgroup, or bytes. Looks at nothing but the path, never blocks, raises nothing for
-    paths it does not know. A unit is what `systemctl status PID` would print.
+    `path` is a str as in /proc/PID/cgroup, or bytes; the host's root made the levels of its first `trusted` bytes, None:
+    of all of it (see CgroupFs.trusted_of). Looks at nothing but the path, never blocks, raises nothing for paths it does
+    not know. A unit is what `systemctl status PID` would print. What is claimed is what others than the host's root can
+    have written; user_unit is the word of the user whose manager it is.
     """
     cdef bytes raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
     cdef cgroup_names_t found
-    cgroup_names(raw, len(raw), &found)
+    cgroup_names(raw, len(raw), len(raw) if trusted is None else trusted, &found)
     return {"unit": span_str(found.unit), "user_unit": span_str(found.user_unit), "slice": span_str(found.slice),
-            "container": span_str(found.container), "runtime": span_str(found.runtime)}
+            "container": span_str(found.container), "runtime": span_str(found.runtime),
+            "claimed_unit": span_str(found.claimed_unit), "claimed_container": span_str(found.claimed_container),
+            "claimed_runtime": span_str(found.claimed_runtime)}

@@ -1,5 +1,5 @@
 """sock_diag messages: the request for one tuple, and what a reply says about it."""
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from linux_inet_diag cimport inet_diag_req_v2
 from linux_netlink cimport nlmsghdr
@@ -35,6 +35,8 @@ cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t f
 # 0: a socket that has nothing to do with the tuple; -EBADMSG: not a message of the kernel's.
 cdef int diag_match(const uint8_t *data, size_t size, const tuple_t *tuple, diag_match_t *out) noexcept nogil
 
+# The local port of the socket in one message; 0: it is none of the kernel's.
+cdef uint16_t diag_port(const uint8_t *data, size_t size) noexcept nogil
 # Whether the socket of an exact reply is the tuple's: 1 with sock.kind set, or 0.
 cdef int diag_accept(diag_match_t *match, const tuple_t *tuple) noexcept nogil
 

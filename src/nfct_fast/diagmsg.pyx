@@ -180,6 +180,14 @@ cdef int diag_match(const uint8_t *data, size_t size, const tuple_t *tuple, diag
     return 1
 
 
+cdef uint16_t diag_port(const uint8_t *data, size_t size) noexcept nogil:
+    cdef inet_diag_msg msg
+    if size < sizeof(nlmsghdr) + sizeof(msg):
+        return 0
+    memcpy(&msg, data + sizeof(nlmsghdr), sizeof(msg))
+    return ntohs(msg.id.idiag_sport)
+
+
 cdef int diag_accept(diag_match_t *match, const tuple_t *tuple) noexcept nogil:
     cdef bint tcp = tuple.proto == IPPROTO_TCP
     if match.local == DIAG_EQUAL and match.remote == DIAG_EQUAL:

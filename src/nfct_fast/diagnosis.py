@@ -42,6 +42,7 @@ def wake_ctnetlink() -> bool:
         raise
     with request:
         request.bind((0, 0))
+        request.connect((0, 0))     # the kernel: what a process sends is refused
         request.settimeout(5)
         request.send(struct.pack("=IHHIIBBH", 20, _CTNETLINK_GET_STATS, _NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
         answer = request.recv(65536)

@@ -8,7 +8,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sys_socket cimport AF_INET, AF_INET6
 
-from nfct_fast.addresses cimport Addresses, addresses_find, addresses_t
+from nfct_fast.addresses cimport Addresses
+from nfct_fast.addrtable cimport address_table_t, table_find
 from nfct_fast.flow cimport tuple_t
 
 cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
@@ -17,9 +18,9 @@ cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
     return addr[0] == 0xff
 
 
-cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const addresses_t *addresses) noexcept nogil:
-    cdef bint originator = addresses_find(addresses, &orig.src[0], orig.family) >= 0
-    cdef bint responder = addresses_find(addresses, &reply.src[0], reply.family) >= 0
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const address_table_t *addresses) noexcept nogil:
+    cdef bint originator = table_find(addresses, &orig.src[0], orig.family) >= 0
+    cdef bint responder = table_find(addresses, &reply.src[0], reply.family) >= 0
     if originator:
         return DIRECTION_LOCAL if responder else DIRECTION_OUT
     # What comes for a multicast group is for its members here, multicast routers apart.
@@ -52,7 +53,7 @@ def direction_of_packed(bytes src, int sport, bytes dst, int dport, bytes reply_
     memcpy(reply.dst, <const uint8_t *>reply_dst, len(src))
     orig.sport, orig.dport, reply.sport, reply.dport = sport, dport, reply_sport, reply_dport
     cdef uint8_t nat = nat_of(&orig, &reply)
-    return (NAMES[direction_of(&orig, &reply, &addresses.addresses)],
+    return (NAMES[direction_of(&orig, &reply, &addresses.addresses.table)],
             {name for flag, name in ((FLOW_SNAT, "snat"), (FLOW_DNAT, "dnat")) if nat & flag})
 
 

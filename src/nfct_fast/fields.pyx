@@ -2,14 +2,14 @@
 
 What is not known is `-`, for a pid `?`.
 """
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport strlen
 from .cgroup cimport span_t
 from .flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
 from .outbuf cimport ESCAPE_NUL, ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
 from .owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
-from .process cimport PROCESS_COMM, PROCESS_IDS, PROCESS_PPID, process_t
+from .process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, PROCESS_PPID, process_t
 from .protocol cimport protocol_write
 from .record cimport record_t
 from .status cimport status_put
@@ -22,15 +22,16 @@ cdef enum:
     EV_COUNT
 
 cdef enum:
-    INFO_PID, INFO_PPID, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_CMDLINE, INFO_SERVICE, INFO_UNIT,
-    INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_INODE, INFO_MATCH, INFO_REASON,
+    INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE, INFO_CMDLINE, INFO_SERVICE,
+    INFO_UNIT, INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_CLAIMED_UNIT, INFO_CLAIMED_CONTAINER, INFO_INODE, INFO_MATCH,
+    INFO_REASON,
     INFO_COUNT
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "id", "mark", "zone", "status", "state", "timeout", "direction",
        "netns", "recovered")
-_INFO = ("pid", "ppid", "uid", "gid", "comm", "exe", "cmdline", "service", "unit", "user_unit", "slice", "container",
-         "inode", "match", "reason")
+_INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit", "user_unit", "slice",
+         "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
 
 FIELDS = (*[f"ev.{name}" for name in _EV], *[f"info.{name}" for name in _INFO], *[f"peer.{name}" for name in _INFO])
 
@@ -45,7 +46,7 @@ cdef void _put_word(outbuf_t *out, const char *word) noexcept nogil:
     outbuf_put(out, word, strlen(word))
 
 
-cdef void _put_known(outbuf_t *out, bint known, uint32_t value) noexcept nogil:
+cdef void _put_known(outbuf_t *out, bint known, uint64_t value) noexcept nogil:
     if known:
         outbuf_unsigned(out, value)
     else:
@@ -135,7 +136,7 @@ cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
 
 
 cdef void _put_process(outbuf_t *out, const process_t *process, const process_t *cgroup, int field) noexcept nogil:
-    if process == NULL and cgroup != NULL and INFO_SERVICE <= field <= INFO_CONTAINER:
+    if process == NULL and cgroup != NULL and INFO_SERVICE <= field <= INFO_CLAIMED_CONTAINER:
         process = cgroup
     if process == NULL:
         outbuf_put(out, b"?" if field == INFO_PID else b"-", 1)
@@ -143,10 +144,19 @@ cdef void _put_process(outbuf_t *out, const process_t *process, const process_t 
         outbuf_unsigned(out, process.pid)
     elif field == INFO_PPID:
         _put_known(out, process.has & PROCESS_PPID, process.ppid)
+    elif field == INFO_PARENT:
+        if process.ancestors != NULL:
+            _put_span(out, &process.ancestors.comm)
+        else:
+            outbuf_put(out, b"-", 1)
     elif field == INFO_COMM:
         _put_span(out, &process.comm)
     elif field == INFO_EXE:
         _put_span(out, &process.exe)
+    elif field == INFO_EXE_DEV:
+        _put_known(out, process.has & PROCESS_EXE_FILE, process.exe_dev)
+    elif field == INFO_EXE_INODE:
+        _put_known(out, process.has & PROCESS_EXE_FILE, process.exe_inode)
     elif field == INFO_CMDLINE:
         _put_cmdline(out, process)
     elif field == INFO_SERVICE:
@@ -157,8 +167,12 @@ cdef void _put_process(outbuf_t *out, const process_t *process, const process_t 
         _put_span(out, &process.names.user_unit)
     elif field == INFO_SLICE:
         _put_span(out, &process.names.slice)
-    else:
+    elif field == INFO_CONTAINER:
         _put_span(out, &process.names.container)
+    elif field == INFO_CLAIMED_UNIT:
+        _put_span(out, &process.names.claimed_unit)
+    else:
+        _put_span(out, &process.names.claimed_container)
 
 
 cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept nogil:

@@ -19,7 +19,8 @@ cdef enum:
     EVENT_NEW = 1
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
-    EVENT_LOST = 8       # no event: as many as packets[0] are missing here, or 0 and some were recovered
+    EVENT_LOST = 8       # no event: as many as packets[0] are missing here, or 0 and some were recovered;
+                         # more than that if packets[1] is not 0
 
 # What a flow_t holds beside its original tuple; a field whose bit is not set means nothing.
 cdef enum:
@@ -66,7 +67,8 @@ cdef struct _decoding:
 
 cdef class FlowDecoder:
     cdef _decoding state
-    cdef bint ended              # the last datagram held the end of a dump
+    cdef bint ended              # the last datagram held the end of a dump, or the kernel's refusal of it
+    cdef bint interrupted        # and said that what it tells of changed in between
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
                     uint16_t netns) noexcept nogil
 

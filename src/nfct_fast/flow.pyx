@@ -10,12 +10,15 @@ cimport libnetfilter_conntrack as nfct
 from libnetfilter_conntrack cimport (nf_conntrack, nf_conntrack_attr, nf_conntrack_attr_grp, nfct_attr_grp_ipv4,
                                      nfct_attr_grp_ipv6, nfct_attr_grp_port, nfct_get_attr_grp)
 from linux_netlink cimport (IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, NFNL_MSG_TYPE, NFNL_SUBSYS_CTNETLINK,
-                            NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_EXCL,
+                            NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_MULTI,
                             NLMSG_DONE, NLMSG_ERROR, nlmsghdr)
 from netinet_in cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
 from sys_socket cimport AF_INET, AF_INET6
 
 import ipaddress
+
+cdef extern from "nfct_fast/ct_message.h" nogil:
+    bint nfct_fast_ct_message(const void *message, size_t length)
 
 
 cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil:
@@ -184,7 +187,8 @@ cdef void _message(_decoding *state, const nlmsghdr *message) noexcept nogil:
     if NFNL_SUBSYS_ID(message.nlmsg_type) != NFNL_SUBSYS_CTNETLINK or (
             type != IPCTNL_MSG_CT_NEW and type != IPCTNL_MSG_CT_DELETE):
         return
-    if state.count == state.room or _reset(state) < 0 or nfct.nfct_nlmsg_parse(message, state.object) < 0:
+    if state.count == state.room or not nfct_fast_ct_message(message, message.nlmsg_len) or _reset(state) < 0 or (
+            nfct.nfct_nlmsg_parse(message, state.object) < 0):
         state.errors += 1
         return
     out = state.out + state.count
@@ -237,17 +241,25 @@ cdef class FlowDecoder:
         self.state.count = 0
         self.state.time = time
         self.state.netns = netns
-        self.ended = False
+        self.ended = self.interrupted = False
         # Not mnl_cb_run: that of libmnl 1.0.4 takes a length above INT_MAX for a good one.
         while length >= sizeof(nlmsghdr):
             message = <const nlmsghdr *>at
             if message.nlmsg_len < sizeof(nlmsghdr) or message.nlmsg_len > length:
                 self.state.errors += 1
                 break
+            if message.nlmsg_flags & NLM_F_DUMP_INTR and message.nlmsg_flags & NLM_F_MULTI:
+                self.interrupted = True
             if message.nlmsg_type == NLMSG_DONE:
                 self.ended = True
+                if message.nlmsg_len >= sizeof(nlmsghdr) + sizeof(error):
+                    memcpy(&error, at + sizeof(nlmsghdr), sizeof(error))
+                # A dump that the kernel could not go on with ends so, too.
+                self.interrupted = self.interrupted or error < 0
+                error = 0
                 break
             if message.nlmsg_type == NLMSG_ERROR:
+                self.ended = True
                 if message.nlmsg_len >= sizeof(nlmsghdr) + sizeof(error):
                     memcpy(&error, at + sizeof(nlmsghdr), sizeof(error))
                 break

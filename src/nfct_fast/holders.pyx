@@ -46,7 +46,6 @@ cdef void holders_order(int root, holders_t *out) noexcept nogil:
     cdef bint manager[HOLDERS_MAX]
     cdef bint held
     cdef char buf[STAT_SIZE]
-    cdef char name[64]
     cdef stat_t stat
     cdef holder_t moved
     cdef int i, j
@@ -54,8 +53,7 @@ cdef void holders_order(int root, holders_t *out) noexcept nogil:
         return
     for i in range(out.count):
         manager[i] = out.at[i].pid == 1
-        procfs_name(name, out.at[i].pid, b"stat")
-        if stat_read(root, name, buf, &stat) == 0:
+        if stat_read(root, out.at[i].pid, buf, &stat) == 0:
             out.at[i].start = stat.start
             manager[i] = manager[i] or (stat.comm.size == 7 and memcmp(stat.comm.at, b"systemd", 7) == 0)
     for i in range(1, out.count):
@@ -90,6 +88,8 @@ cdef void children_add(int root, int32_t pid, int32_t fd, uint64_t inode, holder
             children[count] = <int32_t>child
             count += 1
     for i in range(count - 1, -1, -1):
+        if out.more:
+            break
         asked += 1
         if socket_held(root, children[i], fd, inode):
             holder_add(out, children[i], fd)
@@ -101,10 +101,8 @@ cdef void children_add(int root, int32_t pid, int32_t fd, uint64_t inode, holder
 
 cdef int32_t parent_of(int root, int32_t pid) noexcept nogil:
     cdef char buf[STAT_SIZE]
-    cdef char name[64]
     cdef stat_t stat
-    procfs_name(name, pid, b"stat")
-    return stat.ppid if stat_read(root, name, buf, &stat) == 0 else 0
+    return stat.ppid if stat_read(root, pid, buf, &stat) == 0 else 0
 
 
 cdef void holders_family(int root, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,
@@ -121,7 +119,7 @@ cdef void holders_family(int root, uint64_t inode, int32_t pid, int32_t fd, cons
         if candidates[i] != pid and socket_held(root, candidates[i], fd, inode):
             holder_add(out, candidates[i], fd)
     i = 0
-    while i < out.count:
+    while i < out.count and not out.more:
         children_add(root, out.at[i].pid, fd, inode, out)
         i += 1
     holders_order(root, out)

@@ -1,13 +1,13 @@
 """Who has a tuple, asked of the kernel as it is now."""
 from libc.stdint cimport int64_t, uint64_t
-from .cgroupfs cimport CgroupFs
 from .diagmsg cimport diag_match_t
 from .directory cimport Directory
 from .flow cimport tuple_t
-from .holders cimport holders_t
+from .holders cimport holder_t, holders_t
 from .owner cimport owner_t
 from .processcache cimport ProcessCache
-from .procfd cimport FdScanner
+from .processreader cimport ProcessReader
+from .seeker cimport Seeker
 from .sock cimport sock_t
 
 # A socket that had its port to itself.
@@ -21,13 +21,15 @@ cdef struct alone_t:
 cdef class Inquiry:
     cdef bint diag[3]              # sock_diag answers for TCP, UDP, UDP-Lite; else the tables in /proc/net
     cdef Directory directory
-    cdef FdScanner scanner
+    cdef Seeker seeker
+    cdef ProcessReader reader
     cdef ProcessCache processes
-    cdef CgroupFs cgroups
     cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
     cdef uint64_t heard_ticks      # the same as process_t.start counts
     cdef bint late                 # its flows may have begun long before
     cdef alone_t alone[64]
+    cdef bint sole                 # what is asked for next has one socket on its port, and no other
+    cdef holder_t named            # the process that was named last, and by which fd it holds the socket
 
     # A batch begins that was received at `heard` and began after `emptied`, CLOCK_MONOTONIC ns: nothing older than `heard`
     # will do.
@@ -36,6 +38,13 @@ cdef class Inquiry:
     # no process, REASON_NONE if it has; out.match is MATCH_NONE if there is no such socket.
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
 
+    # The same of the listener that would take a connection to `end`.
+    cdef int listener(self, int index, const tuple_t *end, owner_t *out) noexcept nogil
+    # Whether a process that was found to hold a socket (`named`) still does; one readlink.
+    cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil
+    # Whether the socket that was just found shares its port with no other.
+    cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil
+    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, sock_t *sock, owner_t *out) noexcept nogil
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil
     cdef int _sharers(self, int index, const tuple_t *end, bint originator, sock_t *own, diag_match_t *out,
                       int room) noexcept nogil

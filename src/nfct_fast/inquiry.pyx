@@ -22,14 +22,12 @@ from .owner cimport (
     REASON_PERMISSION, REASON_UNSUPPORTED,
 )
 from .process cimport process_drop, process_t
-from .procfd cimport scanner_holds
 from .procfs cimport procfs_monotonic_ns
 from .sock cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD
 
 from .sockdiag import SockDiag
 
 cdef enum:
-    CANDIDATES = 64           # processes of the socket's cgroup that are looked into before others
     SHARERS = 16              # sockets of one port that are looked at; more are ambiguous
     ALONE = 64
     # An idle reader looks once a second whether all was received; what may be older than that it was kept from reading.
@@ -143,16 +141,24 @@ cdef class Inquiry:
     """Looks in one namespace after the other for the owner of a tuple.
 
     mode: "proc" has only the tables in /proc/net, "diag" raises OSError where sock_diag does not answer for TCP and
-    UDP; else sock_diag is asked for what it answers for. proc and budget: see Attribution. One caller at a time.
+    UDP; else sock_diag is asked for what it answers for. proc, budget and apart: see Attribution. One caller at a time.
     """
 
-    def __init__(self, str mode not None, proc, double budget):
+    def __init__(self, str mode not None, proc, double budget, apart=None):
+        self.reader = ProcessReader(proc)
+        # First, so that a process that is forked for it has nothing of what follows.
+        self.seeker = Seeker(proc, budget, self.reader.cgroups, apart)
         if mode != "proc":
             self._probe(mode == "diag")
-        self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2])
-        self.scanner = FdScanner(proc, budget=budget)
-        self.processes = ProcessCache(proc, limit=65536, bytes_limit=64 << 20, linger=60)
-        self.cgroups = CgroupFs()
+        self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], apart=apart)
+        self.processes = ProcessCache(self.reader)
+
+    def close(self):
+        """Close descriptors; nothing may be under way."""
+        if self.reader is not None:
+            self.reader.close()
+        if self.seeker is not None:
+            self.seeker.close()
 
     def _probe(self, needed):
         # A kernel without inet_diag (or udp_diag) answers every question as if there were no such socket.
@@ -199,7 +205,7 @@ cdef class Inquiry:
         cdef int64_t now
         if own.kind == SOCK_EXACT or own.kind == SOCK_WILDCARD and kind < 0:
             return room + 1 if own.ambiguous else 0
-        if was_alone(alone, index, end, own.inode, self.heard):
+        if self.sole or was_alone(alone, index, end, own.inode, self.heard):
             return 0
         now = procfs_monotonic_ns()
         count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
@@ -227,12 +233,7 @@ cdef class Inquiry:
 
     cdef int _held(self, const sock_t *sock, holders_t *out) noexcept nogil:
         """The processes that hold a socket into out: REASON_NONE, or why there are none."""
-        cdef int32_t candidates[CANDIDATES]
-        cdef int count = 0
-        cdef int found
-        if sock.has & SOCK_CGROUP:
-            count = max(0, self.cgroups.pids(sock.cgroup_id, candidates, CANDIDATES))
-        found = self.scanner.find(sock.inode, sock.uid, sock.has & SOCK_UID, candidates, count, out)
+        cdef int found = self.seeker.holders(sock, out)
         if found < 0:
             return reason_of(found)
         return REASON_NONE if found else REASON_EXITED
@@ -244,11 +245,11 @@ cdef class Inquiry:
         cdef bint late = False
         cdef int i
         for i in range(holders.count):
-            process = self.processes.get(holders.at[i].pid, 0)
+            process = self.processes.get(holders.at[i].pid)
             if process == NULL:
                 continue
             # Started since, it may be another process under the same pid.
-            if process.start >= looked and inode and not scanner_holds(self.scanner, &holders.at[i], inode):
+            if process.start >= looked and inode and not self.seeker.holds(&holders.at[i], inode):
                 process_drop(process)
                 continue
             # A process younger than the flow did not begin it: the port was taken again.
@@ -258,6 +259,7 @@ cdef class Inquiry:
                 continue
             if out.process == NULL:
                 out.process = process
+                self.named = holders.at[i]
                 continue
             if out.others == NULL:
                 out.others = <process_t **>malloc(HOLDERS_MAX * sizeof(process_t *))
@@ -308,12 +310,8 @@ cdef class Inquiry:
         return self._adopt(&common, 0, looked, timed, out)
 
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
-        cdef diag_match_t sharers[SHARERS]
-        cdef holders_t holders
-        cdef sock_t sock, again
-        cdef bint stream = end.proto == IPPROTO_TCP
-        cdef uint64_t looked
-        cdef int found, reason
+        cdef sock_t sock
+        cdef int found
         # Echo requests and their like are answered by the kernel, whoever else listens with a raw socket.
         if is_icmp(end) and not originator:
             out.match = MATCH_NONE
@@ -329,7 +327,7 @@ cdef class Inquiry:
         # Nobody begins a connection with a listening socket: the one that did is gone.
         if sock.kind == SOCK_LISTENER and originator:
             return REASON_CLOSED
-        if sock.inode == 0 and stream and not originator and not is_orphan(&sock):
+        if sock.inode == 0 and end.proto == IPPROTO_TCP and not originator and not is_orphan(&sock):
             # Still in the accept queue, or before it: nobody's yet but the listener's.
             if self._socket(index, end, True, self.heard, &sock) != 1 or sock.inode == 0:
                 return REASON_CLOSED
@@ -337,10 +335,38 @@ cdef class Inquiry:
             note_socket(&sock, out)
             out.match = match_of(&sock)
             return REASON_ORPHANED
-        found = self._sharers(index, end, originator, &sock, sharers, SHARERS)
+        return self._of_socket(index, end, originator, &sock, out)
+
+    cdef int listener(self, int index, const tuple_t *end, owner_t *out) noexcept nogil:
+        cdef sock_t sock
+        cdef int found
+        memset(&sock, 0, sizeof(sock))
+        found = self._socket(index, end, True, self.heard, &sock)
         if found < 0:
             return reason_of(found)
-        out.match = match_of(&sock)
+        if found == 0 or sock.inode == 0 or sock.kind != SOCK_LISTENER:
+            return REASON_CLOSED
+        return self._of_socket(index, end, False, &sock, out)
+
+    cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil:
+        return holder.pid > 0 and inode and self.seeker.holds(holder, inode)
+
+    cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
+        cdef const alone_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
+        return self.sole or was_alone(alone, index, end, inode, self.heard)
+
+    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, sock_t *sock, owner_t *out) noexcept nogil:
+        """The processes that hold a socket which was found, or why they are not known."""
+        cdef diag_match_t sharers[SHARERS]
+        cdef holders_t holders
+        cdef sock_t again
+        cdef bint stream = end.proto == IPPROTO_TCP
+        cdef uint64_t looked
+        cdef int found, reason
+        found = self._sharers(index, end, originator, sock, sharers, SHARERS)
+        if found < 0:
+            return reason_of(found)
+        out.match = match_of(sock)
         if found > SHARERS or found == 1:
             return REASON_AMBIGUOUS
         # Who has the port now need not be who had it then.
@@ -349,7 +375,7 @@ cdef class Inquiry:
         # The kernel itself reports memberships, whoever else speaks IGMP.
         if end.proto == IPPROTO_IGMP:
             return REASON_AMBIGUOUS
-        note_socket(&sock, out)
+        note_socket(sock, out)
         if found:
             if not self._same_cgroup(sharers, found):
                 out.cgroup_id = 0
@@ -358,7 +384,7 @@ cdef class Inquiry:
                 out.inode = out.cookie = 0
             return reason
         looked = boot_ticks(0)
-        reason = self._held(&sock, &holders)
+        reason = self._held(sock, &holders)
         if reason == REASON_NONE:
             return self._adopt(&holders, sock.inode, looked, originator and not stream, out)
         if reason != REASON_EXITED and reason != REASON_PERMISSION:

@@ -3,22 +3,27 @@
 A namespace is known by the inode of its nsfs file, which no other has while it exists.
 """
 cimport cython
-from libc.errno cimport EMFILE, ENFILE, ENOTTY, EPERM, errno
+from libc.errno cimport EACCES, EMFILE, ENFILE, ENOTTY, EPERM, errno
 from posix.unistd cimport close
 
-from sys_socket cimport SO_NETNS_COOKIE, SOL_SOCKET
-
 import os
-import socket
-import sys
 import threading
 from pathlib import Path
 
 cdef extern from "<linux/nsfs.h>" nogil:
     unsigned long NS_GET_NSTYPE
+    unsigned long NS_GET_USERNS
+    unsigned long NS_GET_PARENT
+    unsigned long NS_GET_OWNER_UID
 
 cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request)
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<sys/types.h>" nogil:
+    ctypedef unsigned int uid_t
+
+cdef enum:
+    INITIAL_USERNS = 0xEFFFFFFD     # PROC_USER_INIT_INO: its inode on every Linux
 
 cdef extern from "<sched.h>" nogil:
     enum: CLONE_NEWNET
@@ -33,26 +38,60 @@ def current(proc="/proc") -> int:
     return os.stat(f"{proc}/thread-self/ns/net").st_ino
 
 
-def cookie() -> int:
-    """The kernel's cookie of the calling thread's network namespace (Linux 5.14), never used again; 0 where unknown."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked:
+def keep_named() -> dict:
+    """Handles of the folders that have names, {folder: descriptor}, for a thread that may not get at them later."""
+    kept = {}
+    for folder in NAMED:
         try:
-            return int.from_bytes(asked.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+            kept[folder] = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            return 0
+            continue
+    return kept
 
 
-def named() -> dict:
-    """The namespaces that have a name, as {name: path}; a name that "ip netns" gave wins over docker's."""
+def named(kept=None) -> dict:
+    """The namespaces that have a name, as {name: path}; a name that "ip netns" gave wins over docker's. kept: from
+    keep_named(); a folder that can still be got at is looked at anew, as something may have been mounted over it."""
     found = {}
     for folder in NAMED:
         try:
-            entries = sorted(os.listdir(folder))
-        except OSError:
-            continue
-        for name in entries:
+            entries = os.listdir(folder)
+        except OSError as error:
+            if error.errno != EACCES or not kept or folder not in kept:
+                continue
+            folder = f"/proc/self/fd/{kept[folder]}"
+            try:
+                entries = os.listdir(folder)
+            except OSError:
+                continue
+        for name in sorted(entries):
             found.setdefault(name, f"{folder}/{name}")
     return found
+
+
+def owner(int fd) -> tuple:
+    """Who made an open network namespace that is not ours: (uid, inode of his user namespace); (None, 0) for ours.
+
+    Ours are those of the initial user namespace and of the caller's own. What a namespace of theirs made in turn is the
+    same owner's: the outermost counts. A uid of -1 is not known, as of what is outside of the caller's user namespace.
+    """
+    cdef uid_t uid = 0
+    cdef int outer, space = ioctl(fd, NS_GET_USERNS)
+    ours = INITIAL_USERNS, os.stat("/proc/self/ns/user").st_ino
+    inode = 0
+    while space >= 0:
+        found = os.fstat(space).st_ino
+        if found in ours:
+            os.close(space)
+            return (uid, inode) if inode else (None, 0)
+        inode = found
+        outer = ioctl(space, NS_GET_PARENT)
+        if ioctl(space, NS_GET_OWNER_UID, &uid) < 0 and outer >= 0:
+            os.close(outer)
+            outer = -1
+        os.close(space)
+        space = outer
+    return -1, inode
 
 
 def pids(proc="/proc") -> list:
@@ -75,20 +114,26 @@ def find_pid(inode, proc="/proc"):
     return None
 
 
-def paths(proc="/proc") -> dict:
-    """Every namespace of this host that can be seen, as {inode: (name, path)}: named ones, then by process.
-
-    A namespace kept alive by nothing but an open file or socket is not found.
-    """
+def mounted(kept=None) -> dict:
+    """The namespaces that have a name, as {inode: (name, path)}; kept: see named()."""
     found = {}
-    for name, path in named().items():
+    for name, path in named(kept).items():
         try:
             status, parent = os.stat(path), os.stat(os.path.dirname(path))
         except OSError:
             continue
-        # A name whose mount is gone is an ordinary file: those have the folder's device.
+        # A name that has no namespace yet, or none any more, is an ordinary file: those have the folder's device.
         if status.st_dev != parent.st_dev:
             found.setdefault(status.st_ino, (name, path))
+    return found
+
+
+def paths(proc="/proc", kept=None) -> dict:
+    """Every namespace of this host that can be seen, as {inode: (name, path)}: named ones (see there), then by process.
+
+    A namespace kept alive by nothing but an open file or socket is not found.
+    """
+    found = mounted(kept)
     for pid, inode in pids(proc):
         found.setdefault(inode, (f"pid:{pid}", f"{proc}/{pid}/ns/net"))
     return found
@@ -174,11 +219,20 @@ cdef class Entered:
         if self.netns.fd < 0:
             raise ValueError("the namespace is closed")
         self.thread = threading.get_ident()
+        if current() == self.netns.inode:      # which needs no privilege
+            return self.netns
         self.home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        enter(self.netns.fd, self.netns.name)
+        try:
+            enter(self.netns.fd, self.netns.name)
+        except BaseException:
+            os.close(self.home)
+            self.home = -1
+            raise
         return self.netns
 
     def __exit__(self, *exc):
+        if self.home < 0:
+            return
         try:
             if threading.get_ident() != self.thread:
                 raise RuntimeError(f"left network namespace {self.netns.name} in another thread than entered it")

@@ -2,24 +2,30 @@
 
 It knows nothing of what the messages say.
 """
-from libc.errno cimport EBADMSG, EINTR, ENOBUFS, errno
+from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
-from linux_netlink cimport NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, nlmsghdr, sockaddr_nl
+from linux_netlink cimport NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, is_of_kernel, nlmsghdr, sockaddr_nl
 from sys_socket cimport (
-    AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW, connect, recv, send, sockaddr, socket,
+    AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW, connect, recvfrom, send, sockaddr, socket, socklen_t,
 )
 
 
 cdef int netquery_open(netquery_t *self, int protocol) noexcept nogil:
+    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+    return netquery_take(self, fd if fd >= 0 else -errno)
+
+
+cdef int netquery_take(netquery_t *self, int fd) noexcept nogil:
     cdef sockaddr_nl kernel
     cdef int error
     self.seq = 0
-    self.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
-    if self.fd < 0:
-        return -errno
+    self.foreign = 0
+    self.fd = max(fd, -1)
+    if fd < 0:
+        return fd
     # Connected to the kernel's port 0, the socket refuses what any other process sends to it.
     memset(&kernel, 0, sizeof(kernel))
     kernel.nl_family = AF_NETLINK
@@ -46,10 +52,16 @@ cdef int netquery_ask(netquery_t *self, nlmsghdr *request) noexcept nogil:
 
 
 cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
+    cdef sockaddr_nl sender
+    cdef socklen_t length
     cdef ssize_t got
     cdef bint overrun = False
     while True:
-        got = recv(self.fd, buffer, NETQUERY_SIZE, MSG_DONTWAIT | MSG_TRUNC)
+        length = sizeof(sender)
+        got = recvfrom(self.fd, buffer, NETQUERY_SIZE, MSG_DONTWAIT | MSG_TRUNC, <sockaddr *>&sender, &length)
+        if got >= 0 and not is_of_kernel(&sender, length):
+            self.foreign += 1
+            continue
         if got > NETQUERY_SIZE:
             return -EBADMSG
         if got >= 0:
@@ -63,6 +75,14 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
         return -errno
 
 
+cdef int netquery_finish(netquery_t *self, uint8_t *buffer) noexcept nogil:
+    """Read what is left of a dump that was given up, or the kernel says EBUSY; 0 or -errno. It goes on within recv()."""
+    cdef ssize_t got = 0
+    while got >= 0 or got == -EBADMSG:
+        got = netquery_receive(self, buffer)
+    return 0 if got == -EAGAIN else <int>got
+
+
 cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each, void *context,
                        bint *changed) noexcept nogil:
     cdef uint8_t buffer[NETQUERY_SIZE]
@@ -72,7 +92,9 @@ cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each
     cdef size_t left, step
     cdef ssize_t got
     cdef int failed = 0
-    cdef int rc = netquery_ask(self, request)
+    cdef int rc = netquery_finish(self, buffer)
+    if rc == 0:
+        rc = netquery_ask(self, request)
     if rc < 0:
         return rc
     while True:
@@ -89,6 +111,9 @@ cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each
                 if header.nlmsg_flags & NLM_F_DUMP_INTR:
                     changed[0] = True
                 if header.nlmsg_type == NLMSG_DONE:
+                    if header.nlmsg_len >= sizeof(header) + sizeof(error):
+                        memcpy(&error, at + sizeof(header), sizeof(error))
+                        failed = failed or min(0, error)    # the kernel could not go on
                     return failed
                 if header.nlmsg_type == NLMSG_ERROR:
                     if header.nlmsg_len < sizeof(header) + sizeof(error):
@@ -98,6 +123,10 @@ cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each
                 # On an error the dump is read to its end all the same: another may not begin before.
                 if failed == 0:
                     failed = min(0, each(header.nlmsg_type, at, header.nlmsg_len, context))
+                # Whoever adds to what is dumped faster than we read would have us read for ever.
+                if failed == -E2BIG:
+                    netquery_close(self)
+                    return failed
             step = (<size_t>header.nlmsg_len + 3) & ~(<size_t>3)
             if step >= left:
                 break

@@ -1,43 +1,60 @@
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from .cgroupfs cimport CgroupFs
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from process_event cimport process_id
+
+from .cgrouppaths cimport CgroupPaths
 from .flow cimport tuple_t
 from .owner cimport owner_t
 from .owners_bpf cimport OwnersBpf, bpf_owner_t
 from .process cimport process_t
 from .procevents cimport ProcEvents
-from .processcache cimport ProcessCache, recall_t
+from .processreader cimport ProcessReader
+from .processwatch cimport ProcessWatch
+from .programs cimport Programs
 
-# What a process surely was from one time to another, CLOCK_MONOTONIC ns.
-cdef struct recent_t:
+# Who sent, as it was then: built once for the many flows of one sender.
+cdef struct sender_t:
     process_t *process
-    int32_t pid
-    int64_t since
-    int64_t to
+    process_id id
+    uint64_t cgroup_id
+    uint64_t changes         # Programs.changes when it was built
+    int64_t time             # of the note; where there are no identities it counts for this one alone
+    uint32_t uid
+    uint32_t gid
+    char comm[16]
+
+cdef enum:
+    SENDERS = 256
+    NEVER = 0x7fffffffffffffff
 
 # One caller at a time.
 cdef class Notes:
     cdef readonly OwnersBpf owners
-    cdef readonly ProcEvents events      # None: without them only living processes have a command line
-    cdef readonly str events_missing
-    cdef ProcessCache processes
-    cdef CgroupFs cgroups
+    cdef readonly Programs programs
+    cdef readonly str processes_missing  # why programs are known only in part; else None
+    cdef ProcessReader reader
+    cdef ProcessWatch watch
+    cdef ProcEvents events               # where the kernel does not tell of programs otherwise; None: it does, or not even so
+    cdef CgroupPaths paths
+    cdef uint64_t _lost
     cdef int64_t heard                   # CLOCK_BOOTTIME ns: the batch was received then,
     cdef int64_t emptied                 # and holds nothing that happened before this
     cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
-    cdef recent_t recent[64]             # by pid
-    cdef int64_t patience                # ns this batch may still wait for news of processes
-    cdef int searches                    # in the past that this batch may still make
-    cdef int64_t credit                  # and all the batches for the moment
-    cdef int64_t began                   # CLOCK_MONOTONIC ns: the last batch
+    cdef int searches                    # in the past that this batch may still make,
+    cdef int readings                    # and programs in /proc
+    cdef sender_t senders[SENDERS]       # by pid
+    cdef void drain(self) noexcept nogil
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
 
-    # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie (0: in any): 1 if it was
-    # noted, and is named in `out`; 0; -1 if several processes used it and nobody can tell which one is meant.
-    cdef int name(self, const tuple_t *end, uint64_t netns, bint originator, owner_t *out) noexcept nogil
-    # The same, of the socket with this cookie.
+    # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie: 1 if it was noted, and is named
+    # in `out`; 0; -1 if several programs used it and nobody can tell which one is meant; -2 if it was the kernel itself.
+    # accepted: who accepted it since then counts, too; CLOCK_BOOTTIME ns.
+    cdef int name(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=*) noexcept nogil
+    # Of a flow that goes on or has ended: adds to `out` who else used the tuple since it began, ns since the epoch; 0: not known.
+    cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
+    cdef int64_t boot_time(self, int64_t time) noexcept nogil    # of ns since the epoch
+    # The same as name(), of the socket with this cookie.
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
-    cdef void _fill(self, const bpf_owner_t *note, uint64_t first, owner_t *out) noexcept nogil
-    cdef process_t *_process(self, const bpf_owner_t *note, uint64_t first) noexcept nogil
-    cdef process_t *_recall(self, const bpf_owner_t *note, int64_t when, recall_t *recall) noexcept nogil
-    cdef process_t *_await(self, const bpf_owner_t *note, int64_t when, recall_t *recall) noexcept nogil
-    cdef void _charge(self, int64_t since) noexcept nogil
+    cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil
+    cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil
+    cdef process_t *_build(self, const bpf_owner_t *note) noexcept nogil
+    cdef bint _find(self, const bpf_owner_t *note, process_t *facts, process_t **holder) noexcept nogil

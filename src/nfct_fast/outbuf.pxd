@@ -18,7 +18,9 @@ cdef void outbuf_free(outbuf_t *out) noexcept nogil
 cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil
 cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil
 cdef void outbuf_signed(outbuf_t *out, int64_t value) noexcept nogil
-cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil
+# Whether what was put says exactly what data has; False only with ESCAPE_JSON, see outbuf.pyx.
+cdef bint outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil
+cdef void outbuf_base64(outbuf_t *out, const char *data, size_t length) noexcept nogil
 
 cdef inline void outbuf_put(outbuf_t *out, const char *data, size_t length) noexcept nogil:
     if out.length + length <= out.capacity or outbuf_grow(out, length):

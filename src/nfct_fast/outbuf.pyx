@@ -2,6 +2,9 @@
 
 In text a backslash, a control character and a byte that is not UTF-8 become \\\\, \\n, \\x1b, \\xff, \\u202e as in a
 Python literal: nothing printed can end a line, drive a terminal or be taken for something else.
+
+In JSON what no strict reader takes is U+FFFD: bytes that are not UTF-8 (a lone surrogate is refused by most), U+0000 (PostgreSQL's
+jsonb has none) and noncharacters (RFC 7493 forbids them). Whoever prints it adds the bytes themselves.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -10,6 +13,7 @@ from libc.stdlib cimport free, realloc
 cdef extern from "nfct_fast/utf8.h" nogil:
     int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
     int nfct_fast_is_unsafe(uint32_t point)
+    int nfct_fast_is_noncharacter(uint32_t point)
     const unsigned char nfct_fast_special[256]
 
 
@@ -62,10 +66,7 @@ cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexce
     cdef int length
     cdef uint32_t rest
     if how & ESCAPE_JSON:
-        # RFC 8259 has no \x: a byte that is no UTF-8 is a lone surrogate, as Python's surrogateescape has it.
-        if is_byte:
-            length = snprintf(text, sizeof(text), b"\\u%04x", 0xdc00 + point)
-        elif point > 0xffff:
+        if point > 0xffff:      # RFC 8259 has but surrogate pairs for these
             rest = point - 0x10000
             length = snprintf(text, sizeof(text), b"\\u%04x\\u%04x", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff))
         else:
@@ -85,17 +86,18 @@ cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexce
     outbuf_put(out, text, length)
 
 
-cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil:
+cdef bint outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil:
     cdef const unsigned char *bytes = <const unsigned char *>data
     cdef size_t at = 0
     cdef size_t begin
     cdef char *to
     cdef uint32_t point = 0
     cdef int size
+    cdef bint exact = True
     cdef unsigned char special = 1 | (2 if how & ESCAPE_SPACE else 0) | (4 if how & ESCAPE_JSON else 0)
     while at < length:
         if out.length + length - at > out.capacity and not outbuf_grow(out, length - at):
-            return
+            return exact
         to = out.data + out.length
         begin = at
         while at < length and not nfct_fast_special[bytes[at]] & special:
@@ -103,13 +105,17 @@ cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how
             at += 1
         out.length += at - begin
         if at == length:
-            return
+            return exact
         if bytes[at] == 0 and how & ESCAPE_NUL:
             outbuf_put(out, b" ", 1)
             at += 1
             continue
         size = nfct_fast_utf8(bytes + at, length - at, &point)
-        if size == 0:
+        if how & ESCAPE_JSON and (size == 0 or point == 0 or nfct_fast_is_noncharacter(point)):
+            outbuf_put(out, b"\xef\xbf\xbd", 3)
+            exact = False
+            size = max(size, 1)
+        elif size == 0:
             _put_code(out, bytes[at], True, how)
             size = 1
         elif point == 0x5c or point == 0x22:
@@ -120,15 +126,39 @@ cdef void outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how
         else:
             outbuf_put(out, data + at, size)
         at += size
+    return exact
 
 
-def escape(bytes data not None, bint space=False, bint json=False) -> bytes:
-    """What is printed for data: see the module. space: escape spaces too. json: as inside a JSON string instead."""
+cdef void outbuf_base64(outbuf_t *out, const char *data, size_t length) noexcept nogil:
+    cdef const char *digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef const unsigned char *bytes = <const unsigned char *>data
+    cdef char four[4]
+    cdef uint32_t bits
+    cdef size_t at, left
+    for at in range(0, length, 3):
+        left = length - at
+        bits = bytes[at] << 16 | (bytes[at + 1] << 8 if left > 1 else 0) | (bytes[at + 2] if left > 2 else 0)
+        four[0] = digits[bits >> 18]
+        four[1] = digits[bits >> 12 & 63]
+        four[2] = digits[bits >> 6 & 63] if left > 1 else c"="
+        four[3] = digits[bits & 63] if left > 2 else c"="
+        outbuf_put(out, four, 4)
+
+
+def escape(bytes data not None, bint space=False, bint json=False, bint base64=False) -> bytes:
+    """What is printed for data: see the module. space: escape spaces too. json: as inside a JSON string instead.
+
+    With json and base64, what is printed beside it: nothing where that is exact.
+    """
     cdef outbuf_t out
     out.data = NULL
     out.length = out.capacity = 0
     out.failed = False
-    outbuf_escaped(&out, <const char *>data, len(data), (ESCAPE_SPACE if space else 0) | (ESCAPE_JSON if json else 0))
+    exact = outbuf_escaped(&out, data, len(data), (ESCAPE_SPACE if space else 0) | (ESCAPE_JSON if json else 0))
+    if base64:
+        out.length = 0
+        if not exact:
+            outbuf_base64(&out, data, len(data))
     if out.failed:
         outbuf_free(&out)
         raise MemoryError("escape")

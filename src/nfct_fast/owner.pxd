@@ -4,6 +4,7 @@ from .process cimport process_t
 cdef enum:               # owner_t.has
     OWNER_UID = 1
     OWNER_GID = 2
+    OWNER_USERS = 4      # `others` are who used the tuple before, not holders of the same socket
 
 cdef enum:               # owner_t.match: how the owner was found
     MATCH_NONE = 0
@@ -33,7 +34,7 @@ cdef enum:               # owner_t.reason: why there is none
 
 ctypedef struct owner_t:
     process_t *process       # a reference; NULL: not known
-    process_t **others       # further holders of the same socket, a reference each
+    process_t **others       # further holders of the same socket, or users of the tuple, a reference each
     process_t *cgroup        # where there is no process: a reference to one that has but the socket's cgroup; or NULL
     uint64_t inode           # of the socket; 0: not known
     uint64_t cookie          # of the socket; 0: not known

@@ -2,7 +2,7 @@
 cimport cython
 from libc.stdlib cimport free, malloc
 from .process cimport PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take
-from .processcache cimport ProcessCache
+from .processreader cimport ProcessReader
 from .procfd cimport FdScanner
 
 cdef extern from "nfct_fast/owner_words.h" nogil:
@@ -66,11 +66,13 @@ cdef class Owner:
 
         Those that got it by fork or execve are all here, up to 32. One that got it over a UNIX socket is here only if
         no other was found before: `holders()` finds the rest.
+
+        Of an UPDATE or DESTROY event with match "bpf": every process that used the tuple while the conntrack entry lived, up to 8,
+        the latest first. A live UDP entry is used again, without an event, by whoever takes its port. Needs
+        net.netfilter.nf_conntrack_timestamp=1; without the start of the entry it is as far as the kernel's notes reach back.
         """
-        if self.owner.process == NULL:
-            return ()
-        others = [process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)]
-        return (self.process, *others)
+        owner = () if self.owner.process == NULL else (self.process,)
+        return (*owner, *[process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)])
 
     def holders(self, proc="/proc") -> tuple:
         """Every `Process` that holds the socket at this moment, by a search through all of /proc.
@@ -81,8 +83,8 @@ cdef class Owner:
         """
         if not self.owner.inode:
             return ()
-        cache = ProcessCache(proc)
-        found = [cache.lookup(pid) for pid, _ in FdScanner(proc).all_holders(self.owner.inode)]
+        reader = ProcessReader(proc)
+        found = [reader.process(pid) for pid, _ in FdScanner(proc).all_holders(self.owner.inode)]
         return tuple([process for process in found if process is not None])
 
     @property

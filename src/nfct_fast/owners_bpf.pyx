@@ -3,67 +3,69 @@
 It names sockets that are closed and processes that are gone, and needs no scan. What each hook notes is in
 bpf/owners.bpf.c; this is its reader.
 
-Covered: TCP (tuple known before the SYN leaves), UDP and UDP-Lite (unconnected: each destination; connected), servers
-(bind, listen) and the sockets they accept, ping and raw sockets of any protocol, SCTP and DCCP by their packets,
-sockets only io_uring holds; IPv4, IPv6, and IPv4 over AF_INET6, which stands under its IPv4 tuple.
+Covered: TCP (tuple known before the SYN leaves), UDP and UDP-Lite (unconnected: each destination; connected; also with another
+source by a control message), ping and raw sockets of any protocol, SCTP and DCCP by their packets, sockets only io_uring holds;
+IPv4, IPv6, and IPv4 over AF_INET6, which stands under its IPv4 tuple. Of servers: who made or bound a socket, by its cookie; who accepted a
+connection, where accept(2) was asked for the peer's address; and how often the sockets of a port have changed.
 
 Not covered:
 - sockets connected before the start, until they connect again; unconnected UDP is seen from its next datagram on;
-- servers bound before the start, and TCP that listens without having bound;
-- accepted sockets, but for the "bound" answer: the process that last bound (TCP: and listens on) the local port. That may be
-  another than accepts (socket activation, a pool of workers, SO_REUSEPORT), or a dead one where the port now belongs
-  to a server from before the start: take it for a hint, and let sock_diag confirm its cookie while the listener lives;
 - who sends on a connected UDP, ping or raw socket another process connected or made: it is named after the latter;
-- a connected UDP socket that overrides its source address by a control message;
+  so are the further subflows of MPTCP, which the kernel connects itself;
 - what has no socket of a process: packets forwarded or made by the kernel, tunnels, AF_PACKET, AF_XDP;
 - addresses as another program at the same cgroup rewrites them after ours (programs of cgroups below run before).
 
 Conntrack announces a flow before the egress hook runs. Connected UDP, ping, raw and SCTP have their tuple from there,
 so a reader on another CPU can be a few microseconds too early: ask sock_diag and then lookup_cookie(), or ask again.
 
-A connection that went through io_uring may bear the name of a worker thread ("iou-wrk-...") as comm; its tgid is right.
 """
 import os
 import socket
 import struct
 
 cimport cython
-from libc.errno cimport EACCES, EBADF, EEXIST, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
+from libc.errno cimport EACCES, EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
 from nfct_fast.cgroupfs import find_mount
 from nfct_fast.flow cimport tuple_set, tuple_t
 from owners_cgroup cimport owners_cgroup_mount
-from owners_find cimport (owners_bytes, owners_close, owners_found, owners_init, owners_key, owners_lookup,
-                          owners_lookup_cookie, owners_open, owners_past, owners_prefetch, owners_record)
+from owners_find cimport (OWNERS_AGAIN, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_bytes, owners_close, owners_found,
+                          owners_init, owners_is_watched, owners_key, owners_lookup, owners_lookup_cookie, owners_open, owners_past,
+                          owners_port, owners_port_changes, owners_prefetch, owners_record, owners_users, owners_watch, task_types,
+                          task_types_read)
 
 
 cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_ICMP, IPPROTO_ICMPV6
 
-HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_BIND: "bind"}
-MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source", OWNERS_BOUND: "bound"}
+HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_ACCEPT: "accept", OWNERS_BIND: "bind"}
+MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source"}
 
 # linux/capability.h. CAP_PERFMON is for bpf_get_current_comm() alone: without it the verifier says EINVAL.
 _CAPABILITIES = (("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39))
 
 
-cdef void owner_copy(bpf_owner_t *out, const owners_found *found) noexcept nogil:
-    cdef const owners_record *record = &found.record
+cdef void record_copy(bpf_owner_t *out, const owners_record *record) noexcept nogil:
+    memset(out, 0, sizeof(out[0]))
     out.cookie = record.cookie
     out.netns_cookie = record.netns
     out.cgroup_id = record.who.cgroup
     out.time = record.who.time
-    out.other_time = found.other_time
-    out.tgid = record.who.tgid
-    out.tid = record.who.tid
+    out.id = record.who.id
     out.uid = record.who.uid
     out.gid = record.who.gid
     memcpy(out.comm, record.who.comm, sizeof(out.comm))
     out.hook = record.key.hook
+    out.is_kernel = record.key.flags & OWNERS_KERNEL != 0
+    out.again = record.key.flags & OWNERS_AGAIN != 0
+
+
+cdef void owner_copy(bpf_owner_t *out, const owners_found *found) noexcept nogil:
+    record_copy(out, &found.record)
+    out.other_time = found.other_time
     out.match = found.match
-    out.again = record.key.again
 
 
 cdef void key_fill(owners_key *key, const tuple_t *tuple) noexcept nogil:
@@ -125,7 +127,7 @@ cdef class OwnersBpf:
 
     flows is how many records are kept before the oldest is replaced (a socket that binds
     and then sends takes two); it is rounded up to a power of two, and each takes 152 bytes of kernel memory,
-    all of it from the start: 76 MiB for the default. cgroup is a cgroup v2 directory: only sockets of
+    all of it from the start: 76 MiB for the default (and 6 MiB whatever it is). cgroup is a cgroup v2 directory: only sockets of
     processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
 
     packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
@@ -137,10 +139,12 @@ cdef class OwnersBpf:
     forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
     """
 
-    def __cinit__(self, *, flows=300_000, cgroup=None, packets=True):
-        cdef int rc, fd
+    def __cinit__(self, *, flows=300_000, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
         cdef bint each = packets
         cdef uint32_t records = 1024
+        cdef task_types tasks
+        cdef int fd, rc
+        cdef bytes types = b"" if btf is None else os.fsencode(btf)
         owners_init(&self._owners)
         if not 1 <= flows <= 1 << 24:
             raise ValueError(f"flows must be from 1 to {1 << 24}")
@@ -158,10 +162,29 @@ cdef class OwnersBpf:
         try:
             # ino 1 is the root of the hierarchy; in a container's cgroup namespace "/" is not.
             self.whole = os.fstat(fd).st_ino == 1
-            with nogil:
-                rc = owners_open(&self._owners, fd, records, records, each)
+            rc = task_types_read(&tasks, types)
+            if rc < 0:
+                what = f"no {tasks.missing.decode()} in" if tasks.missing != NULL else f"{os.strerror(-rc)}:"
+                self.processes_missing = f"{what} {btf}, the kernel's description of its types"
+            else:
+                try:
+                    self._load(fd, records, each, &tasks)
+                except PermissionError:
+                    raise
+                except OSError as error:
+                    self.processes_missing = error.strerror
+            if self.processes_missing is not None:
+                self._load(fd, records, each, NULL)
         finally:
             os.close(fd)
+        self.flows = records
+        self.packets = each
+        self._open = True
+
+    cdef int _load(self, int fd, uint32_t records, bint each, const task_types *tasks) except -1:
+        cdef int rc
+        with nogil:
+            rc = owners_open(&self._owners, fd, records, records, each, tasks)
         if rc < 0:
             step = self._owners.step.decode()
             program = self._owners.program.decode() if self._owners.program else None
@@ -171,9 +194,7 @@ cdef class OwnersBpf:
             if missing:
                 raise PermissionError(EPERM, f"cannot load BPF programs: {' and '.join(missing)} missing")
             raise OSError(-rc, _reason(-rc, step, program, log))
-        self.flows = records
-        self.packets = each
-        self._open = True
+        return 0
 
     def __dealloc__(self):
         owners_close(&self._owners)
@@ -198,13 +219,21 @@ cdef class OwnersBpf:
         """What was noted since the start, as a dict.
 
         written: records; replaced: of these, the oldest, when the ring was full; displaced: not to be found any more though not
-        the oldest, because many tuples fell into one bucket; collided: not noted, because two writers met.
+        the oldest, because many tuples fell into one bucket; collided: not noted, because two writers met; limited: not noted,
+        because their user, who is not root, made more than a quarter of `flows` within a second; programs_lost:
+        forks, executions and exits for which there was no room; wakeups: see fileno().
         """
         if not self._open:
             raise ValueError("OwnersBpf is closed")
         written = self._owners.state.head - 1
         return {"written": written, "replaced": max(0, written - self.flows),
-                "displaced": self._owners.state.displaced, "collided": self._owners.state.collided}
+                "displaced": self._owners.state.displaced, "collided": self._owners.state.collided,
+                "limited": self._owners.state.limited,
+                "programs_lost": self._owners.state.events_lost, "wakeups": self._owners.state.wakeups}
+
+    def fileno(self):
+        """A descriptor that is readable once the events of programs fill half of their room; -1 where none are told."""
+        return -1 if not self._open or self.processes_missing is not None else self._owners.maps[OWNERS_MAP_EVENTS]
 
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_key key
@@ -218,24 +247,51 @@ cdef class OwnersBpf:
             owner_copy(out, &found)
         return rc
 
-    cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until, bpf_owner_t *out,
-                         uint64_t *first) noexcept nogil:
+    cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until,
+                         bpf_owner_t *out) noexcept nogil:
         cdef owners_key key
         cdef owners_found found
         cdef int rc
         if not self._open:
             return 0
         key_fill(&key, tuple)
-        rc = owners_past(&self._owners, &key, netns_cookie, begin, until, &found, first)
+        rc = owners_past(&self._owners, &key, netns_cookie, begin, until, &found)
         if rc > 0:
             owner_copy(out, &found)
         return rc
 
-    cdef void prefetch(self, const tuple_t *tuple) noexcept nogil:
+    cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack, uint64_t until,
+                          bpf_owner_t *out) noexcept nogil:
+        cdef owners_key key
+        cdef owners_record found[USERS]
+        cdef int i, count
+        if not self._open:
+            return 0
+        key_fill(&key, tuple)
+        count = owners_users(&self._owners, &key, netns_cookie, since, slack, until, found)
+        for i in range(count):
+            record_copy(&out[i], &found[i])
+        return count
+
+    cdef uint32_t port_changes(self, uint64_t netns_cookie, uint8_t proto, uint16_t port) noexcept nogil:
+        return owners_port_changes(&self._owners, netns_cookie, proto, port) if self._open else 0
+
+    cdef void all_port_changes(self, uint64_t netns_cookie, uint8_t proto, uint32_t *out) noexcept nogil:
+        if self._open:
+            memcpy(out, self._owners.port + owners_port(netns_cookie, proto, 0, self._owners.seed),
+                   OWNERS_PORTS * sizeof(uint32_t))
+
+    cdef uint64_t watch(self, uint64_t cookie) noexcept nogil:
+        return owners_watch(&self._owners, cookie) if self._open else 0
+
+    cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil:
+        return self._open and owners_is_watched(&self._owners, cookie, turn)
+
+    cdef void prefetch(self, const tuple_t *tuple, uint64_t netns_cookie) noexcept nogil:
         cdef owners_key key
         if self._open:
             key_fill(&key, tuple)
-            owners_prefetch(&self._owners, &key)
+            owners_prefetch(&self._owners, &key, netns_cookie)
 
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found
@@ -247,26 +303,23 @@ cdef class OwnersBpf:
             owner_copy(out, &found)
         return rc
 
-    def find(self, proto, src, sport, dst, dport, netns_cookie=0):
+    def find(self, proto, src, sport, dst, dport, netns_cookie):
         """The owner of a tuple seen from its socket, as a dict, or None. proto is a number; for ICMP the ports are the
-        id and type << 8 | code. Raises LookupError where several namespaces have the tuple and none was named."""
+        id and type << 8 | code."""
         cdef tuple_t tuple
         tuple_fill(&tuple, proto, src, sport, dst, dport)
         return self._answer(&tuple, netns_cookie)
 
     cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie):
         cdef bpf_owner_t owner
-        cdef int rc = self.lookup(tuple, netns_cookie, &owner)
-        if rc == -EEXIST:
-            raise LookupError("several network namespaces have this tuple")
-        return owner_dict(&owner) if rc else None
+        return owner_dict(&owner) if self.lookup(tuple, netns_cookie, &owner) else None
 
     def find_cookie(self, cookie):
         """The owner of the socket with this cookie (SO_COOKIE), as a dict, or None."""
         cdef bpf_owner_t owner
         return owner_dict(&owner) if self.lookup_cookie(cookie, &owner) else None
 
-    def repeat(self, count, proto, src, sport, dst, dport, netns_cookie=0):
+    def repeat(self, count, proto, src, sport, dst, dport, netns_cookie):
         """Looks one tuple up count times and returns how often it was found: for benchmarks."""
         cdef tuple_t tuple
         cdef uint64_t times = count, cookie = netns_cookie, found
@@ -274,6 +327,18 @@ cdef class OwnersBpf:
         with nogil:
             found = lookup_repeat(self, &tuple, cookie, times)
         return found
+
+
+cdef process_ring *owners_ring(OwnersBpf self) noexcept nogil:
+    return &self._owners.ring
+
+
+cdef uint64_t owners_lost(OwnersBpf self) noexcept nogil:
+    return self._owners.state.events_lost if self._open else 0
+
+
+cdef uint64_t owners_lost_at(OwnersBpf self) noexcept nogil:
+    return self._owners.state.lost_at if self._open else 0
 
 
 cdef uint64_t lookup_repeat(OwnersBpf self, const tuple_t *tuple, uint64_t cookie, uint64_t times) noexcept nogil:
@@ -297,7 +362,7 @@ cdef int tuple_fill(tuple_t *out, proto, src, sport, dst, dport) except -1:
 
 cdef dict owner_dict(const bpf_owner_t *owner):
     return {
-        "pid": owner.tgid, "tid": owner.tid, "uid": owner.uid, "gid": owner.gid,
+        "pid": owner.id.tgid, "start": owner.id.start, "exec": owner.id.exec, "uid": owner.uid, "gid": owner.gid,
         "comm": (<bytes>owner.comm[:16]).split(b"\0", 1)[0].decode(errors="backslashreplace"),
         "cgroup_id": owner.cgroup_id, "netns_cookie": owner.netns_cookie, "cookie": owner.cookie,
         "time": owner.time, "other_time": owner.other_time or None,

@@ -8,7 +8,7 @@ from .netlink cimport NetlinkSocket
 # One datagram as an event; False if it is none.
 cdef bint connector_event(const void *data, size_t size, proc_event *event, uint32_t *ack) noexcept nogil
 
-# Hears what concerns processes and not single threads; with a processor's number, only what is executed there. OSError.
-cdef NetlinkSocket connector_open(int slots, int receive_buffer, int processor)
+# Hears what concerns processes and not single threads. OSError.
+cdef NetlinkSocket connector_open(int slots, int receive_buffer)
 # No more messages, and closes the socket.
 cdef connector_close(NetlinkSocket sock)

@@ -6,8 +6,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from linux_cn_proc cimport (CN_IDX_PROC, CN_VAL_PROC, NETLINK_CONNECTOR, PROC_CN_MCAST_IGNORE, PROC_CN_MCAST_LISTEN,
-                            PROC_EVENT_COMM, PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, PROC_EVENT_GID,
-                            PROC_EVENT_NONE, PROC_EVENT_UID, cn_msg, proc_event)
+                            PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, PROC_EVENT_NONE, cn_msg, proc_event)
 from linux_filter cimport (BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, BPF_X, sock_filter)
 from linux_netlink cimport NLMSG_DONE, nlmsghdr
 from netinet_in cimport htonl
@@ -37,39 +36,23 @@ cdef bytes process_filter():
 
     A filter loads numbers as if they came in network order.
     """
-    cdef sock_filter program[19]
+    cdef sock_filter program[16]
     program[0] = instruction(BPF_LD | BPF_W | BPF_ABS, BODY)
-    program[1] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_NONE), 15)
-    program[2] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_EXEC), 14)
-    program[3] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_FORK), 5)
-    program[4] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_EXIT), 8)
-    program[5] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_UID), 7)
-    program[6] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_GID), 6)
-    program[7] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_COMM), 5)
-    program[8] = instruction(BPF_RET | BPF_K, 0)
-    program[9] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST + 8)
-    program[10] = instruction(BPF_MISC | BPF_TAX, 0)
-    program[11] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST + 12)
-    program[12] = instruction(BPF_JMP | BPF_JEQ | BPF_X, 0, 4, 5)
-    program[13] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST)
-    program[14] = instruction(BPF_MISC | BPF_TAX, 0)
-    program[15] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST + 4)
-    program[16] = instruction(BPF_JMP | BPF_JEQ | BPF_X, 0, 0, 1)
-    program[17] = instruction(BPF_RET | BPF_K, <uint32_t>0xffffffff)
-    program[18] = instruction(BPF_RET | BPF_K, 0)
-    return (<char *>program)[:sizeof(program)]
-
-
-cdef bytes exec_filter(int processor):
-    """Lets through what is executed on that processor."""
-    cdef sock_filter program[7]
-    program[0] = instruction(BPF_LD | BPF_W | BPF_ABS, BODY)
-    program[1] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_NONE), 3)
-    program[2] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_EXEC), 0, 3)
-    program[3] = instruction(BPF_LD | BPF_W | BPF_ABS, BODY + 4)
-    program[4] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(processor), 0, 1)
-    program[5] = instruction(BPF_RET | BPF_K, <uint32_t>0xffffffff)
-    program[6] = instruction(BPF_RET | BPF_K, 0)
+    program[1] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_NONE), 12)
+    program[2] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_EXEC), 11)
+    program[3] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_FORK), 2)
+    program[4] = instruction(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_EXIT), 5)
+    program[5] = instruction(BPF_RET | BPF_K, 0)
+    program[6] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST + 8)
+    program[7] = instruction(BPF_MISC | BPF_TAX, 0)
+    program[8] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST + 12)
+    program[9] = instruction(BPF_JMP | BPF_JEQ | BPF_X, 0, 4, 5)
+    program[10] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST)
+    program[11] = instruction(BPF_MISC | BPF_TAX, 0)
+    program[12] = instruction(BPF_LD | BPF_W | BPF_ABS, FIRST + 4)
+    program[13] = instruction(BPF_JMP | BPF_JEQ | BPF_X, 0, 0, 1)
+    program[14] = instruction(BPF_RET | BPF_K, <uint32_t>0xffffffff)
+    program[15] = instruction(BPF_RET | BPF_K, 0)
     return (<char *>program)[:sizeof(program)]
 
 
@@ -94,28 +77,28 @@ cdef bint connector_event(const void *data, size_t size, proc_event *event, uint
     return True
 
 
-cdef NetlinkSocket connector_open(int slots, int receive_buffer, int processor):
+cdef NetlinkSocket connector_open(int slots, int receive_buffer):
     try:
-        return opened(slots, receive_buffer, processor)
+        return opened(slots, receive_buffer)
     except ConnectionRefusedError:
         # Not the initial network namespace. Pid 1 is in it, but may be closed even to root; pid 2 is kthreadd.
         for path in ("/proc/1/ns/net", "/proc/2/ns/net", "/proc/self/ns/net"):
             try:
                 with Netns(path) as home, home.entered():
-                    return opened(slots, receive_buffer, processor)
+                    return opened(slots, receive_buffer)
             except OSError:
                 continue
         raise
 
 
-cdef NetlinkSocket opened(int slots, int receive_buffer, int processor):
+cdef NetlinkSocket opened(int slots, int receive_buffer):
     try:
         sock = NetlinkSocket(NETLINK_CONNECTOR, slots, 128)
     except OSError as error:
         raise OSError(error.errno, "proc connector: this kernel has none (CONFIG_CONNECTOR)") from error
     try:
         sock.set_receive_buffer(receive_buffer)
-        sock.attach_filter(process_filter() if processor < 0 else exec_filter(processor))
+        sock.attach_filter(process_filter())
         try:
             sock.join(CN_IDX_PROC)
         except PermissionError as error:
@@ -129,8 +112,10 @@ cdef NetlinkSocket opened(int slots, int receive_buffer, int processor):
 
 cdef connector_close(NetlinkSocket sock):
     try:
-        # Kernels before 6.6 count listeners, and go on making events for those that left silently.
-        sock.send(request(PROC_CN_MCAST_IGNORE, 0))
+        # Kernels before 6.6 count listeners, and go on making events for those that left silently. A process that has the
+        # socket by fork would unsubscribe its owner.
+        if sock.mark:
+            sock.send(request(PROC_CN_MCAST_IGNORE, 0))
     except OSError:
         pass
     sock.close()

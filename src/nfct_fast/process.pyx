@@ -18,11 +18,14 @@ from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, CLOCK_BOOTTIME, O_CLOEXEC, O_PAT
                            __atomic_add_fetch, __atomic_sub_fetch)
 
 from .cgroup cimport cgroup_names, span_t
+from .cgroupfs cimport CgroupFs
+from .cmdlines cimport CMDLINES_NOBODY, CommandLines, cmdline_t
 from .procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
-from .procstat cimport (PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, cmdline_read, image_mix, stat_read, stat_t,
+from .procstat cimport (PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, image_mix, stat_read, stat_read_below, stat_t,
                         status_number)
 
 import os
+from typing import NamedTuple
 
 cdef enum:
     STATUS_SIZE = 1024       # the ids stand in its first 300 bytes
@@ -57,6 +60,76 @@ cdef inline void move(span_t *name, span_t old, span_t new) noexcept nogil:
         name.at = new.at + (name.at - old.at)
 
 
+cdef ancestor_t *ancestor_take(ancestor_t *ancestor) noexcept nogil:
+    if ancestor != NULL:
+        __atomic_add_fetch(&ancestor.refs, 1, __ATOMIC_RELAXED)
+    return ancestor
+
+
+cdef void ancestor_drop(ancestor_t *ancestor) noexcept nogil:
+    cdef ancestor_t *next
+    while ancestor != NULL and __atomic_sub_fetch(&ancestor.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        next = ancestor.next
+        free(ancestor)
+        ancestor = next
+
+
+cdef ancestor_t *ancestor_copy(int32_t pid, uint64_t start_ns, span_t comm, span_t exe) noexcept nogil:
+    cdef size_t size = sizeof(ancestor_t) + comm.size + exe.size + 2
+    cdef ancestor_t *out = <ancestor_t *>malloc(size)
+    cdef char *room
+    if out == NULL:
+        return NULL
+    memset(out, 0, sizeof(out[0]))
+    room = <char *>(out + 1)
+    out.refs, out.pid, out.start_ns, out.bytes = 1, pid, start_ns, size
+    out.comm = put(&room, comm)
+    out.exe = put(&room, exe)
+    return out
+
+
+cdef void ancestor_link(ancestor_t *child, ancestor_t *next) noexcept nogil:
+    child.next = next
+    if next != NULL:
+        child.depth = next.depth + 1
+        child.bytes += next.bytes
+
+
+cdef ancestor_t *ancestors_cut(ancestor_t *ancestor) noexcept nogil:
+    # The nearest ANCESTORS of them in blocks of their own: a daemon that goes on by fork and exit would grow its line for ever.
+    cdef ancestor_t *copies[ANCESTORS]
+    cdef ancestor_t *above = NULL
+    cdef int count = 0
+    while ancestor != NULL and count < ANCESTORS:
+        copies[count] = ancestor_copy(ancestor.pid, ancestor.start_ns, ancestor.comm, ancestor.exe)
+        if copies[count] == NULL:
+            break
+        count += 1
+        ancestor = ancestor.next
+    while count:
+        count -= 1
+        ancestor_link(copies[count], above)
+        above = copies[count]
+    return above
+
+
+cdef ancestor_t *ancestor_build(int32_t pid, uint64_t start_ns, span_t comm, span_t exe, ancestor_t *next) noexcept nogil:
+    cdef ancestor_t *out
+    cdef ancestor_t *nearest
+    if next != NULL and next.depth >= 2 * ANCESTORS:
+        nearest = ancestors_cut(next)
+        ancestor_drop(next)
+        next = nearest
+    if exe.size > ANCESTOR_EXE:
+        exe.size = 0
+    out = ancestor_copy(pid, start_ns, comm, exe)
+    if out == NULL:
+        ancestor_drop(next)
+        return NULL
+    ancestor_link(out, next)
+    return out
+
+
 cdef process_t *process_build(const process_t *facts) noexcept nogil:
     cdef size_t size = (sizeof(process_t) + facts.comm.size + facts.exe.size + facts.cmdline.size + facts.cgroup.size + 4)
     cdef process_t *out = <process_t *>malloc(size)
@@ -69,7 +142,8 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     out.exe = put(&room, facts.exe)
     out.cmdline = put(&room, facts.cmdline)
     out.cgroup = put(&room, facts.cgroup)
-    cgroup_names(out.cgroup.at, out.cgroup.size, &out.names)
+    cgroup_names(out.cgroup.at, out.cgroup.size, out.cgroup_trusted, &out.names)
+    ancestor_take(out.ancestors)
     out.bytes = size
     out.refs = 1
     return out
@@ -96,26 +170,38 @@ cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
     return end if memchr(arguments, 0, end) == NULL else size
 
 
-cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32_t limit) noexcept nogil:
+cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthread) noexcept nogil:
+    # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
+    # not exist since Linux 5.18).
+    if cmdline.size < 0 and cmdline.size != -ESRCH and cmdline.size != -ENOENT:
+        facts.has |= PROCESS_UNREAD
+    elif cmdline.size > 0 or (cmdline.size == 0 and is_kthread):
+        facts.cmdline.at = cmdline.buf
+        facts.cmdline.size = unpadded(cmdline.buf, cmdline.size)
+        facts.cmdline_size = cmdline.whole if facts.cmdline.size == <size_t>cmdline.size else facts.cmdline.size
+        facts.has |= PROCESS_CMDLINE
+
+
+cdef int facts_read(int root, int dirfd, CommandLines lines, CgroupFs cgroups, process_t *facts, char *scratch,
+                    uint32_t limit) noexcept nogil:
     # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`. First what ends with the program.
     cdef char name[64]
     cdef char *exe = scratch + 2 * STAT_SIZE
     cdef char *cgroup = exe + PATH_SIZE
-    cdef char *cmdline = cgroup + CGROUP_SIZE
+    cdef cmdline_t cmdline
     cdef stat_t before, after
     cdef ssize_t got
-    cdef int rc = stat_read(dirfd, b"stat", scratch, &before)
+    cdef bint systemd
+    cdef int32_t pid = facts.pid     # perhaps of a thread
+    cdef int rc = stat_read_below(dirfd, pid, scratch, &before)
     if rc < 0:
         return rc
-    got = cmdline_read(dirfd, cmdline, limit, before.arguments, &facts.cmdline_size)
-    # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
-    # not exist since Linux 5.18).
-    if got > 0 or (got == 0 and before.flags & PF_KTHREAD):
-        facts.cmdline.at = cmdline
-        facts.cmdline.size = unpadded(cmdline, got)
-        if facts.cmdline.size < <size_t>got:
-            facts.cmdline_size = facts.cmdline.size
-        facts.has |= PROCESS_CMDLINE
+    status_read(dirfd, facts)
+    # What never waits is read while the helper reads this; the cgroup takes a lock that is the whole machine's.
+    cmdline.dirfd, cmdline.pid, cmdline.start, cmdline.known = dirfd, facts.pid, before.start, before.arguments
+    cmdline.buf, cmdline.limit = cgroup + CGROUP_SIZE, limit
+    cmdline.user = facts.uid if facts.has & PROCESS_IDS else <uint64_t>CMDLINES_NOBODY
+    lines.begin(&cmdline)
     got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
     if got > 0:
         facts.exe.at = exe
@@ -128,21 +214,27 @@ cdef int facts_read(int root, int dirfd, process_t *facts, char *scratch, uint32
     facts.comm = before.comm
     facts.ppid = before.ppid
     facts.image = owner_mix(before.image, root, name)
+    facts.arg_start = before.arg_start
     facts.has |= PROCESS_COMM | PROCESS_PPID
-    status_read(dirfd, facts)
+    lines.finish(&cmdline, 0)
+    cmdline_take(facts, &cmdline, before.flags & PF_KTHREAD != 0)
     got = procfs_read(dirfd, b"cgroup", cgroup, CGROUP_SIZE)
     if got > 0:
-        facts.cgroup = cgroup_choose(cgroup, got)
+        facts.cgroup = cgroup_choose(cgroup, got, &systemd)
         if facts.cgroup.size:
+            facts.cgroup_trusted = cgroups.trusted(facts.cgroup.at, facts.cgroup.size, systemd)
             facts.has |= PROCESS_CGROUP
-    rc = stat_read(dirfd, b"stat", scratch + STAT_SIZE, &after)
+    rc = stat_read_below(dirfd, pid, scratch + STAT_SIZE, &after)
     if rc == 0 and after.image != before.image:
         return 1
     # execve has made the new memory but not filled it in yet. A process that ends has no exe either.
-    return 1 if facts.has & PROCESS_EXE and (facts.cmdline.size == 0 or before.code == 0) else 0
+    if facts.has & PROCESS_UNREAD or not facts.has & PROCESS_EXE:
+        return 0
+    return 1 if facts.cmdline.size == 0 or before.code == 0 else 0
 
 
-cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int *error) noexcept nogil:
+cdef process_t *process_read(int root, int32_t pid, CommandLines lines, CgroupFs cgroups, uint32_t cmdline_limit,
+                             int *error) noexcept nogil:
     cdef char name[64]
     cdef char *scratch
     cdef process_t facts
@@ -164,7 +256,7 @@ cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int 
         if dirfd < 0:
             error[0] = -errno
             break
-        rc = facts_read(root, dirfd, &facts, scratch, cmdline_limit)
+        rc = facts_read(root, dirfd, lines, cgroups, &facts, scratch, cmdline_limit)
         close(dirfd)
         if rc >= 0 and facts.pid != pid:
             pid, facts.start = facts.pid, 0
@@ -183,29 +275,28 @@ cdef process_t *process_read(int root, int32_t pid, uint32_t cmdline_limit, int 
     return out
 
 
-cdef process_t *process_of_note(int32_t pid, uint32_t uid, uint32_t gid, const char *comm, const char *cgroup,
-                                size_t size) noexcept nogil:
-    cdef const char *end = <const char *>memchr(comm, 0, 16)
+cdef process_t *process_completed(process_t *process, const process_t *known) noexcept nogil:
     cdef process_t facts
-    memset(&facts, 0, sizeof(facts))
-    facts.pid = pid
-    facts.uid = uid
-    facts.gid = gid
-    facts.comm.at = comm
-    facts.comm.size = end - comm if end != NULL else 16
-    facts.cgroup.at = cgroup
-    facts.cgroup.size = size
-    facts.has = PROCESS_IDS | PROCESS_COMM
-    if size:
-        facts.has |= PROCESS_CGROUP
-    return process_build(&facts)
+    cdef process_t *out
+    if (process == NULL or known == NULL or not process.has & PROCESS_UNREAD or not known.has & PROCESS_CMDLINE
+            or known.pid != process.pid or known.start != process.start or known.image != process.image):
+        return process
+    facts = process[0]
+    facts.cmdline, facts.cmdline_size = known.cmdline, known.cmdline_size
+    facts.has |= PROCESS_CMDLINE
+    out = process_build(&facts)
+    if out == NULL:
+        return process
+    process_drop(process)
+    return out
 
 
-cdef process_t *process_of_cgroup(const char *path, size_t size) noexcept nogil:
+cdef process_t *process_of_cgroup(const char *path, size_t size, size_t trusted) noexcept nogil:
     cdef process_t facts
     memset(&facts, 0, sizeof(facts))
     facts.cgroup.at = path
     facts.cgroup.size = size
+    facts.cgroup_trusted = trusted
     facts.has = PROCESS_CGROUP
     return process_build(&facts)
 
@@ -215,8 +306,7 @@ cdef int process_check(int root, const process_t *process) noexcept nogil:
     cdef char name[64]
     cdef stat_t now
     cdef int rc
-    procfs_name(name, process.pid, b"stat")
-    rc = stat_read(root, name, buf, &now)
+    rc = stat_read(root, process.pid, buf, &now)
     if rc == -ENOENT or rc == -ESRCH:
         return PROCESS_GONE
     if rc < 0:
@@ -237,7 +327,17 @@ cdef process_t *process_take(process_t *process) noexcept nogil:
 
 cdef void process_drop(process_t *process) noexcept nogil:
     if process != NULL and __atomic_sub_fetch(&process.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        ancestor_drop(process.ancestors)
         free(process)
+
+
+class Ancestor(NamedTuple):
+    """A process as it was when it forked."""
+
+    pid: int
+    comm: str           # name of its main thread, at most 15 bytes
+    exe: str | None     # path of its program; None: not known
+    start_ns: int       # CLOCK_BOOTTIME, ns since boot
 
 
 cdef object text(span_t s):
@@ -286,8 +386,25 @@ cdef class Process:
 
     @property
     def exe(self):
-        """Path of the program as the kernel shows it, with " (deleted)" behind it if it was."""
+        """Path of the program as the kernel shows it, with " (deleted)" behind it if it was.
+
+        It is a path in the process's own mount namespace: root of a container, or any user in a user namespace of their
+        own, can put a program at any path there. Which file it was is told by `exe_dev` and `exe_inode`.
+        """
         return text(self._process.exe)
+
+    @property
+    def exe_dev(self):
+        """Device of the file system that the program's file is on, int: st_dev, as in os.stat().
+
+        On btrfs, and on overlayfs over several layers, stat(2) makes numbers up, and the kernel's own are here.
+        """
+        return self._process.exe_dev if self._process.has & PROCESS_EXE_FILE else None
+
+    @property
+    def exe_inode(self):
+        """Inode number of the program's file, int."""
+        return self._process.exe_inode if self._process.has & PROCESS_EXE_FILE else None
 
     @property
     def cmdline(self):
@@ -311,6 +428,41 @@ cdef class Process:
         return self._process.cmdline_size > self._process.cmdline.size
 
     @property
+    def forked(self):
+        """True if it has executed nothing itself: `exe` and `cmdline` are those of the process it was forked from."""
+        return bool(self._process.has & PROCESS_FORKED)
+
+    @property
+    def login_uid(self):
+        """The user id that logged in, as audit has it, int: kept across su and sudo. None: no login, or not known."""
+        return self._process.login_uid if self._process.has & PROCESS_LOGIN else None
+
+    @property
+    def ns_pid(self):
+        """Its process id in its own pid namespace, int; None where that is the initial one, or it is not known."""
+        return self._process.ns_pid or None
+
+    @property
+    def start_ns(self):
+        """When it was started, int: CLOCK_BOOTTIME, ns since boot; exact where the kernel told, else to 10 ms."""
+        return self._process.start_ns or self._process.start * (1000000000 // sysconf(_SC_CLK_TCK))
+
+    @property
+    def ancestors(self) -> tuple:
+        """What it was forked from, nearest first, as `Ancestor`; also those that have ended. () if not known.
+
+        It is who really called fork, also where CLONE_PARENT gives the child another parent; as of that moment, so that a
+        shell which later executes something else stands here as the shell. 16 at least; those that were there before the
+        start as /proc had them then.
+        """
+        cdef ancestor_t *at = self._process.ancestors
+        found = []
+        while at != NULL:
+            found.append(Ancestor(at.pid, text(at.comm) or "", text(at.exe), at.start_ns))
+            at = at.next
+        return tuple(found)
+
+    @property
     def start(self):
         """When it was started: seconds since the epoch, float, to a hundredth of a second, by the clock of now."""
         cdef timespec real, boot
@@ -331,12 +483,15 @@ cdef class Process:
 
     @property
     def unit(self):
-        """systemd unit, as `systemctl status PID` shows it."""
+        """systemd unit, as `systemctl status PID` shows it.
+
+        Like `slice`, `container` and `runtime` it is told only by levels of the cgroup's path that the host's root made.
+        """
         return text(self._process.names.unit)
 
     @property
     def user_unit(self):
-        """Unit of the user's own systemd (`systemctl --user`), where it is part of one."""
+        """Unit of the user's own systemd (`systemctl --user`), where it is part of one; that user may call it anything."""
         return text(self._process.names.user_unit)
 
     @property
@@ -346,13 +501,31 @@ cdef class Process:
 
     @property
     def container(self):
-        """Id of its container, or the name with runtimes that go by names."""
+        """Id of its container, or the name with runtimes that go by names; of the outermost where one is in another."""
         return text(self._process.names.container)
 
     @property
     def runtime(self):
         """What runs the container, as far as the cgroup tells: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
         return text(self._process.names.runtime)
+
+    @property
+    def claimed_unit(self):
+        """What the whole path of its cgroup says the unit is, where that is not `unit`.
+
+        Others than the host's root can have written it: who owns a directory above, or root of a container.
+        """
+        return text(self._process.names.claimed_unit)
+
+    @property
+    def claimed_container(self):
+        """The same for `container`: the innermost that the path names. A container that a user runs, or one in another."""
+        return text(self._process.names.claimed_container)
+
+    @property
+    def claimed_runtime(self):
+        """The runtime of `claimed_container`."""
+        return text(self._process.names.claimed_runtime)
 
     @property
     def netns(self):
@@ -394,9 +567,10 @@ def process(pid, proc="/proc", cmdline_limit=4096):
     cdef bytes path = os.fsencode(proc)
     cdef int root = procfs_open(path), error
     cdef process_t *found
+    cdef CommandLines lines = CommandLines()
     if root < 0:
         raise OSError(-root, os.strerror(-root), proc)
-    found = process_read(root, pid, max(1, min(cmdline_limit, 1 << 20)), &error)
+    found = process_read(root, pid, lines, CgroupFs(), max(1, min(cmdline_limit, 1 << 20)), &error)
     close(root)
     if error == -ENOMEM:
         raise MemoryError

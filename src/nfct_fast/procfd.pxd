@@ -38,13 +38,16 @@ cdef class FdScanner:
     cdef int _root
     cdef known_t *_known
     cdef missing_t *_missing
-    cdef visit_t *_visits
+    cdef visit_t *_visits    # processes that this search has looked into,
+    cdef visit_t *_strangers # and those that are another user's
     cdef int32_t *_pids
     cdef uint32_t _pids_room, _turn
     cdef recent_t _recent[8]
     cdef bint _sized         # this kernel tells the number of fds as the size of /proc/PID/fd (6.2)
     cdef double _rate
     cdef int64_t _tokens, _burst, _refilled_at, _missing_ttl
+    cdef bint _saving        # nothing is spent until there is more
+    cdef uint64_t _unfinished    # the inode of the last search, if it was cut short
     cdef readonly uint64_t scanned_processes, scanned_fds, refused
 
     # How many hold it (out.count), 0: none, -EAGAIN: the bound on scanning is reached, -EACCES: none was found, but

@@ -21,9 +21,11 @@ from .procstat cimport PF_EXITING, STAT_SIZE, stat_read, stat_t
 import os
 
 cdef enum:
-    KNOWN = 16384            # inodes remembered, 24 bytes each
+    KNOWN = 32768            # inodes remembered, 24 bytes each
     MISSING = 4096
-    VISITS = 4096
+    VISITS = 32768
+    AT_ONCE_NS = 40_000_000  # of scanning, after which the rest waits for another flow
+    CHARGED = 64             # processes between two looks at the clock
     RECENT = 8
 
 
@@ -32,7 +34,9 @@ cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inod
 
 
 cdef inline uint32_t inode_slot(uint64_t inode, uint32_t size) noexcept nogil:
-    return <uint32_t>((inode * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (size - 1)
+    # The upper bits: they spread numbers that follow each other, as inodes do, evenly over all places (Knuth 6.4), so that sockets
+    # of one process do not push out each other, and it is not looked through again for each.
+    return <uint32_t>(((inode * <uint64_t>0x9e3779b97f4a7c15) >> 32) * size >> 32)
 
 
 cdef int holders_collect(FdScanner self, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,
@@ -59,21 +63,49 @@ cdef void recent_put(FdScanner self, int32_t pid, int32_t fd) noexcept nogil:
 
 
 cdef bint refill(FdScanner self) noexcept nogil:
+    # Spent to the last, a quarter is saved up first: what little comes in between would go on the same first process each time.
     cdef int64_t now = procfs_monotonic_ns()
     self._tokens += <int64_t>(<double>(now - self._refilled_at) * self._rate)
     if self._tokens > self._burst:
         self._tokens = self._burst
     self._refilled_at = now
-    return self._tokens > 0
+    self._saving = self._tokens <= 0 or self._saving and self._tokens < self._burst // 4
+    return not self._saving
+
+
+cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
+    """For what has been done since *began, which is now afterwards: whether there is something left."""
+    cdef int64_t now = procfs_monotonic_ns()
+    self._tokens -= now - began[0]
+    began[0] = now
+    if refill(self):
+        return True
+    self.refused += 1
+    return False
+
+
+cdef bint marked(FdScanner self, visit_t *visits, int32_t pid) noexcept nogil:
+    cdef visit_t *visit = &visits[pid & (VISITS - 1)]
+    return visit.pid == pid and visit.turn == self._turn
+
+
+cdef void mark(FdScanner self, visit_t *visits, int32_t pid) noexcept nogil:
+    cdef visit_t *visit = &visits[pid & (VISITS - 1)]
+    visit.pid = pid
+    visit.turn = self._turn
 
 
 cdef bint visited(FdScanner self, int32_t pid) noexcept nogil:
-    cdef visit_t *visit = &self._visits[pid & (VISITS - 1)]
-    if visit.pid == pid and visit.turn == self._turn:
+    if marked(self, self._visits, pid):
         return True
-    visit.pid = pid
-    visit.turn = self._turn
+    mark(self, self._visits, pid)
     return False
+
+
+cdef void unvisit(FdScanner self, int32_t pid) noexcept nogil:
+    cdef visit_t *visit = &self._visits[pid & (VISITS - 1)]
+    if visit.pid == pid:
+        visit.pid = 0
 
 
 # Looks through one process. 1: it holds the inode, by *fd; 0; -EAGAIN, -EACCES.
@@ -86,6 +118,7 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
     cdef int rc, i, link = 0, answer = 0
     if bounded and not refill(self):
         self.refused += 1
+        unvisit(self, pid)
         return -EAGAIN
     procfs_name(name, pid, b"fd")
     began = procfs_monotonic_ns()
@@ -120,8 +153,9 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
         if bounded:
             self._tokens -= procfs_monotonic_ns() - began
             began = procfs_monotonic_ns()
-            if answer == 0 and rc > 900 and self._tokens <= 0:
+            if answer == 0 and rc > 900 and not refill(self):
                 self.refused += 1
+                unvisit(self, pid)
                 answer = -EAGAIN
     numbers_close(&numbers)
     return answer
@@ -204,15 +238,25 @@ cdef int everywhere(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known
     if count < 0:
         return count
     first = newest(self, count)
+    began = procfs_monotonic_ns()
     for rung in range(RUNG_UID if uid_known else RUNG_REST, RUNG_REST + 1):
         for i in range(count):
             at = first - i if first >= i else first - i + count
             pid[0] = self._pids[at]
+            if i % CHARGED == CHARGED - 1 and not charge(self, &began):
+                return -EAGAIN
+            # Of a search that goes on, most of this is known.
+            if marked(self, self._visits, pid[0]) or rung == RUNG_UID and marked(self, self._strangers, pid[0]):
+                continue
             if rung == RUNG_UID and not of_uid(self, pid[0], uid):
+                mark(self, self._strangers, pid[0])
                 continue
-            if visited(self, pid[0]) or not has_fds(self, pid[0]):
+            mark(self, self._visits, pid[0])
+            if not has_fds(self, pid[0]):
                 continue
+            self._tokens -= procfs_monotonic_ns() - began
             rc = process_scan(self, pid[0], inode, fd, True)
+            began = procfs_monotonic_ns()
             if rc == -EACCES:
                 out.denied += 1
             elif rc != 0:
@@ -269,17 +313,17 @@ cdef int ladder(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, co
 cdef bint somebody_ends(FdScanner self) noexcept nogil:
     # An exiting process lets go of its descriptors before its sockets are closed: with many, by milliseconds.
     cdef char buf[STAT_SIZE]
-    cdef char name[64]
     cdef stat_t stat
     cdef int64_t began = procfs_monotonic_ns()
     cdef bint found = False
     cdef int i
     for i in range(pids_list(self)):
-        procfs_name(name, self._pids[i], b"stat")
-        if stat_read(self._root, name, buf, &stat) == 0 and stat.flags & PF_EXITING and stat.state != c'Z':
+        if i % CHARGED == CHARGED - 1 and not charge(self, &began):
+            return True     # perhaps
+        if stat_read(self._root, self._pids[i], buf, &stat) == 0 and stat.flags & PF_EXITING and stat.state != c'Z':
             found = True
             break
-    self._tokens -= procfs_monotonic_ns() - began
+    charge(self, &began)
     return found
 
 
@@ -288,8 +332,7 @@ cdef bint somebody_ends(FdScanner self) noexcept nogil:
 cdef class FdScanner:
     """Finds who holds a socket.
 
-    `proc`: where procfs is mounted. `budget`: seconds of scanning allowed per second, with as much saved up at most; inf
-    is no bound. `missing_ttl`: seconds for which "nobody holds it" is believed. One thread at a time. Other users'
+    `proc`: where procfs is mounted. `budget`: seconds of scanning allowed per second, of which 0.04 at once; inf is no bound. `missing_ttl`: seconds for which "nobody holds it" is believed. One thread at a time. Other users'
     processes need CAP_SYS_PTRACE. OSError if `proc` cannot be opened.
 
     Where several processes hold a socket, the one to name is the oldest, as a socket is inherited from the one that
@@ -302,13 +345,14 @@ cdef class FdScanner:
         cdef struct_stat st
         self._root = -1
         self._rate = min(max(budget, 0.0), 1e6)
-        self._burst = self._tokens = <int64_t>(self._rate * 1e9)
+        self._burst = self._tokens = min(<int64_t>(self._rate * 1e9), <int64_t>AT_ONCE_NS)
         self._refilled_at = procfs_monotonic_ns()
         self._missing_ttl = <int64_t>(missing_ttl * 1e9)
         self._known = <known_t *>calloc(KNOWN, sizeof(known_t))
         self._missing = <missing_t *>calloc(MISSING, sizeof(missing_t))
         self._visits = <visit_t *>calloc(VISITS, sizeof(visit_t))
-        if self._known == NULL or self._missing == NULL or self._visits == NULL:
+        self._strangers = <visit_t *>calloc(VISITS, sizeof(visit_t))
+        if self._known == NULL or self._missing == NULL or self._visits == NULL or self._strangers == NULL:
             raise MemoryError
         self._root = procfs_open(path)
         if self._root < 0:
@@ -319,9 +363,16 @@ cdef class FdScanner:
         free(self._known)
         free(self._missing)
         free(self._visits)
+        free(self._strangers)
         free(self._pids)
         if self._root >= 0:
             close(self._root)
+
+    def close(self):
+        """Close the descriptor; no search may be under way."""
+        if self._root >= 0:
+            close(self._root)
+        self._root = -1
 
     cdef int find(self, uint64_t inode, uint32_t uid, bint uid_known, const int32_t *candidates, int n,
                   holders_t *out) noexcept nogil:
@@ -329,6 +380,7 @@ cdef class FdScanner:
         cdef missing_t *missing = &self._missing[inode_slot(inode, MISSING)]
         cdef int32_t pid, fd
         cdef int rc
+        cdef bint resumed
         memset(out, 0, sizeof(out[0]))
         if inode == 0:
             return 0
@@ -341,8 +393,14 @@ cdef class FdScanner:
         if missing.inode == inode and procfs_monotonic_ns() < missing.until:
             out.ending = missing.ending
             return missing.answer
-        self._turn += 1
+        # A search that was cut short goes on where it was; but nobody holds a socket only after one in one piece.
+        resumed = self._unfinished == inode
+        if not resumed:
+            self._turn += 1
         rc = ladder(self, inode, uid, uid_known, candidates, n, &pid, &fd, out)
+        self._unfinished = inode if rc == -EAGAIN else 0
+        if rc == 0 and resumed:
+            return -EAGAIN
         if rc > 0:
             return holders_collect(self, inode, pid, fd, candidates, n, out)
         out.rung = 0

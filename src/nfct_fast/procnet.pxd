@@ -6,15 +6,19 @@ from .flow cimport tuple_t
 from .sock cimport sock_t
 from .socktable cimport table_t
 
+# A table by its name: a descriptor, or -errno.
+ctypedef int (*procnet_open_t)(void *context, const char *name) noexcept nogil
+
 cdef struct procnet_t:
-    int dir              # what `below` starts from; not owned
-    char below[32]       # before each table's name: "", or "thread-self/net/" for the namespace the thread is in
+    procnet_open_t open
+    void *context
     int64_t max_age
     int64_t min_interval
     table_t tables[10]
     uint64_t loads
 
-cdef void procnet_init(procnet_t *net, int dir, const char *below, int64_t max_age, int64_t min_interval) noexcept nogil
+cdef void procnet_init(procnet_t *net, procnet_open_t open, void *context, int64_t max_age,
+                       int64_t min_interval) noexcept nogil
 cdef void procnet_free(procnet_t *net) noexcept nogil    # the tables; it can go on being used
 
 # `tuple` as the socket sees it: src is the local side. `when`: CLOCK_MONOTONIC ns of the event, 0 for now. 1 found,
@@ -28,4 +32,5 @@ cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag
 # One caller at a time.
 cdef class ProcNet:
     cdef procnet_t net
+    cdef int dir
     cdef int lookup(self, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil

@@ -6,13 +6,15 @@ reading it costs milliseconds, a look-up in it less than a microsecond.
 Limits of the source: a listener on [::] that refuses IPv4 (IPV6_V6ONLY) looks like one that takes it.
 """
 cimport cython
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset, strcpy, strlen, strncpy
+from libc.string cimport memcmp, memcpy, memset
+from posix.fcntl cimport O_RDONLY, openat
 from posix.unistd cimport close
 
 from netinet_in cimport (IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
                          TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV)
+from procfs_calls cimport O_CLOEXEC
 from sys_socket cimport AF_INET, AF_INET6
 
 from .diagmsg cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
@@ -127,7 +129,6 @@ cdef int tables_search(procnet_t *net, int first, int last, bint tcp, const uint
 
 cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t now) noexcept nogil:
     # Reads again what is older than the event: 0, or -EAGAIN where that may not be done yet.
-    cdef char path[64]
     cdef int i, rc = 0
     cdef table_t *table
     for i in range(first, last + 1):
@@ -137,9 +138,7 @@ cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t
         if table.loaded_at and now - table.loaded_at < net.min_interval:
             rc = -EAGAIN
             continue
-        strcpy(path, net.below)
-        strcpy(path + strlen(path), table_name(i))
-        table_load(table, net.dir, path, FORM_V6 * (i & 1) | FORM_ICMP * (i >> 1 << 1 == ICMP), now)
+        table_load(table, net.open(net.context, table_name(i)), FORM_V6 * (i & 1) | FORM_ICMP * (i >> 1 << 1 == ICMP), now)
         net.loads += 1
     return rc
 
@@ -263,12 +262,12 @@ cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag
     return count
 
 
-cdef void procnet_init(procnet_t *net, int dir, const char *below, int64_t max_age, int64_t min_interval) noexcept nogil:
+cdef void procnet_init(procnet_t *net, procnet_open_t open, void *context, int64_t max_age,
+                       int64_t min_interval) noexcept nogil:
     memset(net, 0, sizeof(net[0]))
-    net.dir = dir
+    net.open, net.context = open, context
     net.max_age = max_age
     net.min_interval = min_interval
-    strncpy(net.below, below, sizeof(net.below) - 1)
 
 
 cdef void procnet_free(procnet_t *net) noexcept nogil:
@@ -276,6 +275,11 @@ cdef void procnet_free(procnet_t *net) noexcept nogil:
     for i in range(TABLES):
         table_free(&net.tables[i])
         memset(&net.tables[i], 0, sizeof(net.tables[i]))
+
+
+cdef int open_below(void *context, const char *name) noexcept nogil:
+    cdef int fd = openat((<ProcNet>context).dir, name, O_RDONLY | O_CLOEXEC)
+    return fd if fd >= 0 else -errno
 
 
 @cython.final
@@ -289,15 +293,15 @@ cdef class ProcNet:
 
     def __cinit__(self, directory="/proc/thread-self/net", double max_age=0.02, double min_interval=0.0):
         cdef bytes path = os.fsencode(directory)
-        cdef int dir = procfs_open(path)
-        procnet_init(&self.net, dir, b"", <int64_t>(max_age * 1e9), <int64_t>(min_interval * 1e9))
-        if dir < 0:
-            raise OSError(-dir, os.strerror(-dir), directory)
+        self.dir = procfs_open(path)
+        procnet_init(&self.net, open_below, <void *>self, <int64_t>(max_age * 1e9), <int64_t>(min_interval * 1e9))
+        if self.dir < 0:
+            raise OSError(-self.dir, os.strerror(-self.dir), directory)
 
     def __dealloc__(self):
         procnet_free(&self.net)
-        if self.net.dir >= 0:
-            close(self.net.dir)
+        if self.dir >= 0:
+            close(self.dir)
 
     cdef int lookup(self, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
         return procnet_lookup(&self.net, tuple, when, out)

@@ -8,5 +8,7 @@ cdef class Sink:
     cdef int stop_fd
     cdef bint chunked
     cdef int64_t deadline
+    cdef size_t written          # by the last put
     cdef int _wait(self) noexcept nogil
     cdef int put(self, const char *data, size_t length) noexcept nogil
+    cdef bint put_last(self, const char *data, size_t length) noexcept nogil

@@ -11,13 +11,22 @@ import stat
 
 cdef enum:
     PIPE_ATOMIC = 4096       # PIPE_BUF: a write of this much to a pipe that polls writable does not block
-    GRACE_MS = 800           # how long output may still take once the end was asked for
+    GRACE_MS = 500           # how long output may still take once the end was asked for
+    LAST_MS = 100            # and then to say what it did not take
 
 
 cdef int64_t _now_ms() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+
+
+cdef size_t whole_lines(const char *data, size_t length) noexcept nogil:
+    """Of that much data, to be written at once, how much ends with a line; all of it where none does."""
+    cdef size_t end = length
+    while end and data[end - 1] != c"\n":
+        end -= 1
+    return end or length
 
 
 cdef object sink_error(int result):
@@ -32,7 +41,7 @@ cdef class Sink:
     """A file descriptor to write whole blocks to, in order.
 
     fd: where to; it is neither closed nor made non-blocking, since others may share it. stop_fd: readable when the
-    program has been asked to end; from then on writing is given 0.8 seconds. -1 for none.
+    program has been asked to end; from then on writing is given 0.5 seconds. -1 for none.
     """
 
     def __cinit__(self, int fd, int stop_fd=-1):
@@ -55,7 +64,7 @@ cdef class Sink:
             close(self.own)
 
     cdef int _wait(self) noexcept nogil:
-        """Wait until fd takes more: 0, -ETIMEDOUT once time is over, or -errno."""
+        """Wait until fd takes more: 0, -EINTR once when the end is asked for, -ETIMEDOUT once time is over, or -errno."""
         cdef pollfd fds[2]
         cdef int timeout
         cdef int ready
@@ -76,28 +85,44 @@ cdef class Sink:
                 return -errno
             if fds[1].revents:
                 self.deadline = _now_ms() + GRACE_MS
+                return -EINTR
             if self.deadline and _now_ms() >= self.deadline:
                 return -ETIMEDOUT
             if fds[0].revents:
                 return 0        # writable, or the write will tell what is wrong
 
     cdef int put(self, const char *data, size_t length) noexcept nogil:
-        """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ETIMEDOUT when time is over."""
+        """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ETIMEDOUT when time is over, -EINTR once when
+        the end is asked for amid it: whoever asked must know, and then go on. `written` is how much was.
+        """
         cdef ssize_t written
+        cdef size_t piece
         cdef int result
-        while length:
+        self.written = 0
+        while self.written < length:
+            piece = length - self.written
             if self.chunked:
                 result = self._wait()
                 if result < 0:
                     return result
-            written = write(self.fd, data, min(length, <size_t>PIPE_ATOMIC) if self.chunked else length)
+                # A pipe takes such a piece whole or not at all: where it takes no more, no line is cut.
+                if piece > PIPE_ATOMIC:
+                    piece = whole_lines(data + self.written, PIPE_ATOMIC)
+            written = write(self.fd, data + self.written, piece)
             if written < 0:
                 if errno == EINTR or errno == EAGAIN:
                     continue
                 return -errno
-            data += written
-            length -= written
+            self.written += written
         return 0
+
+    cdef bint put_last(self, const char *data, size_t length) noexcept nogil:
+        """Write that little all the same, if it is taken within LAST_MS."""
+        cdef pollfd ready
+        ready.fd = self.fd
+        ready.events = POLLOUT
+        ready.revents = 0
+        return poll(&ready, 1, LAST_MS) == 1 and write(self.fd, data, length) == <ssize_t>length
 
     def write(self, const unsigned char[::1] data not None) -> None:
         """Write all of data, blocking as long as the descriptor does (see the class).
@@ -106,9 +131,11 @@ cdef class Sink:
         asked to end and the descriptor did not take all in time.
         """
         cdef int result = 0
+        cdef size_t done = 0
         cdef size_t length = data.shape[0]
-        if length:
+        while done < length and (result == 0 or result == -EINTR):
             with nogil:
-                result = self.put(<const char *>&data[0], length)
+                result = self.put(<const char *>&data[0] + done, length - done)
+            done += self.written
         if result < 0:
             raise sink_error(result)

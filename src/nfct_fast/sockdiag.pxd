@@ -1,5 +1,5 @@
 """Which socket a tuple belongs to, by one exact sock_diag request."""
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from nfct_fast.diagmsg cimport diag_match_t
 from nfct_fast.flow cimport tuple_t
@@ -15,6 +15,14 @@ cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t i
 # Every socket that could stand at the local end of a UDP tuple, or listen for a TCP one: up to room of them in out,
 # the number there are returned. A walk over the kernel's table, not a look-up.
 cdef int diag_survey(netquery_t *diag, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil
+
+cdef enum:
+    PORT_BYTES = 8192        # a bit for each port
+
+# Sets a bit in `taken` for each local port on which a socket listens (TCP) or is (UDP), whatever its address, and,
+# PORT_BYTES behind it, another where there are several. 0; -ENOSPC: there are more than `most` sockets; other -errno.
+# Takes 1 us for each socket.
+cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int most) noexcept nogil
 
 # Sets found.ambiguous by a survey where found is not SOCK_EXACT; diag_lookup alone leaves it 0. 0, 1 or -errno (then
 # ambiguous is 1).

@@ -5,7 +5,7 @@ would for an incoming packet, so what it finds for a port that several sockets s
 sent: such answers are marked ambiguous.
 """
 cimport cython
-from libc.errno cimport EAGAIN, ENOPROTOOPT, EPROTONOSUPPORT, errno
+from libc.errno cimport EAGAIN, ENOPROTOOPT, ENOSPC, EPROTONOSUPPORT, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -15,7 +15,7 @@ from linux_netlink cimport NETLINK_SOCK_DIAG
 from sys_socket cimport AF_INET, AF_INET6, SO_NETNS_COOKIE, SOL_SOCKET, getsockopt, socklen_t
 
 from nfct_fast.diagmsg cimport (
-    DIAG_EQUAL, DIAG_GROUP, diag_has_ports, diag_match, diag_match_t, diag_reply, diag_request,
+    DIAG_EQUAL, DIAG_GROUP, diag_has_ports, diag_match, diag_match_t, diag_port, diag_reply, diag_request,
     diag_request_dump, diag_request_t,
 )
 from nfct_fast.flow cimport tuple_set, tuple_t
@@ -96,6 +96,38 @@ cdef int diag_survey(netquery_t *diag, const tuple_t *tuple, diag_match_t *out, 
     if rc == 0 and tuple.family != AF_INET6:
         rc = survey_family(diag, &survey, AF_INET)
     return rc if rc < 0 else survey.count
+
+
+cdef struct ports_t:
+    uint8_t *taken
+    int room
+
+
+cdef int ports_add(uint16_t type, const uint8_t *message, size_t size, void *context) noexcept nogil:
+    cdef ports_t *ports = <ports_t *>context
+    cdef uint16_t port = diag_port(message, size)
+    cdef uint8_t bit = <uint8_t>(1 << (port & 7))
+    ports.taken[PORT_BYTES + (port >> 3)] |= ports.taken[port >> 3] & bit
+    ports.taken[port >> 3] |= bit
+    ports.room -= 1
+    return 0 if ports.room >= 0 else -ENOSPC
+
+
+cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int most) noexcept nogil:
+    cdef ports_t ports = ports_t(taken, most)
+    cdef diag_request_t request
+    cdef tuple_t any_port
+    cdef bint changed = False
+    cdef int rc = 0, i
+    memset(&any_port, 0, sizeof(any_port))
+    any_port.proto = proto
+    for i in range(2):
+        diag_request_dump(&request, &any_port, AF_INET6 if i else AF_INET,
+                          1 << TCP_LISTEN if proto == IPPROTO_TCP else 0xffffffff)
+        rc = netquery_dump(diag, &request.header, ports_add, &ports, &changed)
+        if rc < 0:
+            return rc
+    return -EAGAIN if changed else 0
 
 
 cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil:

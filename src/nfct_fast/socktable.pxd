@@ -30,7 +30,8 @@ cdef enum:
     FORM_V6 = 1
     FORM_ICMP = 2
 
-cdef void table_load(table_t *table, int dirfd, const char *name, int form, int64_t now) noexcept nogil
+# fd: of the table, which is closed, or the -errno of its opening.
+cdef void table_load(table_t *table, int fd, int form, int64_t now) noexcept nogil
 cdef void table_free(table_t *table) noexcept nogil
 
 

@@ -177,14 +177,13 @@ cdef int table_parse(table_t *table, int fd, int form) noexcept nogil:
     return rc
 
 
-cdef void table_load(table_t *table, int dirfd, const char *name, int form, int64_t now) noexcept nogil:
-    cdef int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC)
+cdef void table_load(table_t *table, int fd, int form, int64_t now) noexcept nogil:
     table.count = 0
     table.loaded_at = now
     table.error = 0
     if fd < 0:
         # No IPv6, no UDP-Lite (gone since Linux 7.1): a table with nothing in it.
-        table.error = 0 if errno == ENOENT else -errno
+        table.error = 0 if fd == -ENOENT else fd
     else:
         table.error = table_parse(table, fd, form)
         close(fd)

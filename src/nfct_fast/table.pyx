@@ -1,31 +1,46 @@
-"""The conntrack table of one network namespace, read entry by entry."""
+"""The conntrack table of one network namespace, read entry by entry.
+
+A dump is an answer in many parts, and may be disturbed: the kernel says so, or what comes is still of one that was given
+up before. Each has a number of its own, and an end.
+"""
 cimport cython
-from libc.errno cimport EINTR, EIO, ETIMEDOUT, errno
+from libc.errno cimport EAGAIN, EBUSY, EINTR, EIO, ENOBUFS, ETIMEDOUT, errno
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from linux_netlink cimport (IPCTNL_MSG_CT_GET, NETLINK_NETFILTER, NFNL_SUBSYS_CTNETLINK, NLM_F_DUMP, NLM_F_REQUEST,
-                            nlmsghdr)
-from sys_socket cimport POLLIN, poll, pollfd, send
+from linux_netlink cimport (CTA_STATS_GLOBAL_ENTRIES, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_GET_STATS, NETLINK_NETFILTER,
+                            NFNL_SUBSYS_CTNETLINK, NLM_F_DUMP, NLM_F_REQUEST, nlattr, nlmsghdr, sockaddr_nl)
+from sys_socket cimport AF_NETLINK, MSG_DONTWAIT, POLLIN, poll, pollfd, recv, sendto, sockaddr
 
 cdef enum:
     # A dump's datagrams are as large as the buffer of the first recvmsg, up to 32 KiB (netlink_dump in the kernel).
     DATAGRAM = 32768
     ROOM = DATAGRAM // 88 + 1    # no entry is shorter than 88 bytes
     PATIENCE_MS = 5000
+    TRIES = 3                    # to read a table that changes so that the dump misses entries
 
 cdef struct request_t:
     nlmsghdr header
     unsigned char nfgenmsg[4]    # family AF_UNSPEC, version NFNETLINK_V0, resource 0: all zero
 
+# What IPCTNL_MSG_CT_GET_STATS is answered with.
+cdef struct entries_t:
+    nlmsghdr header
+    unsigned char nfgenmsg[4]
+    nlattr attribute             # CTA_STATS_GLOBAL_ENTRIES
+    uint32_t entries             # big-endian
+
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Table:
-    """The table of the namespace of the thread that makes it. OSError if there is none."""
+    """The table of the namespace of the thread that makes it, or of the netfilter socket fd, its own from then on. OSError if there
+    is none."""
 
-    def __cinit__(self):
-        self.socket = NetlinkSocket(NETLINK_NETFILTER, 1, DATAGRAM)
+    def __cinit__(self, int fd=-1):
+        self.socket = NetlinkSocket(NETLINK_NETFILTER, 1, DATAGRAM, fd=fd)
         self.decoder = FlowDecoder()
+        self.ended = True
         self.flows = <flow_t *>calloc(ROOM, sizeof(flow_t))
         if self.flows == NULL:
             raise MemoryError("table")
@@ -35,40 +50,113 @@ cdef class Table:
 
     cdef int begin(self) noexcept nogil:
         """Ask for all entries, of both families; 0 or -errno. Each must then be fetched with next(), to the end."""
+        self.tries = TRIES
+        return self._ask()
+
+    cdef int _request(self, int message, int flags) noexcept nogil:
         cdef request_t request
+        cdef sockaddr_nl kernel
+        self.sequence += 1
         memset(&request, 0, sizeof(request))
         request.header.nlmsg_len = sizeof(request)
-        request.header.nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
-        request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP
-        self.ended = False
-        if send(self.socket.fd, &request, sizeof(request), 0) != sizeof(request):
+        request.header.nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | message
+        request.header.nlmsg_flags = NLM_F_REQUEST | flags
+        request.header.nlmsg_seq = self.sequence
+        # To the kernel by name: else who made the socket must have the right to ask, too (__netlink_ns_capable).
+        memset(&kernel, 0, sizeof(kernel))
+        kernel.nl_family = AF_NETLINK
+        if sendto(self.socket.fd, &request, sizeof(request), 0, <sockaddr *>&kernel, sizeof(kernel)) != sizeof(request):
             return -errno
         return 0
 
-    cdef int next(self) noexcept nogil:
-        """The next entries into self.flows: their number, 0 at the end, or -errno. Waits for the kernel, 5 s at most."""
+    cdef bint _is_empty(self) noexcept nogil:
+        """Whether there is no entry at all. A dump goes through the buckets of all namespaces together, which takes 15 ms for
+        262,144; in most namespaces nothing happens."""
+        cdef entries_t answer
         cdef pollfd ready
-        cdef size_t length = 0
-        cdef const void *data
+        if self._request(IPCTNL_MSG_CT_GET_STATS, 0) < 0:
+            return False
+        while True:
+            ready.fd = self.socket.fd
+            ready.events = POLLIN
+            if poll(&ready, 1, PATIENCE_MS) <= 0:
+                return False
+            memset(&answer, 0xff, sizeof(answer))
+            if recv(self.socket.fd, &answer, sizeof(answer), MSG_DONTWAIT) < <ssize_t>sizeof(answer):
+                return False
+            if answer.header.nlmsg_seq == self.sequence:
+                return (answer.header.nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS)
+                        and answer.attribute.nla_type == CTA_STATS_GLOBAL_ENTRIES and answer.entries == 0)
+
+    cdef int _ask(self) noexcept nogil:
         cdef int count
+        cdef int result
+        self.tries -= 1
+        # One dump at a time, or the kernel says EBUSY: what is left of one that was given up is read to its end. It goes on
+        # within recvmmsg(): where nothing is queued, there is nothing more to come.
         while not self.ended:
             count = self.socket.receive(1)
-            if count < 0:
+            if count < 0 and count != -ENOBUFS:
                 return count
+            self.ended = count == 0
+        self.interrupted = False
+        if self._is_empty():
+            return 0
+        result = self._request(IPCTNL_MSG_CT_GET, NLM_F_DUMP)
+        self.ended = result < 0
+        return result
+
+    cdef const void *_receive(self, size_t *length, int *result) noexcept nogil:
+        """The next part of the dump; NULL, and -errno in *result, if it cannot be had. Waits for the kernel, 5 s at most."""
+        cdef pollfd ready
+        cdef const void *data
+        cdef int count
+        while True:
+            count = self.socket.receive(1)
             if count == 0:
                 ready.fd = self.socket.fd
                 ready.events = POLLIN
                 count = poll(&ready, 1, PATIENCE_MS)
                 if count == 0:
-                    return -ETIMEDOUT
-                if count < 0 and errno != EINTR:
-                    return -errno
-                continue
-            data = self.socket.datagram(0, &length)
+                    count = -ETIMEDOUT
+                elif count > 0 or errno == EINTR:
+                    continue
+                else:
+                    count = -errno
+            if count < 0:
+                result[0] = count
+                return NULL
+            data = self.socket.datagram(0, length)
             if data == NULL:
-                return -EIO
-            count = self.decoder.decode(data, length, self.flows, ROOM, 0, 0)
+                result[0] = -EIO
+                return NULL
+            if length[0] >= sizeof(nlmsghdr) and (<const nlmsghdr *>data).nlmsg_seq == self.sequence:
+                return data
+
+    cdef int next(self) noexcept nogil:
+        """The next entries into self.flows: their number, 0 at the end, or -errno. Waits for the kernel, 5 s at most.
+
+        Where some may be missing, as the kernel says or a part of the answer was lost, all are read again, so that one
+        may come twice; -EAGAIN if some still may be after that.
+        """
+        cdef int result = self._next()
+        while result == 0 and self.interrupted or result == -EIO or result == -ENOBUFS or result == -EBUSY:
+            result = self._ask() if self.tries else -EAGAIN
+            if result == 0:
+                result = self._next()
+        return result
+
+    cdef int _next(self) noexcept nogil:
+        cdef size_t length = 0
+        cdef const void *data
+        cdef int result = 0
+        while not self.ended:
+            data = self._receive(&length, &result)
+            if data == NULL:
+                return result
+            result = self.decoder.decode(data, length, self.flows, ROOM, 0, 0)
             self.ended = self.decoder.ended
-            if count != 0:
-                return count
+            self.interrupted = self.interrupted or self.decoder.interrupted
+            if result != 0:
+                return result
         return 0

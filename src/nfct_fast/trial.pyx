@@ -5,8 +5,7 @@ from libc.string cimport memset
 
 from .attribution cimport Attribution
 from .directory cimport Directory
-from .flow cimport EVENT_NEW, FLOW_REPLY, tuple_set, tuple_t
-from .member cimport member_lookup
+from .flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, tuple_set, tuple_t
 from .procfs cimport procfs_monotonic_ns
 from .record cimport flow_object, record_t
 from .sock cimport sock_t
@@ -16,11 +15,11 @@ import os
 
 
 def find_flow(Attribution attribution not None, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0,
-              double age=0.0):
+              double age=0.0, begins=False):
     """A `Flow` as it would be told of one heard `age` seconds ago: to see what is found, and how.
 
     proto: IPPROTO_* number; addresses as ipaddress takes them; reply: the same four of the reply direction where
-    NAT applies; netns: the number of the home it was heard in. Blocks while it looks.
+    NAT applies; netns: the number of the home it was heard in; begins: of TCP, that it is a SYN. Blocks while it looks.
     """
     cdef record_t record
     memset(&record, 0, sizeof(record))
@@ -28,6 +27,9 @@ def find_flow(Attribution attribution not None, proto, src, sport, dst, dport, *
     record.flow.orig.icmp_id = icmp_id
     record.flow.type = EVENT_NEW
     record.flow.netns = netns
+    if begins:
+        record.flow.state = 1      # TCP_CONNTRACK_SYN_SENT
+        record.flow.has |= FLOW_STATE
     if reply is not None:
         tuple_set(&record.flow.reply, proto, reply[0], reply[1], reply[2], reply[3])
         record.flow.reply.icmp_id = icmp_id
@@ -43,14 +45,14 @@ cdef int look_for(Directory directory, const tuple_t *tuple, bint listener, sock
     has tuple.src has no such socket; -ENXIO: no member has the address; other -errno."""
     cdef sock_t sock
     cdef int rc, owners = 0, found = 0, error = 0
-    cdef int i = directory.place(0, tuple, -1) if directory.homes else -1
+    cdef int i = directory.place(0, tuple, -1)
     memset(out, 0, sizeof(out[0]))
     index[0] = -1
     while i >= 0:
         owners += 1
-        rc = member_lookup(&directory.members[i], tuple, listener, &sock)
+        rc = directory.lookup_at(i, tuple, listener, &sock)
         if rc == 1:
-            rc = diag_check(&directory.members[i].diag, tuple, &sock)
+            rc = diag_check(&directory.atlas.places[i].member.diag, tuple, &sock)
             rc = rc if rc < 0 else 1
         if rc < 0:
             error = rc
@@ -93,11 +95,26 @@ def find_socket(Directory directory not None, proto, src, sport, dst, dport, *, 
         raise OSError(-rc, os.strerror(-rc), "sock_diag")
     if rc == 0:
         return None
-    return directory.members[index].inode if index >= 0 else None, sock_dict(&sock)
+    return directory.atlas.places[index].member.inode if index >= 0 else None, sock_dict(&sock)
 
 
 def refresh_addresses(Directory directory not None):
-    """Takes in the changes of home's addresses heard of; OSError if they cannot be read."""
-    cdef int rc = directory.refresh_home()
-    if rc < 0:
-        raise OSError(-rc, os.strerror(-rc), "rtnetlink")
+    """Takes in the changes of home's addresses heard of."""
+    directory.refresh_home()
+
+
+def may_come_from(Directory directory not None, address, inode, *, home=0):
+    """Whether a packet from that address, seen in a home, can have come out of the namespace with that inode."""
+    cdef tuple_t tuple
+    cdef int i
+    tuple_set(&tuple, 17, address, 1, address, 1)
+    for i in range(directory.atlas.count):
+        if directory.atlas.places[i].member != NULL and directory.atlas.places[i].member.inode == inode:
+            return directory.may_come_from(home, i, &tuple)
+    raise LookupError(f"no known network namespace is {inode}")
+
+
+def by_cookie(Directory directory not None, cookie):
+    """The inode of the namespace with that cookie, or None."""
+    cdef int index = directory.by_cookie(cookie)
+    return directory.atlas.places[index].member.inode if index >= 0 else None

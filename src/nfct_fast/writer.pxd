@@ -6,7 +6,13 @@ from .sink cimport Sink
 cdef class Writer:
     cdef Formatter formatter
     cdef Sink sink
-    cdef outbuf_t out
+    cdef outbuf_t out            # of the last batch,
+    cdef size_t sent             # of which so much has gone out,
+    cdef size_t settled          # so much with the lines of records that the batch was told of
+    cdef outbuf_t line
     cdef int put(self, Batch batch) noexcept nogil
+    cdef bint is_pending(self) noexcept nogil
+    cdef int go_on(self, Batch batch) noexcept nogil
+    cdef void _settle(self, Batch batch) noexcept nogil
 
 cdef object writer_error(int result)      # of put(), to be raised

@@ -1,6 +1,6 @@
-"""All measurements of volume, in turn: run as root, python tests/bench [volume|loss|delay|growth|attribution]...
+"""All measurements, in turn: run as root, python tests/bench [PART]...
 
-BENCH_ROUNDS: how often each is done (5), of which the medians are told. Takes some twenty minutes.
+BENCH_ROUNDS: how often each is done (5), of which the medians are told. Takes some forty minutes.
 """
 import os
 import platform
@@ -8,13 +8,20 @@ import sys
 import time
 
 import bench_attribution
+import bench_cases
 import bench_delay
 import bench_growth
 import bench_loss
+import bench_mixture
+import bench_namespaces
+import bench_spawn
+import bench_storms
 import bench_volume
 
-PARTS = {"volume": bench_volume.main, "loss": bench_loss.main, "delay": bench_delay.main, "growth": bench_growth.main,
-         "attribution": bench_attribution.main}
+PARTS = {"volume": bench_volume.main, "cases": bench_cases.main, "loss": bench_loss.main, "delay": bench_delay.main,
+         "growth": bench_growth.main, "attribution": bench_attribution.main, "spawn": bench_spawn.main,
+         "mixture": bench_mixture.main, "storms": bench_storms.main,
+         "namespaces": bench_namespaces.main}
 
 if __name__ == "__main__":
     if os.geteuid() != 0:

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
-from nfct_fast.owners_bpf import OwnersBpf, cgroup_root, netns_cookie
+from nfct_fast.cgroupfs import find_mount
+from nfct_fast.owners_bpf import OwnersBpf, netns_cookie
 
 HERE = Path(__file__).resolve().parent
 # Mode, sockets or packets a turn, what one is, and the target: microseconds more, or percent.
@@ -49,7 +50,7 @@ def senders(directory):
 
 @contextlib.contextmanager
 def cgroups():
-    pair = [Path(cgroup_root()) / f"nfct-cost-{os.getpid()}-{name}" for name in ("off", "on")]
+    pair = [Path(os.fsdecode(find_mount())) / f"nfct-cost-{os.getpid()}-{name}" for name in ("off", "on")]
     for path in pair:
         path.mkdir()
     try:

@@ -55,6 +55,10 @@ class Space:
     def inside(self, *command):
         return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, command)]
 
+    def outside(self, *command):
+        """A command for the other one."""
+        return ["nsenter", f"--net=/run/netns/{self.other}", *map(str, command)]
+
     def run(self, *command, **options):
         return subprocess.run(self.inside(*command), check=True, capture_output=True, text=True, **options).stdout
 
@@ -178,14 +182,15 @@ class Run(NamedTuple):
     peak: float         # MiB
 
 
-def measure(space, command, flows, rate, how="one", counted=None):
-    """One run of a program under a flood, its output in a file; counted: how to find the events in that."""
+def measure(space, command, flows, rate, how="one", counted=None, traffic=None):
+    """One run of a program under a flood, its output in a file; counted: how to find the events in that; traffic: what makes flows
+    instead, and says how many."""
     space.empty()
     output = space.directory / "output"
     with open(output, "wb") as stdout:
         program = Program(space, command, stdout)
         try:
-            made = space.flood(flows, rate, how)
+            made = traffic() if traffic else space.flood(flows, rate, how)
             space.await_empty_queues()
             time.sleep(0.3)
             spent, peak = program.spent(), program.peak_mib()

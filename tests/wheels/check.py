@@ -11,8 +11,8 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
 GRAFTED = {"libmnl", "libnfnetlink", "libnetfilter_conntrack"}
-SYSTEM = re.compile(r"(libc|libm|libpthread|libdl|librt|ld-linux-[\w-]+)\.so\.\d+")
-SIZE_LIMIT = 500_000
+SYSTEM = re.compile(r"(libc|libgcc_s|libm|libpthread|libdl|librt|ld-linux-[\w-]+)\.so\.\d+")
+SIZE_LIMIT = 1_500_000
 GLIBC_LIMIT = (2, 17)
 
 

@@ -4,7 +4,7 @@
 #ifndef NFCT_FAST_BPF_EGRESS_H
 #define NFCT_FAST_BPF_EGRESS_H
 
-#include "store.h"
+#include "process.h"
 
 /* The socket's tuple, not the packet's: source NAT is done by now. */
 INLINE void socket_key(struct bpf_sock *sk, struct owners_key *key)
@@ -39,8 +39,8 @@ INLINE void wire_source(struct __sk_buff *skb, struct owners_record *record, __u
     }
     if (!record_again(record, position))
         return;
-    record->wire[0] = at[0];
-    record->wire[1] = at[1];
+    record->key.src[0] = at[0];
+    record->key.src[1] = at[1];
     record_end(record, position);
 }
 
@@ -50,7 +50,7 @@ INLINE void datagram(struct __sk_buff *skb, struct bpf_sock *sk, __u64 cookie, _
     struct owners_record *record = record_of(cookie, &position);
     if (!record)
         return;
-    if (record->key.hook == OWNERS_SEND) {
+    if (record->key.hook == OWNERS_SEND && record->key.flags & OWNERS_UNSOURCED) {
         wire_source(skb, record, position);
     } else if (record->key.hook == OWNERS_CONNECT && sk->state == BPF_TCP_ESTABLISHED && record_again(record, position)) {
         struct owners_key key = {.hook = OWNERS_CONNECT};
@@ -115,9 +115,9 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     struct owners_key key = {};
     if (!record || !packet_key(skb, &key))
         return 1;
-    __u64 hash = owners_hash(&key, config.seed);
+    __u64 now = bpf_ktime_get_boot_ns(), hash = owners_hash(&key, record->netns, config.seed);
     struct owners_bucket *bucket = bucket_at(hash);
-    if (!bucket || bucket_has(bucket, hash, &key, cookie, record->who.tgid))
+    if (!bucket || bucket_has(bucket, hash, &key, cookie, &record->who.id) || !share_take(record->account, now))
         return 1;
     struct owners_record *new = record_begin(&position);
     if (!new)
@@ -125,14 +125,16 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     new->cookie = cookie;
     new->netns = record->netns;
     new->who = record->who;
+    new->account = record->account;
     key.hook = record->key.hook;
+    key.flags = (record->key.flags & OWNERS_KERNEL) | OWNERS_PUBLISHED;
     new->key = key;
     if (*(volatile __u64 *)&record->seq != from) { /* overtaken while it was copied: leave nothing that could be found */
         new->cookie = 0;
         record_end(new, position);
         return 1;
     }
-    new->who.time = bpf_ktime_get_boot_ns();
+    new->who.time = now;
     record_end(new, position);
     bucket_put(bucket, hash, position, new);
     cookie_set(cookie, position);

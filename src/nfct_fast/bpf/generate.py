@@ -15,7 +15,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-SOURCES = (HERE / "owners.bpf.c", HERE / "store.h", HERE / "egress.h", ROOT / "include/nfct_fast/owners.h")
+SOURCES = (HERE / "owners.bpf.c", HERE / "helpers.h", HERE / "store.h", HERE / "process.h", HERE / "egress.h",
+           ROOT / "include/nfct_fast/owners.h", ROOT / "include/nfct_fast/process_event.h")
 HEADER = ROOT / "include/nfct_fast/owners_skel.h"
 
 # ELF section -> program type and attach type, in linux/bpf.h's names.
@@ -23,14 +24,20 @@ PROGRAMS = {
     "cgroup/sock_create": ("BPF_PROG_TYPE_CGROUP_SOCK", "BPF_CGROUP_INET_SOCK_CREATE"),
     "cgroup/connect4": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_INET4_CONNECT"),
     "cgroup/connect6": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_INET6_CONNECT"),
+    "cgroup/getpeername4": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_INET4_GETPEERNAME"),
+    "cgroup/getpeername6": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_INET6_GETPEERNAME"),
     "cgroup/sendmsg4": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_UDP4_SENDMSG"),
     "cgroup/sendmsg6": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_UDP6_SENDMSG"),
     "cgroup/post_bind4": ("BPF_PROG_TYPE_CGROUP_SOCK", "BPF_CGROUP_INET4_POST_BIND"),
     "cgroup/post_bind6": ("BPF_PROG_TYPE_CGROUP_SOCK", "BPF_CGROUP_INET6_POST_BIND"),
     "sockops": ("BPF_PROG_TYPE_SOCK_OPS", "BPF_CGROUP_SOCK_OPS"),
+    "cgroup/sock_release": ("BPF_PROG_TYPE_CGROUP_SOCK", "BPF_CGROUP_INET_SOCK_RELEASE"),
     "cgroup_skb/egress": ("BPF_PROG_TYPE_CGROUP_SKB", "BPF_CGROUP_INET_EGRESS"),
+    "tp_btf/sched_process_fork": ("BPF_PROG_TYPE_TRACING", "BPF_TRACE_RAW_TP"),
+    "tp_btf/sched_process_exec": ("BPF_PROG_TYPE_TRACING", "BPF_TRACE_RAW_TP"),
+    "tp_btf/sched_process_exit": ("BPF_PROG_TYPE_TRACING", "BPF_TRACE_RAW_TP"),
 }
-MAPS = ("records", "buckets", "cookies", "config", "state")
+MAPS = ("records", "buckets", "cookies", "ports", "watches", "shares", "events", "scratch", "config", "state")
 
 
 def source_hash():

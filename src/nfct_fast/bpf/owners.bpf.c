@@ -6,20 +6,53 @@
  * queue daemon's context, and join by socket cookie instead. The oldest kernel all of it can load on is 5.12
  * (atomics that fetch are 5.12, and 5.18 on arm64; links to cgroups and bpf_get_netns_cookie 5.7). */
 #include "store.h"
+#include "process.h"
 #include "egress.h"
+
+/* A record of `current` and this socket, charged to an account, to be ended; NULL: there is none to be had. */
+INLINE struct owners_record *note_for(void *ctx, __u32 account, __u64 cookie, const struct owners_key *key,
+                                      const struct process_id *id, __u64 *position)
+{
+    if (!share_take(account, bpf_ktime_get_boot_ns()))
+        return 0;
+    struct owners_record *record = record_begin(position);
+    if (!record)
+        return 0;
+    record->cookie = cookie;
+    record->netns = bpf_get_netns_cookie(ctx);
+    record->account = account;
+    record->key = *key;
+    who_is_current(record, id);
+    return record;
+}
+
+INLINE struct owners_record *note_begin(void *ctx, __u64 cookie, const struct owners_key *key, const struct process_id *id,
+                                        __u64 *position)
+{
+    return note_for(ctx, current_account(), cookie, key, id, position);
+}
 
 /* Remembers `current` as the owner of this socket; a tuple follows when the kernel has chosen it. */
 INLINE int remember(void *ctx, __u8 hook)
 {
-    __u64 position;
-    struct owners_record *record = record_begin(&position);
+    __u64 position, cookie = bpf_get_socket_cookie(ctx);
+    struct owners_key key = {.hook = hook};
+    struct process_id id;
+    current_identity(&id);
+    struct owners_record *record = record_of(cookie, &position);
+    if (record && record->key.hook == OWNERS_BIND) /* what comes to the port goes by the peer as well from now on */
+        port_changed(record->netns, record->key.proto, record->key.sport);
+    /* One that connects again and again has one record: none was found by its tuple yet. */
+    if (record && record->key.hook == OWNERS_CONNECT && !(record->key.flags & OWNERS_PUBLISHED) &&
+        record_again(record, position)) {
+        record->key.flags = 0;
+        who_is_current(record, &id);
+        record_end(record, position);
+        return 1;
+    }
+    record = note_begin(ctx, cookie, &key, &id, &position);
     if (!record)
         return 1;
-    __u64 cookie = bpf_get_socket_cookie(ctx);
-    record->cookie = cookie;
-    record->netns = bpf_get_netns_cookie(ctx);
-    record->key = (struct owners_key){.hook = hook};
-    who_is_current(&record->who);
     record_end(record, position);
     cookie_set(cookie, position);
     return 1;
@@ -29,7 +62,7 @@ INLINE int remember(void *ctx, __u8 hook)
 
 SEC("cgroup/sock_create") int sock_create(struct bpf_sock *ctx)
 {
-    if ((ctx->type == SOCK_STREAM && (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP)) ||
+    if ((ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP) ||
         (ctx->type == SOCK_DGRAM && (ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_UDPLITE)))
         return 1;
     return remember(ctx, OWNERS_CREATE);
@@ -37,33 +70,101 @@ SEC("cgroup/sock_create") int sock_create(struct bpf_sock *ctx)
 
 /* ---- connect: the source port is not chosen yet; sockops (TCP) or egress (UDP) adds the tuple ---- */
 
-SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return remember(ctx, OWNERS_CONNECT); }
-SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return remember(ctx, OWNERS_CONNECT); }
+/* The record of the MPTCP socket that this subflow belongs to, and its position; NULL: it is none. */
+INLINE struct owners_record *subflow_maker(struct bpf_sock_addr *ctx, __u64 *position)
+{
+    const char *sk = (const char *)kernel_word(at(ctx, hook_sock)); /* ctx->sk as a number: the verifier lets no sum be made of it */
+    const char *subflow = (const char *)kernel_word(at(sk, ulp_data));
+    if (!subflow || kernel_word(at(subflow, subflow_sock)) != (__u64)sk) /* of another protocol on TCP */
+        return 0;
+    const char *owner = (const char *)kernel_word(at(subflow, subflow_conn));
+    return record_of(kernel_word(at(owner, cookie)), position);
+}
+
+/* All subflows of an MPTCP socket but the first are connected by a kernel thread: their owner is who made that socket. */
+INLINE int connected_for(struct bpf_sock_addr *ctx)
+{
+    __u64 from, position, cookie = bpf_get_socket_cookie(ctx);
+    struct owners_key key = {.hook = OWNERS_CONNECT};
+    struct owners_record *maker = subflow_maker(ctx, &from);
+    if (!maker || maker->key.flags & OWNERS_KERNEL)
+        return 0;
+    struct owners_record *record = note_for(ctx, maker->account, cookie, &key, &maker->who.id, &position);
+    if (!record)
+        return 1;
+    __u64 time = record->who.time;
+    record->who = maker->who;
+    record->who.time = time;
+    if (*(volatile __u64 *)&maker->seq == from) /* else it was overtaken while it was copied, and this stays the kernel's */
+        record->key.flags &= ~OWNERS_KERNEL;
+    record_end(record, position);
+    cookie_set(cookie, position);
+    return 1;
+}
+
+INLINE int connect(struct bpf_sock_addr *ctx)
+{
+    if (config.task.has_subflows && current_is_kernel() && connected_for(ctx))
+        return 1;
+    return remember(ctx, OWNERS_CONNECT);
+}
+
+SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return connect(ctx); }
+SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return connect(ctx); }
+
+/* ---- getpeername: accept(2) that is asked for the peer's address looks it up so, in the process's own call. There is no other hook;
+ * of who does not ask the listener is known ---- */
+
+INLINE int accepted(struct bpf_sock_addr *ctx)
+{
+    struct bpf_sock *sk = ctx->sk;
+    if (!sk || ctx->protocol != IPPROTO_TCP || sk->state != BPF_TCP_ESTABLISHED)
+        return 1;
+    __u64 position, cookie = bpf_get_socket_cookie(ctx);
+    if (record_of(cookie, &position)) /* it was connected here, or asked for before */
+        return 1;
+    struct owners_key key = {.hook = OWNERS_ACCEPT};
+    struct process_id id;
+    socket_key(sk, &key);
+    current_identity(&id);
+    struct owners_record *record = note_begin(ctx, cookie, &key, &id, &position);
+    if (!record)
+        return 1;
+    publish(record, position, &key);
+    cookie_set(cookie, position);
+    return 1;
+}
+
+SEC("cgroup/getpeername4") int getpeername4(struct bpf_sock_addr *ctx) { return accepted(ctx); }
+SEC("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *ctx) { return accepted(ctx); }
 
 /* ---- sendmsg: unconnected UDP, each destination ---- */
 
 INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int connected)
 {
-    __u64 hash = owners_hash(key, config.seed);
-    __u64 cookie = bpf_get_socket_cookie(ctx);
+    __u64 netns = bpf_get_netns_cookie(ctx), hash = owners_hash(key, netns, config.seed);
+    __u64 position, cookie = bpf_get_socket_cookie(ctx);
     struct owners_bucket *bucket = bucket_at(hash);
-    if (!bucket || bucket_has(bucket, hash, key, cookie, bpf_get_current_pid_tgid() >> 32))
+    struct process_id id;
+    current_identity(&id);
+    if (!bucket || bucket_has(bucket, hash, key, cookie, &id))
         return 1;
-    __u64 position;
-    struct owners_record *record = record_begin(&position);
+    __u64 *slot = cookie_at(cookie); /* its first: it has taken a port perhaps */
+    if (!connected && slot && (*(volatile __u64 *)slot ^ owners_cookie_slot(cookie, 0)) >> OWNERS_TAG_SHIFT)
+        port_changed(netns, key->proto, key->sport);
+    struct owners_record *record = note_begin(ctx, cookie, key, &id, &position);
     if (!record)
         return 1;
-    record->cookie = cookie;
-    record->netns = bpf_get_netns_cookie(ctx);
-    record->key = *key;
-    who_is_current(&record->who);
+    record->key.flags |= OWNERS_PUBLISHED;
     record_end(record, position);
     bucket_put(bucket, hash, position, record);
-    if (connected) /* sendto() past its peer: egress still waits for the peer's own tuple */
-        return 1;
-    cookie_set(cookie, position);
+    if (!connected) /* else it is sendto() past its peer: egress still waits for the peer's own tuple */
+        cookie_set(cookie, position);
     return 1;
 }
+
+/* Without an address of its own a datagram of a connected socket comes here for its control messages, which give it another
+ * source: the destination is the socket's, and the kernel does not say it. */
 
 SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
 {
@@ -72,13 +173,23 @@ SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
         return 1;
     struct owners_key key = {.family = AF_INET, .proto = ctx->protocol, .hook = OWNERS_SEND};
     key.src[0] = ctx->msg_src_ip4;
-    key.dst[0] = ctx->user_ip4;
+    __u32 to = ctx->user_ip4, port = ctx->user_port;
+    hide(to); /* or clang chooses between the two addresses and loads once, which the verifier refuses */
+    hide(port);
+    int connected = sk->state == BPF_TCP_ESTABLISHED;
+    if (connected && !port) {
+        to = sk->dst_ip4;
+        port = sk->dst_port;
+    }
+    key.dst[0] = to;
+    if (!key.src[0])
+        key.flags = OWNERS_UNSOURCED;
     /* 0.0.0.0 as a destination is this host: ip_route_output_key_hash_rcu(). */
     if (!key.dst[0])
         key.dst[0] = key.src[0] ? key.src[0] : 0x0100007f;
     key.sport = sk->src_port;
-    key.dport = ntohs(ctx->user_port);
-    return sent(ctx, &key, sk->state == BPF_TCP_ESTABLISHED);
+    key.dport = ntohs(port);
+    return sent(ctx, &key, connected);
 }
 
 SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx)
@@ -89,33 +200,37 @@ SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx)
     struct owners_key key = {.family = AF_INET6, .proto = ctx->protocol, .hook = OWNERS_SEND};
     key.src[0] = join(word(ctx->msg_src_ip6[0]), word(ctx->msg_src_ip6[1]));
     key.src[1] = join(word(ctx->msg_src_ip6[2]), word(ctx->msg_src_ip6[3]));
+    if (!(key.src[0] | key.src[1]))
+        key.flags = OWNERS_UNSOURCED;
+    __u32 port = ctx->user_port;
+    hide(port);
+    int connected = sk->state == BPF_TCP_ESTABLISHED;
     key.dst[0] = join(word(ctx->user_ip6[0]), word(ctx->user_ip6[1]));
     key.dst[1] = join(word(ctx->user_ip6[2]), word(ctx->user_ip6[3]));
+    if (connected && !port) {
+        key.dst[0] = join(word(sk->dst_ip6[0]), word(sk->dst_ip6[1]));
+        key.dst[1] = join(word(sk->dst_ip6[2]), word(sk->dst_ip6[3]));
+        port = sk->dst_port;
+    }
     if (!(key.dst[0] | key.dst[1]))
         key.dst[1] = 1ULL << 56; /* :: is ::1 here: udpv6_sendmsg() */
     key.sport = sk->src_port;
-    key.dport = ntohs(ctx->user_port);
-    return sent(ctx, &key, sk->state == BPF_TCP_ESTABLISHED);
+    key.dport = ntohs(port);
+    return sent(ctx, &key, connected);
 }
 
 /* ---- bind: servers ---- */
 
 INLINE int bound(struct bpf_sock *ctx, const struct owners_key *key)
 {
-    __u64 position;
-    struct owners_record *record = record_begin(&position);
+    __u64 position, cookie = bpf_get_socket_cookie(ctx);
+    struct process_id id;
+    current_identity(&id);
+    port_changed(bpf_get_netns_cookie(ctx), key->proto, key->sport);
+    struct owners_record *record = note_begin(ctx, cookie, key, &id, &position);
     if (!record)
         return 1;
-    __u64 cookie = bpf_get_socket_cookie(ctx);
-    record->cookie = cookie;
-    record->netns = bpf_get_netns_cookie(ctx);
-    who_is_current(&record->who);
-    if (key->proto == IPPROTO_TCP) { /* not before it listens: most that bind a stream go on to connect it */
-        record->key = *key;
-        record_end(record, position);
-    } else {
-        publish(record, position, key);
-    }
+    record_end(record, position);
     cookie_set(cookie, position);
     return 1;
 }
@@ -168,21 +283,9 @@ INLINE void sockops_key(struct bpf_sock_ops *ctx, struct owners_key *key)
     key->src[0] = ctx->local_ip4;
 }
 
-/* The record of bind goes into the index now. Accepted sockets get none of their own: to know their listener exactly takes
- * BPF_MAP_TYPE_SK_STORAGE with BPF_F_CLONE, which cost 1.8 us a connection where all of this costs 1.9. */
 INLINE int listening(struct bpf_sock_ops *ctx)
 {
-    __u64 position;
-    struct owners_record *record = record_of(bpf_get_socket_cookie(ctx), &position);
-    if (!record || record->key.hook != OWNERS_BIND)
-        return 1;
-    struct owners_key key = record->key;
-    if (*(volatile __u64 *)&record->seq != position) /* overtaken while it was copied */
-        return 1;
-    __u64 hash = owners_hash(&key, config.seed);
-    struct owners_bucket *bucket = bucket_at(hash);
-    if (bucket)
-        bucket_put(bucket, hash, position, record);
+    port_changed(bpf_get_netns_cookie(ctx), IPPROTO_TCP, ctx->local_port);
     return 1;
 }
 
@@ -206,5 +309,22 @@ SEC("sockops") int tcp(struct bpf_sock_ops *ctx)
     case BPF_SOCK_OPS_TCP_LISTEN_CB:
         return listening(ctx);
     }
+    return 1;
+}
+
+/* ---- release: a port is served by one less. What was noted of the socket stays true of its flows. Its port the hook may not
+ * read: of a socket that was never noted, or long ago, only whoever watches it hears ---- */
+
+SEC("cgroup/sock_release") int sock_release(struct bpf_sock *ctx)
+{
+    __u32 protocol = ctx->protocol;
+    if (protocol == IPPROTO_TCP ? ctx->state != BPF_TCP_LISTEN : protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE)
+        return 1;
+    __u64 position;
+    __u64 cookie = bpf_get_socket_cookie(ctx);
+    struct owners_record *record = record_of(cookie, &position);
+    if (record && record->key.sport)
+        port_changed(record->netns, protocol, record->key.sport);
+    watched_gone(cookie);
     return 1;
 }

@@ -3,11 +3,8 @@
 #ifndef NFCT_FAST_BPF_STORE_H
 #define NFCT_FAST_BPF_STORE_H
 
-#include <linux/bpf.h>
+#include "helpers.h"
 #include <nfct_fast/owners.h>
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -20,21 +17,9 @@
 #define IPPROTO_ICMPV6 58
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
-#define IPPROTO_MPTCP 262
-
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
-static __u64 (*const bpf_get_current_pid_tgid)(void) = (void *)BPF_FUNC_get_current_pid_tgid;
-static __u64 (*const bpf_get_current_uid_gid)(void) = (void *)BPF_FUNC_get_current_uid_gid;
-static long (*const bpf_get_current_comm)(void *buf, __u32 size) = (void *)BPF_FUNC_get_current_comm;
-static __u64 (*const bpf_get_current_cgroup_id)(void) = (void *)BPF_FUNC_get_current_cgroup_id;
-static __u64 (*const bpf_get_socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
-static __u64 (*const bpf_get_netns_cookie)(void *ctx) = (void *)BPF_FUNC_get_netns_cookie;
-static __u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)BPF_FUNC_ktime_get_boot_ns;
-static struct bpf_sock *(*const bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
-static long (*const bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;
 
 /* The loader makes the maps (sizes are its options) and puts their fds where these names are used. */
-SEC(".maps") char records, buckets, cookies;
+SEC(".maps") char records, buckets, cookies, ports, watches, shares, events, scratch;
 SEC(".rodata") const volatile struct owners_config config = {};
 SEC(".bss") struct owners_state state = {};
 
@@ -44,10 +29,57 @@ INLINE int mapped(__u32 a, __u32 b, __u32 c) { return a == 0 && b == 0 && c == 0
 #define word(field) (*(volatile __u32 *)&(field))
 INLINE __u64 join(__u32 low, __u32 high) { return (__u64)high << 32 | low; }
 
+INLINE int same_program(const struct process_id *a, const struct process_id *b)
+{
+    return a->tgid == b->tgid && a->exec == b->exec && a->start == b->start;
+}
+
 INLINE struct owners_record *record_at(__u64 position)
 {
     __u32 index = position & config.record_mask;
     return bpf_map_lookup_elem(&records, &index);
+}
+
+/* Nobody turns the ring over for others: whoever makes more than a share of it in a second (2^30 ns) is not noted. */
+INLINE int share_take(__u32 account, __u64 now)
+{
+    __u32 index = owners_mix(config.seed, account) & (OWNERS_SHARES - 1);
+    __u64 *share = bpf_map_lookup_elem(&shares, &index);
+    if (!account || !share)
+        return 1;
+    __u64 old = *(volatile __u64 *)share;
+    if (old >> 32 != now >> 30) {
+        *(volatile __u64 *)share = now >> 30 << 32 | 1;
+        return 1;
+    }
+    if ((__u32)old >= config.share) {
+        __sync_fetch_and_add(&state.limited, 1);
+        return 0;
+    }
+    __sync_fetch_and_add(share, 1);
+    return 1;
+}
+
+/* A socket came to this port, or left it, or serves it otherwise now. */
+INLINE void port_changed(__u64 netns, __u8 proto, __u16 port)
+{
+    __u32 at = owners_port(netns, proto, port, config.seed), index = at / 2;
+    __u32 *pair = bpf_map_lookup_elem(&ports, &index);
+    if (pair)
+        __sync_fetch_and_add(&pair[at & 1], 1);
+}
+
+/* A socket is closed by the last process that held it. */
+INLINE void watched_gone(__u64 cookie)
+{
+    __u32 index = owners_watch_at(cookie, config.seed);
+    struct owners_watch *watch = bpf_map_lookup_elem(&watches, &index);
+    if (!watch)
+        return;
+#pragma unroll
+    for (int i = 0; i < OWNERS_WATCH_PLACES; i++)
+        if (*(volatile __u64 *)&watch->at[i].cookie == cookie)
+            __sync_val_compare_and_swap(&watch->at[i].cookie, cookie, 0);
 }
 
 /* A record still busy after a whole lap belongs to an interrupted writer: leave it, and lose this one. */
@@ -62,7 +94,6 @@ INLINE struct owners_record *record_begin(__u64 *position)
         __sync_fetch_and_add(&state.collided, 1);
         return 0;
     }
-    record->wire[0] = record->wire[1] = 0;
     return record;
 }
 
@@ -76,19 +107,6 @@ INLINE void record_end(struct owners_record *record, __u64 position)
 INLINE int record_again(struct owners_record *record, __u64 position)
 {
     return __sync_val_compare_and_swap(&record->seq, position, position | OWNERS_BUSY) == position;
-}
-
-INLINE void who_is_current(struct owners_who *who)
-{
-    __u64 ids = bpf_get_current_pid_tgid();
-    __u64 user = bpf_get_current_uid_gid();
-    who->cgroup = bpf_get_current_cgroup_id();
-    who->time = bpf_ktime_get_boot_ns();
-    who->tgid = ids >> 32;
-    who->tid = ids;
-    who->uid = user;
-    who->gid = user >> 32;
-    bpf_get_current_comm(who->comm, sizeof(who->comm));
 }
 
 INLINE __u64 *cookie_at(__u64 cookie)
@@ -151,12 +169,19 @@ INLINE int slot_put(struct owners_bucket *bucket, __u32 at, __u64 new)
     return __sync_val_compare_and_swap(&bucket->slot[at], old, new) == old;
 }
 
-/* Does the slot hold an older record of the same tuple and process? Nothing is lost with it. */
-INLINE int repeats(__u64 position, const struct owners_record *record)
+/* Does the slot hold an older record of the same tuple and process? Then nothing is lost with it but who that was then, if it was
+ * another: OWNERS_AGAIN. */
+INLINE int repeats(__u64 position, const struct owners_record *record, __u8 *again)
 {
     struct owners_record *old = record_at(position);
-    return old && old->seq == position && old->netns == record->netns && old->who.tgid == record->who.tgid &&
-           owners_same(&old->key, &record->key);
+    if (!old || old->seq != position || old->netns != record->netns || !same_program(&old->who.id, &record->who.id) ||
+        !owners_same(&old->key, &record->key))
+        return 0;
+    const struct owners_who *a = &old->who, *b = &record->who;
+    const __u64 *name = (const __u64 *)a->comm, *other = (const __u64 *)b->comm;
+    int same = a->uid == b->uid && a->gid == b->gid && a->cgroup == b->cgroup && name[0] == other[0] && name[1] == other[1] && a->id.start;
+    *again = same ? old->key.flags & OWNERS_AGAIN : OWNERS_AGAIN;
+    return 1;
 }
 
 /* Into the slot of the same process's last record of this tuple, else of the oldest record; but from the fourth record of
@@ -176,9 +201,10 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position,
         oldest_same = smaller((age & like) | (none & ~like), oldest_same);
         newest_same = -smaller(-(age & like), -newest_same);
     }
-    if (newest_same >= OWNERS_SLOTS && repeats(newest_same >> 3, record)) {
+    __u8 again;
+    if (newest_same >= OWNERS_SLOTS && repeats(newest_same >> 3, record, &again)) {
         oldest = newest_same;
-        record->key.again = 1; /* before it can be found */
+        record->key.flags |= again; /* before it can be found */
     } else {
         if (same >= OWNERS_SLOTS / 2)
             oldest = oldest_same;
@@ -189,8 +215,9 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position,
         __sync_fetch_and_add(&state.collided, 1);
 }
 
-/* Is this tuple's newest record already that of this socket and process? Only the newest of the tag is looked at. */
-INLINE int bucket_has(struct owners_bucket *bucket, __u64 hash, const struct owners_key *key, __u64 cookie, __u32 tgid)
+/* Is this tuple's newest record already that of this socket and program? Only the newest of the tag is looked at. */
+INLINE int bucket_has(struct owners_bucket *bucket, __u64 hash, const struct owners_key *key, __u64 cookie,
+                      const struct process_id *id)
 {
     __s64 newest = 0;
 #pragma unroll
@@ -201,14 +228,16 @@ INLINE int bucket_has(struct owners_bucket *bucket, __u64 hash, const struct own
     if (!newest)
         return 0;
     struct owners_record *record = record_at(newest);
-    return record && record->seq == (__u64)newest && record->cookie == cookie && record->who.tgid == tgid &&
+    return record && record->seq == (__u64)newest && record->cookie == cookie && same_program(&record->who.id, id) &&
            owners_same(&record->key, key);
 }
 
 INLINE void publish(struct owners_record *record, __u64 position, const struct owners_key *key)
 {
-    __u64 hash = owners_hash(key, config.seed);
+    __u64 hash = owners_hash(key, record->netns, config.seed);
+    __u8 kept = record->key.flags & OWNERS_KERNEL;
     record->key = *key;
+    record->key.flags |= kept | OWNERS_PUBLISHED;
     record_end(record, position);
     struct owners_bucket *bucket = bucket_at(hash);
     if (bucket)

@@ -1,0 +1,4 @@
+"""A descriptor that one thread makes readable for another."""
+
+cdef class Wakeup:
+    cdef int fd

@@ -1,0 +1,59 @@
+/* What a kernel does once in a year, done to a program at will: preloaded, it stands between recvmmsg() and the kernel.
+ *
+ * NFCT_FAULT says what, NFCT_TIMES how often (once by default), NFCT_AFTER after how many answers:
+ *   nomem   events that are there are thrown away, and ENOBUFS is said, with no drop counted, as where an event finds no memory
+ *   intr    a part of a dump is missing, and the last message of the next says NLM_F_DUMP_INTR
+ *   broken  a dump is given up amid it: the answer is thrown away, and EIO is said
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/netlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static long setting(const char *name, long otherwise)
+{
+    const char *value = getenv(name);
+    return value ? atol(value) : otherwise;
+}
+
+static struct nlmsghdr *last_message(struct mmsghdr *datagram)
+{
+    char *data = datagram->msg_hdr.msg_iov->iov_base;
+    size_t at = 0;
+    struct nlmsghdr *message = (struct nlmsghdr *)data;
+    while (at + NLMSG_ALIGN(message->nlmsg_len) + sizeof(*message) <= datagram->msg_len) {
+        at += NLMSG_ALIGN(message->nlmsg_len);
+        message = (struct nlmsghdr *)(data + at);
+    }
+    return message;
+}
+
+int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, struct timespec *timeout)
+{
+    static int (*real)(int, struct mmsghdr *, unsigned int, int, struct timespec *);
+    static long answers, done;
+    const char *fault = getenv("NFCT_FAULT");
+    int got;
+    if (!real)
+        real = (int (*)(int, struct mmsghdr *, unsigned int, int, struct timespec *))dlsym(RTLD_NEXT, "recvmmsg");
+    got = real(fd, vector, count, flags, timeout);
+    if (!fault || got <= 0)
+        return got;
+    struct nlmsghdr *first = vector->msg_hdr.msg_iov->iov_base;
+    int dumped = (first->nlmsg_flags & NLM_F_MULTI) != 0;
+    if (dumped == !strcmp(fault, "nomem") || first->nlmsg_type == NLMSG_DONE || done >= setting("NFCT_TIMES", 1) ||
+        answers++ < setting("NFCT_AFTER", 0))
+        return got;
+    done++;
+    if (!strcmp(fault, "intr")) {
+        got = real(fd, vector, count, flags, timeout);
+        if (got > 0)
+            last_message(vector)->nlmsg_flags |= NLM_F_DUMP_INTR;
+        return got;
+    }
+    errno = strcmp(fault, "nomem") ? EIO : ENOBUFS;
+    return -1;
+}
