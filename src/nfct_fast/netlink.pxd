@@ -33,3 +33,4 @@ cdef class NetlinkSocket:
     cdef uint64_t dropped(self) noexcept nogil
     cdef void _begin_loss(self) noexcept nogil
     cdef void _end_loss(self) noexcept nogil
+    cdef bint _explain_loss(self) noexcept nogil

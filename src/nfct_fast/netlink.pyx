@@ -228,17 +228,24 @@ cdef class NetlinkSocket:
     cdef void _begin_loss(self) noexcept nogil:
         self.overruns += 1
         self.congested = True
-        self.count_lost()
-        self.unexplained += self.lost == self.said
-        self.said = self.lost
+        self.unexplained += not self._explain_loss()
 
     cdef void _end_loss(self) noexcept nogil:
-        # The kernel reports an overrun just before it counts the drop.
         self.congested = False
-        self.count_lost()
-        self.unmade += self.unexplained - (1 if self.unexplained and self.lost != self.said else 0)
+        self._explain_loss()
+        self.unmade += self.unexplained
         self.unexplained = 0
+
+    cdef bint _explain_loss(self) noexcept nogil:
+        """Whether drops were counted since the last look; then they explain an overrun reported before it too."""
+        # The kernel reports an overrun just before it counts the drop: one can be seen without the other.
+        self.count_lost()
+        if self.lost == self.said:
+            return False
         self.said = self.lost
+        if self.unexplained:
+            self.unexplained -= 1
+        return True
 
     cdef int count_lost(self) noexcept nogil:
         """Bring `lost` up to date from SK_MEMINFO_DROPS; 0 or -errno. Only by the thread that receives: see dropped()."""
