@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard src/nfct_fast/*.py* src/nfct_fast/*.pxd include/*.pxd include/nfct_fast/*)
+SOURCES := setup.py pyproject.toml $(wildcard include/*.pxd) $(shell find src/nfct_fast -name "*.py*" ! -name "*.pyc" -o -name "*.pxd" -o -name "*.h")
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev

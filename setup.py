@@ -1,4 +1,4 @@
-"""Builds src/nfct_fast/*.pyx into one shared object of many modules; everything else is in pyproject.toml."""
+"""Builds the .pyx files under src/nfct_fast into one shared object; everything else is in pyproject.toml."""
 import os
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
+PACKAGE = Path("src/nfct_fast")
 LIBRARIES = ("libnetfilter_conntrack", "libnfnetlink", "libmnl")
 PACKAGES = """\
 nfct_fast needs the headers of libnetfilter_conntrack, libnfnetlink and libmnl, and pkg-config:
@@ -29,7 +30,7 @@ def pkg_config(option, libraries=LIBRARIES):
         sys.exit(f"setup.py: {error.stderr.strip()}\n{PACKAGES}")
 
 
-def extensions():
+def extensions(testing):
     """One Extension for each .pyx; none is linked by itself, see Joined."""
     # One abi3 wheel serves every CPython from 3.11 on; a free-threaded build has no stable ABI.
     abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -38,29 +39,69 @@ def extensions():
     macros.append(("CYTHON_COMPRESS_STRINGS", "0"))
     versions = ", ".join(f"{name} {pkg_config('--modversion', [name])[0]}" for name in LIBRARIES)
     of_libraries = ("NFCT_FAST_LIBRARIES", f'"{versions}"')
+    sources = [path for path in sorted(PACKAGE.rglob("*.pyx")) if testing or path.parent.name != "testing"]
     return [
         Extension(
-            f"nfct_fast.{path.stem}", [str(path)], include_dirs=["include"], py_limited_api=abi3,
-            depends=[str(header) for header in Path("include/nfct_fast").glob("*.h")],
-            define_macros=[*macros, of_libraries] if path.stem == "libraries" else macros,
+            ".".join(path.relative_to("src").with_suffix("").parts), [str(path)], include_dirs=["include", "src"],
+            py_limited_api=abi3, depends=[str(header) for header in PACKAGE.rglob("*.h")],
+            define_macros=[*macros, of_libraries] if path.stem == "build_info" else macros,
             extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter",
                                 "-Wno-unused-function", *pkg_config("--cflags")],
         )
-        for path in sorted(Path("src/nfct_fast").glob("*.pyx"))
+        for path in sources
     ]
 
 
+# The interpreter asks a shared object for PyInit_ and the last part of a module's name: hence no two may share it.
+TABLE_OF_CONTENTS = """\
+#include <Python.h>
+
+static int add_names(PyObject *module)
+{{
+    PyObject *names = Py_BuildValue("({formats})", {names});
+    int result = names ? PyModule_AddObjectRef(module, "NAMES", names) : -1;
+    Py_XDECREF(names);
+    return result;
+}}
+
+static PyModuleDef_Slot slots[] = {{{{Py_mod_exec, (void *)add_names}}, {{0, NULL}}}};
+static PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "_modules", "Every extension module of the package.", 0, NULL, slots,
+                                 NULL, NULL, NULL}};
+
+PyMODINIT_FUNC PyInit__modules(void)
+{{
+    return PyModuleDef_Init(&definition);
+}}
+"""
+
+
 class Joined(build_ext):
-    """Compiles the modules side by side, those that changed, and links all into nfct_fast._modules, which
-    src/nfct_fast/_joined.py opens. Each in a file of its own, what Cython repeats in them makes a wheel twice as large."""
+    """Compile the modules that changed in parallel, and link all into nfct_fast._modules, which _loader.py opens.
+
+    Each in a shared object of its own, what Cython repeats in them makes a wheel twice as large."""
 
     def build_extensions(self):
         joined, = self.extensions
+        # A wheel has no hooks for tests; a tree that is developed in has.
+        found = modules(testing=self.inplace or self.editable_mode)
+        found.append(self.table_of_contents([module.name for module in found], found[0]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(self.compile_module, modules()))
+            objects = list(pool.map(self.compile_module, found))
         # -pthread: before glibc 2.34 the old symbols that pthread_old.h names are in a library of their own.
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(joined.name), build_temp=self.build_temp,
                                          extra_postargs=[*pkg_config("--libs"), "-pthread"])
+
+    def table_of_contents(self, names, like):
+        """The Extension that is nfct_fast._modules itself and says which others the file holds."""
+        last = [name.rpartition(".")[2] for name in names]
+        if twice := {name for name in last if last.count(name) > 1}:
+            sys.exit(f"setup.py: two modules are called {' and '.join(sorted(twice))}; rename one")
+        text = TABLE_OF_CONTENTS.format(formats="s" * len(names), names=", ".join(f'"{name}"' for name in names))
+        source = Path("build/cython/_modules.c")
+        if not source.exists() or source.read_text() != text:
+            source.write_text(text)
+        return Extension("nfct_fast._modules", [str(source)], define_macros=like.define_macros,
+                         include_dirs=like.include_dirs, extra_compile_args=like.extra_compile_args)
 
     def compile_module(self, module):
         """Path of the object file."""
@@ -72,9 +113,9 @@ class Joined(build_ext):
         return path
 
 
-def modules():
+def modules(testing):
     return cythonize(
-        extensions(),
+        extensions(testing),
         include_path=["include"],
         build_dir="build/cython",
         # Functions of Cython's own type, the default, are a sixth of the size; the interpreter's say their signatures as well.

@@ -1,5 +1,5 @@
 """<pthread.h>: what every libc has without -lpthread."""
-cdef extern from "nfct_fast/pthread_old.h" nogil:
+cdef extern from "nfct_fast/kernel/pthread_old.h" nogil:
     ctypedef struct pthread_mutex_t:
         pass
     ctypedef struct pthread_mutexattr_t:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support_netns import ip, made
 
-from nfct_fast.netns import resolve
+from nfct_fast.kernel.netns import resolve
 
 HERE = Path(__file__).parent
 

@@ -5,7 +5,7 @@ import subprocess
 import time
 from contextlib import closing
 
-from nfct_fast.netlink import NetlinkSocket
+from nfct_fast.kernel.netlink import NetlinkSocket
 
 NEW, UPDATE, DESTROY = "NEW", "UPDATE", "DESTROY"
 FAMILIES = {4: (socket.AF_INET, "127.0.0.1"), 6: (socket.AF_INET6, "::1")}

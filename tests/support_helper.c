@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
-#include <nfct_fast/cmdline_helper.h>
+#include <nfct_fast/processes/cmdline_helper.h>
 
 int main(void)
 {

@@ -5,7 +5,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 
-from nfct_fast.netns import resolve
+from nfct_fast.kernel.netns import resolve
 
 number = itertools.count()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nfct_fast.owners_bpf import OwnersBpf
+from nfct_fast.sockets.socket_notes import OwnersBpf
 
 TESTS = Path(__file__).resolve().parent
 LOOPBACK = {"udp6": ("::1", "::1"), "tcp6": ("::1", "::1"), "cudp6": ("::1", "::1")}
@@ -32,7 +32,7 @@ class Namespace:
         self.name = f"nfbpf-{os.getpid()}-{next(_numbers)}"
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         self.run("ip", "link", "set", "lo", "up")
-        self.cookie = int(self.python("from nfct_fast.owners_bpf import netns_cookie; print(netns_cookie())"))
+        self.cookie = int(self.python("from nfct_fast.sockets.socket_notes import netns_cookie; print(netns_cookie())"))
 
     def start(self, *command, cgroup=None, **options):
         """ip netns exec replaces itself: the pid is the command's own. (It hides /sys/fs/cgroup: the move comes before.)"""

@@ -8,8 +8,8 @@ import time
 import pytest
 from hypothesis import given, strategies as st
 
-from nfct_fast.addresses import Addresses
-from nfct_fast.addrtable import parse_route
+from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.namespaces.local_routes import parse_route
 from support_netns import inside, ip, ip6_address
 
 

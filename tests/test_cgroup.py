@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from nfct_fast import cgroup, cgroupfs
+from nfct_fast.processes import cgroup, cgroup_filesystem
 
 ID = "3f" * 32
 OTHER = "ab" * 32
@@ -122,7 +122,7 @@ def test_any_path_has_names_that_are_part_of_it(path, trusted):
         assert name is None or name == "-.slice" or (name and name in text)
 
 
-MOUNT = cgroupfs.find_mount()
+MOUNT = cgroup_filesystem.find_mount()
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def own_group():
 
 
 def test_id_to_path_and_pids(own_group):
-    fs = cgroupfs.CgroupFs()
+    fs = cgroup_filesystem.CgroupFs()
     number = own_group.stat().st_ino
     assert fs.path_of(number) == f"/{own_group.name}"
     assert fs.path_of(Path(os.fsdecode(MOUNT)).stat().st_ino) == "/"
@@ -165,21 +165,21 @@ def test_id_of_no_cgroup_is_an_oserror():
     if MOUNT is None:
         pytest.skip("no cgroup2 mount")
     with pytest.raises(OSError):
-        cgroupfs.CgroupFs().path_of(2**63)
+        cgroup_filesystem.CgroupFs().path_of(2**63)
 
 
 def test_without_a_mount_every_question_is_enoent(tmp_path):
     info = tmp_path / "mountinfo"
     info.write_text("22 27 0:21 / /proc rw,relatime - proc proc rw\nbroken\n")
-    assert cgroupfs.find_mount(info) is None
+    assert cgroup_filesystem.find_mount(info) is None
     with pytest.raises(FileNotFoundError):
-        cgroupfs.CgroupFs(tmp_path / "missing").path_of(1)
+        cgroup_filesystem.CgroupFs(tmp_path / "missing").path_of(1)
 
 
 def test_mount_point_is_unescaped(tmp_path):
     info = tmp_path / "mountinfo"
     info.write_text("41 31 0:38 / /sys/fs/my\\040group rw shared:4 - cgroup2 cgroup2 rw\n")
-    assert cgroupfs.find_mount(info) == b"/sys/fs/my group"
+    assert cgroup_filesystem.find_mount(info) == b"/sys/fs/my group"
 
 
 def test_the_mount_of_systemd_in_a_v1_hierarchy(tmp_path):
@@ -187,7 +187,7 @@ def test_the_mount_of_systemd_in_a_v1_hierarchy(tmp_path):
     mountinfo.write_text("39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
                          "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
                          "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 name=systemd rw\n")
-    assert cgroupfs.find_mount(mountinfo, b"cgroup") == b"/sys/fs/cgroup/systemd"
+    assert cgroup_filesystem.find_mount(mountinfo, b"cgroup") == b"/sys/fs/cgroup/systemd"
 
 
 @pytest.mark.parametrize("lines, path", [
@@ -201,4 +201,4 @@ def test_the_mount_of_systemd_in_a_v1_hierarchy(tmp_path):
 def test_the_mount_that_is_taken(tmp_path, lines, path):
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(lines)
-    assert cgroupfs.find_mount(mountinfo) == path
+    assert cgroup_filesystem.find_mount(mountinfo) == path

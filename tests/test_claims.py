@@ -9,8 +9,8 @@ import pytest
 from support_cli import Program, inside, until
 from support_owners_bpf import unusable
 
-from nfct_fast import cgroupfs
-from nfct_fast.process import process
+from nfct_fast.processes import cgroup_filesystem
+from nfct_fast.processes.process import process
 
 ID = "3f" * 32
 POD = "kubepods-burstable-pod2b4f1e5c_6f3a_4f11_9c59_8a3c1a1f2e77.slice"
@@ -19,7 +19,7 @@ POD = "kubepods-burstable-pod2b4f1e5c_6f3a_4f11_9c59_8a3c1a1f2e77.slice"
 @pytest.fixture(params=["cgroup2", "cgroup"])
 def delegated(request):
     """A cgroup that root gave to uid 65534, as systemd does with user@UID.service, and another below it that is root's."""
-    mount = cgroupfs.find_mount(kind=request.param.encode())
+    mount = cgroup_filesystem.find_mount(kind=request.param.encode())
     if mount is None:
         pytest.skip(f"no {request.param} mount with systemd's names")
     top = Path(os.fsdecode(mount)) / f"nfclaims-{os.getpid()}.slice"
@@ -66,7 +66,7 @@ def test_a_user_with_a_cgroup_of_their_own_forges_no_container(delegated, below)
 
 def test_whose_levels_count(delegated):
     kind, path = delegated
-    fs, top = cgroupfs.CgroupFs(), f"/{path.parent.name}"
+    fs, top = cgroup_filesystem.CgroupFs(), f"/{path.parent.name}"
 
     def trusted(name):
         return name[:fs.trusted_of(name, systemd=kind == "cgroup")]

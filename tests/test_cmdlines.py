@@ -17,10 +17,10 @@ import pytest
 from support_cli import Program, inside, until
 from support_proc import fake_process
 
-from nfct_fast.cmdlines import CommandLines
-from nfct_fast.process import process
-from nfct_fast.processcache import ProcessCache
-from nfct_fast.processreader import ProcessReader
+from nfct_fast.processes.cmdline_reader import CommandLines
+from nfct_fast.processes.process import process
+from nfct_fast.processes.process_cache import ProcessCache
+from nfct_fast.processes.process_reader import ProcessReader
 
 HERE = Path(__file__).parent
 USER = 12345            # nobody's; without any privilege
@@ -113,8 +113,8 @@ def test_the_program_does_not_notice_it():
     """No SIGCHLD, and nothing for wait(): a program that waits for all its children has no more than before."""
     code = """if True:
         import os, signal, time
-        from nfct_fast.processcache import ProcessCache
-        from nfct_fast.processreader import ProcessReader
+        from nfct_fast.processes.process_cache import ProcessCache
+        from nfct_fast.processes.process_reader import ProcessReader
         told = []
         signal.signal(signal.SIGCHLD, lambda *_: told.append("SIGCHLD"))
         cache = ProcessCache(ProcessReader(), max_age=0)
@@ -148,7 +148,7 @@ def test_it_is_gone_with_the_last_who_knew_it():
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_is_gone_with_the_program(number):
-    code = "import os, signal\nfrom nfct_fast.processcache import ProcessCache\nfrom nfct_fast.processreader import ProcessReader\nc = ProcessCache(ProcessReader()); c.lookup(1)\n" \
+    code = "import os, signal\nfrom nfct_fast.processes.process_cache import ProcessCache\nfrom nfct_fast.processes.process_reader import ProcessReader\nc = ProcessCache(ProcessReader()); c.lookup(1)\n" \
            "print(c.reader.lines.helper, flush=True)\nsignal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         pid = int(running.stdout.readline())

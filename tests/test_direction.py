@@ -3,8 +3,8 @@ import ipaddress
 
 import pytest
 
-from nfct_fast.addresses import Addresses
-from nfct_fast.direction import direction_of_packed
+from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.namespaces.direction import direction_of_packed
 from support_netns import inside, ip
 
 HOST, HOST6, NEAR, FAR, FAR6 = "10.1.0.1", "2001:db8::1", "172.17.0.2", "8.8.8.8", "2001:db8:ffff::8"

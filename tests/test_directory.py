@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from nfct_fast import netns
-from nfct_fast.directory import Directory
-from nfct_fast.trial import find_socket, refresh_addresses
+from nfct_fast.kernel import netns
+from nfct_fast.namespaces.namespace_index import Directory
+from support_hooks import find_socket, refresh_addresses
 from support_cli import until
 from support_netns import inside, ip, ip6_address, made
 

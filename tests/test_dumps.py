@@ -104,7 +104,7 @@ def test_what_was_lost_to_a_broken_dump_and_found_by_the_next(tracked, flood, fa
 # The same of the table of addresses: asked for again after an answer that was not read to its end.
 LEFTOVERS = """
 import os, socket, struct, sys
-from nfct_fast.addresses import Addresses
+from nfct_fast.namespaces.local_addresses import Addresses
 
 addresses = Addresses()
 [query] = [int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and int(fd) != addresses.fileno()

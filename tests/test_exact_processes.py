@@ -15,9 +15,9 @@ from support_netns import ip, made
 from support_owners_bpf import unusable
 from support_shapes import nft
 
-from nfct_fast.attribution import Attribution
+from nfct_fast.attribution.resolver import Attribution
 from nfct_fast.conntrack import Conntrack
-from nfct_fast.cgroupfs import find_mount
+from nfct_fast.processes.cgroup_filesystem import find_mount
 
 REASON = unusable()
 pytestmark = [pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),

@@ -8,9 +8,9 @@ import pytest
 from support_events import collect, listener, make_ping, make_tcp, make_udp, nft, record
 from support_netns import inside
 
-from nfct_fast.filter import socket_filter, wanted_protocols
-from nfct_fast.messages import MessageDecoder
-from nfct_fast.protocol import FAMILIES, protocol_name
+from nfct_fast.events.filter import socket_filter, wanted_protocols
+from nfct_fast.records.messages import MessageDecoder
+from nfct_fast.text.protocol import FAMILIES, protocol_name
 
 PAIRS = [(family, proto) for family in FAMILIES.values() for proto in range(256)]
 PATTERNS = ["udp", "^ipv4/tcp$", "ipv6", "icmp", "tcp|udp", "^ipv4/(?!tcp)", "[0-9]$", "253", "^(?!ipv6/udp)"]

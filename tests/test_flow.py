@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support_events import record
 from support_netns import inside
 
-from nfct_fast.messages import MessageDecoder
+from nfct_fast.records.messages import MessageDecoder
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from test_listen import use_conntrack
 from test_shares import unshare_many
 
 from nfct_fast import Conntrack
-from nfct_fast.census import Census
-from nfct_fast.lookout import Lookout
-from nfct_fast.netns import Netns
+from nfct_fast.namespaces.netns_census import Census
+from nfct_fast.namespaces.netns_finder import Lookout
+from nfct_fast.kernel.netns import Netns
 
 UDP = ("--netns", "all", "-p", "ipv4/udp", "--json")
 SIOCGSKNS = 0x894C

@@ -11,8 +11,8 @@ from support_netns import ip
 from support_users import unshared
 
 from nfct_fast import Conntrack
-from nfct_fast.addresses import Addresses
-from nfct_fast.netns import Netns
+from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.kernel.netns import Netns
 
 COUNT = 50
 NEW, DESTROY = 1, 3

@@ -14,9 +14,9 @@ from support_owners_bpf import unusable
 from support_shapes import Worker
 from support_users import as_user, own_namespaces
 
-from nfct_fast import cgroupfs
+from nfct_fast.processes import cgroup_filesystem
 from nfct_fast.conntrack import Conntrack
-from nfct_fast.owners_bpf import OwnersBpf, netns_cookie
+from nfct_fast.sockets.socket_notes import OwnersBpf, netns_cookie
 
 REASON = unusable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
@@ -90,7 +90,7 @@ def heard(conntrack, wanted, seconds=3.0):
 @pytest.fixture
 def cgroups():
     """Two cgroups that root gave to the attacker, with the level above them."""
-    top = Path(os.fsdecode(cgroupfs.find_mount())) / f"nfforgery-{os.getpid()}.slice"
+    top = Path(os.fsdecode(cgroup_filesystem.find_mount())) / f"nfforgery-{os.getpid()}.slice"
     for name in ("a", "b"):
         (top / name).mkdir(parents=True)
     for path in (top, top / "a", top / "b"):
@@ -300,7 +300,7 @@ def first_hear(worker):
 @pytest.fixture
 def watched():
     """A cgroup whose notes alone are counted: other processes of the machine send as well."""
-    path = Path(os.fsdecode(cgroupfs.find_mount())) / f"nfshare-{os.getpid()}"
+    path = Path(os.fsdecode(cgroup_filesystem.find_mount())) / f"nfshare-{os.getpid()}"
     path.mkdir()
     yield path
     os.rmdir(path)

@@ -13,8 +13,8 @@ import pytest
 from support_cli import SECONDS, inside, until
 
 from nfct_fast import Conntrack
-from nfct_fast.engine import Engine
-from nfct_fast.filter import wanted_protocols
+from nfct_fast.reading.engine import Engine
+from nfct_fast.events.filter import wanted_protocols
 
 
 def tasks():

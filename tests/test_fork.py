@@ -128,7 +128,7 @@ def test_forkserver(tracked, tmp_path):
 
 def test_its_internals_are_dead_too(tracked, within):
     """A netlink socket, through which a membership or a subscription of the owner's would end."""
-    from nfct_fast.netlink import NetlinkSocket
+    from nfct_fast.kernel.netlink import NetlinkSocket
     with within():
         sock = NetlinkSocket(12)
         sock.join(1)

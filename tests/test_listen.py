@@ -11,8 +11,9 @@ import pytest
 from support_cli import COMMAND, SECONDS, Program, inside, until
 from support_netns import ip, made
 
-from nfct_fast import Conntrack, netns
-from nfct_fast.netns import Netns
+from nfct_fast import Conntrack
+from nfct_fast.kernel import netns
+from nfct_fast.kernel.netns import Netns
 
 
 def send_datagram(space, family=socket.AF_INET, address="127.0.0.1"):

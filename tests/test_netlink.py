@@ -3,7 +3,7 @@ import errno
 
 import pytest
 
-from nfct_fast.netlink import NetlinkSocket
+from nfct_fast.kernel.netlink import NetlinkSocket
 
 
 def test_loss_is_counted_exactly(tracked, within, flood):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nfct_fast import netns
+from nfct_fast.kernel import netns
 from support_netns import inside, ip, made
 
 
@@ -170,7 +170,7 @@ def test_closed(name):
 
 WITHOUT_RIGHTS = """
 import os, sys
-from nfct_fast import netns
+from nfct_fast.kernel import netns
 [space] = netns.resolve(sys.argv[1])
 home = netns.current()
 os.setgid(4242); os.setuid(4242)
@@ -192,7 +192,7 @@ def test_names_that_cannot_be_got_at_any_more():
     """docker's folder of names is in one that only root may enter: what is there is found all the same after that was given up."""
     code = """
 import os, subprocess, sys
-from nfct_fast import netns, privileges
+from nfct_fast.kernel import netns, privileges
 run = lambda *words: subprocess.run(words, check=True)
 guest = sys.argv[1]
 run("mount", "-t", "tmpfs", "-o", "mode=0700", "none", "/run/docker")

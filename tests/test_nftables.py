@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from support_cli import Program, inside, until
 
-from nfct_fast.nftables import TrackingTable
+from nfct_fast.events.tracking_rules import TrackingTable
 
 USER = """
 table inet filter {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfct_fast.outbuf import escape
+from nfct_fast.text.text_buffer import escape
 
 TRICKY = st.lists(st.one_of(st.binary(max_size=8), st.text(max_size=8).map(lambda text: text.encode(errors="surrogatepass")),
                             st.sampled_from([b"\\n", b"\n", b"\x1b[0m", b"\xc2\x9b", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80",

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-pytest.importorskip("nfct_fast.owners_bpf")
-from nfct_fast.owners_bpf import OwnersBpf
+pytest.importorskip("nfct_fast.sockets.socket_notes")
+from nfct_fast.sockets.socket_notes import OwnersBpf
 from support_owners_bpf import SEND, TESTS, answers, compiled, namespace, netns, owners, senders, tuples, unusable
 
 REASON = unusable()

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-pytest.importorskip("nfct_fast.owners_bpf")
-from nfct_fast import owners_bpf
-from nfct_fast.cgroupfs import find_mount
-from nfct_fast.owners_bpf import OwnersBpf
+pytest.importorskip("nfct_fast.sockets.socket_notes")
+from nfct_fast.sockets import socket_notes
+from nfct_fast.processes.cgroup_filesystem import find_mount
+from nfct_fast.sockets.socket_notes import OwnersBpf
 from support_owners_bpf import SEND, answers, netns, owner_of, owners, senders, tuples, unusable
 
 REASON = unusable()
@@ -72,7 +72,7 @@ def test_traffic_is_what_it_is_without(owners, netns):
 
 
 HOLDER = """
-from nfct_fast.owners_bpf import OwnersBpf
+from nfct_fast.sockets.socket_notes import OwnersBpf
 owners = OwnersBpf()
 print("ready")
 input()
@@ -117,7 +117,7 @@ def test_nothing_is_left_after_kill_9(netns):
 ])
 def test_the_least_capabilities(kept, refused):
     text = """
-from nfct_fast.owners_bpf import OwnersBpf
+from nfct_fast.sockets.socket_notes import OwnersBpf
 try: OwnersBpf(flows=1)
 except PermissionError as error: print(error)
 else: print("loaded")

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-pytest.importorskip("nfct_fast.owners_bpf")
+pytest.importorskip("nfct_fast.sockets.socket_notes")
 from support_owners_bpf import TESTS
 
-PATH = TESTS.parent / "src/nfct_fast/bpf/generate.py"
+PATH = TESTS.parent / "src/nfct_fast/sockets/bpf/generate.py"
 pytestmark = pytest.mark.skipif(not PATH.exists(), reason="the BPF source is not here: tests run against an installed package")
 
 
@@ -22,7 +22,7 @@ def generate():
 def test_the_header_names_this_very_source(generate):
     """Holds without clang: whoever changes the source has to generate again."""
     recorded = re.search(r"sources: (\w+)", generate.HEADER.read_text())[1]
-    assert recorded == generate.source_hash(), "run src/nfct_fast/bpf/generate.py"
+    assert recorded == generate.source_hash(), "run src/nfct_fast/sockets/bpf/generate.py"
 
 
 def test_clang_gives_the_same_instructions(generate):
@@ -33,4 +33,4 @@ def test_clang_gives_the_same_instructions(generate):
     fresh = generate.header(generate.compiled(), here)
     if here != wanted:
         pytest.skip(f"clang {here} compiles the source, but the header is of clang {wanted}: not compared")
-    assert fresh == kept, "run src/nfct_fast/bpf/generate.py"
+    assert fresh == kept, "run src/nfct_fast/sockets/bpf/generate.py"

@@ -3,9 +3,9 @@ from collections import Counter, namedtuple
 
 import pytest
 
-from nfct_fast.allowance import Allowance, Share
-from nfct_fast.netlink import NetlinkSocket
-from nfct_fast.shares import OURS, Shares, owner
+from nfct_fast.events.receive_memory import Allowance, Share
+from nfct_fast.kernel.netlink import NetlinkSocket
+from nfct_fast.monitoring.shares import OURS, Shares, owner
 
 SECOND = 1_000_000_000
 NOW = 1_000 * SECOND

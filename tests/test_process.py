@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support_proc import child, fake_process, fake_stat, write_stat
 
-from nfct_fast.process import Process, process
-from nfct_fast.processcache import ProcessCache
-from nfct_fast.processreader import ProcessReader
+from nfct_fast.processes.process import Process, process
+from nfct_fast.processes.process_cache import ProcessCache
+from nfct_fast.processes.process_reader import ProcessReader
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 libc = ctypes.CDLL(None, use_errno=True)

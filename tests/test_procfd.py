@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from support_proc import child, fake_process
 
-from nfct_fast.procfd import FdScanner
+from nfct_fast.sockets.fd_scanner import FdScanner
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 FREE = float("inf")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support_proc import child
 
-from nfct_fast.procnet import ProcNet
+from nfct_fast.sockets.proc_net import ProcNet
 
 TCP, UDP, ICMP, UDPLITE, RAW = 6, 17, 1, 136, 253
 EXACT, LISTENER, WILDCARD, PROTOCOL = 1, 2, 3, 4

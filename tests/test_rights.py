@@ -284,7 +284,8 @@ for name in ("mem", "environ", "maps", "fd/1", "exe"):
 # What the processes apart may do is tried in them: `attack` is run there in place of their work.
 APART_CODE = """
 import array, ctypes, errno, functools, os, socket, struct, sys
-from nfct_fast import door, seeker
+from nfct_fast.namespaces import opener
+from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
 libc = ctypes.CDLL(None, use_errno=True)
 rights = Rights(user=find_user(), filtered=True, split=True)
@@ -339,12 +340,12 @@ def test_files_from_inside_the_door(tracked):
 # What a program that has been taken over may ask the door: it gives netlink sockets and tables of /proc/net, and nothing else.
 ASKED_WRONGLY = """
 import array, errno, functools, os, socket, struct
-from nfct_fast import door
+from nfct_fast.namespaces import opener
 from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 
 def ask(*passed, protocol=-1, table=b"", size=28):
-    pid, fd = rights.apart("nfct-door", functools.partial(door._prepare, b"/proc"), ("sys_admin",), True)
+    pid, fd = rights.apart("nfct-door", functools.partial(opener._prepare, b"/proc"), ("sys_admin",), True)
     with socket.socket(fileno=fd) as end:
         message = struct.pack("=IIi16s", 7, 0, protocol, table)[:size]
         end.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passed))] if passed else [])
@@ -375,11 +376,11 @@ def test_the_seeker_survives_wrong_questions(tracked):
     """It answers, or ends; it is not led anywhere."""
     run_inside(tracked, """
 import functools, os, random, socket, struct
-from nfct_fast import seeker
+from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 generator = random.Random(20261127)
-pid, fd = rights.apart("nfct-seeker", functools.partial(seeker._prepare, "/proc", 0.2), ("dac_read_search", "sys_ptrace"))
+pid, fd = rights.apart("nfct-seeker", functools.partial(holder_search._prepare, "/proc", 0.2), ("dac_read_search", "sys_ptrace"))
 with socket.socket(fileno=fd) as end:
     end.settimeout(5)
     for _ in range(3000):

@@ -7,12 +7,12 @@ import sys
 import pytest
 from support_cli import inside
 
-from nfct_fast import sandbox
+from nfct_fast.kernel import sandbox
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no table of this machine's system calls")
 HEAD = """
 import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading
-from nfct_fast import sandbox
+from nfct_fast.kernel import sandbox
 libc = ctypes.CDLL(None, use_errno=True)
 
 def denied(call, *wanted):

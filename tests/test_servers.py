@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from nfct_fast.attribution import Attribution
-from nfct_fast.trial import find_flow
+from nfct_fast.attribution.resolver import Attribution
+from support_hooks import find_flow
 from support_cli import Program, until
 from support_netns import inside, ip, ip6_address, made
 from support_owners_bpf import unusable

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from nfct_fast.netns import resolve
+from nfct_fast.kernel.netns import resolve
 from support_netns import inside, ip, made as made_netns
 from support_shapes import COUNT, Worker, assert_all_named, collect, collect_count, hold, inode, listening, made, nft
 from test_shapes_ping import echo

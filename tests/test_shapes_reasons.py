@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nfct_fast.attribution import Attribution
-from nfct_fast.cgroupfs import find_mount
-from nfct_fast.trial import find_flow
+from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.processes.cgroup_filesystem import find_mount
+from support_hooks import find_flow
 from support_netns import inside, ip, made as made_netns
 from support_shapes import Worker, alone, collect_count, hold, inode, listening, made, server
 from test_shapes_local import both_ends, udp

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from nfct_fast import netns
-from nfct_fast.directory import Directory
-from nfct_fast.trial import may_come_from, refresh_addresses
+from nfct_fast.kernel import netns
+from nfct_fast.namespaces.namespace_index import Directory
+from support_hooks import may_come_from, refresh_addresses
 from support_netns import inside, ip, made
 from support_shapes import Worker
 from support_users import CLONE_NEWNET, as_user, own_namespaces, unshared

@@ -10,8 +10,9 @@ import pytest
 from support_cli import SECONDS, Program, inside, until
 from support_netns import ip, made
 
-from nfct_fast import Conntrack, diagnosis
-from nfct_fast.diagnosis import NO_MODULE, Probe, await_answers
+from nfct_fast import Conntrack
+from nfct_fast.events import preflight
+from nfct_fast.events.preflight import NO_MODULE, Probe, await_answers
 
 
 def set_events(netns, value):
@@ -110,7 +111,7 @@ def _no_nfnetlink(*arguments):
 # A kernel without the module cannot be had here: what it answers (nfnetlink_rcv_msg, __sock_create) is put in its place.
 @pytest.mark.parametrize("kernel", [NoModule, _no_nfnetlink])
 def test_the_module_is_missing(netns, within, monkeypatch, kernel):
-    monkeypatch.setattr(diagnosis.socket, "socket", kernel)
+    monkeypatch.setattr(preflight.socket, "socket", kernel)
     with within():
         assert reasons() == [NO_MODULE]
     assert "modprobe nf_conntrack_netlink" in NO_MODULE

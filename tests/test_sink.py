@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from nfct_fast.sink import Sink
+from nfct_fast.output.sink import Sink
 
 
 def test_a_block_larger_than_the_pipe_arrives_whole():

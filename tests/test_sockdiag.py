@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, strategies as st
 
-from nfct_fast.sockdiag import SockDiag, parse_reply
+from nfct_fast.sockets.sock_diag import SockDiag, parse_reply
 from support_netns import inside, ip, ip6_address
 
 TCP, UDP, UDPLITE = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE

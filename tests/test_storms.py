@@ -16,7 +16,7 @@ import pytest
 from support_cli import Program, inside, until
 from support_owners_bpf import unusable
 
-from nfct_fast import cgroupfs
+from nfct_fast.processes import cgroup_filesystem
 
 REASON = unusable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
@@ -81,7 +81,7 @@ def storm(netns, *words):
 
 @contextlib.contextmanager
 def cgroups(netns, wide, deep):
-    top = Path(os.fsdecode(cgroupfs.find_mount())) / f"nfstorm-{os.getpid()}"
+    top = Path(os.fsdecode(cgroup_filesystem.find_mount())) / f"nfstorm-{os.getpid()}"
     top.mkdir()
     for path in (top, top / "cgroup.procs"):
         os.chown(path, ATTACKER, ATTACKER)

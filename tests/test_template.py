@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_cli import Program, inside
 
-from nfct_fast.template import Template
-from nfct_fast.timestamp import TimeFormat
+from nfct_fast.output.template import Template
+from nfct_fast.text.timestamp import TimeFormat
 
 FIELDS = ["ev.proto", "ev.sport", "ev.dst", "ev.dport", "info.pid", "info.comm"]
 

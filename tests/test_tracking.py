@@ -12,8 +12,8 @@ from support_cli import Program, inside, until
 from test_nftables import tables
 
 from nfct_fast import Conntrack
-from nfct_fast.filter import wanted_protocols
-from nfct_fast.nftables import TrackingTable
+from nfct_fast.events.filter import wanted_protocols
+from nfct_fast.events.tracking_rules import TrackingTable
 
 FAMILIES = {"ipv4": (socket.AF_INET, "127.0.0.1"), "ipv6": (socket.AF_INET6, "::1")}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nfct_fast.status import Status
+from nfct_fast.text.status import Status
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"

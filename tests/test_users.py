@@ -14,9 +14,9 @@ from support_shapes import Worker
 from support_users import as_user, unshared
 
 from nfct_fast.conntrack import Conntrack
-from nfct_fast.jsonlines import JsonLines
-from nfct_fast.sink import Sink
-from nfct_fast.writer import Writer
+from nfct_fast.output.json_lines import JsonLines
+from nfct_fast.output.sink import Sink
+from nfct_fast.output.writer import Writer
 
 REASON = unusable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from nfct_fast import netns
-from nfct_fast.attribution import Attribution
-from nfct_fast.directory import Directory
-from nfct_fast.owners_bpf import netns_cookie
-from nfct_fast.trial import by_cookie, find_flow, find_socket, may_come_from
+from nfct_fast.kernel import netns
+from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.namespaces.namespace_index import Directory
+from nfct_fast.sockets.socket_notes import netns_cookie
+from support_hooks import by_cookie, find_flow, find_socket, may_come_from
 from support_cli import until
 from support_netns import inside, ip, made
 from support_shapes import COUNT, Worker, assert_all_named, collect, listening, nft

@@ -17,14 +17,14 @@ import select
 import time
 
 from ._version import __version__
-from .attribution import ATTRIBUTIONS, NOTED_FLOWS
-from .conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
-from .jsonlines import JsonLines
-from .libraries import LIBRARIES
-from .rights import Rights, find_user
-from .sink import Sink
-from .template import DEFAULT, Template
-from .writer import Writer
+from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
+from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
+from nfct_fast.output.json_lines import JsonLines
+from nfct_fast.build_info import LIBRARIES
+from nfct_fast.rights import Rights, find_user
+from nfct_fast.output.sink import Sink
+from nfct_fast.output.template import DEFAULT, Template
+from nfct_fast.output.writer import Writer
 
 _PROGRAM = "nfct-fast"
 _EPILOG = """\

@@ -3,8 +3,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple, Self, final
 
-from .batch import Batch
-from .record import Flow
+from nfct_fast.records.batch import Batch
+from nfct_fast.records.record import Flow
 
 DEFAULT_RCVBUF: int
 DEFAULT_RCVBUF_LIMIT: int

@@ -3,16 +3,16 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
-from .engine cimport Engine
-from .writer cimport Writer
+from nfct_fast.reading.engine cimport Engine
+from nfct_fast.output.writer cimport Writer
 
 import weakref
 from typing import NamedTuple
 
-from .attribution import NOTED_FLOWS
-from .filter import socket_filter, wanted_protocols
-from .listen import GROUPS
-from .rights import Rights
+from nfct_fast.attribution.resolver import NOTED_FLOWS
+from nfct_fast.events.filter import socket_filter, wanted_protocols
+from nfct_fast.events.open_sources import GROUPS
+from nfct_fast.rights import Rights
 
 # A NEW event is charged 1,280 bytes whatever its size: this, doubled by the kernel, holds 105,000.
 DEFAULT_RCVBUF = 64 << 20

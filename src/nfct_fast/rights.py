@@ -4,7 +4,7 @@ import pwd
 import signal
 import socket
 
-from . import privileges, sandbox
+from nfct_fast.kernel import privileges, sandbox
 
 USER = "nfct-fast"
 _NOBODY = 65534

@@ -18,9 +18,9 @@ import time
 
 from support_bench import NFCT_FAST, RCVBUF, Program, rounds, space, table
 
-from nfct_fast.attribution import Attribution
-from nfct_fast.netns import resolve
-from nfct_fast.trial import find_flow
+from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.kernel.netns import resolve
+from nfct_fast.testing.hooks import find_flow
 
 LSOF = ["lsof", "-nP", "-iUDP"]
 SHORT = 1_000

@@ -20,7 +20,7 @@ from support_netns import inside, ip         # noqa: E402
 from support_shapes import Worker            # noqa: E402
 
 from nfct_fast import Conntrack              # noqa: E402
-from nfct_fast.netns import resolve          # noqa: E402
+from nfct_fast.kernel.netns import resolve          # noqa: E402
 
 INET, DGRAM, STREAM = socket.AF_INET, socket.SOCK_DGRAM, socket.SOCK_STREAM
 REUSEADDR, REUSEPORT = (socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)

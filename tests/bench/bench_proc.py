@@ -9,11 +9,11 @@ import socket
 import sys
 import time
 
-from nfct_fast.process import process
-from nfct_fast.processcache import ProcessCache
-from nfct_fast.processreader import ProcessReader
-from nfct_fast.procfd import FdScanner
-from nfct_fast.procnet import ProcNet
+from nfct_fast.processes.process import process
+from nfct_fast.processes.process_cache import ProcessCache
+from nfct_fast.processes.process_reader import ProcessReader
+from nfct_fast.sockets.fd_scanner import FdScanner
+from nfct_fast.sockets.proc_net import ProcNet
 
 
 def best(work, times, rounds=5):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from support_bench import NFCT_FAST, Program, compiled, rounds, space, table
 
-from nfct_fast import cgroupfs
+from nfct_fast.processes import cgroup_filesystem
 
 VICTIM, ATTACKER, PORT = 65534, 4321, 7007
 SECONDS, PERIOD = 6.0, 0.005
@@ -125,7 +125,7 @@ def storm(place, *words):
 
 @contextlib.contextmanager
 def cgroups(place, wide=340, deep=30):
-    top = Path(os.fsdecode(cgroupfs.find_mount())) / f"nfstorm-{os.getpid()}"
+    top = Path(os.fsdecode(cgroup_filesystem.find_mount())) / f"nfstorm-{os.getpid()}"
     top.mkdir()
     for path in (top, top / "cgroup.procs"):
         os.chown(path, ATTACKER, ATTACKER)

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
-from nfct_fast.cgroupfs import find_mount
-from nfct_fast.owners_bpf import OwnersBpf, netns_cookie
+from nfct_fast.processes.cgroup_filesystem import find_mount
+from nfct_fast.sockets.socket_notes import OwnersBpf, netns_cookie
 
 HERE = Path(__file__).resolve().parent
 # Mode, sockets or packets a turn, what one is, and the target: microseconds more, or percent.

@@ -18,11 +18,11 @@ TARGET = "aarch64-linux-gnu"
 QEMU = "qemu-aarch64-static"
 # Imports every module, so that each finds its libraries and each symbol in them.
 IMPORT = """
-import importlib, pkgutil, platform, sys, nfct_fast
-names = [module.name for module in pkgutil.iter_modules(nfct_fast.__path__) if module.name not in ("__main__", "_modules")]
-names += sys.meta_path[0].names
+import importlib, pkgutil, platform, nfct_fast, nfct_fast._modules
+names = [module.name for module in pkgutil.walk_packages(nfct_fast.__path__, "nfct_fast.")]
+names = [*nfct_fast._modules.NAMES, *[name for name in names if not name.endswith(("__main__", "_modules"))]]
 for name in names:
-    importlib.import_module("nfct_fast." + name)
+    importlib.import_module(name)
 mapped = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
 own = sorted(path.rpartition("/")[2] for path in mapped if "/nfct_fast.libs/" in path)
 assert len(own) == 3, (own, mapped)

@@ -1,0 +1,47 @@
+"""The ladder from a tuple to its owner."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
+from nfct_fast.namespaces.namespace_index cimport Directory
+from nfct_fast.events.flow cimport tuple_t
+from nfct_fast.attribution.live_lookup cimport Inquiry
+from nfct_fast.attribution.bpf_lookup cimport Notes
+from nfct_fast.records.owner cimport owner_t
+from nfct_fast.records.record cimport record_t
+from nfct_fast.attribution.responder_cache cimport Responders
+from nfct_fast.attribution.closed_ports cimport Vacancies
+
+# One caller at a time.
+cdef class Attribution:
+    cdef readonly str mode
+    cdef bint off
+    cdef set unasked               # numbers of homes while off
+    cdef Directory directory
+    cdef Inquiry inquiry
+    cdef readonly Notes notes      # None: the kernel takes none
+    cdef readonly str missing      # why not, where it was wanted; else None
+    cdef CgroupPaths paths
+    cdef readonly Responders responders  # None: without notes
+    cdef readonly Vacancies vacancies
+    cdef bint used                 # the flow being resolved is not new: others may have used its entry
+    cdef int64_t began             # when that began, ns since the epoch; 0: not known
+
+    # Take in what the kernel has told of programs: about once a second, and when fileno() is readable.
+    cdef void drain(self) noexcept nogil
+    # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
+    # `emptied`: the last time, on the same clock, that every event before it had been received.
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
+    # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
+    cdef void foresee(self, const record_t *record) noexcept nogil
+    cdef void resolve(self, record_t *record) noexcept nogil
+
+    # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
+    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
+                  owner_t *out) noexcept nogil
+    cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=*) noexcept nogil
+    cdef int _originator(self, int index, const tuple_t *end, owner_t *out) noexcept nogil
+    cdef int _responder(self, int index, const tuple_t *end, bint fresh, owner_t *out) noexcept nogil
+    cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
+                        const owner_t *found, int reason) noexcept nogil
+    cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
+                    int reason) noexcept nogil
+    cdef void _peer(self, int home, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil

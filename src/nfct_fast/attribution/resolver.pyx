@@ -1,0 +1,346 @@
+"""The ladder from a tuple to its owner: socket, then process, and at every rung the reason why it may end there.
+
+A tuple is looked up as its socket sees it. The originator's socket has the original tuple, before SNAT; the
+responder's has the reply tuple, after DNAT.
+"""
+cimport cython
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from netinet_in cimport IPPROTO_TCP, IPPROTO_UDP
+
+from nfct_fast.namespaces.local_routes cimport address_table_t
+from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
+from nfct_fast.namespaces.direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of
+from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, tuple_invert
+from nfct_fast.attribution.bpf_lookup cimport NEVER
+from nfct_fast.records.owner cimport (
+    MATCH_LISTENER, MATCH_NONE, MATCH_SOCKET, MATCH_WILDCARD, REASON_AMBIGUOUS, REASON_BUDGET, REASON_CLOSED,
+    REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_drop,
+)
+from nfct_fast.processes.process cimport process_t, process_take
+from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, Responders, responder_t
+from nfct_fast.attribution.closed_ports cimport Vacancies
+
+NOTED_FLOWS = 300_000
+ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
+
+cdef enum:
+    NOWHERE = 255
+    TCP_SYN_SENT = 1         # flow_t.state, as nf_conntrack_tcp.h has it
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Attribution:
+    """Finds the owners of flows.
+
+    mode: "bpf" has the kernel note who uses a socket, and does as "diag" for what was there before; "diag" asks
+    sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot answer for; "proc" has
+    only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
+    OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
+    each second on looking through the open files of processes nobody suspects, 0.04 of them at once; inf for no
+    bound. flows: how many the kernel's notes reach back. settled: see Notes; apart: Rights.apart, where
+    what takes rights is to be done by processes of its own. Used by one thread at a time.
+
+    The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
+    """
+
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS, settled=None,
+                 apart=None):
+        if mode not in ATTRIBUTIONS:
+            raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
+        self.mode = mode
+        self.off = mode == "off"
+        self.unasked = set()
+        if self.off:
+            return
+        self.inquiry = Inquiry(mode, proc, budget, apart)
+        self.directory = self.inquiry.directory
+        self.directory.scout.look()       # the containers there are have flows from the start
+        self.directory.refresh()
+        self.paths = CgroupPaths(self.inquiry.seeker)
+        if mode in ("auto", "bpf"):
+            try:
+                self.notes = Notes(self.inquiry.reader, self.paths, flows, settled)
+            except OSError as error:
+                if mode == "bpf":
+                    raise
+                self.missing = error.strerror or str(error)
+        if self.notes is not None:
+            self.responders = Responders(self.notes)
+            self.vacancies = Vacancies(self.notes.owners, self.directory)
+        self.directory.start(settled)
+        if settled is not None:
+            self.inquiry.reader.lines.close()       # its helper has more rights than who needs one next
+
+    def add_home(self, netns=None) -> int:
+        """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
+
+        Enters it for a moment. A namespace that is among them already keeps its number. OSError.
+        """
+        if not self.off:
+            return self.directory.add_home(netns)
+        number = next(number for number in range(len(self.unasked) + 1) if number not in self.unasked)
+        self.unasked.add(number)
+        return number
+
+    def remove_home(self, int number) -> None:
+        """Nothing is listened in under that number any more: it may be given again. From any thread."""
+        if not self.off:
+            self.directory.remove_home(number)
+        self.unasked.discard(number)
+
+    def close(self):
+        """Free sockets and caches; closing twice is harmless."""
+        self.off = True
+        if self.notes is not None:
+            self.notes.close()
+        if self.directory is not None:
+            self.directory.close()
+        if self.inquiry is not None:
+            self.inquiry.close()
+
+    def abandon(self):
+        """In a process that has it by fork: close the descriptors, and free nothing that a thread may have been amid."""
+        if self.notes is not None:
+            self.notes.abandon()
+        if self.directory is not None:
+            self.directory.abandon()
+        if self.inquiry is not None:
+            self.inquiry.close()
+
+    @property
+    def door(self):
+        """The Door that it has sockets of other namespaces from; None while off."""
+        return None if self.directory is None else self.directory.door
+
+    @property
+    def programs_lost(self) -> int:
+        """Events of programs for which the kernel had no room."""
+        return 0 if self.notes is None else self.notes.lost
+
+    def refresh(self):
+        """Look for namespaces that came and went; cheap when called often, and to be called about once a second. OSError
+        if owners cannot be looked for any more."""
+        if not self.off:
+            self.inquiry.seeker.check()
+            self.directory.refresh()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when drain() is due although no flows come; -1: there is none."""
+        return -1 if self.notes is None else self.notes.owners.fileno()
+
+    cdef void drain(self) noexcept nogil:
+        if not self.off and self.notes is not None:
+            self.notes.drain()
+
+    @property
+    def foreign(self) -> int:
+        """Datagrams that the kernel did not send, on the sockets that are asked for namespaces and sockets."""
+        return self.directory.foreign if self.directory is not None else 0
+
+    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
+        if self.off:
+            return
+        if self.notes is not None:
+            self.notes.begin(heard, emptied)
+        self.inquiry.begin(heard, emptied)
+        self.directory.refresh_home()
+
+    cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=NEVER) noexcept nogil:
+        """Notes.name(); of a flow that is not new with all who used it."""
+        cdef int named = self.notes.name(end, netns, out, accepted)
+        if self.used and named > 0:
+            self.notes.name_users(end, netns, self.began, out)
+        return named
+
+    cdef int _originator(self, int index, const tuple_t *end, owner_t *out) noexcept nogil:
+        """Who sent from `end` in member `index`: a note of the sending, or the socket of exactly this tuple."""
+        cdef uint64_t netns = self.directory.cookie(index)
+        cdef owner_t noted
+        cdef int reason, named
+        if self.notes is None or netns == 0:
+            return self.inquiry.owner(index, end, True, out)
+        named = self._noted(end, netns, out)
+        if named > 0:
+            return REASON_NONE
+        if named < 0:
+            out.match = MATCH_SOCKET
+            if named == -1 and self.used:
+                self.notes.name_users(end, netns, self.began, out)
+            return REASON_AMBIGUOUS if named == -1 else REASON_KERNEL
+        reason = self.inquiry.owner(index, end, True, out)
+        # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
+        if self.notes.name(end, netns, &noted) > 0:
+            owner_drop(out)
+            out[0] = noted
+            return REASON_NONE
+        # Whoever has the port has not therefore sent from it: who sent without being connected was noted, wherever the notes see
+        # all, and a packet may bear any address (IP_PKTINFO, raw sockets).
+        if out.match == MATCH_WILDCARD and self.notes.owners.whole:
+            owner_drop(out)
+            memset(out, 0, sizeof(out[0]))
+            return REASON_AMBIGUOUS
+        if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
+            owner_drop(out)
+            out[0] = noted
+            return REASON_NONE
+        return reason
+
+    cdef int _responder(self, int index, const tuple_t *end, bint fresh, owner_t *out) noexcept nogil:
+        """Who serves `end` in member `index`. fresh: it is the first packet of a connection, or of no connection."""
+        cdef uint64_t netns = self.directory.cookie(index)
+        cdef uint32_t changes
+        cdef int64_t began, accepted
+        cdef owner_t noted
+        cdef responder_t *known = NULL
+        cdef int how, reason
+        if self.notes is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
+            return self.inquiry.owner(index, end, False, out)
+        # Of a new one it is not known closely enough when it began: the same addresses may have had another just before.
+        accepted = self.notes.boot_time(self.began) if self.used and self.began else NEVER
+        if self._noted(end, netns, out, accepted) > 0:
+            return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
+        if fresh:
+            how = self.responders.find(end, netns, self.inquiry.heard, &known)
+            if how == RESPONDER_UNSURE and self.inquiry.holds(&known.holder, known.owner.inode):
+                self.responders.confirm(known, self.inquiry.heard)
+                how = RESPONDER_KNOWN
+            if how == RESPONDER_KNOWN and self.responders.take(known, out):
+                return known.reason
+            if self.vacancies.is_vacant(netns, end.proto, end.sport, self.inquiry.heard):
+                out.match = MATCH_NONE
+                return REASON_CLOSED
+        began = procfs_monotonic_ns()
+        changes = self.notes.owners.port_changes(netns, end.proto, end.sport)
+        self.inquiry.sole = fresh and self.vacancies.is_sole(netns, end.proto, end.sport, self.inquiry.heard)
+        reason = self.inquiry.owner(index, end, False, out)
+        if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
+            owner_drop(out)
+            out[0] = noted
+            reason = REASON_NONE
+        if fresh:
+            self._remember(index, end, netns, changes, began, out, reason)
+            self.vacancies.missed(index, netns, end.proto)
+        self.inquiry.sole = False
+        return reason
+
+    cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
+                        const owner_t *found, int reason) noexcept nogil:
+        """Keep what was found of a responder, if it does not depend on the peer."""
+        cdef owner_t listener
+        if found.match == MATCH_NONE and reason == REASON_CLOSED:
+            self._keep(end, netns, changes, began, found, reason)
+        elif (found.match == MATCH_LISTENER or found.match == MATCH_WILDCARD) and (
+                reason == REASON_AMBIGUOUS or reason == REASON_BUDGET) or (
+                found.match == MATCH_LISTENER and reason == REASON_NONE) or (
+                found.match == MATCH_WILDCARD and reason == REASON_NONE
+                and self.inquiry.is_alone(index, end, found.inode)):
+            self._keep(end, netns, changes, began, found, reason)
+        elif found.match == MATCH_SOCKET and end.proto == IPPROTO_TCP:
+            # It was accepted already: the next one is asked for of the listener.
+            memset(&listener, 0, sizeof(listener))
+            reason = self.inquiry.listener(index, end, &listener)
+            if listener.match == MATCH_LISTENER and reason in (REASON_NONE, REASON_AMBIGUOUS, REASON_BUDGET):
+                self._keep(end, netns, changes, began, &listener, reason)
+            owner_drop(&listener)
+
+    cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
+                    int reason) noexcept nogil:
+        cdef int64_t now = procfs_monotonic_ns()
+        cdef responder_t *kept = self.responders.put(end, netns, changes, now, now - began, found, &self.inquiry.named, reason)
+        # Closed before it was watched, it is not any more.
+        if kept != NULL and found.process != NULL and found.inode and not self.inquiry.holds(&kept.holder, found.inode):
+            self.responders.forget(kept)
+
+    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
+                  owner_t *out) noexcept nogil:
+        """One end of a flow, the rungs in order: which namespace, which socket, which process. local: surely home's; fresh: see
+        _responder."""
+        cdef owner_t tried
+        cdef int reason = NOWHERE
+        cdef int found = 0, one
+        cdef int index = home if local else self.directory.place(home, end, -1)
+        if index < 0 and self.directory.look_again(end, search):
+            index = self.directory.place(home, end, -1)
+        while index >= 0:
+            if not self.directory.may_come_from(home, index, end):
+                index = self.directory.place(home, end, index)
+                continue
+            memset(&tried, 0, sizeof(tried))
+            one = self._originator(index, end, &tried) if originator else self._responder(index, end, fresh, &tried)
+            if tried.match != MATCH_NONE:
+                found += 1
+                owner_drop(out)
+                out[0] = tried
+                reason = one
+            elif found == 0:
+                reason = one
+            index = -1 if local else self.directory.place(home, end, index)
+        if found > 1:
+            owner_drop(out)
+            memset(out, 0, sizeof(out[0]))
+            reason = REASON_AMBIGUOUS
+        if out.process == NULL and out.cgroup_id:
+            out.cgroup = process_take(<process_t *>self.paths.get(out.cgroup_id))
+        out.reason = reason if reason != NOWHERE else REASON_NONE
+        return reason
+
+    cdef void foresee(self, const record_t *record) noexcept nogil:
+        """A record that will be resolved soon."""
+        if self.notes is not None and not self.off:
+            self.notes.owners.prefetch(&record.flow.orig, self.directory.cookie(record.flow.netns))
+
+    cdef void resolve(self, record_t *record) noexcept nogil:
+        cdef const address_table_t *addresses
+        cdef const tuple_t *orig = &record.flow.orig
+        cdef tuple_t reply
+        cdef int home = record.flow.netns
+        cdef bint fresh = orig.proto != IPPROTO_TCP or record.flow.has & FLOW_STATE and record.flow.state == TCP_SYN_SENT
+        cdef bint here
+        record.owner.reason = record.peer.reason = REASON_OFF
+        if self.off:
+            return
+        self.used = record.flow.type != EVENT_NEW
+        self.began = record.flow.start if record.flow.has & FLOW_START else 0
+        addresses = self.directory.home(home)
+        if addresses == NULL:
+            record.owner.reason = record.peer.reason = REASON_ERROR
+            return
+        if record.flow.has & FLOW_REPLY:
+            reply = record.flow.reply
+        else:
+            tuple_invert(orig, &reply)
+        record.direction = direction_of(orig, &reply, addresses)
+        here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
+        # Sent from here with an address that nobody here has (IP_FREEBIND, IP_TRANSPARENT): only a note tells.
+        if not here and self.notes is not None and self.directory.cookie(home) and (
+                self._noted(orig, self.directory.cookie(home), &record.owner) > 0):
+            record.direction = DIRECTION_LOCAL if record.direction == DIRECTION_IN else DIRECTION_OUT
+            record.owner.reason = REASON_NONE
+            self._peer(home, &reply, fresh, record)
+            return
+        here = self._end(home, orig, True, record.direction == DIRECTION_FORWARD, here, fresh, &record.owner) != NOWHERE
+        # Somebody else may have an address that a container has too: then that is none of its sockets.
+        if here and record.direction == DIRECTION_IN and record.owner.match == MATCH_NONE:
+            here = False
+        if not here:
+            owner_drop(&record.owner)
+            memset(&record.owner, 0, sizeof(record.owner))
+            if self._end(home, &reply, False, record.direction == DIRECTION_FORWARD, False, fresh,
+                         &record.owner) == NOWHERE:
+                record.owner.reason = REASON_NETNS if self.directory.skipped else REASON_FORWARDED
+            record.peer.reason = REASON_REMOTE
+            return
+        self._peer(home, &reply, fresh, record)
+
+    cdef void _peer(self, int home, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil:
+        """The responder of a flow whose originator is on this host."""
+        cdef bint here = record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN
+        self._end(home, reply, False, False, here, fresh, &record.peer)
+        if not here and record.peer.match == MATCH_NONE and record.peer.reason != REASON_KERNEL:
+            owner_drop(&record.peer)
+            memset(&record.peer, 0, sizeof(record.peer))
+            record.peer.reason = REASON_REMOTE

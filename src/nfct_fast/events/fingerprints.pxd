@@ -1,0 +1,25 @@
+from libc.stdint cimport uint64_t
+from nfct_fast.events.flow cimport flow_t
+
+cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil
+
+# A set of fingerprints. `slots` is NULL while it is empty.
+ctypedef struct seen_t:
+    uint64_t *slots          # 0: free
+    uint64_t mask            # number of slots - 1
+    uint64_t count
+
+cdef int seen_reserve(seen_t *seen, uint64_t count) noexcept nogil              # so that it need not grow; 0 or -ENOMEM
+cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
+cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil
+cdef void seen_free(seen_t *seen) noexcept nogil                                # and empty again
+
+ctypedef struct log_t:
+    uint64_t *entries
+    uint64_t count
+    uint64_t room
+
+cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
+cdef void log_free(log_t *log) noexcept nogil
+# Those of the log from number `begin` to before `end`; 0 or -ENOMEM.
+cdef int seen_add_log(seen_t *seen, const log_t *log, uint64_t begin, uint64_t end) noexcept nogil

@@ -1,0 +1,166 @@
+"""Tells why no conntrack event can ever arrive in this network namespace, which the kernel itself never says."""
+import errno
+import select
+import socket
+import struct
+import time
+from pathlib import Path
+
+from nfct_fast.kernel.netlink import NetlinkSocket
+
+_NETLINK_NETFILTER = 12
+_NFNLGRP_CONNTRACK_NEW = 1
+_CTNETLINK_GET_STATS = (1 << 8) | 5          # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS
+_NLM_F_REQUEST_ACK = 1 | 4
+_NLMSG_ERROR = 2
+_CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 2, 3
+_ANSWER_SECONDS = 0.5
+_SYSCTL = Path("/proc/sys/net/netfilter")
+_LOOPBACK = {"IPv4": (socket.AF_INET, "127.0.0.1"), "IPv6": (socket.AF_INET6, "::1")}
+
+NO_MODULE = ("this kernel's conntrack sends no events: the modules nf_conntrack and nf_conntrack_netlink are missing. "
+             "Try `modprobe nf_conntrack_netlink`")
+EVENTS_OFF = ("net.netfilter.nf_conntrack_events is 0 in this network namespace, so no event is sent. "
+              "Set it with `sysctl net.netfilter.nf_conntrack_events=2`")
+NO_RULE = ("{what} not tracked: no rule in this network namespace uses conntrack (or loopback, where this was tried, is "
+           "exempt). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
+           "nft add chain inet t c; nft add rule inet t c ct state new`")
+UNTESTED = ("whether flows are tracked could not be tried, since loopback is down in this network namespace. "
+            "If no line appears, use --track")
+
+
+def wake_ctnetlink() -> bool:
+    """Have the kernel load nf_conntrack_netlink, if it is a module, before any event matters; False if it has none.
+
+    The first bind would load it too, but asynchronously, and the first events would be lost.
+    """
+    try:
+        request = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):      # not even nfnetlink
+            return False
+        raise
+    with request:
+        request.bind((0, 0))
+        request.connect((0, 0))     # the kernel: what a process sends is refused
+        request.settimeout(5)
+        request.send(struct.pack("=IHHIIBBH", 20, _CTNETLINK_GET_STATS, _NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
+        answer = request.recv(65536)
+    kind, = struct.unpack_from("=H", answer, 4)
+    if kind != _NLMSG_ERROR:
+        return True
+    code, = struct.unpack_from("=i", answer, 16)
+    if code == -errno.EPERM:
+        raise PermissionError(errno.EPERM, "conntrack events need CAP_NET_ADMIN in this network namespace (run as root)")
+    return code not in (-errno.EINVAL, -errno.EOPNOTSUPP)
+
+
+def _port(kind, port):
+    return struct.pack("=HH", 6, kind) + struct.pack(">H", port)
+
+
+class _Flow:
+    """A datagram of a family, sent over loopback: `tracked` once its event came, None if it could not be sent."""
+
+    def __init__(self, family, address):
+        self.tracked = None
+        self._ends = []
+        try:
+            for _ in range(2):
+                self._ends.append(socket.socket(family, socket.SOCK_DGRAM))
+                self._ends[-1].bind((address, 0))
+            sender, receiver = (end.getsockname() for end in self._ends)
+            self._ends[0].sendto(b"", receiver)
+            self._ports = _port(_CTA_PROTO_SRC_PORT, sender[1]), _port(_CTA_PROTO_DST_PORT, receiver[1])
+            self.tracked = False
+        except OSError as error:
+            self.close()
+            if error.errno == errno.EMFILE:
+                raise
+
+    def hear(self, messages):
+        if self.tracked is False:
+            self.tracked = any(all(port in message for port in self._ports) for message in messages)
+
+    def close(self):
+        for end in self._ends:
+            end.close()
+
+
+class Probe:
+    """Looks for reasons why events cannot arrive in the network namespace of the thread that makes it.
+
+    try_loopback: send one empty datagram over loopback for each address family, whose events await_answers() waits for;
+    without, a namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; PermissionError.
+    """
+
+    def __init__(self, try_loopback=True):
+        self._flows, self._listener, self._reasons = {}, None, []
+        if not wake_ctnetlink():
+            self._reasons = [NO_MODULE]
+        elif _are_events_off():
+            self._reasons = [EVENTS_OFF]
+        elif try_loopback:
+            self._listener = NetlinkSocket(_NETLINK_NETFILTER)
+            self._listener.join(_NFNLGRP_CONNTRACK_NEW)
+            for name, loopback in _LOOPBACK.items():
+                self._flows[name] = _Flow(*loopback)
+
+    def fileno(self):
+        return self._listener.fileno()
+
+    def waits(self):
+        """Whether an event may still come."""
+        return any(flow.tracked is False for flow in self._flows.values())
+
+    def hear(self):
+        """Take what has come."""
+        try:
+            messages = self._listener.messages_now()
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            for flow in self._flows.values():
+                flow.tracked = None if flow.tracked is None else True   # more than the buffer holds: there is no lack of them
+            return
+        for flow in self._flows.values():
+            flow.hear(messages)
+
+    def close(self):
+        for flow in self._flows.values():
+            flow.close()
+        if self._listener is not None:
+            self._listener.close()
+
+    def reasons(self) -> list[str]:
+        """One sentence each, with what to do about it; after await_answers()."""
+        if not self._flows:
+            return self._reasons
+        tracked = {name: flow.tracked for name, flow in self._flows.items()}
+        silent = [name for name, answer in tracked.items() if answer is False]
+        if silent:
+            only = not any(tracked.values())
+            return [NO_RULE.format(what="new flows are" if only else f"{silent[0]} flows are")]
+        return [UNTESTED] if not any(tracked.values()) else []
+
+
+def _are_events_off():
+    try:
+        return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
+    except OSError:
+        return False        # not shown in namespaces of an unprivileged user; the probe tells
+
+
+def await_answers(probes) -> None:
+    """Until all have their events, or for half a second, however many they are."""
+    waiting = {probe.fileno(): probe for probe in probes if probe.waits()}
+    poll = select.poll()
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(left * 1000):
+            waiting[fd].hear()
+            if not waiting[fd].waits():
+                poll.unregister(fd)
+                del waiting[fd]

@@ -1,0 +1,99 @@
+"""Receive memory of all sources together, and whose it is.
+
+What a socket may queue is no memory yet, but can become some at any time: so the sum of what all may is what is bounded. Bytes are
+those asked of the kernel, which counts overhead in and therefore takes twice as much.
+"""
+cimport cython
+from libc.stdint cimport int64_t
+from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
+from nfct_fast.kernel.mutex cimport mutex_make
+from nfct_fast.kernel.netlink cimport NetlinkSocket
+
+cdef enum:
+    LEAST = 4096        # not worth a system call, and about what the kernel grants in any case
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Allowance:
+    """total: bytes that all together may ask for; least: what each of `most` sockets may in any case. ValueError if that is more."""
+
+    def __cinit__(self, int64_t total, int64_t least=LEAST, int most=1):
+        if least < LEAST or least * most > total:
+            raise ValueError(f"{total} bytes of receive memory are too few for {most} sockets of {least}")
+        self.total, self.least = total, least
+        self.kept = least * most
+        self.made = mutex_make(&self.mutex)
+        if not self.made:
+            raise MemoryError("allowance")
+
+    def __dealloc__(self):
+        if self.made:
+            pthread_mutex_destroy(&self.mutex)
+
+    @property
+    def left(self) -> int:
+        """What is neither spent nor kept for those that are still to come; from any thread, and old at once."""
+        return self.total - self.spent - self.kept
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Share:
+    """What one owner of namespaces has of an Allowance, `most` bytes at most."""
+
+    def __cinit__(self, Allowance allowance not None, int64_t most):
+        self.allowance = allowance
+        self.most = most
+
+    cdef int64_t _left(self) noexcept nogil:
+        return min(self.most - self.spent, self.allowance.total - self.allowance.spent - self.allowance.kept)
+
+    cdef void _spend(self, int64_t bytes) noexcept nogil:
+        self.spent += bytes
+        self.allowance.spent += bytes
+
+    cdef void _account(self, int64_t bytes, bint free) noexcept nogil:
+        pthread_mutex_lock(&self.allowance.mutex)
+        self._spend(bytes)
+        if free:
+            self.allowance.kept += self.allowance.least
+        pthread_mutex_unlock(&self.allowance.mutex)
+
+    def open(self, NetlinkSocket socket not None, int64_t size) -> None:
+        """Give a socket its first receive buffer: `size` bytes, or what is left, but never less than the least. OSError."""
+        pthread_mutex_lock(&self.allowance.mutex)
+        self.allowance.kept -= self.allowance.least
+        size = max(self.allowance.least, min(size, self._left()))
+        self._spend(size)
+        pthread_mutex_unlock(&self.allowance.mutex)
+        try:
+            socket.set_receive_buffer(size)
+        except BaseException:
+            self._account(-size, True)
+            raise
+        self._account(socket.rcvbuf // 2 - size, False)
+
+    def close(self, NetlinkSocket socket not None) -> None:
+        """The socket is closed: its buffer is free for others. Once."""
+        self._account(-(socket.rcvbuf // 2), True)
+
+    cdef int shrink(self, NetlinkSocket socket, int64_t size) noexcept nogil:
+        cdef int before = socket.rcvbuf
+        cdef int result = 0
+        if before // 2 > size:
+            result = socket.resize(<int>size)
+            self._account(socket.rcvbuf // 2 - before // 2, False)
+        return result
+
+    cdef int grow(self, NetlinkSocket socket, bint full) noexcept nogil:
+        cdef int before = socket.rcvbuf
+        cdef int64_t left
+        cdef int result = 0
+        pthread_mutex_lock(&self.allowance.mutex)
+        left = self._left()
+        if left >= LEAST:
+            result = socket.grow(<int>min(<int64_t>before // 2 + left, <int64_t>0x3fffffff), full)
+            self._spend(socket.rcvbuf // 2 - before // 2)
+        pthread_mutex_unlock(&self.allowance.mutex)
+        return result

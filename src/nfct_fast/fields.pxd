@@ -1,5 +1,0 @@
-from .outbuf cimport outbuf_t
-from .record cimport record_t
-
-cdef int field_find(str name)                # its number, or -1
-cdef void field_put(outbuf_t *out, const record_t *record, int field) noexcept nogil

@@ -1,0 +1,19 @@
+"""Which way a flow goes, seen from this host."""
+from libc.stdint cimport uint8_t
+
+from nfct_fast.namespaces.local_routes cimport address_table_t
+from nfct_fast.events.flow cimport tuple_t
+
+cdef enum direction_t:
+    DIRECTION_OUT = 1
+    DIRECTION_IN = 2
+    DIRECTION_LOCAL = 3     # both ends are on this host
+    DIRECTION_FORWARD = 4   # neither is
+
+cdef enum:
+    FLOW_SNAT = 1
+    FLOW_DNAT = 2
+
+cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil     # multicast, or IPv4's broadcast
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const address_table_t *addresses) noexcept nogil
+cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil

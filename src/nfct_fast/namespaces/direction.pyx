@@ -1,0 +1,60 @@
+"""Which way a flow goes, seen from this host.
+
+The originator is the source of the original tuple, as it was before SNAT; the responder is the source of the reply
+tuple, as it is after DNAT. Where these two addresses are local decides.
+"""
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp, memcpy, memset
+
+from sys_socket cimport AF_INET, AF_INET6
+
+from nfct_fast.namespaces.local_addresses cimport Addresses
+from nfct_fast.namespaces.local_routes cimport address_table_t, table_find
+from nfct_fast.events.flow cimport tuple_t
+
+cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
+    if family == AF_INET:
+        return addr[0] & 0xf0 == 0xe0 or memcmp(addr, b"\xff\xff\xff\xff", 4) == 0
+    return addr[0] == 0xff
+
+
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const address_table_t *addresses) noexcept nogil:
+    cdef bint originator = table_find(addresses, &orig.src[0], orig.family) >= 0
+    cdef bint responder = table_find(addresses, &reply.src[0], reply.family) >= 0
+    if originator:
+        return DIRECTION_LOCAL if responder else DIRECTION_OUT
+    # What comes for a multicast group is for its members here, multicast routers apart.
+    return DIRECTION_IN if responder or is_group(&reply.src[0], reply.family) else DIRECTION_FORWARD
+
+
+cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil:
+    # An ICMP id may be changed by SNAT like a port, but the tuple's ports are 0 there.
+    cdef uint8_t flags = 0
+    cdef size_t size = 4 if orig.family == AF_INET else 16
+    if memcmp(reply.dst, orig.src, size) != 0 or reply.dport != orig.sport or reply.icmp_id != orig.icmp_id:
+        flags |= FLOW_SNAT
+    if memcmp(reply.src, orig.dst, size) != 0 or reply.sport != orig.dport:
+        flags |= FLOW_DNAT
+    return flags
+
+
+def direction_of_packed(bytes src, int sport, bytes dst, int dport, bytes reply_src, int reply_sport,
+                        bytes reply_dst, int reply_dport, Addresses addresses):
+    """The direction and the NAT flags of a flow given by packed addresses, as (str, set of str)."""
+    cdef tuple_t orig, reply
+    if not len(src) == len(dst) == len(reply_src) == len(reply_dst) or len(src) not in (4, 16):
+        raise ValueError("addresses of 4 or 16 bytes, all alike, are wanted")
+    memset(&orig, 0, sizeof(orig))
+    memset(&reply, 0, sizeof(reply))
+    orig.family = reply.family = AF_INET if len(src) == 4 else AF_INET6
+    memcpy(orig.src, <const uint8_t *>src, len(src))
+    memcpy(orig.dst, <const uint8_t *>dst, len(src))
+    memcpy(reply.src, <const uint8_t *>reply_src, len(src))
+    memcpy(reply.dst, <const uint8_t *>reply_dst, len(src))
+    orig.sport, orig.dport, reply.sport, reply.dport = sport, dport, reply_sport, reply_dport
+    cdef uint8_t nat = nat_of(&orig, &reply)
+    return (NAMES[direction_of(&orig, &reply, &addresses.addresses.table)],
+            {name for flag, name in ((FLOW_SNAT, "snat"), (FLOW_DNAT, "dnat")) if nat & flag})
+
+
+NAMES = {DIRECTION_OUT: "out", DIRECTION_IN: "in", DIRECTION_LOCAL: "local", DIRECTION_FORWARD: "forward"}

@@ -1,0 +1,277 @@
+"""Which addresses are this host's own, in one network namespace, kept current by rtnetlink.
+
+The kernel decides by its routes of type "local", so these are asked for instead of the interfaces' addresses: they
+cover AnyIP prefixes too and leave out addresses that do not work yet (IPv6 duplicate detection).
+"""
+cimport cython
+from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memset
+from posix.unistd cimport close
+
+from linux_filter cimport (
+    BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, sock_filter, sock_fprog,
+)
+from linux_netlink cimport (
+    NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, NLM_F_DUMP, NLM_F_REQUEST, is_of_kernel, nlmsghdr, sockaddr_nl)
+from linux_rtnetlink cimport (
+    RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR,
+    RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_LOCAL, rtmsg,
+)
+from sys_socket cimport (
+    AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, SO_ATTACH_FILTER, SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK, SOL_SOCKET,
+    bind, connect, recvfrom, setsockopt, sockaddr, socket, socklen_t,
+)
+
+from nfct_fast.namespaces.local_routes cimport address_table_t, table_add_route, table_find, table_free
+from nfct_fast.kernel.netlink_query cimport netquery_close, netquery_dump, netquery_take
+
+import ipaddress
+import os
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint16_t htons(uint16_t)
+
+cdef enum:
+    DUMP_TRIES = 4
+    HEARD_MOST = 1024
+
+ctypedef struct route_request_t:
+    nlmsghdr header
+    rtmsg body
+
+
+cdef int attach_filter(int fd) noexcept nogil:
+    # A router's own routes may change thousands of times a second: only those of type local are to wake us.
+    # BPF_H reads as if in network order, nlmsg_type is in the host's: hence htons.
+    cdef sock_filter code[7]
+    cdef sock_fprog program
+    code[0] = sock_filter(BPF_LD | BPF_H | BPF_ABS, 0, 0, 4)
+    code[1] = sock_filter(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, htons(RTM_NEWROUTE))
+    code[2] = sock_filter(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, htons(RTM_DELROUTE))
+    code[3] = sock_filter(BPF_LD | BPF_B | BPF_ABS, 0, 0, sizeof(nlmsghdr) + 7)    # rtm_type
+    code[4] = sock_filter(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, RTN_LOCAL)
+    code[5] = sock_filter(BPF_RET | BPF_K, 0, 0, 0)
+    code[6] = sock_filter(BPF_RET | BPF_K, 0, 0, 0xffffffff)
+    program.len = 7
+    program.filter = code
+    if setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0:
+        return -errno
+    return 0
+
+
+cdef void addresses_init(addresses_t *self) noexcept nogil:
+    memset(self, 0, sizeof(self[0]))
+    self.monitor = self.query.fd = -1
+
+
+cdef int addresses_open(addresses_t *self, uint32_t most) noexcept nogil:
+    cdef int monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    cdef int query = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) if monitor >= 0 else -1
+    return addresses_take(self, monitor if monitor >= 0 else -errno, query if query >= 0 else -errno, most)
+
+
+cdef int addresses_take(addresses_t *self, int monitor, int query, uint32_t most) noexcept nogil:
+    cdef sockaddr_nl address
+    cdef int on = 1
+    cdef int rc = netquery_take(&self.query, query)
+    self.dirty = True
+    self.most = most
+    self.monitor = max(monitor, -1)
+    self.overruns = self.foreign = 0
+    memset(&self.table, 0, sizeof(self.table))
+    if monitor < 0:
+        rc = monitor
+    if rc == 0:
+        rc = attach_filter(self.monitor)
+    if rc == 0:
+        memset(&address, 0, sizeof(address))
+        address.nl_family = AF_NETLINK
+        # IPv4 tells of no route that goes when its link is removed or moved to a VRF, hence the links.
+        address.nl_groups = (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE
+                             | RTMGRP_IPV6_ROUTE)
+        if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
+            rc = -errno
+    if rc == 0:
+        address.nl_groups = 0
+        if connect(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
+            rc = -errno
+    if rc == 0:
+        # 4.20; older kernels ignore the wanted type and send all routes.
+        setsockopt(self.query.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
+    if rc == 0:
+        rc = addresses_refresh(self)
+    if rc < 0:
+        addresses_close(self)
+        return rc
+    return 0
+
+
+cdef void addresses_close(addresses_t *self) noexcept nogil:
+    if self.monitor >= 0:
+        close(self.monitor)
+    netquery_close(&self.query)
+    table_free(&self.table)
+    self.monitor = -1
+
+
+cdef struct reading_t:
+    address_table_t *into
+    uint32_t most
+
+
+cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *context) noexcept nogil:
+    cdef reading_t *reading = <reading_t *>context
+    if type != RTM_NEWROUTE:
+        return 0
+    if reading.most and reading.into.count >= reading.most:
+        return -E2BIG
+    return table_add_route(reading.into, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
+
+
+cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) noexcept nogil:
+    """0 read whole, -EAGAIN if the table changed in between, other -errno."""
+    cdef reading_t reading = reading_t(into, self.most)
+    cdef route_request_t request
+    cdef bint changed = False
+    cdef int rc
+    memset(&request, 0, sizeof(request))
+    request.header.nlmsg_len = sizeof(request)
+    request.header.nlmsg_type = RTM_GETROUTE
+    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP
+    request.body.rtm_family = family
+    request.body.rtm_type = RTN_LOCAL
+    rc = netquery_dump(&self.query, &request.header, add_route, &reading, &changed)
+    if rc == -EAGAIN:      # it ended too soon
+        return -EBADMSG
+    return -EAGAIN if rc == 0 and changed else rc
+
+
+cdef int addresses_dump(addresses_t *self) noexcept nogil:
+    cdef address_table_t new
+    cdef int rc = 0
+    cdef int attempt
+    for attempt in range(DUMP_TRIES):
+        memset(&new, 0, sizeof(new))
+        rc = dump_family(self, &new, AF_INET)
+        if rc == 0:
+            rc = dump_family(self, &new, AF_INET6)
+        if rc == 0:
+            table_free(&self.table)
+            self.table = new
+            return 0
+        table_free(&new)
+        if rc != -EAGAIN and rc != -EBUSY:
+            break
+    return rc
+
+
+cdef int addresses_hear(addresses_t *self) noexcept nogil:
+    cdef uint8_t heard[64]
+    cdef sockaddr_nl sender
+    cdef socklen_t length
+    cdef int i
+    for i in range(HEARD_MOST):
+        length = sizeof(sender)
+        if recvfrom(self.monitor, heard, sizeof(heard), MSG_DONTWAIT, <sockaddr *>&sender, &length) >= 0:
+            if is_of_kernel(&sender, length):
+                self.dirty = True
+            else:
+                self.foreign += 1
+        elif errno == ENOBUFS:
+            self.overruns += 1
+            self.dirty = True
+        elif errno == EAGAIN:
+            break
+        elif errno != EINTR:
+            return -errno
+    return 0
+
+
+cdef int addresses_read(addresses_t *self) noexcept nogil:
+    cdef int rc
+    if not self.dirty:
+        return 0
+    rc = addresses_dump(self)
+    if rc < 0:
+        return rc
+    self.dirty = False
+    return 1
+
+
+cdef int addresses_refresh(addresses_t *self) noexcept nogil:
+    cdef int rc = addresses_hear(self)
+    return addresses_read(self) if rc == 0 else rc
+
+
+cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
+    return table_find(&self.table, addr, family)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Addresses:
+    """The local addresses of the calling thread's network namespace, as the kernel's own routing has them.
+
+    127.0.0.0/8 and ::1 are local always; broadcast, multicast and IPv6 anycast addresses are not. Needs no
+    privilege and never waits. After close(), only loopback is local. Not to be used by two threads at a time.
+    """
+
+    def __cinit__(self):
+        addresses_init(&self.addresses)
+
+    def __init__(self):
+        self.close()
+        cdef int rc
+        with nogil:
+            rc = addresses_open(&self.addresses, 0)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc), "rtnetlink")
+
+    def __dealloc__(self):
+        addresses_close(&self.addresses)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Closes the sockets and forgets the addresses; a second call does nothing."""
+        addresses_close(&self.addresses)
+
+    def fileno(self) -> int:
+        """Readable when addresses may have changed: then call update(). -1 when closed."""
+        return self.addresses.monitor
+
+    def update(self) -> bool:
+        """Takes in the changes heard of, without waiting; True if the addresses were read anew. Raises OSError."""
+        cdef int rc
+        if self.addresses.monitor < 0:
+            raise ValueError("the addresses are closed")
+        with nogil:
+            rc = addresses_refresh(&self.addresses)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc), "rtnetlink")
+        return rc == 1
+
+    def __contains__(self, address):
+        return self.ifindex(address) is not None
+
+    def ifindex(self, address):
+        """The index of the interface that has the address (any form ipaddress takes), or None if it is not local."""
+        cdef bytes packed = ipaddress.ip_address(address).packed
+        cdef int found = addresses_find(&self.addresses, <const uint8_t *>packed,
+                                        AF_INET if len(packed) == 4 else AF_INET6)
+        return found if found >= 0 else None
+
+    @property
+    def foreign(self) -> int:
+        """Datagrams that the kernel did not send: they were not looked at."""
+        return self.addresses.foreign + self.addresses.query.foreign
+
+    @property
+    def overruns(self) -> int:
+        """How often changes were lost and everything was read anew."""
+        return self.addresses.overruns

@@ -1,0 +1,25 @@
+"""Sockets and tables of other network namespaces than the thread's own."""
+from libc.stdint cimport uint32_t
+
+from nfct_fast.kernel.helper_channel cimport Channel, question_head_t
+
+cdef struct errand_t:
+    question_head_t head
+    int protocol                   # -1: a table
+    char table[16]
+
+cdef struct outcome_t:
+    uint32_t number
+    int rc
+
+# Any thread may use it.
+cdef class Door:
+    cdef int root                  # of /proc
+    cdef Channel channel           # to the process that enters; None: the thread does
+    cdef readonly bint stranded    # it could not come back, and must not go on
+
+    # A netlink socket of this protocol in the namespace open as `ns`: a descriptor or -errno.
+    cdef int netlink(self, int ns, int protocol) noexcept nogil
+    # A table of its /proc/net, open for reading: a descriptor or -errno.
+    cdef int table(self, int ns, const char *name) noexcept nogil
+    cdef int _fetch(self, int ns, errand_t *errand) noexcept nogil

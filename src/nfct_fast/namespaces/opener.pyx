@@ -1,0 +1,181 @@
+"""Sockets and tables of other network namespaces than the thread's own: what they are made for is what they answer for.
+
+To enter a namespace takes CAP_SYS_ADMIN; a conntrack table is read by a socket that was opened with CAP_NET_ADMIN. The
+program has a process of its own for that, forked at the start, which is handed a namespace, goes in, and hands out a
+netlink socket or a table of /proc/net: it reads nothing of either.
+"""
+cimport cython
+from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
+from libc.stdint cimport uint64_t
+from libc.string cimport memset, strcpy, strlen, strncpy
+from posix.fcntl cimport O_RDONLY, openat
+from posix.stat cimport struct_stat
+from posix.unistd cimport close
+
+from nfct_fast.kernel.fstatat cimport fstatat
+from nfct_fast.kernel.pass_fd cimport pass_receive, pass_send
+from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
+from sys_socket cimport AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
+
+from nfct_fast.kernel.procfs cimport procfs_open
+
+import functools
+import os
+
+cdef extern from "<sched.h>" nogil:
+    enum: CLONE_NEWNET
+    int setns(int fd, int nstype)
+
+cdef enum:
+    STRANDED = 1 << 20       # no errno: the thread could not come back
+
+
+cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
+    cdef struct_stat st
+    if fstatat(fd, b"", &st, AT_EMPTY_PATH) < 0:
+        return -errno
+    inode[0] = st.st_ino
+    return 0
+
+
+cdef int fetch_here(int root, const errand_t *errand) noexcept nogil:
+    cdef char path[40]
+    cdef int fd
+    cdef int i
+    if errand.protocol >= 0:
+        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, errand.protocol)
+    else:
+        for i in range(<int>sizeof(errand.table)):
+            if not (c'a' <= errand.table[i] <= c'z' or c'0' <= errand.table[i] <= c'9'):
+                break
+        else:
+            return -EINVAL
+        if i == 0 or errand.table[i] != 0:      # who asks may have come to want other files
+            return -EINVAL
+        strcpy(path, b"thread-self/net/")
+        strcpy(path + strlen(path), errand.table)
+        fd = openat(root, path, O_RDONLY | O_CLOEXEC)
+    return fd if fd >= 0 else -errno
+
+
+cdef int fetch(int root, int ns, const errand_t *errand) noexcept nogil:
+    """A descriptor, -errno, or -STRANDED."""
+    cdef uint64_t here = 0, there = 0
+    cdef int fd
+    cdef int home = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    if home < 0:
+        return -errno
+    fd = inode_of(home, &here)
+    if fd == 0:
+        fd = inode_of(ns, &there)
+    if fd == 0 and here != there and setns(ns, CLONE_NEWNET) < 0:
+        fd = -errno
+    if fd == 0:
+        fd = fetch_here(root, errand)
+        if here != there and setns(home, CLONE_NEWNET) < 0:
+            if fd >= 0:
+                close(fd)
+            fd = -STRANDED
+    close(home)
+    return fd
+
+
+cdef void serve_at(int fd, int root) noexcept nogil:
+    cdef errand_t errand
+    cdef outcome_t outcome
+    cdef int ns, made
+    while True:
+        if pass_receive(fd, &errand, sizeof(errand), 0, &ns) != sizeof(errand):
+            return      # the program has ended
+        made = fetch(root, ns, &errand) if ns >= 0 else -EINVAL
+        if ns >= 0:
+            close(ns)
+        outcome.number, outcome.rc = errand.head.number, min(made, 0)
+        if made == -STRANDED or pass_send(fd, &outcome, sizeof(outcome), made if made >= 0 else -1) < 0:
+            return
+        if made >= 0:
+            close(made)
+
+
+def _serve(int root, int fd):
+    with nogil:
+        serve_at(fd, root)
+
+
+def _prepare(path):
+    return functools.partial(_serve, procfs_open(path))
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Door:
+    """proc: where /proc is mounted. apart: Rights.apart, to have a process of its own enter; None: the calling thread does,
+    for a moment. OSError."""
+
+    def __cinit__(self):
+        self.root = -1
+
+    def __init__(self, proc="/proc", apart=None):
+        path = os.fsencode(proc)
+        if apart is not None:
+            self.channel = Channel(*apart("nfct-door", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
+            return
+        self.root = procfs_open(path)
+        if self.root < 0:
+            raise OSError(-self.root, os.strerror(-self.root), proc)
+
+    def __dealloc__(self):
+        if self.root >= 0:
+            close(self.root)
+
+    def close(self):
+        """Nothing may be under way."""
+        if self.channel is not None:
+            self.channel.close()
+        if self.root >= 0:
+            close(self.root)
+        self.root = -1
+
+    def check(self):
+        """OSError if there is nobody any more who enters."""
+        if self.channel is not None:
+            self.channel.check()
+
+    cdef int _fetch(self, int ns, errand_t *errand) noexcept nogil:
+        cdef outcome_t outcome
+        cdef int made
+        cdef ssize_t got
+        if self.channel is None:
+            made = fetch(self.root, ns, errand)
+            if made != -STRANDED:
+                return made
+            self.stranded = True
+            return -ESRCH
+        got = self.channel.ask(&errand.head, sizeof(errand[0]), &outcome, sizeof(outcome), ns, &made)
+        if made >= 0:
+            return made
+        return <int>got if got < 0 else outcome.rc if got == sizeof(outcome) and outcome.rc < 0 else -EPIPE
+
+    def socket(self, space not None, int protocol) -> int:
+        """A netlink socket of this protocol in an open Netns: a descriptor, the caller's. OSError; RuntimeError if the thread
+        entered it and cannot come back."""
+        cdef int fd = self.netlink(space.fileno(), protocol)
+        if self.stranded:
+            raise RuntimeError(f"cannot leave network namespace {space.name}")
+        if fd < 0:
+            why = "entering needs CAP_SYS_ADMIN" if fd == -EPERM else os.strerror(-fd)
+            raise OSError(-fd, f"network namespace {space.name}: {why}")
+        return fd
+
+    cdef int netlink(self, int ns, int protocol) noexcept nogil:
+        cdef errand_t errand
+        memset(&errand, 0, sizeof(errand))
+        errand.protocol = protocol
+        return self._fetch(ns, &errand)
+
+    cdef int table(self, int ns, const char *name) noexcept nogil:
+        cdef errand_t errand
+        memset(&errand, 0, sizeof(errand))
+        errand.protocol = -1
+        strncpy(errand.table, name, sizeof(errand.table) - 1)
+        return self._fetch(ns, &errand)

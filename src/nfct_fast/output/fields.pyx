@@ -1,0 +1,203 @@
+"""The fields a template can name, written as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other end.
+
+What is not known is `-`, for a pid `?`.
+"""
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport strlen
+from nfct_fast.processes.cgroup cimport span_t
+from nfct_fast.events.flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
+                    FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
+from nfct_fast.text.text_buffer cimport ESCAPE_NUL, ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
+from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
+from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, PROCESS_PPID, process_t
+from nfct_fast.text.protocol cimport protocol_write
+from nfct_fast.records.record cimport record_t
+from nfct_fast.text.status cimport status_put
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+
+cdef enum:
+    EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
+    EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_ID, EV_MARK, EV_ZONE, EV_STATUS, EV_STATE, EV_TIMEOUT, EV_DIRECTION,
+    EV_NETNS, EV_RECOVERED,
+    EV_COUNT
+
+cdef enum:
+    INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE, INFO_CMDLINE, INFO_SERVICE,
+    INFO_UNIT, INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_CLAIMED_UNIT, INFO_CLAIMED_CONTAINER, INFO_INODE, INFO_MATCH,
+    INFO_REASON,
+    INFO_COUNT
+
+_EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
+       "icmp_type", "icmp_code", "icmp_id", "id", "mark", "zone", "status", "state", "timeout", "direction",
+       "netns", "recovered")
+_INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit", "user_unit", "slice",
+         "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
+
+FIELDS = (*[f"ev.{name}" for name in _EV], *[f"info.{name}" for name in _INFO], *[f"peer.{name}" for name in _INFO])
+
+
+cdef int field_find(str name):
+    return FIELDS.index(name) if name in FIELDS else -1
+
+
+cdef void _put_word(outbuf_t *out, const char *word) noexcept nogil:
+    if word == NULL:
+        word = b"-"
+    outbuf_put(out, word, strlen(word))
+
+
+cdef void _put_known(outbuf_t *out, bint known, uint64_t value) noexcept nogil:
+    if known:
+        outbuf_unsigned(out, value)
+    else:
+        outbuf_put(out, b"-", 1)
+
+
+cdef void _put_span(outbuf_t *out, const span_t *span) noexcept nogil:
+    if span.size:
+        outbuf_escaped(out, span.at, span.size, ESCAPE_SPACE)
+    else:
+        outbuf_put(out, b"-", 1)
+
+
+cdef void _put_address(outbuf_t *out, const uint8_t *address, uint8_t family) noexcept nogil:
+    cdef char text[ADDRESS_SIZE]
+    outbuf_put(out, text, address_write(address, family, text))
+
+
+cdef void _put_tuple(outbuf_t *out, const tuple_t *tuple, int field) noexcept nogil:
+    cdef char name[32]
+    if field == EV_PROTO:
+        outbuf_put(out, name, protocol_write(tuple.family, tuple.proto, name))
+    elif field == EV_SRC:
+        _put_address(out, tuple.src, tuple.family)
+    elif field == EV_DST:
+        _put_address(out, tuple.dst, tuple.family)
+    else:
+        outbuf_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
+
+
+cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept nogil:
+    cdef const flow_t *flow = &record.flow
+    if field == EV_TYPE:
+        _put_word(out, event_word(flow.type))
+    elif field <= EV_DPORT:
+        _put_tuple(out, &flow.orig, field)
+    elif field <= EV_REPLY_DPORT:
+        if flow.has & FLOW_REPLY:
+            _put_tuple(out, &flow.reply, field - EV_REPLY_SRC + EV_SRC)
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == EV_ICMP_TYPE:
+        outbuf_unsigned(out, flow.orig.icmp_type)
+    elif field == EV_ICMP_CODE:
+        outbuf_unsigned(out, flow.orig.icmp_code)
+    elif field == EV_ICMP_ID:
+        outbuf_unsigned(out, flow.orig.icmp_id)
+    elif field == EV_ID:
+        _put_known(out, flow.has & FLOW_ID, flow.id)
+    elif field == EV_MARK:
+        # The kernel leaves a mark and a zone of 0 out of its messages.
+        outbuf_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
+    elif field == EV_ZONE:
+        outbuf_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
+    elif field == EV_STATUS:
+        if flow.has & FLOW_STATUS and flow.status:
+            status_put(out, flow.status, b"|")
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == EV_STATE:
+        _put_known(out, flow.has & FLOW_STATE, flow.state)
+    elif field == EV_TIMEOUT:
+        _put_known(out, flow.has & FLOW_TIMEOUT, flow.timeout)
+    elif field == EV_DIRECTION:
+        _put_word(out, direction_word(record.direction))
+    elif field == EV_NETNS:
+        outbuf_unsigned(out, flow.netns_inode)
+    elif flow.has & FLOW_RECOVERED:
+        _put_word(out, b"recovered")
+    else:
+        outbuf_put(out, b"-", 1)
+
+
+cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
+    # ps shows the name in brackets where there is no command line: kernel threads, and processes that are ending.
+    if process.cmdline.size == 0:
+        if process.has & PROCESS_COMM:
+            outbuf_put(out, b"[", 1)
+            outbuf_escaped(out, process.comm.at, process.comm.size, 0)
+            outbuf_put(out, b"]", 1)
+        else:
+            outbuf_put(out, b"-", 1)
+        return
+    outbuf_escaped(out, process.cmdline.at, process.cmdline.size, ESCAPE_NUL)
+    if process.cmdline_size > process.cmdline.size:
+        outbuf_put(out, b"...", 3)
+
+
+cdef void _put_process(outbuf_t *out, const process_t *process, const process_t *cgroup, int field) noexcept nogil:
+    if process == NULL and cgroup != NULL and INFO_SERVICE <= field <= INFO_CLAIMED_CONTAINER:
+        process = cgroup
+    if process == NULL:
+        outbuf_put(out, b"?" if field == INFO_PID else b"-", 1)
+    elif field == INFO_PID:
+        outbuf_unsigned(out, process.pid)
+    elif field == INFO_PPID:
+        _put_known(out, process.has & PROCESS_PPID, process.ppid)
+    elif field == INFO_PARENT:
+        if process.ancestors != NULL:
+            _put_span(out, &process.ancestors.comm)
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == INFO_COMM:
+        _put_span(out, &process.comm)
+    elif field == INFO_EXE:
+        _put_span(out, &process.exe)
+    elif field == INFO_EXE_DEV:
+        _put_known(out, process.has & PROCESS_EXE_FILE, process.exe_dev)
+    elif field == INFO_EXE_INODE:
+        _put_known(out, process.has & PROCESS_EXE_FILE, process.exe_inode)
+    elif field == INFO_CMDLINE:
+        _put_cmdline(out, process)
+    elif field == INFO_SERVICE:
+        _put_span(out, &process.cgroup)
+    elif field == INFO_UNIT:
+        _put_span(out, &process.names.unit)
+    elif field == INFO_USER_UNIT:
+        _put_span(out, &process.names.user_unit)
+    elif field == INFO_SLICE:
+        _put_span(out, &process.names.slice)
+    elif field == INFO_CONTAINER:
+        _put_span(out, &process.names.container)
+    elif field == INFO_CLAIMED_UNIT:
+        _put_span(out, &process.names.claimed_unit)
+    else:
+        _put_span(out, &process.names.claimed_container)
+
+
+cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept nogil:
+    cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
+    if field == INFO_UID:
+        _put_known(out, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid)
+    elif field == INFO_GID:
+        _put_known(out, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid)
+    elif field == INFO_INODE:
+        if owner.inode:
+            outbuf_unsigned(out, owner.inode)
+        else:
+            outbuf_put(out, b"-", 1)
+    elif field == INFO_MATCH:
+        _put_word(out, match_name(owner.match))
+    elif field == INFO_REASON:
+        _put_word(out, reason_name(owner.reason))
+    else:
+        _put_process(out, owner.process, owner.cgroup, field)
+
+
+cdef void field_put(outbuf_t *out, const record_t *record, int field) noexcept nogil:
+    if field < EV_COUNT:
+        _put_event(out, record, field)
+    elif field < EV_COUNT + INFO_COUNT:
+        _put_owner(out, &record.owner, field - EV_COUNT)
+    else:
+        _put_owner(out, &record.peer, field - EV_COUNT - INFO_COUNT)

@@ -1,0 +1,345 @@
+"""A record as one line of JSON (RFC 8259), for machines. README.md has the schema.
+
+Every user chooses what their processes are called, and none may choose which records a collector drops: a string is what any
+reader takes, and where that is not what the name is, its bytes stand beside it in base64.
+"""
+cimport cython
+from libc.stdint cimport SIZE_MAX, int64_t, uint64_t
+from libc.string cimport memchr, memset, strlen
+from libc.time cimport strftime, time_t, tm
+from nfct_fast.processes.cgroup cimport span_t
+from nfct_fast.events.flow cimport (EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
+                    FLOW_STOP, FLOW_TIMEOUT, flow_t, tuple_t)
+from nfct_fast.output.formatter cimport Formatter
+from nfct_fast.text.text_buffer cimport ESCAPE_JSON, outbuf_base64, outbuf_escaped, outbuf_free, outbuf_put, outbuf_t, outbuf_unsigned
+from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, owner_t, reason_name
+from nfct_fast.processes.process cimport (ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED,
+                      PROCESS_IDS, PROCESS_LOGIN, PROCESS_PPID, ancestor_t, process_drop, process_t, process_take)
+from nfct_fast.text.protocol cimport protocol_write
+from nfct_fast.records.record cimport record_t
+from nfct_fast.text.status cimport status_put
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+
+cdef extern from "<time.h>" nogil:
+    tm *gmtime_r(const time_t *time, tm *result)
+
+cdef enum:
+    IPPROTO_ICMP = 1
+    IPPROTO_ICMPV6 = 58
+    KNOWN = 16               # processes
+    # Fluent Bit stops at a line of 32 KiB, Vector drops one of 100 KiB, and a user can make six bytes or more of each that a
+    # process is called by. So what one process takes is bounded, and with it the line: half of 32 KiB, less the flow's part and
+    # that of eight users.
+    PROCESS_ROOM = 13000
+    CUT = 384                # bytes that are left of exe, cmdline and cgroup where it would be more
+
+cdef struct known_t:
+    process_t *process       # a reference, so that no other can be at its address
+    outbuf_t text
+
+
+cdef inline void _raw(outbuf_t *out, const char *text) noexcept nogil:
+    outbuf_put(out, text, strlen(text))
+
+
+cdef void _number(outbuf_t *out, const char *key, uint64_t value) noexcept nogil:
+    _raw(out, key)
+    outbuf_unsigned(out, value)
+
+
+cdef void _word(outbuf_t *out, const char *key, const char *word) noexcept nogil:
+    if word != NULL:
+        _raw(out, key)
+        outbuf_put(out, b'"', 1)
+        _raw(out, word)
+        outbuf_put(out, b'"', 1)
+
+
+cdef bint _string(outbuf_t *out, const char *text, size_t length, bint base64) noexcept nogil:
+    # Whether it is exact.
+    cdef bint exact = True
+    outbuf_put(out, b'"', 1)
+    if base64:
+        outbuf_base64(out, text, length)
+    else:
+        exact = outbuf_escaped(out, text, length, ESCAPE_JSON)
+    outbuf_put(out, b'"', 1)
+    return exact
+
+
+cdef void _span(outbuf_t *out, const char *key, const span_t *span) noexcept nogil:
+    if span.size:
+        _raw(out, key)
+        if not _string(out, span.at, span.size, False):
+            outbuf_put(out, key, strlen(key) - 2)
+            _raw(out, b'_base64":')
+            _string(out, span.at, span.size, True)
+
+
+cdef void _path(outbuf_t *out, const char *key, const span_t *span, size_t limit) noexcept nogil:
+    cdef span_t cut = span[0]
+    cut.size = min(cut.size, limit)
+    _span(out, key, &cut)
+    if cut.size < span.size:
+        outbuf_put(out, key, strlen(key) - 2)
+        _number(out, b'_size":', span.size)
+
+
+cdef bint _arguments(outbuf_t *out, const process_t *process, size_t limit, bint base64) noexcept nogil:
+    cdef const char *at = process.cmdline.at
+    cdef size_t left = min(process.cmdline.size, limit)
+    cdef const char *end
+    cdef bint exact = True
+    _raw(out, b',"cmdline_base64":[' if base64 else b',"cmdline":[')
+    while left:
+        end = <const char *>memchr(at, 0, left)
+        if end == NULL:
+            exact &= _string(out, at, left, base64)
+            break
+        exact &= _string(out, at, end - at, base64)
+        outbuf_put(out, b",", 1)
+        left -= end - at + 1
+        at = end + 1
+        if left == 0:
+            _string(out, at, 0, base64)     # the NUL stood between an argument and an empty last one
+    outbuf_put(out, b"]", 1)
+    return exact
+
+
+cdef void _cmdline(outbuf_t *out, const process_t *process, size_t limit) noexcept nogil:
+    if not process.has & PROCESS_CMDLINE:
+        return
+    if not _arguments(out, process, limit, False):
+        _arguments(out, process, limit, True)
+    if process.cmdline_size > min(process.cmdline.size, limit):
+        _number(out, b',"cmdline_size":', process.cmdline_size)
+
+
+cdef void _ancestors(outbuf_t *out, const process_t *process, bint cut) noexcept nogil:
+    cdef const ancestor_t *at = process.ancestors
+    cdef int left = ANCESTORS
+    _raw(out, b',"ancestors":[')
+    while at != NULL and left:
+        _number(out, b'{"pid":', at.pid)
+        if at.start_ns:
+            _number(out, b',"start_ns":', at.start_ns)
+        _span(out, b',"comm":', &at.comm)
+        if not cut:
+            _span(out, b',"exe":', &at.exe)
+        _raw(out, b'}')
+        at = at.next
+        left -= 1
+        if at != NULL and left:
+            _raw(out, b',')
+    _raw(out, b']')
+
+
+cdef void _facts(outbuf_t *out, const process_t *process, size_t limit) noexcept nogil:
+    _number(out, b'"pid":', process.pid)
+    if process.ns_pid:
+        _number(out, b',"ns_pid":', process.ns_pid)
+    if process.start_ns:
+        _number(out, b',"start_ns":', process.start_ns)
+    if process.has & PROCESS_PPID:
+        _number(out, b',"ppid":', process.ppid)
+    if process.has & PROCESS_LOGIN:
+        _number(out, b',"login_uid":', process.login_uid)
+    if process.has & PROCESS_FORKED:
+        _raw(out, b',"forked":true')
+    if process.has & PROCESS_COMM:
+        _span(out, b',"comm":', &process.comm)
+    if process.has & PROCESS_EXE:
+        _path(out, b',"exe":', &process.exe, limit)
+    if process.has & PROCESS_EXE_FILE:
+        _number(out, b',"exe_dev":', process.exe_dev)
+        _number(out, b',"exe_inode":', process.exe_inode)
+    _cmdline(out, process, limit)
+    _path(out, b',"cgroup":', &process.cgroup, limit)
+    _span(out, b',"unit":', &process.names.unit)
+    _span(out, b',"user_unit":', &process.names.user_unit)
+    _span(out, b',"slice":', &process.names.slice)
+    _span(out, b',"container":', &process.names.container)
+    _span(out, b',"runtime":', &process.names.runtime)
+    _span(out, b',"claimed_unit":', &process.names.claimed_unit)
+    _span(out, b',"claimed_container":', &process.names.claimed_container)
+    _span(out, b',"claimed_runtime":', &process.names.claimed_runtime)
+    if process.ancestors != NULL:
+        _ancestors(out, process, limit == CUT)
+
+
+cdef void _process(outbuf_t *out, const process_t *process) noexcept nogil:
+    cdef size_t begin = out.length
+    _facts(out, process, SIZE_MAX)
+    if out.length - begin > PROCESS_ROOM and not out.failed:
+        out.length = begin
+        _facts(out, process, CUT)
+
+
+cdef void _put_process(known_t *memory, outbuf_t *out, process_t *process) noexcept nogil:
+    """A process makes flow after flow, and to write of it is half of what a line costs: what was written is kept."""
+    cdef known_t *known = &memory[process.pid & (KNOWN - 1)]
+    if known.process != process:
+        process_drop(known.process)
+        known.process = NULL
+        known.text.length = 0
+        _process(&known.text, process)
+        if known.text.failed:
+            known.text.failed = False
+            _process(out, process)
+            return
+        known.process = process_take(process)
+    outbuf_put(out, known.text.data, known.text.length)
+
+
+cdef void _user(outbuf_t *out, const process_t *process) noexcept nogil:
+    _number(out, b'{"pid":', process.pid)
+    _number(out, b',"start_ns":', process.start_ns)
+    _number(out, b',"uid":', process.uid)
+    _number(out, b',"gid":', process.gid)
+    _span(out, b',"comm":', &process.comm)
+    outbuf_put(out, b"}", 1)
+
+
+cdef void _owner(known_t *memory, outbuf_t *out, const char *key, const owner_t *owner) noexcept nogil:
+    cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
+    cdef int i
+    _raw(out, key)
+    if owner.process != NULL:
+        _put_process(memory, out, owner.process)
+    else:
+        _raw(out, b'"pid":null')
+    if ids or owner.has & OWNER_UID:
+        _number(out, b',"uid":', owner.process.uid if ids else owner.uid)
+    if ids or owner.has & OWNER_GID:
+        _number(out, b',"gid":', owner.process.gid if ids else owner.gid)
+    if owner.inode:
+        _number(out, b',"inode":', owner.inode)
+    if owner.cookie:
+        _number(out, b',"cookie":', owner.cookie)
+    if owner.cgroup_id:
+        _number(out, b',"cgroup_id":', owner.cgroup_id)
+    if owner.other_count and owner.has & OWNER_USERS:
+        _raw(out, b',"users":[')
+        if owner.process != NULL:
+            _user(out, owner.process)
+        for i in range(owner.other_count):
+            if i or owner.process != NULL:
+                outbuf_put(out, b",", 1)
+            _user(out, owner.others[i])
+        outbuf_put(out, b"]", 1)
+    elif owner.other_count:
+        for i in range(owner.other_count):
+            _number(out, b"," if i else b',"others":[', owner.others[i].pid)
+        outbuf_put(out, b"]", 1)
+    _word(out, b',"match":', match_name(owner.match))
+    _word(out, b',"reason":', reason_name(owner.reason))
+    outbuf_put(out, b"}", 1)
+
+
+cdef void _tuple(outbuf_t *out, const char *key, const tuple_t *tuple) noexcept nogil:
+    cdef char text[ADDRESS_SIZE]
+    _raw(out, key)
+    _raw(out, b'"src":"')
+    outbuf_put(out, text, address_write(tuple.src, tuple.family, text))
+    _raw(out, b'","dst":"')
+    outbuf_put(out, text, address_write(tuple.dst, tuple.family, text))
+    if tuple.proto == IPPROTO_ICMP or tuple.proto == IPPROTO_ICMPV6:
+        _number(out, b'","icmp_type":', tuple.icmp_type)
+        _number(out, b',"icmp_code":', tuple.icmp_code)
+        _number(out, b',"icmp_id":', tuple.icmp_id)
+    else:
+        _number(out, b'","sport":', tuple.sport)
+        _number(out, b',"dport":', tuple.dport)
+    outbuf_put(out, b"}", 1)
+
+
+cdef void _counters(outbuf_t *out, const flow_t *flow) noexcept nogil:
+    if flow.has & FLOW_COUNTERS:
+        _number(out, b',"original_packets":', flow.packets[0])
+        _number(out, b',"original_bytes":', flow.bytes[0])
+        _number(out, b',"reply_packets":', flow.packets[1])
+        _number(out, b',"reply_bytes":', flow.bytes[1])
+    if flow.has & FLOW_START:
+        _number(out, b',"start_ns":', <uint64_t>flow.start)
+    if flow.has & FLOW_STOP:
+        _number(out, b',"stop_ns":', <uint64_t>flow.stop)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class JsonLines(Formatter):
+    """One JSON object a line for each flow, and one of type LOST where events are missing."""
+    cdef char time[40]
+    cdef size_t time_size
+    cdef int64_t second
+    cdef known_t known[KNOWN]
+
+    def __cinit__(self):
+        self.second = -1
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(KNOWN):
+            process_drop(self.known[i].process)
+            outbuf_free(&self.known[i].text)
+
+    cdef void _put_time(self, outbuf_t *out, int64_t time) noexcept nogil:
+        # ISO 8601 in UTC with nanoseconds; the part up to the second is made anew once a second.
+        cdef time_t second = <time_t>(time // 1000000000)
+        cdef char digits[11]
+        cdef int64_t rest = time % 1000000000
+        cdef tm parts
+        cdef int i
+        if second != self.second:
+            memset(&parts, 0, sizeof(parts))
+            gmtime_r(&second, &parts)
+            self.time_size = strftime(self.time, sizeof(self.time), b',"time":"%Y-%m-%dT%H:%M:%S.', &parts)
+            self.second = second
+        outbuf_put(out, self.time, self.time_size)
+        for i in range(8, -1, -1):
+            digits[i] = <char>(48 + rest % 10)
+            rest //= 10
+        digits[9] = c"Z"
+        digits[10] = c'"'
+        outbuf_put(out, digits, 11)
+        _number(out, b',"time_ns":', <uint64_t>time)
+
+    cdef void put(self, outbuf_t *out, const record_t *record) noexcept nogil:
+        cdef const flow_t *flow = &record.flow
+        cdef char name[32]
+        if flow.type == EVENT_LOST and flow.packets[0] == 0 and flow.packets[1] == 0:
+            return
+        _word(out, b'{"type":', event_word(flow.type))
+        self._put_time(out, flow.time)
+        if flow.type == EVENT_LOST:
+            _number(out, b',"lost":', flow.packets[0])
+            _raw(out, b',"at_least":true}\n' if flow.packets[1] else b"}\n")
+            return
+        _raw(out, b',"proto":"')
+        outbuf_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
+        _number(out, b'","protonum":', flow.orig.proto)
+        _tuple(out, b',"original":{', &flow.orig)
+        if flow.has & FLOW_REPLY:
+            _tuple(out, b',"reply":{', &flow.reply)
+        _word(out, b',"direction":', direction_word(record.direction))
+        if flow.has & FLOW_STATUS:
+            _raw(out, b',"status":["' if flow.status else b',"status":[')
+            status_put(out, flow.status, b'","')
+            _raw(out, b'"]' if flow.status else b"]")
+        _number(out, b',"mark":', flow.mark)
+        _number(out, b',"zone":', flow.zone)
+        if flow.has & FLOW_TIMEOUT:
+            _number(out, b',"timeout":', flow.timeout)
+        if flow.has & FLOW_STATE:
+            _number(out, b',"state":', flow.state)
+        if flow.has & FLOW_ID:
+            _number(out, b',"id":', flow.id)
+        if flow.netns_inode:
+            _number(out, b',"netns":', flow.netns_inode)
+        _counters(out, flow)
+        if flow.has & FLOW_RECOVERED:
+            _raw(out, b',"recovered":true')
+        _owner(self.known, out, b',"owner":{', &record.owner)
+        if record.direction and record.peer.reason != REASON_REMOTE:
+            _owner(self.known, out, b',"peer":{', &record.peer)
+        _raw(out, b"}\n")

@@ -1,0 +1,152 @@
+"""A str.format() template over ts, ev, info and peer, compiled once and then filled in without Python.
+
+Every field is text. A format specification is the part of str.format()'s that is for text:
+[[fill]align][width][.precision][s].
+"""
+cimport cython
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove
+from nfct_fast.output.fields cimport field_find, field_put
+from nfct_fast.events.flow cimport EVENT_LOST
+from nfct_fast.output.formatter cimport Formatter
+from nfct_fast.text.text_buffer cimport outbuf_put, outbuf_t
+from nfct_fast.records.record cimport record_t
+from nfct_fast.text.timestamp cimport TimeFormat
+
+import re
+import string
+
+from nfct_fast.output.fields import FIELDS
+
+DEFAULT = ("{ts}: {ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} "
+           "{info.service} :: {info.cmdline}")
+
+_SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<zero>0)?(?P<width>[0-9]{0,4})(?:\.(?P<precision>[0-9]{1,4}))?s?", re.S)
+
+cdef enum:
+    LITERAL = -1
+    TIME = -2
+
+cdef struct piece_t:
+    int field            # LITERAL, TIME or a field's number
+    const char *literal
+    int size
+    char fill[4]
+    int fill_size
+    char align
+    int width            # in characters; 0: no padding
+    int precision        # in characters; -1: no cutting
+
+
+cdef bint _is_continuation(char byte) noexcept nogil:
+    return (byte & 0xc0) == 0x80
+
+
+cdef void _justify(outbuf_t *out, size_t begin, const piece_t *piece) noexcept nogil:
+    cdef size_t at = begin
+    cdef size_t padding
+    cdef size_t before
+    cdef size_t i
+    cdef int characters = 0
+    if out.failed:
+        return
+    while at < out.length:
+        if not _is_continuation(out.data[at]):
+            if characters == piece.precision:
+                out.length = at
+                break
+            characters += 1
+        at += 1
+    if characters >= piece.width:
+        return
+    padding = piece.width - characters
+    before = padding if piece.align == b">" else padding // 2 if piece.align == b"^" else 0
+    for i in range(padding):
+        outbuf_put(out, piece.fill, piece.fill_size)
+    if out.failed or before == 0:
+        return
+    at = out.length - padding * piece.fill_size - begin
+    memmove(out.data + begin + before * piece.fill_size, out.data + begin, at)
+    for i in range(before):
+        memcpy(out.data + begin + i * piece.fill_size, piece.fill, piece.fill_size)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Template(Formatter):
+    """A line of text for each flow.
+
+    template: str.format() syntax with the fields of FIELDS and `ts`. time_format: see TimeFormat. ValueError with the
+    reason if either cannot be used.
+    """
+    cdef list literals
+    cdef piece_t *pieces
+    cdef int count
+    cdef TimeFormat time
+
+    def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s"):
+        try:
+            # Arguments that came in under a C locale hold their bytes as surrogates.
+            parsed = list(string.Formatter().parse(template.encode(errors="surrogateescape").decode()))
+            self.literals = [text.encode() for text, *_ in parsed]
+        except UnicodeError:
+            raise ValueError(f"format {template!r} is not valid Unicode") from None
+        except ValueError as error:
+            raise ValueError(f"format {template!r} is not a template: {error}") from None
+        self.time = TimeFormat(time_format)
+        self.pieces = <piece_t *>calloc(2 * len(parsed) + 1, sizeof(piece_t))
+        if self.pieces == NULL:
+            raise MemoryError("template")
+        for literal, (_, name, spec, conversion) in zip(self.literals, parsed):
+            if literal:
+                self._literal(literal)
+            if name is not None:
+                self._field(name, spec, conversion)
+        self._literal(b"\n")
+
+    def __dealloc__(self):
+        free(self.pieces)
+
+    cdef _literal(self, bytes literal):
+        self.pieces[self.count].field = LITERAL
+        self.pieces[self.count].literal = literal       # kept alive by self.literals, or a constant
+        self.pieces[self.count].size = <int>len(literal)
+        self.count += 1
+
+    cdef _field(self, str name, str spec, str conversion):
+        cdef piece_t *piece = &self.pieces[self.count]
+        cdef bytes fill
+        piece.field = TIME if name == "ts" else field_find(name)
+        if piece.field == -1:
+            raise ValueError(f"format: there is no field {{{name}}}; there are ts, {', '.join(FIELDS)}")
+        match = _SPEC.fullmatch(spec)
+        if match is None or conversion not in (None, "s"):
+            what = f"!{conversion}" if conversion not in (None, "s") else f":{spec}"
+            raise ValueError(f"format: {{{name}{what}}} is not for text; use [[fill]<>^][width][.precision], as in {{{name}:>8}}")
+        # A zero before the width fills, unless a fill was given.
+        fill = (match["fill"] or match["zero"] or " ").encode()
+        memcpy(piece.fill, <const char *>fill, len(fill))
+        piece.fill_size = <int>len(fill)
+        piece.align = ord(match["align"] or "<")
+        piece.width = int(match["width"] or 0)
+        piece.precision = -1 if match["precision"] is None else int(match["precision"])
+        self.count += 1
+
+    cdef void put(self, outbuf_t *out, const record_t *record) noexcept nogil:
+        cdef piece_t *piece
+        cdef size_t begin
+        cdef int i
+        if record.flow.type == EVENT_LOST:      # said of on standard error
+            return
+        for i in range(self.count):
+            piece = &self.pieces[i]
+            begin = out.length
+            if piece.field == LITERAL:
+                outbuf_put(out, piece.literal, piece.size)
+                continue
+            if piece.field == TIME:
+                self.time.put(out, record.flow.time)
+            else:
+                field_put(out, record, piece.field)
+            if piece.width or piece.precision >= 0:
+                _justify(out, begin, piece)

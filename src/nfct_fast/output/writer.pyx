@@ -1,0 +1,85 @@
+"""A batch on its way out: formatted and written without the GIL."""
+cimport cython
+from libc.errno cimport ENOMEM
+from libc.string cimport memset
+from nfct_fast.events.flow cimport EVENT_LOST
+from nfct_fast.text.text_buffer cimport outbuf_free, outbuf_put
+from nfct_fast.records.record cimport record_t
+from nfct_fast.output.sink cimport sink_error
+
+import time
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Writer:
+    """Writes batches, one line a record, through a formatter into a sink, a batch in one piece."""
+
+    def __cinit__(self, Formatter formatter not None, Sink sink not None):
+        self.formatter = formatter
+        self.sink = sink
+
+    def __dealloc__(self):
+        outbuf_free(&self.out)
+        outbuf_free(&self.line)
+
+    cdef int put(self, Batch batch) noexcept nogil:
+        """Write what is left of a batch and pass over it; when it blocks, and what it returns, is as with Sink.put, or
+        -ENOMEM. Of what could not be written, the batch keeps those records whose lines are not out whole.
+        """
+        cdef int i
+        self.out.length = self.sent = self.settled = 0
+        for i in range(batch.taken, batch.count):
+            self.formatter.put(&self.out, &batch.records[i])
+        if self.out.failed:
+            self.out.failed = False
+            self.out.length = 0
+            return -ENOMEM
+        return self.go_on(batch)
+
+    cdef bint is_pending(self) noexcept nogil:
+        """Whether put() was left before all was written: then go_on() is to follow."""
+        return self.sent < self.out.length
+
+    cdef int go_on(self, Batch batch) noexcept nogil:
+        """The rest of it; as put()."""
+        cdef int result = self.sink.put(self.out.data + self.sent, self.out.length - self.sent)
+        self.sent += self.sink.written
+        if result == 0:
+            batch.pass_over(batch.count)
+        else:
+            self._settle(batch)
+        return result
+
+    cdef void _settle(self, Batch batch) noexcept nogil:
+        # Once in a run: to note where each line ends would cost every flow.
+        while batch.taken < batch.count:
+            self.line.length = 0
+            self.formatter.put(&self.line, &batch.records[batch.taken])
+            if self.line.failed or self.settled + self.line.length > self.sent:
+                return
+            self.settled += self.line.length
+            batch.pass_over(batch.taken + 1)
+
+    def tell_lost(self, count, bint at_least=False) -> bool:
+        """Write a last record of so many events that are missing, where the format has one and the sink takes it within
+        0.1 seconds: False if it did not."""
+        cdef record_t record
+        memset(&record, 0, sizeof(record))
+        record.flow.type = EVENT_LOST
+        record.flow.time = time.time_ns()
+        record.flow.packets[0] = count
+        record.flow.packets[1] = at_least
+        # A line that was cut short stands for itself.
+        cdef bint cut = self.sent and self.out.data[self.sent - 1] != c"\n"
+        cdef bint failed
+        self.line.length = 0
+        outbuf_put(&self.line, b"\n", cut)
+        self.formatter.put(&self.line, &record)
+        failed = self.line.failed
+        self.line.failed = False
+        return self.line.length == <size_t>cut or not failed and self.sink.put_last(self.line.data, self.line.length)
+
+
+cdef object writer_error(int result):
+    return MemoryError("output") if result == -ENOMEM else sink_error(result)

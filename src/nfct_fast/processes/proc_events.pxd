@@ -1,0 +1,18 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from nfct_fast.kernel.netlink cimport NetlinkSocket
+from nfct_fast.processes.process_reader cimport ProcessReader
+from nfct_fast.processes.history cimport Programs
+
+cdef class ProcEvents:
+    cdef Programs _programs
+    cdef ProcessReader _reader
+    cdef NetlinkSocket _socket
+    cdef object _thread
+    cdef int _wake
+    cdef bint _stopping
+    cdef readonly int failed             # the errno that ended the thread; 0 while all is well
+    cdef int _serve(self) noexcept nogil
+    cdef int _take(self) noexcept nogil
+    # From any thread while it is open.
+    cdef void settle(self) noexcept nogil

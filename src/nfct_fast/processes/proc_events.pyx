@@ -1,0 +1,175 @@
+"""Fork, exec and exit from the proc connector, where the kernel does not tell of programs by BPF.
+
+A thread hears of them and reads what is executed from /proc. That is late: of programs that live for a millisecond most
+have ended by then. Source: linux/cn_proc.h.
+"""
+cimport cython
+from libc.errno cimport EINTR, ENOBUFS, errno
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
+from posix.unistd cimport close as c_close
+
+from linux_cn_proc cimport PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, proc_event
+from procfs_calls cimport CLOCK_BOOTTIME
+from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_write, poll, pollfd
+
+from nfct_fast.processes.process cimport process_drop, process_t
+from nfct_fast.processes.proc_connector cimport connector_close, connector_event, connector_open
+from nfct_fast.processes.process_reader cimport ProcessReader
+from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.processes.history cimport Programs
+
+import os
+import threading
+
+cdef enum:
+    SLOTS = 128
+
+
+cdef int64_t ahead() noexcept nogil:
+    """What CLOCK_BOOTTIME, which the notes have, is ahead of the connector's CLOCK_MONOTONIC."""
+    cdef timespec boot, mono
+    clock_gettime(CLOCK_BOOTTIME, &boot)
+    clock_gettime(CLOCK_MONOTONIC, &mono)
+    return <int64_t>(boot.tv_sec - mono.tv_sec) * 1000000000 + (boot.tv_nsec - mono.tv_nsec)
+
+
+cdef void event_tell(ProcEvents self, const proc_event *event) noexcept nogil:
+    cdef int64_t when = <int64_t>event.timestamp_ns + ahead()
+    cdef int32_t pid = event.event_data.exit.process_pid
+    cdef process_t *process
+    if event.what == PROC_EVENT_FORK:
+        pid = event.event_data.fork.child_pid
+        if pid == event.event_data.fork.child_tgid and pid > 0:
+            self._programs.forked(pid, event.event_data.fork.parent_tgid, when)
+    elif pid != event.event_data.exit.process_tgid or pid <= 0:
+        return
+    elif event.what == PROC_EVENT_EXEC:
+        process = self._reader.read(pid)
+        self._programs.executed(pid, when, process, procfs_monotonic_ns() + ahead())
+        process_drop(process)
+    elif event.what == PROC_EVENT_EXIT:
+        self._programs.exited(pid, when)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class ProcEvents:
+    """Tells `programs` of every fork, exec and exit from start() to close().
+
+    Needs CAP_NET_ADMIN, CAP_SYS_ADMIN if the thread is not in the initial network namespace, and the initial pid and
+    user namespaces; OSError says which is missing. `receive_buffer`: bytes of kernel memory for messages not yet read.
+    """
+
+    def __cinit__(self):
+        self._wake = -1
+
+    def __init__(self, Programs programs not None, ProcessReader reader not None, int receive_buffer=8 << 20):
+        if self._socket is not None:
+            raise ValueError("opened already")
+        self._programs, self._reader = programs, reader
+        self._socket = connector_open(SLOTS, receive_buffer)
+
+    def __dealloc__(self):
+        if self._wake >= 0:
+            c_close(self._wake)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    cdef int _take(self) noexcept nogil:
+        """What there is: 0, or -errno. Lost messages are counted; what they told of ends when the process is heard of again."""
+        cdef proc_event event
+        cdef const void *data
+        cdef size_t size
+        cdef uint32_t ack
+        cdef int count, i
+        self._programs.telling(True)
+        count = self._socket.receive(SLOTS)
+        for i in range(count):
+            size = 0
+            data = self._socket.datagram(i, &size)
+            if connector_event(data, size, &event, &ack):
+                event_tell(self, &event)
+        self._programs.telling(False)
+        return min(count, 0) if count != -ENOBUFS else 0
+
+    cdef void settle(self) noexcept nogil:
+        """Until nothing is queued, 1 ms at most: then all that has happened before has been told. From any thread."""
+        cdef int64_t now = procfs_monotonic_ns() + ahead()
+        cdef timespec pause
+        cdef pollfd queue
+        cdef int turn
+        pause.tv_sec, pause.tv_nsec = 0, 100000
+        queue.fd, queue.events = self._socket.fd, POLLIN
+        for turn in range(10):
+            # An overrun polls as an error. In this order: what had left the queue when it was seen empty was being told by then.
+            queue.revents = 0
+            if poll(&queue, 1, 0) == 0 and self._programs.told(now):
+                return
+            nanosleep(&pause, NULL)
+
+    cdef int _serve(self) noexcept nogil:
+        """Until told to stop: 0, or -errno."""
+        cdef pollfd fds[2]
+        cdef int result = 0
+        fds[0].fd, fds[0].events = self._socket.fd, POLLIN
+        fds[1].fd, fds[1].events = self._wake, POLLIN
+        while not self._stopping and result == 0:
+            if poll(fds, 2, -1) < 0:
+                if errno != EINTR:
+                    return -errno
+                continue
+            if fds[0].revents:
+                result = self._take()
+        return result
+
+    def start(self, settled=None):
+        """Run in a daemon thread, until close(). settled: called in it before it begins, to give up privileges. OSError."""
+        if self._thread is not None:
+            raise ValueError("started already")
+        self._wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self._wake < 0:
+            raise OSError(errno, f"eventfd: {os.strerror(errno)}")
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nfct_fast connector", daemon=True, args=(settled, ready))
+        self._thread.start()
+        ready.wait()
+        if self.failed:
+            raise OSError(self.failed, f"proc connector: its thread cannot begin: {os.strerror(self.failed)}")
+
+    def _run(self, settled, ready):
+        cdef int result
+        try:
+            if settled is not None:
+                settled()
+        except OSError as error:
+            self.failed = error.errno
+        finally:
+            ready.set()
+        if self.failed == 0:
+            with nogil:
+                result = self._serve()
+            self.failed = -result
+
+    @property
+    def lost(self):
+        """Messages the kernel dropped for want of room, int."""
+        return self._socket.lost if self._socket is not None else 0
+
+    def close(self):
+        """End the thread and stop listening; closing twice is harmless. In a process that has it by fork: close the descriptors."""
+        if self._socket is not None and not self._socket.mark.here():
+            self._socket.close()
+            return
+        if self._thread is not None:
+            self._stopping = True
+            eventfd_write(self._wake, 1)
+            self._thread.join()
+            self._thread = None
+        if self._socket is not None and self._socket.fd >= 0:
+            connector_close(self._socket)

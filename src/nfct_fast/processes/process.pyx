@@ -1,0 +1,577 @@
+"""What is known of one process: read from /proc once, then a plain block of memory that outlives the process.
+
+What cannot be read (another user's exe, a process that ends meanwhile) stays unknown; only a process without a start
+time is none at all, since pid and start time are who it is.
+"""
+cimport cython
+from libc.errno cimport ENOENT, ENOMEM, ESRCH, errno
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcpy, memset
+from posix.fcntl cimport O_DIRECTORY, openat
+from posix.stat cimport struct_stat
+from nfct_fast.kernel.fstatat cimport fstatat
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport _SC_CLK_TCK, close, sysconf
+
+from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, CLOCK_BOOTTIME, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED,
+                           __atomic_add_fetch, __atomic_sub_fetch)
+
+from nfct_fast.processes.cgroup cimport cgroup_names, span_t
+from nfct_fast.processes.cgroup_filesystem cimport CgroupFs
+from nfct_fast.processes.cmdline_reader cimport CMDLINES_NOBODY, CommandLines, cmdline_t
+from nfct_fast.kernel.procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
+from nfct_fast.processes.proc_stat cimport (PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, image_mix, stat_read, stat_read_below, stat_t,
+                        status_number)
+
+import os
+from typing import NamedTuple
+
+cdef enum:
+    STATUS_SIZE = 1024       # the ids stand in its first 300 bytes
+    CGROUP_SIZE = 16384
+    PATH_SIZE = 4096
+
+
+cdef uint64_t owner_mix(uint64_t image, int root, const char *name) noexcept nogil:
+    # /proc/PID itself always shows the effective ids, so a daemon that drops its rights is noticed.
+    cdef struct_stat st
+    cdef uint32_t ids[2]
+    if fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0:
+        ids[0] = st.st_uid
+        ids[1] = st.st_gid
+        image = image_mix(image, <const char *>ids, sizeof(ids))
+    return image
+
+
+cdef span_t put(char **room, span_t text) noexcept nogil:
+    if text.size:
+        memcpy(room[0], text.at, text.size)
+    text.at = room[0]
+    room[0] += text.size
+    room[0][0] = 0
+    room[0] += 1
+    return text
+
+
+cdef inline void move(span_t *name, span_t old, span_t new) noexcept nogil:
+    # "-.slice" is not part of any path.
+    if name.size and old.at <= name.at < old.at + old.size:
+        name.at = new.at + (name.at - old.at)
+
+
+cdef ancestor_t *ancestor_take(ancestor_t *ancestor) noexcept nogil:
+    if ancestor != NULL:
+        __atomic_add_fetch(&ancestor.refs, 1, __ATOMIC_RELAXED)
+    return ancestor
+
+
+cdef void ancestor_drop(ancestor_t *ancestor) noexcept nogil:
+    cdef ancestor_t *next
+    while ancestor != NULL and __atomic_sub_fetch(&ancestor.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        next = ancestor.next
+        free(ancestor)
+        ancestor = next
+
+
+cdef ancestor_t *ancestor_copy(int32_t pid, uint64_t start_ns, span_t comm, span_t exe) noexcept nogil:
+    cdef size_t size = sizeof(ancestor_t) + comm.size + exe.size + 2
+    cdef ancestor_t *out = <ancestor_t *>malloc(size)
+    cdef char *room
+    if out == NULL:
+        return NULL
+    memset(out, 0, sizeof(out[0]))
+    room = <char *>(out + 1)
+    out.refs, out.pid, out.start_ns, out.bytes = 1, pid, start_ns, size
+    out.comm = put(&room, comm)
+    out.exe = put(&room, exe)
+    return out
+
+
+cdef void ancestor_link(ancestor_t *child, ancestor_t *next) noexcept nogil:
+    child.next = next
+    if next != NULL:
+        child.depth = next.depth + 1
+        child.bytes += next.bytes
+
+
+cdef ancestor_t *ancestors_cut(ancestor_t *ancestor) noexcept nogil:
+    # The nearest ANCESTORS of them in blocks of their own: a daemon that goes on by fork and exit would grow its line for ever.
+    cdef ancestor_t *copies[ANCESTORS]
+    cdef ancestor_t *above = NULL
+    cdef int count = 0
+    while ancestor != NULL and count < ANCESTORS:
+        copies[count] = ancestor_copy(ancestor.pid, ancestor.start_ns, ancestor.comm, ancestor.exe)
+        if copies[count] == NULL:
+            break
+        count += 1
+        ancestor = ancestor.next
+    while count:
+        count -= 1
+        ancestor_link(copies[count], above)
+        above = copies[count]
+    return above
+
+
+cdef ancestor_t *ancestor_build(int32_t pid, uint64_t start_ns, span_t comm, span_t exe, ancestor_t *next) noexcept nogil:
+    cdef ancestor_t *out
+    cdef ancestor_t *nearest
+    if next != NULL and next.depth >= 2 * ANCESTORS:
+        nearest = ancestors_cut(next)
+        ancestor_drop(next)
+        next = nearest
+    if exe.size > ANCESTOR_EXE:
+        exe.size = 0
+    out = ancestor_copy(pid, start_ns, comm, exe)
+    if out == NULL:
+        ancestor_drop(next)
+        return NULL
+    ancestor_link(out, next)
+    return out
+
+
+cdef process_t *process_build(const process_t *facts) noexcept nogil:
+    cdef size_t size = (sizeof(process_t) + facts.comm.size + facts.exe.size + facts.cmdline.size + facts.cgroup.size + 4)
+    cdef process_t *out = <process_t *>malloc(size)
+    cdef char *room
+    if out == NULL:
+        return NULL
+    out[0] = facts[0]
+    room = <char *>(out + 1)
+    out.comm = put(&room, facts.comm)
+    out.exe = put(&room, facts.exe)
+    out.cmdline = put(&room, facts.cmdline)
+    out.cgroup = put(&room, facts.cgroup)
+    cgroup_names(out.cgroup.at, out.cgroup.size, out.cgroup_trusted, &out.names)
+    ancestor_take(out.ancestors)
+    out.bytes = size
+    out.refs = 1
+    return out
+
+
+cdef void status_read(int dirfd, process_t *facts) noexcept nogil:
+    cdef char status[STATUS_SIZE]
+    cdef ssize_t got = procfs_read(dirfd, b"status", status, STATUS_SIZE)
+    cdef uint64_t value, uid
+    if got <= 0:
+        return
+    if status_number(status, status + got, b"Tgid:", 5, &value) and 0 < value <= 0x7fffffff:
+        facts.pid = <int32_t>value
+    if status_number(status, status + got, b"Uid:", 4, &uid) and status_number(status, status + got, b"Gid:", 4, &value):
+        facts.uid, facts.gid = <uint32_t>uid, <uint32_t>value
+        facts.has |= PROCESS_IDS
+
+
+cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
+    # A process that wrote a title over its arguments leaves the rest of that memory as NULs.
+    cdef size_t end = size
+    while end and arguments[end - 1] == 0:
+        end -= 1
+    return end if memchr(arguments, 0, end) == NULL else size
+
+
+cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthread) noexcept nogil:
+    # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
+    # not exist since Linux 5.18).
+    if cmdline.size < 0 and cmdline.size != -ESRCH and cmdline.size != -ENOENT:
+        facts.has |= PROCESS_UNREAD
+    elif cmdline.size > 0 or (cmdline.size == 0 and is_kthread):
+        facts.cmdline.at = cmdline.buf
+        facts.cmdline.size = unpadded(cmdline.buf, cmdline.size)
+        facts.cmdline_size = cmdline.whole if facts.cmdline.size == <size_t>cmdline.size else facts.cmdline.size
+        facts.has |= PROCESS_CMDLINE
+
+
+cdef int facts_read(int root, int dirfd, CommandLines lines, CgroupFs cgroups, process_t *facts, char *scratch,
+                    uint32_t limit) noexcept nogil:
+    # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`. First what ends with the program.
+    cdef char name[64]
+    cdef char *exe = scratch + 2 * STAT_SIZE
+    cdef char *cgroup = exe + PATH_SIZE
+    cdef cmdline_t cmdline
+    cdef stat_t before, after
+    cdef ssize_t got
+    cdef bint systemd
+    cdef int32_t pid = facts.pid     # perhaps of a thread
+    cdef int rc = stat_read_below(dirfd, pid, scratch, &before)
+    if rc < 0:
+        return rc
+    status_read(dirfd, facts)
+    # What never waits is read while the helper reads this; the cgroup takes a lock that is the whole machine's.
+    cmdline.dirfd, cmdline.pid, cmdline.start, cmdline.known = dirfd, facts.pid, before.start, before.arguments
+    cmdline.buf, cmdline.limit = cgroup + CGROUP_SIZE, limit
+    cmdline.user = facts.uid if facts.has & PROCESS_IDS else <uint64_t>CMDLINES_NOBODY
+    lines.begin(&cmdline)
+    got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
+    if got > 0:
+        facts.exe.at = exe
+        facts.exe.size = got
+        facts.has |= PROCESS_EXE
+    if procfs_link_number(dirfd, b"ns/net", b"net:[", &facts.netns) == 1:
+        facts.has |= PROCESS_NETNS
+    procfs_name(name, facts.pid, b"")
+    facts.start = before.start
+    facts.comm = before.comm
+    facts.ppid = before.ppid
+    facts.image = owner_mix(before.image, root, name)
+    facts.arg_start = before.arg_start
+    facts.has |= PROCESS_COMM | PROCESS_PPID
+    lines.finish(&cmdline, 0)
+    cmdline_take(facts, &cmdline, before.flags & PF_KTHREAD != 0)
+    got = procfs_read(dirfd, b"cgroup", cgroup, CGROUP_SIZE)
+    if got > 0:
+        facts.cgroup = cgroup_choose(cgroup, got, &systemd)
+        if facts.cgroup.size:
+            facts.cgroup_trusted = cgroups.trusted(facts.cgroup.at, facts.cgroup.size, systemd)
+            facts.has |= PROCESS_CGROUP
+    rc = stat_read_below(dirfd, pid, scratch + STAT_SIZE, &after)
+    if rc == 0 and after.image != before.image:
+        return 1
+    # execve has made the new memory but not filled it in yet. A process that ends has no exe either.
+    if facts.has & PROCESS_UNREAD or not facts.has & PROCESS_EXE:
+        return 0
+    return 1 if facts.cmdline.size == 0 or before.code == 0 else 0
+
+
+cdef process_t *process_read(int root, int32_t pid, CommandLines lines, CgroupFs cgroups, uint32_t cmdline_limit,
+                             int *error) noexcept nogil:
+    cdef char name[64]
+    cdef char *scratch
+    cdef process_t facts
+    cdef process_t *out = NULL
+    cdef int dirfd, again, rc = 0
+    error[0] = -ENOMEM
+    scratch = <char *>malloc(2 * STAT_SIZE + PATH_SIZE + CGROUP_SIZE + <size_t>cmdline_limit)
+    if scratch == NULL:
+        return NULL
+    # Once more for a thread's process, once or twice more if execve came between: new names with old ids are wrong.
+    for again in range(4):
+        memset(&facts, 0, sizeof(facts))
+        facts.pid = pid
+        if procfs_name(name, pid, b"") < 0:
+            error[0] = -ESRCH
+            break
+        # All is read below one handle: it answers ESRCH when the process ends, even if its pid is used again.
+        dirfd = openat(root, name, O_PATH | O_DIRECTORY | O_CLOEXEC)
+        if dirfd < 0:
+            error[0] = -errno
+            break
+        rc = facts_read(root, dirfd, lines, cgroups, &facts, scratch, cmdline_limit)
+        close(dirfd)
+        if rc >= 0 and facts.pid != pid:
+            pid, facts.start = facts.pid, 0
+            continue
+        if rc != 1:
+            break
+    else:
+        rc = 0 if facts.start else -ESRCH
+    if rc < 0:
+        error[0] = rc
+    elif facts.has & PROCESS_COMM:
+        out = process_build(&facts)
+    free(scratch)
+    if out != NULL:
+        error[0] = 0
+    return out
+
+
+cdef process_t *process_completed(process_t *process, const process_t *known) noexcept nogil:
+    cdef process_t facts
+    cdef process_t *out
+    if (process == NULL or known == NULL or not process.has & PROCESS_UNREAD or not known.has & PROCESS_CMDLINE
+            or known.pid != process.pid or known.start != process.start or known.image != process.image):
+        return process
+    facts = process[0]
+    facts.cmdline, facts.cmdline_size = known.cmdline, known.cmdline_size
+    facts.has |= PROCESS_CMDLINE
+    out = process_build(&facts)
+    if out == NULL:
+        return process
+    process_drop(process)
+    return out
+
+
+cdef process_t *process_of_cgroup(const char *path, size_t size, size_t trusted) noexcept nogil:
+    cdef process_t facts
+    memset(&facts, 0, sizeof(facts))
+    facts.cgroup.at = path
+    facts.cgroup.size = size
+    facts.cgroup_trusted = trusted
+    facts.has = PROCESS_CGROUP
+    return process_build(&facts)
+
+
+cdef int process_check(int root, const process_t *process) noexcept nogil:
+    cdef char buf[STAT_SIZE]
+    cdef char name[64]
+    cdef stat_t now
+    cdef int rc
+    rc = stat_read(root, process.pid, buf, &now)
+    if rc == -ENOENT or rc == -ESRCH:
+        return PROCESS_GONE
+    if rc < 0:
+        return rc
+    if now.start != process.start:
+        return PROCESS_GONE
+    if now.state == c'Z' or now.state == c'X' or now.flags & PF_EXITING:
+        return PROCESS_ENDING
+    procfs_name(name, process.pid, b"")
+    return PROCESS_SAME if owner_mix(now.image, root, name) == process.image else PROCESS_CHANGED
+
+
+cdef process_t *process_take(process_t *process) noexcept nogil:
+    if process != NULL:
+        __atomic_add_fetch(&process.refs, 1, __ATOMIC_RELAXED)
+    return process
+
+
+cdef void process_drop(process_t *process) noexcept nogil:
+    if process != NULL and __atomic_sub_fetch(&process.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        ancestor_drop(process.ancestors)
+        free(process)
+
+
+class Ancestor(NamedTuple):
+    """A process as it was when it forked."""
+
+    pid: int
+    comm: str           # name of its main thread, at most 15 bytes
+    exe: str | None     # path of its program; None: not known
+    start_ns: int       # CLOCK_BOOTTIME, ns since boot
+
+
+cdef object text(span_t s):
+    return s.at[:s.size].decode("utf-8", "surrogateescape") if s.size else None
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Process:
+    """What was known of a process when it was looked at. Immutable, and valid after the process has ended.
+
+    What could not be read is None. Names are str; bytes that are not UTF-8 are kept as surrogates (os.fsencode gives
+    them back). Two are equal if pid and start time are. Made by the library only.
+    """
+
+    def __init__(self):
+        raise TypeError("Process objects come from flows and from process(pid)")
+
+    def __dealloc__(self):
+        process_drop(self._process)
+
+    @property
+    def pid(self):
+        """Process id (thread group id), int."""
+        return self._process.pid
+
+    @property
+    def ppid(self):
+        """Process id of the parent, int; 0 if it has none here."""
+        return self._process.ppid if self._process.has & PROCESS_PPID else None
+
+    @property
+    def uid(self):
+        """Real user id, int."""
+        return self._process.uid if self._process.has & PROCESS_IDS else None
+
+    @property
+    def gid(self):
+        """Real group id, int."""
+        return self._process.gid if self._process.has & PROCESS_IDS else None
+
+    @property
+    def comm(self):
+        """Name of its main thread, at most 15 bytes, chosen by the program itself."""
+        return text(self._process.comm) or ""
+
+    @property
+    def exe(self):
+        """Path of the program as the kernel shows it, with " (deleted)" behind it if it was.
+
+        It is a path in the process's own mount namespace: root of a container, or any user in a user namespace of their
+        own, can put a program at any path there. Which file it was is told by `exe_dev` and `exe_inode`.
+        """
+        return text(self._process.exe)
+
+    @property
+    def exe_dev(self):
+        """Device of the file system that the program's file is on, int: st_dev, as in os.stat().
+
+        On btrfs, and on overlayfs over several layers, stat(2) makes numbers up, and the kernel's own are here.
+        """
+        return self._process.exe_dev if self._process.has & PROCESS_EXE_FILE else None
+
+    @property
+    def exe_inode(self):
+        """Inode number of the program's file, int."""
+        return self._process.exe_inode if self._process.has & PROCESS_EXE_FILE else None
+
+    @property
+    def cmdline(self):
+        """The arguments, a tuple of str: empty for a kernel thread. The last is cut short if `cmdline_cut`."""
+        cdef bytes raw
+        if not self._process.has & PROCESS_CMDLINE:
+            return None
+        raw = self._process.cmdline.at[:self._process.cmdline.size]
+        if not raw:
+            return ()
+        return tuple(raw.decode("utf-8", "surrogateescape").split("\0"))
+
+    @property
+    def cmdline_size(self):
+        """Bytes of the whole command line, int."""
+        return self._process.cmdline_size if self._process.has & PROCESS_CMDLINE else None
+
+    @property
+    def cmdline_cut(self):
+        """True if only the beginning of the command line was kept (see the cache's `cmdline_limit`)."""
+        return self._process.cmdline_size > self._process.cmdline.size
+
+    @property
+    def forked(self):
+        """True if it has executed nothing itself: `exe` and `cmdline` are those of the process it was forked from."""
+        return bool(self._process.has & PROCESS_FORKED)
+
+    @property
+    def login_uid(self):
+        """The user id that logged in, as audit has it, int: kept across su and sudo. None: no login, or not known."""
+        return self._process.login_uid if self._process.has & PROCESS_LOGIN else None
+
+    @property
+    def ns_pid(self):
+        """Its process id in its own pid namespace, int; None where that is the initial one, or it is not known."""
+        return self._process.ns_pid or None
+
+    @property
+    def start_ns(self):
+        """When it was started, int: CLOCK_BOOTTIME, ns since boot; exact where the kernel told, else to 10 ms."""
+        return self._process.start_ns or self._process.start * (1000000000 // sysconf(_SC_CLK_TCK))
+
+    @property
+    def ancestors(self) -> tuple:
+        """What it was forked from, nearest first, as `Ancestor`; also those that have ended. () if not known.
+
+        It is who really called fork, also where CLONE_PARENT gives the child another parent; as of that moment, so that a
+        shell which later executes something else stands here as the shell. 16 at least; those that were there before the
+        start as /proc had them then.
+        """
+        cdef ancestor_t *at = self._process.ancestors
+        found = []
+        while at != NULL:
+            found.append(Ancestor(at.pid, text(at.comm) or "", text(at.exe), at.start_ns))
+            at = at.next
+        return tuple(found)
+
+    @property
+    def start(self):
+        """When it was started: seconds since the epoch, float, to a hundredth of a second, by the clock of now."""
+        cdef timespec real, boot
+        clock_gettime(CLOCK_REALTIME, &real)
+        clock_gettime(CLOCK_BOOTTIME, &boot)
+        return (real.tv_sec - boot.tv_sec + (real.tv_nsec - boot.tv_nsec) / 1e9
+                + <double>self._process.start / <double>sysconf(_SC_CLK_TCK))
+
+    @property
+    def start_ticks(self):
+        """The same as the kernel has it, int: clock ticks (1/100 s) after boot. With `pid`, who it is."""
+        return self._process.start
+
+    @property
+    def cgroup(self):
+        """Path of its cgroup: of the hierarchy systemd names, or else of cgroup2."""
+        return text(self._process.cgroup)
+
+    @property
+    def unit(self):
+        """systemd unit, as `systemctl status PID` shows it.
+
+        Like `slice`, `container` and `runtime` it is told only by levels of the cgroup's path that the host's root made.
+        """
+        return text(self._process.names.unit)
+
+    @property
+    def user_unit(self):
+        """Unit of the user's own systemd (`systemctl --user`), where it is part of one; that user may call it anything."""
+        return text(self._process.names.user_unit)
+
+    @property
+    def slice(self):
+        """systemd slice."""
+        return text(self._process.names.slice)
+
+    @property
+    def container(self):
+        """Id of its container, or the name with runtimes that go by names; of the outermost where one is in another."""
+        return text(self._process.names.container)
+
+    @property
+    def runtime(self):
+        """What runs the container, as far as the cgroup tells: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
+        return text(self._process.names.runtime)
+
+    @property
+    def claimed_unit(self):
+        """What the whole path of its cgroup says the unit is, where that is not `unit`.
+
+        Others than the host's root can have written it: who owns a directory above, or root of a container.
+        """
+        return text(self._process.names.claimed_unit)
+
+    @property
+    def claimed_container(self):
+        """The same for `container`: the innermost that the path names. A container that a user runs, or one in another."""
+        return text(self._process.names.claimed_container)
+
+    @property
+    def claimed_runtime(self):
+        """The runtime of `claimed_container`."""
+        return text(self._process.names.claimed_runtime)
+
+    @property
+    def netns(self):
+        """Inode number of its network namespace, int."""
+        return self._process.netns if self._process.has & PROCESS_NETNS else None
+
+    def __eq__(self, other):
+        if not isinstance(other, Process):
+            return NotImplemented
+        return (self._process.pid == (<Process>other)._process.pid
+                and self._process.start == (<Process>other)._process.start)
+
+    def __hash__(self):
+        return hash((self._process.pid, self._process.start))
+
+    def __repr__(self):
+        return f"<Process {self.pid} {self.comm!r}>"
+
+
+cdef object process_object(process_t *process):
+    cdef Process out
+    if process == NULL:
+        return None
+    try:
+        out = Process.__new__(Process)
+    except MemoryError:
+        process_drop(process)
+        raise
+    out._process = process
+    return out
+
+
+def process(pid, proc="/proc", cmdline_limit=4096):
+    """Reads one process (or the process of a thread id) now: a `Process`, or None if there is none to be seen.
+
+    `proc` is where procfs is mounted; at most `cmdline_limit` bytes (up to 1 MiB) of the command line are kept. Needs no
+    privilege; without CAP_SYS_PTRACE other users' `exe` and `netns` are None. OSError if `proc` cannot be opened.
+    """
+    cdef bytes path = os.fsencode(proc)
+    cdef int root = procfs_open(path), error
+    cdef process_t *found
+    cdef CommandLines lines = CommandLines()
+    if root < 0:
+        raise OSError(-root, os.strerror(-root), proc)
+    found = process_read(root, pid, lines, CgroupFs(), max(1, min(cmdline_limit, 1 << 20)), &error)
+    close(root)
+    if error == -ENOMEM:
+        raise MemoryError
+    return process_object(found)

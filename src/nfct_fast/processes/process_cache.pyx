@@ -1,0 +1,73 @@
+"""Facts of living processes by pid, one in each place of a table: what is taken by another is read again.
+
+Every `get` checks the process against one read of /proc/PID/stat and one stat(2) of /proc/PID: the start time tells
+another process under the same pid; name, effective ids and the addresses of code, stack and arguments, which execve
+draws anew, tell another program in the same process. What that cannot see (a title written over the arguments, a
+cgroup moved) is at most `max_age` old.
+"""
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
+
+from nfct_fast.kernel.mutex cimport mutex_make
+from nfct_fast.processes.process cimport (PROCESS_ENDING, PROCESS_SAME, process_check, process_completed, process_drop, process_object,
+                       process_t, process_take)
+from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.processes.process_reader cimport ProcessReader
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class ProcessCache:
+    """Up to 4,096 processes, as `reader` reads them. max_age: seconds until one is read again although nothing seems to
+    have changed. Any thread may use it."""
+
+    def __cinit__(self, ProcessReader reader not None, double max_age=1.0):
+        if not mutex_make(&self._mutex):
+            raise MemoryError
+        self._mutex_made = True
+        self.reader = reader
+        self._max_age = <int64_t>(max_age * 1e9)
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(CACHED):
+            process_drop(self._cached[i].process)
+        if self._mutex_made:
+            pthread_mutex_destroy(&self._mutex)
+
+    cdef process_t *get(self, int32_t pid) noexcept nogil:
+        cdef cached_t *cached = &self._cached[<uint64_t>pid & (CACHED - 1)]
+        cdef int64_t now = procfs_monotonic_ns()
+        cdef process_t *process = NULL
+        cdef process_t *known
+        cdef int64_t read_at = 0
+        cdef int state
+        pthread_mutex_lock(&self._mutex)
+        if cached.process != NULL and cached.process.pid == pid:
+            process, read_at = process_take(cached.process), cached.read_at
+        pthread_mutex_unlock(&self._mutex)
+        if process != NULL:
+            state = process_check(self.reader._root, process)
+            # What ends cannot be read again, and what is known of it stays true.
+            if state == PROCESS_ENDING or state == PROCESS_SAME and now - read_at < self._max_age:
+                self.hits += 1
+                return process
+            if state < 0:
+                process_drop(process)
+                return NULL
+        known = process
+        process = process_completed(self.reader.read(pid), known)
+        process_drop(known)
+        self.reads += 1
+        if process != NULL and process.pid == pid:
+            pthread_mutex_lock(&self._mutex)
+            process_drop(cached.process)
+            cached.process, cached.read_at = process_take(process), now
+            pthread_mutex_unlock(&self._mutex)
+        return process
+
+    def lookup(self, int32_t pid):
+        """The living process under `pid`, a `Process`, or None."""
+        return process_object(self.get(pid))

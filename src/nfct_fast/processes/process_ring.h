@@ -1,0 +1,83 @@
+/* The ring of process events (BPF_MAP_TYPE_RINGBUF, Documentation/bpf/ringbuf.rst), read in place without a system call.
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Here and not in Cython for the atomics. One reader at a time. */
+#ifndef NFCT_FAST_PROCESS_RING_H
+#define NFCT_FAST_PROCESS_RING_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <nfct_fast/processes/process_event.h>
+
+#define RING_BUSY (1u << 31)
+#define RING_DISCARDED (1u << 30)
+#define RING_HEADER 8
+#define RING_BUSY_LOOKS 20000 /* a writer is at an event for a microsecond, or as long as its virtual processor is not run */
+
+struct process_ring {
+    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and twice the data */
+    const uint64_t *produced;
+    const char *data;
+    size_t size, page;
+};
+
+static inline void ring_unmap(struct process_ring *self)
+{
+    if (self->consumed)
+        munmap(self->consumed, self->page);
+    if (self->produced)
+        munmap((void *)self->produced, self->page + 2 * self->size);
+    memset(self, 0, sizeof(*self));
+}
+
+/* 0 or -errno; size is the map's max_entries. */
+static inline int ring_map(struct process_ring *self, int fd, size_t size)
+{
+    void *memory;
+    memset(self, 0, sizeof(*self));
+    self->size = size;
+    self->page = (size_t)sysconf(_SC_PAGESIZE);
+    memory = mmap(NULL, self->page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    self->consumed = (uint64_t *)memory;
+    memory = mmap(NULL, self->page + 2 * size, PROT_READ, MAP_SHARED, fd, (off_t)self->page);
+    if (memory == MAP_FAILED) {
+        int rc = -errno;
+        ring_unmap(self);
+        return rc;
+    }
+    self->produced = (const uint64_t *)memory;
+    self->data = (const char *)memory + self->page;
+    return 0;
+}
+
+static inline uint64_t ring_begin(const struct process_ring *self) { return self->data ? *self->consumed : 0; }
+
+/* The event at *at and its length, NULL if there is none yet; *at goes behind it. It is valid until ring_release(). */
+static inline const struct process_event *ring_next(const struct process_ring *self, uint64_t *at, uint32_t *length)
+{
+    if (!self->data || *at >= __atomic_load_n(self->produced, __ATOMIC_ACQUIRE))
+        return NULL;
+    const uint32_t *header = (const uint32_t *)(const void *)(self->data + (*at & (self->size - 1)));
+    for (int looks = 0; looks < RING_BUSY_LOOKS; looks++) {
+        *length = __atomic_load_n(header, __ATOMIC_ACQUIRE);
+        if (*length & RING_BUSY)
+            continue;
+        *at += ((*length & ~RING_DISCARDED) + RING_HEADER + 7) & ~7ull;
+        return (const struct process_event *)(const void *)((const char *)header + RING_HEADER);
+    }
+    return NULL;
+}
+
+/* Gives the room of all before `at` back to the kernel. */
+static inline void ring_release(struct process_ring *self, uint64_t at)
+{
+    if (self->data)
+        __atomic_store_n(self->consumed, at, __ATOMIC_RELEASE);
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""The thread that receives events and has each flow attributed, and what starts and ends it."""

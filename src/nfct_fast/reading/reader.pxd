@@ -1,0 +1,27 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from nfct_fast.reading.intake cimport Intake
+from nfct_fast.events.pacing cimport pace_t
+from nfct_fast.reading.recovery cimport Recovery
+from nfct_fast.events.source cimport Source
+from nfct_fast.events.sources cimport Sources
+
+cdef class Reader:
+    cdef readonly Intake intake
+    cdef readonly Sources sources
+    cdef Recovery recovery
+    cdef object chore            # called about once a second, or None
+    cdef int epoll
+    cdef int errand              # eventfd: sources have come, or are to be let go
+    cdef readonly object failure
+    cdef readonly object finished    # a lock that is free once run() is over
+    cdef bint behind             # a source is to be served though nothing new came
+    cdef pace_t pace
+    cdef int _watch(self, int fd, uint32_t number, uint32_t events=*) except -1
+    cdef void _forget(self) noexcept nogil
+    cdef int _receive(self, Source source) noexcept nogil
+    cdef int _serve(self, Source source) noexcept nogil
+    cdef int _emptied(self, Source source) noexcept nogil
+    cdef int _catch_up(self) noexcept nogil
+    cdef int _pump(self) noexcept nogil
+    cdef int _let_go(self, Source source) noexcept nogil
+    cdef void _end(self) noexcept nogil

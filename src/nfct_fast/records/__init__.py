@@ -1,0 +1,1 @@
+"""A flow with its owners, as C structs in a ring and as immutable Python objects."""

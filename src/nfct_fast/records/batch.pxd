@@ -1,0 +1,13 @@
+from nfct_fast.kernel.fork_guard cimport ForkMark
+from nfct_fast.records.record cimport record_t
+from nfct_fast.records.ring cimport Ring
+
+cdef class Batch:
+    cdef Ring ring
+    cdef ForkMark mark
+    cdef record_t *records
+    cdef int count
+    cdef int taken               # from the first on, by __next__ or written
+    cdef int fill(self) noexcept nogil
+    cdef void pass_over(self, int until) noexcept nogil
+    cdef int clear(self) noexcept nogil

@@ -1,0 +1,10 @@
+from collections.abc import Iterator
+from typing import final
+
+from nfct_fast.records.record import Flow
+
+@final
+class Batch:
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Flow]: ...
+    def __next__(self) -> Flow: ...

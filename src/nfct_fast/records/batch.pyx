@@ -1,0 +1,49 @@
+"""Records just taken from the ring, in order: written from where they are, or made into Flow objects."""
+cimport cython
+from nfct_fast.events.flow cimport EVENT_LOST
+from nfct_fast.records.record cimport flow_object, record_drop
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Batch:
+    """Iterating takes the flows out as Flow objects. Valid until the next batch is asked for."""
+
+    def __cinit__(self, Ring ring not None, ForkMark mark not None):
+        self.ring = ring
+        self.mark = mark
+
+    cdef void pass_over(self, int until) noexcept nogil:
+        """The records before the one with that number have been dealt with."""
+        while self.taken < until:
+            record_drop(&self.records[self.taken])
+            self.taken += 1
+
+    cdef int clear(self) noexcept nogil:
+        """Give the records back, dropping what was not taken; 0 or -errno."""
+        cdef int count = self.count
+        self.pass_over(count)
+        self.count = self.taken = 0
+        return self.ring.release(count) if count else 0
+
+    cdef int fill(self) noexcept nogil:
+        """Take what is there: how many, 0 if nothing now, -1 if nothing ever again."""
+        cdef int count = 0
+        self.clear()
+        self.records = self.ring.take(&count)
+        self.count = max(0, count)
+        return count
+
+    def __len__(self):
+        return self.count - self.taken
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.mark.check("this Batch")
+        while self.taken < self.count:
+            self.taken += 1
+            if self.records[self.taken - 1].flow.type != EVENT_LOST:
+                return flow_object(&self.records[self.taken - 1])
+        raise StopIteration

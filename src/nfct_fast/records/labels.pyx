@@ -1,0 +1,46 @@
+"""The parts of a flow as text: kind of event, direction, address."""
+from libc.stdint cimport uint8_t
+from libc.string cimport strlen
+from netinet_in cimport inet_ntop
+from sys_socket cimport AF_INET
+
+cdef extern from "nfct_fast/records/flow_words.h" nogil:
+    const char *const nfct_fast_event_words[9]
+    const char *const nfct_fast_direction_words[5]
+
+
+cdef const char *event_word(uint8_t type) noexcept nogil:
+    return nfct_fast_event_words[type] if type < 9 else NULL
+
+
+cdef const char *direction_word(uint8_t direction) noexcept nogil:
+    return nfct_fast_direction_words[direction] if direction < 5 else NULL
+
+
+cdef int _octet(uint8_t value, char *out) noexcept nogil:
+    cdef int length = 0
+    if value >= 100:
+        out[0] = <char>(48 + value // 100)
+        length = 1
+    if value >= 10:
+        out[length] = <char>(48 + value // 10 % 10)
+        length += 1
+    out[length] = <char>(48 + value % 10)
+    return length + 1
+
+
+cdef int address_write(const uint8_t *address, uint8_t family, char *out) noexcept nogil:
+    cdef int length = 0
+    cdef int i
+    if family != AF_INET:
+        if inet_ntop(family, address, out, ADDRESS_SIZE) == NULL:
+            out[0] = c"-"
+            return 1
+        return <int>strlen(out)
+    # glibc's inet_ntop goes through snprintf: 0.2 us each, 4 % of all a flow costs.
+    for i in range(4):
+        if i:
+            out[length] = c"."
+            length += 1
+        length += _octet(address[i], out + length)
+    return length

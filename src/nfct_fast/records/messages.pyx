@@ -1,0 +1,51 @@
+"""Flows from conntrack messages that were recorded, or received by other means than Conntrack."""
+cimport cython
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from nfct_fast.events.flow cimport FlowDecoder, flow_t
+from nfct_fast.records.owner cimport REASON_OFF
+from nfct_fast.records.record cimport flow_object, record_t
+
+
+cdef list _flows(flow_t *decoded, int count):
+    cdef record_t record
+    cdef int i
+    result = []
+    for i in range(count):
+        memset(&record, 0, sizeof(record))
+        record.flow = decoded[i]
+        record.owner.reason = record.peer.reason = REASON_OFF
+        result.append(flow_object(&record))
+    return result
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class MessageDecoder:
+    """Decodes NETLINK_NETFILTER datagrams with one library object used again for each. One thread at a time."""
+    cdef FlowDecoder decoder
+
+    def __cinit__(self):
+        self.decoder = FlowDecoder()
+
+    @property
+    def errors(self) -> int:
+        """Messages that could not be decoded, since the start."""
+        return self.decoder.errors
+
+    def decode(self, bytes data not None, int64_t time_ns=0) -> list:
+        """The `Flow` objects a datagram holds, without owners; time_ns: when it was received, in ns since the epoch.
+
+        What is no conntrack message, or cannot be decoded, gives none. Needs no privilege.
+        """
+        cdef int room = <int>(len(data) // 88 + 1)      # see FlowDecoder
+        cdef int count
+        cdef flow_t *decoded = <flow_t *>calloc(room, sizeof(flow_t))
+        if decoded == NULL:
+            raise MemoryError("decode")
+        try:
+            count = self.decoder.decode(<const char *>data, len(data), decoded, room, time_ns, 0)
+            return _flows(decoded, count) if count > 0 else []
+        finally:
+            free(decoded)

@@ -1,0 +1,213 @@
+"""A flow with its owners: as C records in a batch, and as the immutable Python object made from one."""
+cimport cython
+from libc.stdint cimport uint8_t
+from libc.string cimport memset
+from nfct_fast.events.flow cimport (FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
+                    FLOW_STATE, FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
+from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
+from nfct_fast.text.protocol cimport protocol_write
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+
+from typing import NamedTuple
+
+from nfct_fast.text.status import Status
+
+
+
+class Tuple(NamedTuple):
+    """Addresses and ports of one direction of a flow. Ports are 0, and the ICMP fields None, where a protocol has none."""
+
+    src: str
+    sport: int
+    dst: str
+    dport: int
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    icmp_id: int | None = None
+
+
+class Counters(NamedTuple):
+    """What passed in each direction; only with net.netfilter.nf_conntrack_acct=1, and mostly on DESTROY."""
+
+    original_packets: int
+    original_bytes: int
+    reply_packets: int
+    reply_bytes: int
+
+
+cdef void record_drop(record_t *record) noexcept nogil:
+    owner_drop(&record.owner)
+    owner_drop(&record.peer)
+
+
+cdef str _address(const uint8_t *address, uint8_t family):
+    cdef char text[ADDRESS_SIZE]
+    cdef int length = address_write(address, family, text)
+    return text[:length].decode("ascii")
+
+
+cdef object _tuple(const tuple_t *tuple):
+    src = _address(tuple.src, tuple.family)
+    dst = _address(tuple.dst, tuple.family)
+    if tuple.proto == 1 or tuple.proto == 58:
+        return Tuple(src, 0, dst, 0, tuple.icmp_type, tuple.icmp_code, tuple.icmp_id)
+    return Tuple(src, tuple.sport, dst, tuple.dport)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Flow:
+    """One conntrack event with the owners of its ends. Immutable; it outlives the Conntrack it came from.
+
+    What the kernel did not send is None.
+    """
+    cdef record_t record
+
+    def __init__(self):
+        raise TypeError("a Flow comes from Conntrack")
+
+    def __dealloc__(self):
+        record_drop(&self.record)
+
+    @property
+    def type(self) -> str:
+        """"NEW", "UPDATE" or "DESTROY"."""
+        return event_word(self.record.flow.type).decode("ascii")
+
+    @property
+    def proto(self) -> str:
+        """Family and protocol by name, as -p matches them: "ipv4/tcp"."""
+        cdef char name[32]
+        cdef int length = protocol_write(self.record.flow.orig.family, self.record.flow.orig.proto, name)
+        return name[:length].decode("ascii")
+
+    @property
+    def l3proto(self) -> int:
+        """Address family: AF_INET or AF_INET6."""
+        return self.record.flow.orig.family
+
+    @property
+    def protonum(self) -> int:
+        """IP protocol number, IPPROTO_*."""
+        return self.record.flow.orig.proto
+
+    @property
+    def original(self) -> Tuple:
+        """The direction of the first packet, before NAT."""
+        return _tuple(&self.record.flow.orig)
+
+    @property
+    def reply(self) -> Tuple | None:
+        """The direction of the answer. It is not the inverse of `original` where NAT applies."""
+        return _tuple(&self.record.flow.reply) if self.record.flow.has & FLOW_REPLY else None
+
+    @property
+    def src(self) -> str:
+        """Source address of the original direction."""
+        return _address(self.record.flow.orig.src, self.record.flow.orig.family)
+
+    @property
+    def sport(self) -> int:
+        """Source port of the original direction; 0 for protocols without ports."""
+        return self.record.flow.orig.sport
+
+    @property
+    def dst(self) -> str:
+        """Destination address of the original direction."""
+        return _address(self.record.flow.orig.dst, self.record.flow.orig.family)
+
+    @property
+    def dport(self) -> int:
+        """Destination port of the original direction; 0 for protocols without ports."""
+        return self.record.flow.orig.dport
+
+    @property
+    def direction(self) -> str | None:
+        """"out", "in", "local" (both ends are here) or "forward" (neither is)."""
+        return direction_word(self.record.direction).decode("ascii") if self.record.direction else None
+
+    @property
+    def time_ns(self) -> int:
+        """When the event was received, in ns since the epoch."""
+        return self.record.flow.time
+
+    @property
+    def start_ns(self) -> int | None:
+        """When the flow began, in ns since the epoch; needs net.netfilter.nf_conntrack_timestamp=1."""
+        return self.record.flow.start if self.record.flow.has & FLOW_START else None
+
+    @property
+    def stop_ns(self) -> int | None:
+        """When the flow ended, in ns since the epoch; needs net.netfilter.nf_conntrack_timestamp=1."""
+        return self.record.flow.stop if self.record.flow.has & FLOW_STOP else None
+
+    @property
+    def status(self) -> Status | None:
+        """Status bits."""
+        return Status(self.record.flow.status) if self.record.flow.has & FLOW_STATUS else None
+
+    @property
+    def mark(self) -> int:
+        """Connection mark; the kernel leaves out, and this has 0 for, none."""
+        return self.record.flow.mark if self.record.flow.has & FLOW_MARK else 0
+
+    @property
+    def zone(self) -> int:
+        """Conntrack zone; 0 is the default zone."""
+        return self.record.flow.zone if self.record.flow.has & FLOW_ZONE else 0
+
+    @property
+    def timeout(self) -> int | None:
+        """Seconds until the entry ends if no packet comes."""
+        return self.record.flow.timeout if self.record.flow.has & FLOW_TIMEOUT else None
+
+    @property
+    def state(self) -> int | None:
+        """State of the protocol's own machine: TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*."""
+        return self.record.flow.state if self.record.flow.has & FLOW_STATE else None
+
+    @property
+    def id(self) -> int | None:
+        """The kernel's id of the entry, unique only while it lives."""
+        return self.record.flow.id if self.record.flow.has & FLOW_ID else None
+
+    @property
+    def netns(self) -> int:
+        """The network namespace it was heard in: the inode of its nsfs file, as lsns(8) shows it."""
+        return self.record.flow.netns_inode
+
+    @property
+    def recovered(self) -> bool:
+        """Found in the conntrack table after its event was lost; time_ns is then that of the finding."""
+        return bool(self.record.flow.has & FLOW_RECOVERED)
+
+    @property
+    def counters(self) -> Counters | None:
+        """Packets and bytes of each direction."""
+        cdef record_t *record = &self.record
+        if not record.flow.has & FLOW_COUNTERS:
+            return None
+        return Counters(record.flow.packets[0], record.flow.bytes[0], record.flow.packets[1], record.flow.bytes[1])
+
+    @property
+    def owner(self):
+        """The `Owner` of the originator's end, or of the responder's where only that is on this host."""
+        return owner_object(&self.record.owner)
+
+    @property
+    def peer(self):
+        """The `Owner` of the responder's end of a flow whose both ends are on this host; None for other flows."""
+        if self.record.direction == 0 or self.record.peer.reason == REASON_REMOTE:
+            return None
+        return owner_object(&self.record.peer)
+
+    def __repr__(self):
+        return (f"<Flow {self.type} {self.proto} {self.src}/{self.sport} > {self.dst}/{self.dport}"
+                f" pid={self.owner.pid}>")
+
+
+cdef object flow_object(record_t *record):
+    cdef Flow flow = Flow.__new__(Flow)
+    flow.record = record[0]
+    memset(record, 0, sizeof(record_t))
+    return flow

@@ -1,0 +1,194 @@
+/* Look-ups in the memory the owner programs write: no system call, no lock, nothing allocated.
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Here and not in Cython for the atomics: a record may be replaced while it is read, and is then taken for absent. */
+#ifndef NFCT_FAST_OWNERS_FIND_H
+#define NFCT_FAST_OWNERS_FIND_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <nfct_fast/sockets/owners_load.h>
+
+enum owners_match {
+    OWNERS_EXACT = 1, /* the record has this very tuple */
+    OWNERS_NO_SOURCE, /* all but the source address, which an unconnected UDP sender leaves to routing */
+};
+
+struct owners_found {
+    struct owners_record record;
+    uint64_t other_time; /* when another program used the same tuple in the same namespace; 0: none did */
+    uint8_t match;
+};
+
+/* Where identities are known: the same program, not just the same process. */
+static inline int owners_is_program(const struct owners_record *a, const struct owners_record *b)
+{
+    return a->who.id.tgid == b->who.id.tgid && a->who.id.start == b->who.id.start && a->who.id.exec == b->who.id.exec;
+}
+
+/* A writer is at a record for tens of nanoseconds, so a busy one of the right position is worth a few more looks. */
+static inline int owners_read(const struct owners *self, uint64_t position, struct owners_record *out)
+{
+    const struct owners_record *record = &self->record[position & (self->records - 1)];
+    for (int tries = 0; tries < 64; tries++) {
+        uint64_t seq = __atomic_load_n(&record->seq, __ATOMIC_ACQUIRE);
+        if (seq == (position | OWNERS_BUSY))
+            continue;
+        if (seq != position)
+            return 0;
+        memcpy(out, record, sizeof(*out));
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&record->seq, __ATOMIC_RELAXED) == position)
+            return 1;
+    }
+    return 0;
+}
+
+/* Is this a record of the tuple in the namespace? */
+static inline int owners_fits(const struct owners_record *record, const struct owners_key *tuple, uint64_t netns)
+{
+    struct owners_key key = *tuple;
+    int unsourced = record->key.flags & OWNERS_UNSOURCED;
+    key.flags = record->key.flags;
+    if (!record->cookie || record->netns != netns || !owners_same(&record->key, &key))
+        return 0;
+    /* Of an unconnected sender the address it really had must not be another. */
+    return !unsourced || (!record->key.src[0] && !record->key.src[1]) ||
+           (record->key.src[0] == tuple->src[0] && record->key.src[1] == tuple->src[1]);
+}
+
+/* The record of the tuple in slot i of the bucket that this hash gives: 1, or 0 if there is none. */
+static inline int owners_slot_read(const struct owners *self, uint64_t hash, int i, const struct owners_key *tuple,
+                                   uint64_t netns, struct owners_record *out)
+{
+    uint64_t slot = __atomic_load_n(&self->bucket[hash & (self->buckets - 1)].slot[i], __ATOMIC_ACQUIRE);
+    return slot && !((slot ^ hash) >> OWNERS_TAG_SHIFT) && owners_read(self, slot & OWNERS_POSITION, out) &&
+           owners_fits(out, tuple, netns);
+}
+
+/* The records of a key in its bucket: the newest of them all into out, and when another program than that used the tuple. */
+static inline void owners_scan(const struct owners *self, const struct owners_key *key, const struct owners_key *tuple,
+                               uint64_t netns, struct owners_found *out, uint64_t *best)
+{
+    uint64_t hash = owners_hash(key, netns, self->seed);
+    struct owners_record another;
+    for (int i = 0; i < OWNERS_SLOTS; i++) {
+        struct owners_record *record = *best ? &another : &out->record;
+        if (!owners_slot_read(self, hash, i, tuple, netns, record))
+            continue;
+        int confirmed = record->key.src[0] == tuple->src[0] && record->key.src[1] == tuple->src[1];
+        if (*best && !owners_is_program(record, &out->record)) {
+            uint64_t older = record->seq > *best ? out->record.who.time : record->who.time;
+            out->other_time = older > out->other_time ? older : out->other_time;
+        }
+        if (record->seq > *best) {
+            *best = record->seq;
+            out->match = confirmed ? OWNERS_EXACT : OWNERS_NO_SOURCE;
+            if (record == &another)
+                out->record = another;
+        }
+    }
+}
+
+/* Conntrack gives other protocols no ports, or something that is none (a GRE key): egress did not note any. */
+static inline int owners_has_ports(uint8_t proto)
+{
+    return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE || proto == IPPROTO_SCTP ||
+           proto == IPPROTO_DCCP || proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
+}
+
+/* What is looked for: the tuple with its source, and, of UDP, without. 1 if both. */
+static inline int owners_keys(const struct owners_key *tuple, struct owners_key *key, struct owners_key *sender)
+{
+    *key = *tuple;
+    key->flags = 0;
+    if (!owners_has_ports(key->proto))
+        key->sport = key->dport = 0;
+    *sender = *key;
+    sender->src[0] = sender->src[1] = 0;
+    sender->flags = OWNERS_UNSOURCED;
+    return key->proto == IPPROTO_UDP || key->proto == IPPROTO_UDPLITE;
+}
+
+/* 1 found, 0 not. */
+static inline int owners_lookup(const struct owners *self, const struct owners_key *tuple, uint64_t netns,
+                                struct owners_found *out)
+{
+    struct owners_key key, sender;
+    uint64_t best = 0;
+    int sends = owners_keys(tuple, &key, &sender);
+    out->other_time = 0;
+    owners_scan(self, &key, &key, netns, out, &best);
+    if (sends)
+        owners_scan(self, &sender, &key, netns, out, &best);
+    return best != 0;
+}
+
+static inline void owners_touch(const struct owners *self, const struct owners_key *key, uint64_t netns)
+{
+    uint64_t hash = owners_hash(key, netns, self->seed);
+    uint64_t slot = __atomic_load_n(&self->bucket[hash & (self->buckets - 1)].slot[0], __ATOMIC_RELAXED);
+    __asm__ volatile("" : : "r"(slot));
+}
+
+/* Have the memory that owners_lookup of a sender will read brought near; nothing waits for it. By a load: measured on
+ * Zen, a prefetch of a page that is not in the TLB changes nothing. */
+static inline void owners_prefetch(const struct owners *self, const struct owners_key *tuple, uint64_t netns)
+{
+    struct owners_key key, sender;
+    int sends = owners_keys(tuple, &key, &sender);
+    owners_touch(self, &key, netns);
+    if (sends)
+        owners_touch(self, &sender, netns);
+}
+
+/* How often the sockets of a local port have changed: as long as it stays the same, who serves the port is the same. */
+static inline uint32_t owners_port_changes(const struct owners *self, uint64_t netns, uint8_t proto, uint16_t port)
+{
+    return __atomic_load_n(&self->port[owners_port(netns, proto, port, self->seed)], __ATOMIC_ACQUIRE);
+}
+
+/* Have it known when a socket is closed, from now on: a number for owners_is_watched, never 0. Whoever asks makes sure afterwards
+ * that the socket is still there. Pushes out another one where many share a place. */
+static inline uint64_t owners_watch(struct owners *self, uint64_t cookie)
+{
+    struct owners_watch *watch = &self->watch[owners_watch_at(cookie, self->seed)];
+    int at = -1;
+    for (int i = 0; i < OWNERS_WATCH_PLACES; i++) {
+        uint64_t there = __atomic_load_n(&watch->at[i].cookie, __ATOMIC_ACQUIRE);
+        if (there == cookie)
+            return watch->at[i].turn;
+        if (!there)
+            at = i;
+    }
+    self->turns++;
+    if (at < 0)
+        at = self->turns % OWNERS_WATCH_PLACES;
+    watch->at[at].turn = self->turns;
+    __atomic_store_n(&watch->at[at].cookie, cookie, __ATOMIC_SEQ_CST);
+    return self->turns;
+}
+
+/* Whether it was not closed since. */
+static inline int owners_is_watched(const struct owners *self, uint64_t cookie, uint64_t turn)
+{
+    const struct owners_watch *watch = &self->watch[owners_watch_at(cookie, self->seed)];
+    for (int i = 0; i < OWNERS_WATCH_PLACES; i++)
+        if (__atomic_load_n(&watch->at[i].cookie, __ATOMIC_ACQUIRE) == cookie && watch->at[i].turn == turn)
+            return 1;
+    return 0;
+}
+
+/* The newest record of a socket, by its cookie. 1 found, 0 not. */
+static inline int owners_lookup_cookie(const struct owners *self, uint64_t cookie, struct owners_found *out)
+{
+    uint64_t slot = __atomic_load_n(&self->cookie[cookie & (self->cookies - 1)], __ATOMIC_ACQUIRE);
+    out->match = OWNERS_EXACT;
+    out->other_time = 0;
+    return cookie && slot && owners_read(self, slot & (OWNERS_DONE - 1), &out->record) && out->record.cookie == cookie;
+}
+
+#endif

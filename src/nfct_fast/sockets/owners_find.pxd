@@ -1,0 +1,91 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from nfct_fast.processes.process_event cimport process_id, process_ring
+
+cdef extern from "nfct_fast/sockets/task_offsets.h" nogil:
+    struct task_types:
+        const char *missing
+    int task_types_read(task_types *out, const char *path)
+
+cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
+    # How the record came about: who made, connected, sent on or bound the socket.
+    enum: OWNERS_CREATE, OWNERS_CONNECT, OWNERS_SEND, OWNERS_ACCEPT, OWNERS_BIND
+
+    # How it fits the tuple: exactly; all but a source address that was not known.
+    enum: OWNERS_EXACT, OWNERS_NO_SOURCE
+
+    enum: OWNERS_AGAIN, OWNERS_KERNEL
+
+    struct owners_key:
+        uint64_t src[2]
+        uint64_t dst[2]
+        uint16_t sport
+        uint16_t dport
+        uint8_t family
+        uint8_t proto
+        uint8_t hook
+        uint8_t flags
+
+    struct owners_who:
+        uint64_t cgroup
+        uint64_t time
+        process_id id
+        uint32_t uid
+        uint32_t gid
+        char comm[16]
+
+    struct owners_record:
+        uint64_t cookie
+        uint64_t netns
+        owners_key key
+        owners_who who
+
+    struct owners_state:
+        uint64_t head
+        uint64_t displaced
+        uint64_t collided
+        uint64_t limited
+        uint64_t events_lost
+        uint64_t lost_at
+        uint64_t wakeups
+
+    struct owners:
+        uint32_t records
+        uint32_t buckets
+        uint32_t cookies
+        uint64_t seed
+        const uint32_t *port
+        const owners_state *state
+        process_ring ring
+        int maps[1]
+        const char *step
+        const char *program
+        char log[1]
+
+    struct owners_found:
+        owners_record record
+        uint64_t other_time
+        uint8_t match
+
+    enum: OWNERS_MAP_EVENTS
+    void owners_init(owners *self)
+    int owners_open(owners *self, int cgroup, uint32_t records, uint32_t cookies, bint packets,
+                    const task_types *tasks)
+    void owners_close(owners *self)
+    size_t owners_bytes(const owners *self)
+    int owners_lookup(const owners *self, const owners_key *key, uint64_t netns, owners_found *out)
+    void owners_prefetch(const owners *self, const owners_key *key, uint64_t netns)
+    uint64_t owners_watch(owners *self, uint64_t cookie)
+    bint owners_is_watched(const owners *self, uint64_t cookie, uint64_t turn)
+    uint32_t owners_port(uint64_t netns, uint8_t proto, uint16_t port, uint64_t seed)
+    enum: OWNERS_PORTS
+    uint32_t owners_port_changes(const owners *self, uint64_t netns, uint8_t proto, uint16_t port)
+    int owners_lookup_cookie(const owners *self, uint64_t cookie, owners_found *out)
+
+cdef extern from "nfct_fast/sockets/owners_users.h" nogil:
+    int owners_users(const owners *self, const owners_key *tuple, uint64_t netns, uint64_t since, uint64_t slack,
+                     uint64_t until, owners_record *out)
+
+cdef extern from "nfct_fast/sockets/owners_past.h" nogil:
+    int owners_past(const owners *self, const owners_key *tuple, uint64_t netns, uint64_t begin, uint64_t until,
+                    owners_found *out)

@@ -1,0 +1,57 @@
+/* Every program that used a tuple, from the tuple index: it keeps the last record of each.
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef NFCT_FAST_OWNERS_USERS_H
+#define NFCT_FAST_OWNERS_USERS_H
+
+#include <nfct_fast/sockets/owners_find.h>
+
+#define OWNERS_USERS OWNERS_SLOTS /* as many as are kept of one tuple at the most */
+
+/* Adds the records of one key to those in out, the latest first; of one program the latest only. Returns how many are there. */
+static inline int owners_users_scan(const struct owners *self, const struct owners_key *key, const struct owners_key *tuple,
+                                    uint64_t netns, uint64_t until, struct owners_record *out, int count)
+{
+    uint64_t hash = owners_hash(key, netns, self->seed);
+    struct owners_record record;
+    for (int i = 0; i < OWNERS_SLOTS; i++) {
+        if (!owners_slot_read(self, hash, i, tuple, netns, &record) || record.who.time > until)
+            continue;
+        int at = 0, end;
+        while (at < count && out[at].who.time >= record.who.time && !owners_is_program(&out[at], &record))
+            at++;
+        if (at < count && out[at].who.time >= record.who.time) /* that program's later record is there */
+            continue;
+        for (end = at; end < count && !owners_is_program(&out[end], &record); end++)
+            ;
+        if (at == OWNERS_USERS)
+            continue;
+        if (end == OWNERS_USERS)
+            end--;
+        else if (end == count)
+            count++;
+        memmove(&out[at + 1], &out[at], (size_t)(end - at) * sizeof(*out));
+        out[at] = record;
+    }
+    return count;
+}
+
+/* Who used the tuple from `since` to `until`, CLOCK_BOOTTIME ns, the latest first: how many. A socket that sends on is not
+ * noted again, so whoever was noted last before `since` made the entry, unless somebody else was just after it: the packets of a
+ * connected UDP socket are noted after conntrack has seen them. `slack`: what may lie between the note and the entry, ns. */
+static inline int owners_users(const struct owners *self, const struct owners_key *tuple, uint64_t netns, uint64_t since,
+                               uint64_t slack, uint64_t until, struct owners_record out[OWNERS_USERS])
+{
+    struct owners_key key, sender;
+    int sends = owners_keys(tuple, &key, &sender);
+    int count = owners_users_scan(self, &key, &key, netns, until, out, 0);
+    if (sends)
+        count = owners_users_scan(self, &sender, &key, netns, until, out, count);
+    int used = 0;
+    while (used < count && out[used].who.time >= since)
+        used++;
+    if (used < count && (used == 0 || out[used - 1].who.time > since + slack || out[used].who.time + slack >= since))
+        used++;
+    return used;
+}
+
+#endif

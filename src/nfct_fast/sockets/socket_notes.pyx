@@ -1,0 +1,370 @@
+"""The kernel's own record of who opened, connected and sent, kept by cgroup BPF programs and read without system calls.
+
+It names sockets that are closed and processes that are gone, and needs no scan. What each hook notes is in
+bpf/owners.bpf.c; this is its reader.
+
+Covered: TCP (tuple known before the SYN leaves), UDP and UDP-Lite (unconnected: each destination; connected; also with another
+source by a control message), ping and raw sockets of any protocol, SCTP and DCCP by their packets, sockets only io_uring holds;
+IPv4, IPv6, and IPv4 over AF_INET6, which stands under its IPv4 tuple. Of servers: who made or bound a socket, by its cookie; who accepted a
+connection, where accept(2) was asked for the peer's address; and how often the sockets of a port have changed.
+
+Not covered:
+- sockets connected before the start, until they connect again; unconnected UDP is seen from its next datagram on;
+- who sends on a connected UDP, ping or raw socket another process connected or made: it is named after the latter;
+  so are the further subflows of MPTCP, which the kernel connects itself;
+- what has no socket of a process: packets forwarded or made by the kernel, tunnels, AF_PACKET, AF_XDP;
+- addresses as another program at the same cgroup rewrites them after ours (programs of cgroups below run before).
+
+Conntrack announces a flow before the egress hook runs. Connected UDP, ping, raw and SCTP have their tuple from there,
+so a reader on another CPU can be a few microseconds too early: ask sock_diag and then lookup_cookie(), or ask again.
+
+"""
+import os
+import socket
+import struct
+
+cimport cython
+from libc.errno cimport EACCES, EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy, memset
+
+from nfct_fast.processes.cgroup_filesystem import find_mount
+from nfct_fast.events.flow cimport tuple_set, tuple_t
+from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
+from nfct_fast.sockets.owners_find cimport (OWNERS_AGAIN, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_bytes, owners_close, owners_found,
+                          owners_init, owners_is_watched, owners_key, owners_lookup, owners_lookup_cookie, owners_open, owners_past,
+                          owners_port, owners_port_changes, owners_prefetch, owners_record, owners_users, owners_watch, task_types,
+                          task_types_read)
+
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum: IPPROTO_ICMP, IPPROTO_ICMPV6
+
+HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_ACCEPT: "accept", OWNERS_BIND: "bind"}
+MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source"}
+
+# linux/capability.h. CAP_PERFMON is for bpf_get_current_comm() alone: without it the verifier says EINVAL.
+_CAPABILITIES = (("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39))
+
+
+cdef void record_copy(bpf_owner_t *out, const owners_record *record) noexcept nogil:
+    memset(out, 0, sizeof(out[0]))
+    out.cookie = record.cookie
+    out.netns_cookie = record.netns
+    out.cgroup_id = record.who.cgroup
+    out.time = record.who.time
+    out.id = record.who.id
+    out.uid = record.who.uid
+    out.gid = record.who.gid
+    memcpy(out.comm, record.who.comm, sizeof(out.comm))
+    out.hook = record.key.hook
+    out.is_kernel = record.key.flags & OWNERS_KERNEL != 0
+    out.again = record.key.flags & OWNERS_AGAIN != 0
+
+
+cdef void owner_copy(bpf_owner_t *out, const owners_found *found) noexcept nogil:
+    record_copy(out, &found.record)
+    out.other_time = found.other_time
+    out.match = found.match
+
+
+cdef void key_fill(owners_key *key, const tuple_t *tuple) noexcept nogil:
+    memset(key, 0, sizeof(owners_key))
+    memcpy(key.src, tuple.src, 16)
+    memcpy(key.dst, tuple.dst, 16)
+    key.family = tuple.family
+    key.proto = tuple.proto
+    if tuple.proto == IPPROTO_ICMP or tuple.proto == IPPROTO_ICMPV6:
+        key.sport = tuple.icmp_id
+        key.dport = <uint16_t>tuple.icmp_type << 8 | tuple.icmp_code
+    else:
+        key.sport = tuple.sport
+        key.dport = tuple.dport
+
+
+def netns_cookie(path=None):
+    """The kernel's cookie of this thread's network namespace (Linux 5.14), or None where it does not say."""
+    # SO_NETNS_COOKIE of asm-generic/socket.h; parisc and sparc number it otherwise, and have no JIT for the programs.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            return struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, 71, 8))[0]
+        except OSError:
+            return None
+
+
+def _missing():
+    """The capabilities this process lacks of those that loading takes."""
+    with open("/proc/self/status") as lines:
+        effective, = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
+    if effective >> 21 & 1:  # CAP_SYS_ADMIN stands for both
+        effective |= 1 << 39 | 1 << 38
+    return [name for name, bit in _CAPABILITIES if not effective >> bit & 1]
+
+
+def _reason(int error, step, program, log):
+    what = f"cannot {step} the BPF program {program}" if program else f"cannot make a BPF {step}"
+    if error == EBADF:
+        return f"{what}: not a cgroup v2 directory"
+    if error == EPERM and step == "attach":
+        return f"{what}: a program that was attached without BPF_F_ALLOW_MULTI holds the cgroup for itself"
+    if error == EPERM:
+        return f"{what}: refused, though the capabilities are there (a user namespace, seccomp or lockdown?)"
+    if error == ENOSYS:
+        return f"{what}: this kernel has no bpf(2)"
+    if error == EOPNOTSUPP and not program:
+        return f"{what}: {step} is not supported"
+    if error == EINVAL or error == EACCES:
+        said = [line for line in log.splitlines() if line and not line.startswith(("processed", "verification"))]
+        said = f": {said.pop()}" if said else ""
+        return f"{what}: kernel {os.uname().release} does not accept it (5.15 or later is needed){said}"
+    return f"{what}: {os.strerror(error)}"
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class OwnersBpf:
+    """The owner programs, attached for as long as this object is open, and look-ups in what they noted.
+
+    flows is how many records are kept before the oldest is replaced (a socket that binds
+    and then sends takes two); it is rounded up to a power of two, and each takes 152 bytes of kernel memory,
+    all of it from the start: 76 MiB for the default (and 6 MiB whatever it is). cgroup is a cgroup v2 directory: only sockets of
+    processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
+
+    packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
+    connected UDP only by cookie, and of unconnected UDP the source address stays open (no answer for forwarded flows).
+    The kernel's own part in calling such a program is about 0.1 us a packet, ours 0.035.
+
+    Opening takes about 0.13 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start
+    only, and raises OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
+    forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
+    """
+
+    def __cinit__(self, *, flows=300_000, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
+        cdef bint each = packets
+        cdef uint32_t records = 1024
+        cdef task_types tasks
+        cdef int fd, rc
+        cdef bytes types = b"" if btf is None else os.fsencode(btf)
+        owners_init(&self._owners)
+        if not 1 <= flows <= 1 << 24:
+            raise ValueError(f"flows must be from 1 to {1 << 24}")
+        while records < flows:
+            records *= 2
+        mount = find_mount()
+        self.cgroup = cgroup or mount and os.fsdecode(mount)
+        if self.cgroup is None:
+            fd = owners_cgroup_mount()
+            if fd < 0:
+                raise OSError(-fd, f"no cgroup v2 is mounted, and mounting it failed: {os.strerror(-fd)}")
+            self.cgroup = "(own mount)"
+        else:
+            fd = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # ino 1 is the root of the hierarchy; in a container's cgroup namespace "/" is not.
+            self.whole = os.fstat(fd).st_ino == 1
+            rc = task_types_read(&tasks, types)
+            if rc < 0:
+                what = f"no {tasks.missing.decode()} in" if tasks.missing != NULL else f"{os.strerror(-rc)}:"
+                self.processes_missing = f"{what} {btf}, the kernel's description of its types"
+            else:
+                try:
+                    self._load(fd, records, each, &tasks)
+                except PermissionError:
+                    raise
+                except OSError as error:
+                    self.processes_missing = error.strerror
+            if self.processes_missing is not None:
+                self._load(fd, records, each, NULL)
+        finally:
+            os.close(fd)
+        self.flows = records
+        self.packets = each
+        self._open = True
+
+    cdef int _load(self, int fd, uint32_t records, bint each, const task_types *tasks) except -1:
+        cdef int rc
+        with nogil:
+            rc = owners_open(&self._owners, fd, records, records, each, tasks)
+        if rc < 0:
+            step = self._owners.step.decode()
+            program = self._owners.program.decode() if self._owners.program else None
+            log = (<bytes>self._owners.log).decode(errors="replace")
+            owners_close(&self._owners)
+            missing = _missing() if -rc in (EPERM, EACCES, EINVAL) else None
+            if missing:
+                raise PermissionError(EPERM, f"cannot load BPF programs: {' and '.join(missing)} missing")
+            raise OSError(-rc, _reason(-rc, step, program, log))
+        return 0
+
+    def __dealloc__(self):
+        owners_close(&self._owners)
+
+    def close(self):
+        """Detaches everything and gives the memory back. No look-up may be under way in another thread."""
+        self._open = False
+        owners_close(&self._owners)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    @property
+    def memory(self):
+        """Bytes of kernel memory taken."""
+        return owners_bytes(&self._owners)
+
+    def counters(self):
+        """What was noted since the start, as a dict.
+
+        written: records; replaced: of these, the oldest, when the ring was full; displaced: not to be found any more though not
+        the oldest, because many tuples fell into one bucket; collided: not noted, because two writers met; limited: not noted,
+        because their user, who is not root, made more than a quarter of `flows` within a second; programs_lost:
+        forks, executions and exits for which there was no room; wakeups: see fileno().
+        """
+        if not self._open:
+            raise ValueError("OwnersBpf is closed")
+        written = self._owners.state.head - 1
+        return {"written": written, "replaced": max(0, written - self.flows),
+                "displaced": self._owners.state.displaced, "collided": self._owners.state.collided,
+                "limited": self._owners.state.limited,
+                "programs_lost": self._owners.state.events_lost, "wakeups": self._owners.state.wakeups}
+
+    def fileno(self):
+        """A descriptor that is readable once the events of programs fill half of their room; -1 where none are told."""
+        return -1 if not self._open or self.processes_missing is not None else self._owners.maps[OWNERS_MAP_EVENTS]
+
+    cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil:
+        cdef owners_key key
+        cdef owners_found found
+        cdef int rc
+        if not self._open:
+            return 0
+        key_fill(&key, tuple)
+        rc = owners_lookup(&self._owners, &key, netns_cookie, &found)
+        if rc > 0:
+            owner_copy(out, &found)
+        return rc
+
+    cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until,
+                         bpf_owner_t *out) noexcept nogil:
+        cdef owners_key key
+        cdef owners_found found
+        cdef int rc
+        if not self._open:
+            return 0
+        key_fill(&key, tuple)
+        rc = owners_past(&self._owners, &key, netns_cookie, begin, until, &found)
+        if rc > 0:
+            owner_copy(out, &found)
+        return rc
+
+    cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack, uint64_t until,
+                          bpf_owner_t *out) noexcept nogil:
+        cdef owners_key key
+        cdef owners_record found[USERS]
+        cdef int i, count
+        if not self._open:
+            return 0
+        key_fill(&key, tuple)
+        count = owners_users(&self._owners, &key, netns_cookie, since, slack, until, found)
+        for i in range(count):
+            record_copy(&out[i], &found[i])
+        return count
+
+    cdef uint32_t port_changes(self, uint64_t netns_cookie, uint8_t proto, uint16_t port) noexcept nogil:
+        return owners_port_changes(&self._owners, netns_cookie, proto, port) if self._open else 0
+
+    cdef void all_port_changes(self, uint64_t netns_cookie, uint8_t proto, uint32_t *out) noexcept nogil:
+        if self._open:
+            memcpy(out, self._owners.port + owners_port(netns_cookie, proto, 0, self._owners.seed),
+                   OWNERS_PORTS * sizeof(uint32_t))
+
+    cdef uint64_t watch(self, uint64_t cookie) noexcept nogil:
+        return owners_watch(&self._owners, cookie) if self._open else 0
+
+    cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil:
+        return self._open and owners_is_watched(&self._owners, cookie, turn)
+
+    cdef void prefetch(self, const tuple_t *tuple, uint64_t netns_cookie) noexcept nogil:
+        cdef owners_key key
+        if self._open:
+            key_fill(&key, tuple)
+            owners_prefetch(&self._owners, &key, netns_cookie)
+
+    cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
+        cdef owners_found found
+        cdef int rc
+        if not self._open:
+            return 0
+        rc = owners_lookup_cookie(&self._owners, cookie, &found)
+        if rc > 0:
+            owner_copy(out, &found)
+        return rc
+
+    def find(self, proto, src, sport, dst, dport, netns_cookie):
+        """The owner of a tuple seen from its socket, as a dict, or None. proto is a number; for ICMP the ports are the
+        id and type << 8 | code."""
+        cdef tuple_t tuple
+        tuple_fill(&tuple, proto, src, sport, dst, dport)
+        return self._answer(&tuple, netns_cookie)
+
+    cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie):
+        cdef bpf_owner_t owner
+        return owner_dict(&owner) if self.lookup(tuple, netns_cookie, &owner) else None
+
+    def find_cookie(self, cookie):
+        """The owner of the socket with this cookie (SO_COOKIE), as a dict, or None."""
+        cdef bpf_owner_t owner
+        return owner_dict(&owner) if self.lookup_cookie(cookie, &owner) else None
+
+    def repeat(self, count, proto, src, sport, dst, dport, netns_cookie):
+        """Looks one tuple up count times and returns how often it was found: for benchmarks."""
+        cdef tuple_t tuple
+        cdef uint64_t times = count, cookie = netns_cookie, found
+        tuple_fill(&tuple, proto, src, sport, dst, dport)
+        with nogil:
+            found = lookup_repeat(self, &tuple, cookie, times)
+        return found
+
+
+cdef process_ring *owners_ring(OwnersBpf self) noexcept nogil:
+    return &self._owners.ring
+
+
+cdef uint64_t owners_lost(OwnersBpf self) noexcept nogil:
+    return self._owners.state.events_lost if self._open else 0
+
+
+cdef uint64_t owners_lost_at(OwnersBpf self) noexcept nogil:
+    return self._owners.state.lost_at if self._open else 0
+
+
+cdef uint64_t lookup_repeat(OwnersBpf self, const tuple_t *tuple, uint64_t cookie, uint64_t times) noexcept nogil:
+    cdef bpf_owner_t owner
+    cdef uint64_t found = 0
+    while times:
+        times -= 1
+        found += self.lookup(tuple, cookie, &owner) == 1
+    return found
+
+
+cdef int tuple_fill(tuple_t *out, proto, src, sport, dst, dport) except -1:
+    if proto not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+        return tuple_set(out, proto, src, sport, dst, dport)
+    tuple_set(out, proto, src, 0, dst, 0)
+    out.icmp_id = sport
+    out.icmp_type = dport >> 8
+    out.icmp_code = dport & 0xff
+    return 0
+
+
+cdef dict owner_dict(const bpf_owner_t *owner):
+    return {
+        "pid": owner.id.tgid, "start": owner.id.start, "exec": owner.id.exec, "uid": owner.uid, "gid": owner.gid,
+        "comm": (<bytes>owner.comm[:16]).split(b"\0", 1)[0].decode(errors="backslashreplace"),
+        "cgroup_id": owner.cgroup_id, "netns_cookie": owner.netns_cookie, "cookie": owner.cookie,
+        "time": owner.time, "other_time": owner.other_time or None,
+        "hook": HOOKS[owner.hook], "match": MATCHES[owner.match],
+    }

@@ -1,0 +1,1 @@
+"""Hooks for tests and benchmarks. No wheel contains them."""

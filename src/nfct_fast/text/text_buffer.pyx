@@ -1,0 +1,168 @@
+"""A growing buffer of output, and the escaping of what other processes control.
+
+In text a backslash, a control character and a byte that is not UTF-8 become \\\\, \\n, \\x1b, \\xff, \\u202e as in a
+Python literal: nothing printed can end a line, drive a terminal or be taken for something else.
+
+In JSON what no strict reader takes is U+FFFD: bytes that are not UTF-8 (a lone surrogate is refused by most), U+0000 (PostgreSQL's
+jsonb has none) and noncharacters (RFC 7493 forbids them). Whoever prints it adds the bytes themselves.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, realloc
+
+cdef extern from "nfct_fast/text/utf8.h" nogil:
+    int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
+    int nfct_fast_is_unsafe(uint32_t point)
+    int nfct_fast_is_noncharacter(uint32_t point)
+    const unsigned char nfct_fast_special[256]
+
+
+cdef void outbuf_free(outbuf_t *out) noexcept nogil:
+    free(out.data)
+    out.data = NULL
+    out.length = out.capacity = 0
+
+
+cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil:
+    cdef size_t capacity = out.capacity
+    cdef char *data
+    if out.failed:
+        return False
+    while capacity < out.length + more:
+        capacity = capacity * 2 if capacity else 65536
+    data = <char *>realloc(out.data, capacity)
+    if data == NULL:
+        out.failed = True
+        return False
+    out.data = data
+    out.capacity = capacity
+    return True
+
+
+cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil:
+    cdef uint64_t power = 10
+    cdef int at = 1
+    if out.length + 20 > out.capacity and not outbuf_grow(out, 20):
+        return
+    while at < 20 and value >= power:
+        power *= 10
+        at += 1
+    out.length += at
+    for at in range(1, at + 1):
+        out.data[out.length - at] = <char>(48 + value % 10)
+        value //= 10
+
+
+cdef void outbuf_signed(outbuf_t *out, int64_t value) noexcept nogil:
+    if value < 0:
+        outbuf_put(out, b"-", 1)
+        outbuf_unsigned(out, <uint64_t>0 - <uint64_t>value)
+    else:
+        outbuf_unsigned(out, <uint64_t>value)
+
+
+cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexcept nogil:
+    cdef char text[16]
+    cdef int length
+    cdef uint32_t rest
+    if how & ESCAPE_JSON:
+        if point > 0xffff:      # RFC 8259 has but surrogate pairs for these
+            rest = point - 0x10000
+            length = snprintf(text, sizeof(text), b"\\u%04x\\u%04x", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff))
+        else:
+            length = snprintf(text, sizeof(text), b"\\u%04x", point)
+    elif point == 10:
+        length = snprintf(text, sizeof(text), b"\\n")
+    elif point == 13:
+        length = snprintf(text, sizeof(text), b"\\r")
+    elif point == 9:
+        length = snprintf(text, sizeof(text), b"\\t")
+    elif point < 0x100 and (is_byte or point < 0x80):
+        length = snprintf(text, sizeof(text), b"\\x%02x", point)
+    elif point <= 0xffff:
+        length = snprintf(text, sizeof(text), b"\\u%04x", point)
+    else:
+        length = snprintf(text, sizeof(text), b"\\U%08x", point)
+    outbuf_put(out, text, length)
+
+
+cdef bint outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil:
+    cdef const unsigned char *bytes = <const unsigned char *>data
+    cdef size_t at = 0
+    cdef size_t begin
+    cdef char *to
+    cdef uint32_t point = 0
+    cdef int size
+    cdef bint exact = True
+    cdef unsigned char special = 1 | (2 if how & ESCAPE_SPACE else 0) | (4 if how & ESCAPE_JSON else 0)
+    while at < length:
+        if out.length + length - at > out.capacity and not outbuf_grow(out, length - at):
+            return exact
+        to = out.data + out.length
+        begin = at
+        while at < length and not nfct_fast_special[bytes[at]] & special:
+            to[at - begin] = data[at]
+            at += 1
+        out.length += at - begin
+        if at == length:
+            return exact
+        if bytes[at] == 0 and how & ESCAPE_NUL:
+            outbuf_put(out, b" ", 1)
+            at += 1
+            continue
+        size = nfct_fast_utf8(bytes + at, length - at, &point)
+        if how & ESCAPE_JSON and (size == 0 or point == 0 or nfct_fast_is_noncharacter(point)):
+            outbuf_put(out, b"\xef\xbf\xbd", 3)
+            exact = False
+            size = max(size, 1)
+        elif size == 0:
+            _put_code(out, bytes[at], True, how)
+            size = 1
+        elif point == 0x5c or point == 0x22:
+            outbuf_put(out, b"\\", 1)
+            outbuf_put(out, data + at, 1)
+        elif point == 0x20 or nfct_fast_is_unsafe(point):
+            _put_code(out, point, False, how)
+        else:
+            outbuf_put(out, data + at, size)
+        at += size
+    return exact
+
+
+cdef void outbuf_base64(outbuf_t *out, const char *data, size_t length) noexcept nogil:
+    cdef const char *digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef const unsigned char *bytes = <const unsigned char *>data
+    cdef char four[4]
+    cdef uint32_t bits
+    cdef size_t at, left
+    for at in range(0, length, 3):
+        left = length - at
+        bits = bytes[at] << 16 | (bytes[at + 1] << 8 if left > 1 else 0) | (bytes[at + 2] if left > 2 else 0)
+        four[0] = digits[bits >> 18]
+        four[1] = digits[bits >> 12 & 63]
+        four[2] = digits[bits >> 6 & 63] if left > 1 else c"="
+        four[3] = digits[bits & 63] if left > 2 else c"="
+        outbuf_put(out, four, 4)
+
+
+def escape(bytes data not None, bint space=False, bint json=False, bint base64=False) -> bytes:
+    """What is printed for data: see the module. space: escape spaces too. json: as inside a JSON string instead.
+
+    With json and base64, what is printed beside it: nothing where that is exact.
+    """
+    cdef outbuf_t out
+    out.data = NULL
+    out.length = out.capacity = 0
+    out.failed = False
+    exact = outbuf_escaped(&out, data, len(data), (ESCAPE_SPACE if space else 0) | (ESCAPE_JSON if json else 0))
+    if base64:
+        out.length = 0
+        if not exact:
+            outbuf_base64(&out, data, len(data))
+    if out.failed:
+        outbuf_free(&out)
+        raise MemoryError("escape")
+    try:
+        return out.data[:out.length] if out.length else b""
+    finally:
+        outbuf_free(&out)
