@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nfct_fast.sockets.socket_notes import OwnersBpf
+from nfct_fast.sockets.socket_notes import SocketNotes
 
 TESTS = Path(__file__).resolve().parent
 LOOPBACK = {"udp6": ("::1", "::1"), "tcp6": ("::1", "::1"), "cudp6": ("::1", "::1")}
@@ -21,7 +21,7 @@ def unusable():
     if not shutil.which("ip"):
         return "no ip(8) to make network namespaces with"
     try:
-        OwnersBpf(flows=1).close()
+        SocketNotes(flows=1).close()
     except OSError as error:
         return str(error)
     return None
@@ -98,7 +98,7 @@ def owner_of(owners, netns):
 
 @pytest.fixture(scope="module")
 def owners():
-    with OwnersBpf() as owners:
+    with SocketNotes() as owners:
         yield owners
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import given, strategies as st
 
-from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.namespaces.local_addresses import LocalAddresses
 from nfct_fast.namespaces.local_routes import parse_route
 from support_netns import inside, ip, ip6_address
 
@@ -21,7 +21,7 @@ def namespace():
 
 @pytest.fixture
 def addresses(namespace):
-    with Addresses() as addresses:
+    with LocalAddresses() as addresses:
         yield addresses
 
 
@@ -37,7 +37,7 @@ def test_loopback_is_local_always(addresses, namespace):
 def test_known_at_start(namespace):
     ip("addr", "add", "10.1.0.1/24", "dev", "lo", netns=namespace)
     ip("addr", "add", "2001:db8::1/64", "dev", "lo", netns=namespace)
-    with Addresses() as addresses:
+    with LocalAddresses() as addresses:
         assert "10.1.0.1" in addresses and "2001:db8::1" in addresses
 
 

@@ -139,7 +139,7 @@ def own_group():
 
 
 def test_id_to_path_and_pids(own_group):
-    fs = cgroup_filesystem.CgroupFs()
+    fs = cgroup_filesystem.CgroupFilesystem()
     number = own_group.stat().st_ino
     assert fs.path_of(number) == f"/{own_group.name}"
     assert fs.path_of(Path(os.fsdecode(MOUNT)).stat().st_ino) == "/"
@@ -165,7 +165,7 @@ def test_id_of_no_cgroup_is_an_oserror():
     if MOUNT is None:
         pytest.skip("no cgroup2 mount")
     with pytest.raises(OSError):
-        cgroup_filesystem.CgroupFs().path_of(2**63)
+        cgroup_filesystem.CgroupFilesystem().path_of(2**63)
 
 
 def test_without_a_mount_every_question_is_enoent(tmp_path):
@@ -173,7 +173,7 @@ def test_without_a_mount_every_question_is_enoent(tmp_path):
     info.write_text("22 27 0:21 / /proc rw,relatime - proc proc rw\nbroken\n")
     assert cgroup_filesystem.find_mount(info) is None
     with pytest.raises(FileNotFoundError):
-        cgroup_filesystem.CgroupFs(tmp_path / "missing").path_of(1)
+        cgroup_filesystem.CgroupFilesystem(tmp_path / "missing").path_of(1)
 
 
 def test_mount_point_is_unescaped(tmp_path):

@@ -66,7 +66,7 @@ def test_a_user_with_a_cgroup_of_their_own_forges_no_container(delegated, below)
 
 def test_whose_levels_count(delegated):
     kind, path = delegated
-    fs, top = cgroup_filesystem.CgroupFs(), f"/{path.parent.name}"
+    fs, top = cgroup_filesystem.CgroupFilesystem(), f"/{path.parent.name}"
 
     def trusted(name):
         return name[:fs.trusted_of(name, systemd=kind == "cgroup")]

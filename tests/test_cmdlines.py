@@ -17,7 +17,7 @@ import pytest
 from support_cli import Program, inside, until
 from support_proc import fake_process
 
-from nfct_fast.processes.cmdline_reader import CommandLines
+from nfct_fast.processes.cmdline_reader import CommandLineReader
 from nfct_fast.processes.process import process
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_reader import ProcessReader
@@ -27,7 +27,7 @@ USER = 12345            # nobody's; without any privilege
 
 
 def caches(root="/proc", **options):
-    lines = CommandLines(**options)
+    lines = CommandLineReader(**options)
     return lines, ProcessCache(ProcessReader(root, lines=lines), max_age=0)
 
 

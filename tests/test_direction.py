@@ -3,7 +3,7 @@ import ipaddress
 
 import pytest
 
-from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.namespaces.local_addresses import LocalAddresses
 from nfct_fast.namespaces.direction import direction_of_packed
 from support_netns import inside, ip
 
@@ -16,7 +16,7 @@ def addresses():
     with inside() as name:
         ip("addr", "add", f"{HOST}/24", "dev", "lo", netns=name)
         ip("addr", "add", f"{HOST6}/64", "dev", "lo", netns=name)
-        with Addresses() as addresses:
+        with LocalAddresses() as addresses:
             yield addresses
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from nfct_fast.kernel import netns
-from nfct_fast.namespaces.namespace_index import Directory
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from support_hooks import find_socket, refresh_addresses
 from support_cli import until
 from support_netns import inside, ip, ip6_address, made
@@ -58,7 +58,7 @@ def container(home):
 
 @pytest.fixture
 def directory(home):
-    with Directory(ttl=0) as directory:
+    with NamespaceIndex(ttl=0) as directory:
         yield directory
 
 
@@ -83,7 +83,7 @@ def test_container_is_found_by_the_link_to_it(directory, home):
 
 
 def test_container_is_found_once_asked_for(home, container):
-    with Directory(ttl=0) as directory, udp(container, "198.18.77.2") as sock:
+    with NamespaceIndex(ttl=0) as directory, udp(container, "198.18.77.2") as sock:
         assert not directory.refresh()    # the link was there before
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
         with pytest.raises(LookupError):
@@ -211,13 +211,13 @@ def test_witness_may_change(directory, home):
 
 
 def test_limit(home, container):
-    with made(), Directory(ttl=0, limit=1) as directory:
+    with made(), NamespaceIndex(ttl=0, limit=1) as directory:
         known(directory, "198.18.77.77")
         assert len(directory.namespaces()) == 2 and directory.skipped >= 1
 
 
 def test_ttl(home, container):
-    with Directory(ttl=60) as directory:
+    with NamespaceIndex(ttl=60) as directory:
         known(directory, "198.18.77.77")
         with pytest.raises(LookupError):
             find_socket(directory, UDP, "198.18.77.78", 1, "8.8.8.8", 53)
@@ -227,7 +227,7 @@ def test_ttl(home, container):
 def test_other_home(container):
     [space] = netns.resolve(container)
     before = netns.current()
-    with space, Directory(space) as directory:
+    with space, NamespaceIndex(space) as directory:
         assert netns.current() == before
         assert directory.namespaces() == {number(container): container}
         with udp(container, "198.18.77.2") as sock:
@@ -241,7 +241,7 @@ def test_link_local_socket(home):
         ip("link", "set", name, "up", netns=home)
     ip6_address("fe80::77", 64, "nfdiag0", home)
     index = socket.if_nametoindex("nfdiag0")
-    with Directory() as directory, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+    with NamespaceIndex() as directory, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect(("fe80::99", 9, 0, index))
         local = sock.getsockname()[0].split("%")[0]
         found = find_socket(directory, UDP, local, sock.getsockname()[1], "fe80::99", 9)

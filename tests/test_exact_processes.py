@@ -15,7 +15,7 @@ from support_netns import ip, made
 from support_owners_bpf import unusable
 from support_shapes import nft
 
-from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.processes.cgroup_filesystem import find_mount
 
@@ -159,7 +159,7 @@ def test_without_the_notes_auto_goes_on_and_bpf_refuses():
 
 def test_a_small_memory_of_flows_names_nobody_else():
     with pytest.raises(ValueError):
-        Attribution("bpf", flows=0)
+        Resolver("bpf", flows=0)
     prefix = [sys.executable, "-c", """if 1:
         import socket, sys, os
         print(os.getpid())

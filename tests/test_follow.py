@@ -23,8 +23,8 @@ from test_listen import use_conntrack
 from test_shares import unshare_many
 
 from nfct_fast import Conntrack
-from nfct_fast.namespaces.netns_census import Census
-from nfct_fast.namespaces.netns_finder import Lookout
+from nfct_fast.namespaces.netns_census import NetnsCensus
+from nfct_fast.namespaces.netns_finder import NamespaceFinder
 from nfct_fast.kernel.netns import Netns
 
 UDP = ("--netns", "all", "-p", "ipv4/udp", "--json")
@@ -325,7 +325,7 @@ def test_it_ends_at_once_amid_their_coming(netns):
 
 
 def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
-    census = Census()
+    census = NetnsCensus()
     known = census.all()
     assert known[os.stat("/proc/self/ns/net").st_ino] > 0
     told, tell = os.pipe()
@@ -339,7 +339,7 @@ def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
         number = int(os.read(told, 100))
         assert number not in known
         assert until(lambda: census.recent().get(number)) == child
-        assert Census().all()[number] == child
+        assert NetnsCensus().all()[number] == child
         until(lambda: number not in census.recent() and not time.sleep(0.5) and number not in census.recent())
     finally:
         os.kill(child, 9)
@@ -350,7 +350,7 @@ def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
 
 
 def test_a_name_is_found_at_once_however_many_processes_there_are():
-    lookout = Lookout()
+    lookout = NamespaceFinder()
     lookout.recent()
     with inside() as name:
         assert lookout.recent()[inode(name)][0] == name

@@ -11,7 +11,7 @@ from support_netns import ip
 from support_users import unshared
 
 from nfct_fast import Conntrack
-from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.namespaces.local_addresses import LocalAddresses
 from nfct_fast.kernel.netns import Netns
 
 COUNT = 50
@@ -154,7 +154,7 @@ def test_forged_routes_are_not_looked_at():
     with unshared(work) as (worker, _):
         assert worker.hear() == "ready"
         with Netns(f"/proc/{worker.pid}/ns/net") as space, space.entered():
-            addresses = Addresses()
+            addresses = LocalAddresses()
         with addresses:
             addresses.update()
             worker.say("go")

@@ -16,7 +16,7 @@ from support_users import as_user, own_namespaces
 
 from nfct_fast.processes import cgroup_filesystem
 from nfct_fast.conntrack import Conntrack
-from nfct_fast.sockets.socket_notes import OwnersBpf, netns_cookie
+from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 
 REASON = unusable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
@@ -355,7 +355,7 @@ def test_connecting_again_and_again(watched, family, address, kind):
             sock.connect_ex((address if kind == DGRAM else "255.255.255.255" if family == INET else "ff02::1", 9))
             count += 1
         worker.say(count)
-    with entered(), OwnersBpf(flows=100_000, cgroup=str(watched)) as owners, moved(watched, ATTACKER, work) as attacker:
+    with entered(), SocketNotes(flows=100_000, cgroup=str(watched)) as owners, moved(watched, ATTACKER, work) as attacker:
         assert attacker.hear() > 5000
         assert owners.counters()["written"] < 100
 
@@ -376,7 +376,7 @@ def test_a_share_of_the_ring(watched, how):
         own_namespaces()
         os.system("ip link set lo up")
         work(worker)
-    with (entered(), OwnersBpf(flows=1024, cgroup=str(watched)) as owners,
+    with (entered(), SocketNotes(flows=1024, cgroup=str(watched)) as owners,
           moved(watched, 0, send(INET, "127.0.0.1", PORT, ("127.0.0.1", 7000))) as root):
         assert root.hear() == "done"
         began = time.monotonic()

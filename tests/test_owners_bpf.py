@@ -7,7 +7,7 @@ import time
 import pytest
 
 pytest.importorskip("nfct_fast.sockets.socket_notes")
-from nfct_fast.sockets.socket_notes import OwnersBpf
+from nfct_fast.sockets.socket_notes import SocketNotes
 from support_owners_bpf import SEND, TESTS, answers, compiled, namespace, netns, owners, senders, tuples, unusable
 
 REASON = unusable()
@@ -212,7 +212,7 @@ print(s.getsockname()[1])
 
 
 def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
-    with OwnersBpf(flows=1024) as small:
+    with SocketNotes(flows=1024) as small:
         process = netns.start(senders, "ports", "udp", 4000)
         out = process.communicate(timeout=60)[0]
         peer, *ports = map(int, out.split())
@@ -224,7 +224,7 @@ def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
 
 def test_a_reader_never_sees_a_torn_record(netns, senders):
     """Two processes overwrite a small ring as fast as they can; whatever is found is of the one that sent there."""
-    with OwnersBpf(flows=1) as small:
+    with SocketNotes(flows=1) as small:
         processes = {port: netns.start("sh", "-c", f"exec {senders} ports udp 60000 {port} >/dev/null") for port in (901, 902)}
         seen = wrong = 0
         while any(process.poll() is None for process in processes.values()) and seen < 100_000:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("nfct_fast.sockets.socket_notes")
 from nfct_fast.sockets import socket_notes
 from nfct_fast.processes.cgroup_filesystem import find_mount
-from nfct_fast.sockets.socket_notes import OwnersBpf
+from nfct_fast.sockets.socket_notes import SocketNotes
 from support_owners_bpf import SEND, answers, netns, owner_of, owners, senders, tuples, unusable
 
 REASON = unusable()
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cann
 
 
 def test_two_instances_do_not_disturb_each_other(owners, netns, senders):
-    with OwnersBpf(flows=4000) as second:
+    with SocketNotes(flows=4000) as second:
         process = netns.start(senders, "ports", "tcp", 300)
         wanted = tuples("tcp", process.communicate(timeout=60)[0])
         for each in (owners, second):
@@ -31,7 +31,7 @@ def test_only_the_cgroup_asked_for(netns):
     path = f"{os.fsdecode(find_mount())}/nfbpf-test-{os.getpid()}"
     os.mkdir(path)
     try:
-        with OwnersBpf(flows=1000, cgroup=path) as part:
+        with SocketNotes(flows=1000, cgroup=path) as part:
             assert part.cgroup == path and not part.whole
             outside = netns.script(SEND, "127.0.0.1")
             outside.communicate(timeout=60)
@@ -72,8 +72,8 @@ def test_traffic_is_what_it_is_without(owners, netns):
 
 
 HOLDER = """
-from nfct_fast.sockets.socket_notes import OwnersBpf
-owners = OwnersBpf()
+from nfct_fast.sockets.socket_notes import SocketNotes
+owners = SocketNotes()
 print("ready")
 input()
 """
@@ -117,8 +117,8 @@ def test_nothing_is_left_after_kill_9(netns):
 ])
 def test_the_least_capabilities(kept, refused):
     text = """
-from nfct_fast.sockets.socket_notes import OwnersBpf
-try: OwnersBpf(flows=1)
+from nfct_fast.sockets.socket_notes import SocketNotes
+try: SocketNotes(flows=1)
 except PermissionError as error: print(error)
 else: print("loaded")
 """
@@ -133,12 +133,12 @@ else: print("loaded")
 def test_wrong_arguments_and_use_after_close(tmp_path):
     for flows in (0, 1 << 25):
         with pytest.raises(ValueError):
-            OwnersBpf(flows=flows)
+            SocketNotes(flows=flows)
     with pytest.raises(FileNotFoundError):
-        OwnersBpf(cgroup=str(tmp_path / "none"))
+        SocketNotes(cgroup=str(tmp_path / "none"))
     with pytest.raises(OSError, match="not a cgroup v2 directory"):
-        OwnersBpf(flows=1, cgroup=str(tmp_path))
-    owners = OwnersBpf(flows=1)
+        SocketNotes(flows=1, cgroup=str(tmp_path))
+    owners = SocketNotes(flows=1)
     owners.close()
     owners.close()
     assert owners.find(17, "127.0.0.1", 1, "127.0.0.1", 2, 1) is None and owners.find_cookie(1) is None
@@ -151,7 +151,7 @@ def test_default_memory(owners):
 
 
 def test_without_the_program_for_packets(netns, senders):
-    with OwnersBpf(flows=5000, packets=False) as owners:
+    with SocketNotes(flows=5000, packets=False) as owners:
         assert not owners.packets
         for mode in ("tcp", "udp"):
             process = netns.start(senders, "ports", mode, 500)
@@ -171,7 +171,7 @@ def test_a_cgroup_root_of_its_own_where_none_is_mounted(monkeypatch, netns):
     monkeypatch.setattr(owners_bpf, "find_mount", lambda: None)
     with open("/proc/self/mountinfo") as before:
         mounts = before.read()
-    with OwnersBpf(flows=1000) as owners:
+    with SocketNotes(flows=1000) as owners:
         assert owners.whole
         process = netns.script(SEND, "127.0.0.1")
         process.communicate(timeout=60)

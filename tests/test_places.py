@@ -3,7 +3,7 @@ from collections import Counter, namedtuple
 
 import pytest
 
-from nfct_fast.events.receive_memory import Allowance, Share
+from nfct_fast.events.receive_memory import ReceiveMemory, Share
 from nfct_fast.kernel.netlink import NetlinkSocket
 from nfct_fast.monitoring.shares import OURS, Shares, owner
 
@@ -84,16 +84,16 @@ def test_whose():
 
 def test_memory_is_bounded_and_given_back():
     sockets = [NetlinkSocket(12) for _ in range(8)]
-    allowance = Allowance(1 << 20, 1 << 16, 8)
-    ours, theirs = Share(allowance, 1 << 20), Share(allowance, 1 << 17)
+    receive_memory = ReceiveMemory(1 << 20, 1 << 16, 8)
+    ours, theirs = Share(receive_memory, 1 << 20), Share(receive_memory, 1 << 17)
     ours.open(sockets[0], 1 << 20)
-    assert allowance.spent == (1 << 20) - 7 * (1 << 16) == sockets[0].rcvbuf // 2
+    assert receive_memory.spent == (1 << 20) - 7 * (1 << 16) == sockets[0].rcvbuf // 2
     for sock in sockets[1:]:
         theirs.open(sock, 1 << 18)      # each its least, whatever else there is
         assert sock.rcvbuf == 1 << 17
-    assert allowance.spent == 1 << 20
+    assert receive_memory.spent == 1 << 20
     ours.close(sockets[0])
-    assert allowance.spent == 7 << 16
+    assert receive_memory.spent == 7 << 16
     for sock in sockets:
         sock.close()
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.attribution.resolver import Resolver
 from support_hooks import find_flow
 from support_cli import Program, until
 from support_netns import inside, ip, ip6_address, made
@@ -47,14 +47,14 @@ def netns():
 def fast(netns):
     if reason := unusable():
         pytest.skip(reason)
-    found = Attribution("bpf")
+    found = Resolver("bpf")
     yield found
     found.close()
 
 
 @pytest.fixture
 def slow(netns):
-    found = Attribution("diag", budget=float("inf"))
+    found = Resolver("diag", budget=float("inf"))
     yield found
     found.close()
 
@@ -161,7 +161,7 @@ def test_remembered_it_is_as_the_exact_look_up_says(fast, slow, kind, shape):
                 exact = facts(ask(slow, kind, address))
                 for peer in range(1000, 1004):
                     assert facts(ask(fast, kind, address, peer=peer)) == exact, (address, peer)
-        assert fast.responders.hits >= 8 or "group" in shape or "device" in shape
+        assert fast.responder_cache.hits >= 8 or "group" in shape or "device" in shape
 
 
 @KINDS
@@ -172,7 +172,7 @@ def test_who_takes_the_port_is_named_at_once(netns, kind, when):
         pytest.skip(reason)
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(ready((kind,))) if when == "before" else None
-        found = stack.enter_context(contextlib.closing(Attribution("bpf")))
+        found = stack.enter_context(contextlib.closing(Resolver("bpf")))
         old = old or stack.enter_context(ready((kind,)))
         for _ in range(3):
             assert ask(found, kind, OURS).pid == old.pid
@@ -254,7 +254,7 @@ def test_of_many_vacant_ports_the_one_that_is_taken_is_known_at_once(fast, kind)
     ports = range(20000, 20500)
     for port in ports:
         assert ask(fast, kind, OURS, port).reason == "closed"
-    assert fast.vacancies.listings and fast.vacancies.hits > 300
+    assert fast.closed_ports.listings and fast.closed_ports.hits > 300
     for port in ports[::50]:
         with ready((kind, "0.0.0.0", port)) as server:
             assert ask(fast, kind, OURS, port).pid == server.pid
@@ -271,7 +271,7 @@ def test_of_many_vacant_ports_one_that_is_taken_by_sending_is_known_at_once(fast
     first, last = map(int, open("/proc/sys/net/ipv4/ip_local_port_range").read().split())
     for port in range(first, last + 1, 97):
         assert ask(fast, DGRAM, OURS, port).reason == "closed"
-    assert fast.vacancies.hits > 100
+    assert fast.closed_ports.hits > 100
     with ready(act=send) as server:
         assert ask(fast, DGRAM, OURS, do(server, "act")).pid == server.pid
 
@@ -295,7 +295,7 @@ def test_sockets_that_others_open_and_close_change_nothing(fast):
     """No user has what is remembered of others forgotten."""
     with ready((STREAM,)) as server:
         assert ask(fast, STREAM, OURS).pid == server.pid
-        misses = fast.responders.misses
+        misses = fast.responder_cache.misses
         for _ in range(200):
             socket.socket(INET, DGRAM).close()
             sock = socket.socket(INET, STREAM)
@@ -304,7 +304,7 @@ def test_sockets_that_others_open_and_close_change_nothing(fast):
             with socket.socket(INET, DGRAM) as sock:
                 sock.connect((OTHER, 9))
         assert ask(fast, STREAM, OURS).pid == server.pid
-        assert fast.responders.misses == misses
+        assert fast.responder_cache.misses == misses
 
 
 def make(outside, count, kind, first=1024):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from support_hooks import find_flow
 from support_netns import inside, ip, made as made_netns
@@ -66,7 +66,7 @@ def test_closed(netns, mode):
     with socket.socket(INET, DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         name = sock.getsockname()
-    found = owner(Attribution(mode), UDP, name, ("127.0.0.1", 9))
+    found = owner(Resolver(mode), UDP, name, ("127.0.0.1", 9))
     assert (found.pid, found.uid, found.match, found.reason) == (None, None, None, "closed")
 
 
@@ -77,7 +77,7 @@ def test_a_process_younger_than_the_flow_did_not_begin_it(netns, mode):
         sock.bind(("127.0.0.1", 5500))
         worker.say("bound")
         worker.hear()
-    attribution = Attribution(mode)
+    attribution = Resolver(mode)
     with Worker(work) as asking:
         asking.hear()
         time.sleep(0.05)
@@ -110,7 +110,7 @@ def stuffed(worker):
 
 @BOTH
 def test_orphaned(netns, mode):
-    attribution = Attribution(mode)
+    attribution = Resolver(mode)
 
     def work(worker):
         os.setgroups([])
@@ -141,14 +141,14 @@ def test_time_wait_is_not_roots(netns, mode):
     client.close()
     accepted.close()
     time.sleep(0.05)
-    found = owner(Attribution(mode), TCP, name, there)
+    found = owner(Resolver(mode), TCP, name, there)
     assert (found.pid, found.uid, found.gid, found.reason) == (None, None, None, "orphaned")
 
 
 @BOTH
 def test_originator_is_never_the_listener_of_its_port(netns, mode):
     with socket.create_server(("127.0.0.1", 5501)):
-        found = owner(Attribution(mode), TCP, ("127.0.0.1", 5501), ("127.0.0.1", 9))
+        found = owner(Resolver(mode), TCP, ("127.0.0.1", 5501), ("127.0.0.1", 9))
         assert (found.pid, found.reason) == (None, "closed")
 
 
@@ -160,7 +160,7 @@ def test_socket_on_its_way_is_no_processes(netns, mode):
         sock.bind(("127.0.0.1", 5502))
         socket.send_fds(here, [b"x"], [sock.fileno()])
         sock.close()
-        found = owner(Attribution(mode, budget=10), UDP, ("127.0.0.1", 5502), ("127.0.0.1", 9))
+        found = owner(Resolver(mode, budget=10), UDP, ("127.0.0.1", 5502), ("127.0.0.1", 9))
         assert (found.pid, found.reason, found.uid) == (None, "kernel", 0)
 
 
@@ -170,13 +170,13 @@ def test_vxlan_is_the_kernels(netns, mode):
     ip("link", "add", "vx", "type", "vxlan", "id", "7", "local", "127.0.0.1", "remote", "127.0.0.1", "dstport", "4789",
        "dev", "lo", netns=netns)
     ip("link", "set", "vx", "up", netns=netns)
-    flow = find_flow(Attribution(mode, budget=10), UDP, "127.0.0.1", 40000, "127.0.0.1", 4789)
+    flow = find_flow(Resolver(mode, budget=10), UDP, "127.0.0.1", 40000, "127.0.0.1", 4789)
     assert (flow.peer.pid, flow.peer.reason) == (None, "kernel")
 
 
 @BOTH
 def test_forwarded(netns, mode):
-    flow = find_flow(Attribution(mode), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
+    flow = find_flow(Resolver(mode), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
     assert (flow.direction, flow.owner.pid, flow.owner.reason, flow.peer) == ("forward", None, "forwarded", None)
 
 
@@ -184,25 +184,25 @@ def test_forwarded(netns, mode):
 def test_remote_end_of_a_flow_from_here(netns, mode):
     with socket.socket(INET, DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        flow = find_flow(Attribution(mode), UDP, *sock.getsockname(), "192.0.2.1", 53)
+        flow = find_flow(Resolver(mode), UDP, *sock.getsockname(), "192.0.2.1", 53)
         assert (flow.direction, flow.owner.pid, flow.peer) == ("out", os.getpid(), None)
 
 
 def test_budget(netns):
     with socket.socket(INET, DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        found = owner(Attribution("diag", budget=0), UDP, sock.getsockname(), ("127.0.0.1", 9))
+        found = owner(Resolver("diag", budget=0), UDP, sock.getsockname(), ("127.0.0.1", 9))
         assert (found.pid, found.uid, found.inode, found.reason) == (None, 0, inode(sock), "budget")
 
 
 def test_off():
-    flow = find_flow(Attribution("off"), UDP, "127.0.0.1", 1, "127.0.0.1", 2)
+    flow = find_flow(Resolver("off"), UDP, "127.0.0.1", 1, "127.0.0.1", 2)
     assert (flow.direction, flow.owner.reason, flow.peer) == (None, "off", None)
 
 
 @BOTH
 def test_unsupported(netns, mode):
-    found = owner(Attribution(mode), 132, ("127.0.0.1", 1), ("127.0.0.1", 2))
+    found = owner(Resolver(mode), 132, ("127.0.0.1", 1), ("127.0.0.1", 2))
     assert (found.pid, found.reason) == (None, "unsupported")
 
 
@@ -221,7 +221,7 @@ def test_permission(netns, mode):
         def work(worker):
             name = listener.getsockname()
             listener.close()       # this process would be a holder too
-            flow = find_flow(Attribution(mode, budget=10), TCP, "127.0.0.1", 1, *name)
+            flow = find_flow(Resolver(mode, budget=10), TCP, "127.0.0.1", 1, *name)
             return flow.peer.pid, flow.peer.uid, flow.peer.reason
         with unprivileged(work) as asking:
             assert asking.result() == (None, 0, "permission")
@@ -229,8 +229,8 @@ def test_permission(netns, mode):
 
 def test_namespaces_that_may_not_be_entered(netns):
     def work(worker):
-        flow = find_flow(Attribution(), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
-        return flow.owner.reason, find_flow(Attribution(), UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
+        flow = find_flow(Resolver(), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
+        return flow.owner.reason, find_flow(Resolver(), UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
     with made_netns(), unprivileged(work) as asking:
         assert asking.result() == ("netns", "closed")
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from nfct_fast.kernel import netns
-from nfct_fast.namespaces.namespace_index import Directory
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from support_hooks import may_come_from, refresh_addresses
 from support_netns import inside, ip, made
 from support_shapes import Worker
@@ -42,7 +42,7 @@ def nest():
 
 def members(directory):
     for _ in range(3):
-        directory.scout.look()
+        directory.discovery.look()
         directory.refresh()
     return set(directory.namespaces())
 
@@ -56,14 +56,14 @@ def test_others_stay_where_one_makes_many(host):
         hostile.worker.say(nest)
         nested = set(hostile.worker.hear())
         assert len(nested) == NESTED
-        with Directory(ttl=0, limit=4) as directory:
+        with NamespaceIndex(ttl=0, limit=4) as directory:
             kept = members(directory)
             assert {honest.inode, number(ours)} <= kept and len(kept) == 5 and directory.skipped >= NESTED - 2
             # The other way round: those that come late.
             with made() as late:
                 ip("link", "add", "v7", "type", "veth", "peer", "name", "eth0", "netns", late, netns=host)
                 assert {honest.inode, number(ours), number(late)} <= members(directory)
-        with Directory(ttl=0) as directory:
+        with NamespaceIndex(ttl=0) as directory:
             assert {honest.inode, number(ours), *nested} <= members(directory)
 
 
@@ -71,7 +71,7 @@ def test_those_with_traffic_stay(host):
     with made() as first, made() as second, made() as third:
         for i, name in enumerate((first, second, third)):
             ip("link", "add", f"v{i}", "type", "veth", "peer", "name", "eth0", "netns", name, netns=host)
-        with Directory(ttl=0, limit=2) as directory:
+        with NamespaceIndex(ttl=0, limit=2) as directory:
             two = members(directory) - {number(host)}
             assert len(two) == 2
             busy = next(iter(two))
@@ -79,7 +79,7 @@ def test_those_with_traffic_stay(host):
             assert may_come_from(directory, "10.88.1.2", busy)
             seen = set()
             for _ in range(6):
-                directory.scout.look()
+                directory.discovery.look()
                 directory.refresh()
                 assert busy in directory.namespaces()
                 seen |= set(directory.namespaces())
@@ -118,7 +118,7 @@ def test_unshare_in_a_loop_shuts_nobody_out(host):
         assert worker.hear() == "made" and len(inodes) == 150
         with made() as later:
             ip("link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", later, netns=host)
-            with Directory(ttl=0) as directory:
+            with NamespaceIndex(ttl=0) as directory:
                 kept = members(directory)
                 assert number(later) in kept and not kept & inodes
         worker.say("end")

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from nfct_fast.kernel import netns
-from nfct_fast.attribution.resolver import Attribution
-from nfct_fast.namespaces.namespace_index import Directory
+from nfct_fast.attribution.resolver import Resolver
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from nfct_fast.sockets.socket_notes import netns_cookie
 from support_hooks import by_cookie, find_flow, find_socket, may_come_from
 from support_cli import until
@@ -80,9 +80,9 @@ def bridge(host, name="br9"):
 
 @contextlib.contextmanager
 def known(*inodes):
-    """A Directory that has these."""
-    with Directory(ttl=0) as directory:
-        directory.scout.look()
+    """A NamespaceIndex that has these."""
+    with NamespaceIndex(ttl=0) as directory:
+        directory.discovery.look()
         assert directory.refresh() and set(inodes) <= set(directory.namespaces())
         yield directory
 
@@ -112,8 +112,8 @@ def test_a_namespace_of_a_user_without_a_link_is_not_even_known(host):
     with container() as squatter:
         squatter.run("ip", "link", "set", "lo", "up")
         squatter.run("ip", "route", "add", "local", "default", "dev", "lo")
-        with Directory(ttl=0) as directory:
-            directory.scout.look()
+        with NamespaceIndex(ttl=0) as directory:
+            directory.discovery.look()
             directory.refresh()
             assert squatter.inode not in directory.namespaces() and directory.skipped == 0
 
@@ -396,8 +396,8 @@ def test_tap_of_a_process_here(host):
     with container(uid=0) as user:
         user.run("ip", "tuntap", "add", "tap0", "mode", "tap")
         user.run("ip", "addr", "add", "10.0.2.100/24", "dev", "tap0")
-        with Directory(ttl=0) as directory:
-            directory.scout.look()
+        with NamespaceIndex(ttl=0) as directory:
+            directory.discovery.look()
             directory.refresh()
             assert user.inode not in directory.namespaces()
 
@@ -452,7 +452,7 @@ def test_addresses_that_come_and_go_without_end(host):
     """They cost the scout some percent of a processor, and no flow waits for it."""
     with container() as user:
         user.wire(host, 2)
-        with contextlib.closing(Attribution("diag")) as attribution:
+        with contextlib.closing(Resolver("diag")) as attribution:
             user.worker.say(flap)
             assert user.worker.hear() == "flapping"
             time.sleep(0.5)
@@ -469,7 +469,7 @@ def test_addresses_that_come_and_go_without_end(host):
 
 def scout_seconds():
     """Processor time of the scout's thread."""
-    [scout] = [thread.native_id for thread in threading.enumerate() if thread.name == "nfct-scout"]
+    [discovery] = [thread.native_id for thread in threading.enumerate() if thread.name == "nfct-scout"]
     with open(f"/proc/self/task/{scout}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

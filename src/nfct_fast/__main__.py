@@ -173,7 +173,7 @@ class _LossReport:
 
     def _news(self):
         counts = (self._conntrack.lost, self._conntrack.recovered, self._conntrack.unmade, self._conntrack.programs_lost)
-        lost, recovered, unmade, programs = (count - told for count, told in zip(counts, self._told))
+        lost, recovered, unmade, programs = (count - reported for count, reported in zip(counts, self._told))
         self._told = counts
         messages = []
         if recovered > 0:
@@ -191,7 +191,7 @@ class _LossReport:
         messages = self._news()
         stats = self._conntrack.stats()
         if stats.untaken:
-            more = " or more" if self._conntrack.untold[1] else ""
+            more = " or more" if self._conntrack.take_unreported[1] else ""
             messages.append(f"{stats.untaken}{more} flows received and not written")
         if stats.undecoded:
             messages.append(f"{stats.undecoded} events not understood, and not written")
@@ -211,7 +211,7 @@ def _log(conntrack, writer, stop, output):
     finally:
         # However it ends: what was received and not written is counted.
         conntrack.close()
-        writer.tell_lost(*conntrack.untold)
+        writer.tell_lost(*conntrack.take_unreported)
         report.tell_end()
 
 

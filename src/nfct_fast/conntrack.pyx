@@ -207,10 +207,10 @@ cdef class Conntrack:
 
     cdef tuple _told(self):
         self.engine.mark.check("this Conntrack")
-        return self.engine.reader.sources.told()
+        return self.engine.reader.sources.reported()
 
     @property
-    def untold(self) -> tuple[int, bool]:
+    def take_unreported(self) -> tuple[int, bool]:
         """After close(): events missing from what was taken that no LOST record told of, flows that were received and not
         taken, and losses whose record was not; and whether they may be more."""
         self.engine.mark.check("this Conntrack")

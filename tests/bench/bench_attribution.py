@@ -18,7 +18,7 @@ import time
 
 from support_bench import NFCT_FAST, RCVBUF, Program, rounds, space, table
 
-from nfct_fast.attribution.resolver import Attribution
+from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.kernel.netns import resolve
 from nfct_fast.testing.hooks import find_flow
 
@@ -47,7 +47,7 @@ def attribution():
         for one in kept:
             one.bind(("127.0.0.1", 0))
         sport = kept[size // 2].getsockname()[1]
-        found = Attribution("diag")
+        found = Resolver("diag")
 
         def ours():
             flow = find_flow(found, socket.IPPROTO_UDP, "127.0.0.1", sport, "127.0.0.1", 9)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from nfct_fast.processes.cgroup_filesystem import find_mount
-from nfct_fast.sockets.socket_notes import OwnersBpf, netns_cookie
+from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 
 HERE = Path(__file__).resolve().parent
 # Mode, sockets or packets a turn, what one is, and the target: microseconds more, or percent.
@@ -63,7 +63,7 @@ def cgroups():
 def lookup_times():
     """Hot (one tuple over and over) and cold (many tuples), in ns."""
     import socket
-    with OwnersBpf() as owners:
+    with SocketNotes() as owners:
         sinks = [("127.0.0.1", port) for port in range(20000, 20400)]
         tuples = []
         for _ in range(100):
@@ -89,7 +89,7 @@ def main():
     rounds = sys.argv[1] if len(sys.argv) > 1 else "60"
     private_namespace()
     print(f"{'what':32} {'off ns':>9} {'more ns':>9} {'more %':>7}  target    middle half of the differences, ns")
-    with tempfile.TemporaryDirectory() as directory, cgroups() as (off, on), OwnersBpf(cgroup=str(on)) as owners:
+    with tempfile.TemporaryDirectory() as directory, cgroups() as (off, on), SocketNotes(cgroup=str(on)) as owners:
         program = senders(directory)
         for mode, count, what, target in MODES:
             before = owners.counters()["written"]

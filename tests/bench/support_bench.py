@@ -33,7 +33,7 @@ def ip(*words):
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-class Space:
+class WatchedNamespace:
     """A namespace of its own whose traffic leaves through a veth pair into another one, where nobody answers."""
 
     def __init__(self, directory, udp_timeout=30):
@@ -94,7 +94,7 @@ class Space:
 @contextlib.contextmanager
 def space(**options):
     with tempfile.TemporaryDirectory(prefix="nfvol-") as directory:
-        made = Space(directory, **options)
+        made = WatchedNamespace(directory, **options)
         made.directory = Path(directory)
         try:
             yield made

@@ -4,12 +4,12 @@ from nfct_fast.processes.process_event cimport process_id
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.records.owner cimport owner_t
-from nfct_fast.sockets.socket_notes cimport OwnersBpf, bpf_owner_t
+from nfct_fast.sockets.socket_notes cimport SocketNotes, bpf_owner_t
 from nfct_fast.processes.process cimport process_t
 from nfct_fast.processes.proc_events cimport ProcEvents
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.attribution.process_watch cimport ProcessWatch
-from nfct_fast.processes.history cimport Programs
+from nfct_fast.processes.history cimport History
 
 # Who sent, as it was then: built once for the many flows of one sender.
 cdef struct sender_t:
@@ -27,9 +27,9 @@ cdef enum:
     NEVER = 0x7fffffffffffffff
 
 # One caller at a time.
-cdef class Notes:
-    cdef readonly OwnersBpf owners
-    cdef readonly Programs programs
+cdef class BpfLookup:
+    cdef readonly SocketNotes owners
+    cdef readonly History programs
     cdef readonly str processes_missing  # why programs are known only in part; else None
     cdef ProcessReader reader
     cdef ProcessWatch watch

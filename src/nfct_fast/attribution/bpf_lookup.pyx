@@ -20,7 +20,7 @@ from nfct_fast.processes.process cimport (PROCESS_CGROUP, PROCESS_COMM, PROCESS_
 from nfct_fast.processes.proc_events cimport ProcEvents
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.attribution.process_watch cimport ProcessWatch
-from nfct_fast.processes.history cimport Programs
+from nfct_fast.processes.history cimport History
 
 import os
 
@@ -47,8 +47,8 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Notes:
-    """Has the kernel take notes from now on, until close(). flows: see OwnersBpf; settled: called in each thread of its own before
+cdef class BpfLookup:
+    """Has the kernel take notes from now on, until close(). flows: see SocketNotes; settled: called in each thread of its own before
     it begins, to give up privileges.
 
     Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. Where the kernel
@@ -61,9 +61,9 @@ cdef class Notes:
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("the kernel's notes have process ids of the initial pid namespace, and this is another")
         self.reader, self.paths = reader, paths
-        self.programs = Programs()
+        self.programs = History()
         try:
-            self.owners = OwnersBpf(flows=flows, btf=btf)
+            self.owners = SocketNotes(flows=flows, btf=btf)
             self.processes_missing = self.owners.processes_missing
             if self.processes_missing is not None:
                 self._connect(settled)

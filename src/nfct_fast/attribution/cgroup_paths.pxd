@@ -1,7 +1,7 @@
 from libc.stdint cimport uint64_t
 
 from nfct_fast.processes.process cimport process_t
-from nfct_fast.sockets.holder_search cimport Seeker
+from nfct_fast.sockets.holder_search cimport HolderSearch
 
 cdef struct cgroup_path_t:
     uint64_t id
@@ -9,7 +9,7 @@ cdef struct cgroup_path_t:
 
 # One caller at a time.
 cdef class CgroupPaths:
-    cdef Seeker seeker
+    cdef HolderSearch holder_search
     cdef cgroup_path_t _paths[1024]
 
     # The cgroup with this id as process_of_cgroup has it, borrowed until the next call; NULL: it is gone, and was never asked for.

@@ -3,7 +3,7 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from nfct_fast.processes.process cimport process_drop, process_of_cgroup, process_t
-from nfct_fast.sockets.holder_search cimport Seeker
+from nfct_fast.sockets.holder_search cimport HolderSearch
 
 cdef enum:
     PATHS = 1024
@@ -15,8 +15,8 @@ cdef enum:
 cdef class CgroupPaths:
     """Asks `seeker` once for each id, as long as no other takes its place: there are 1,024."""
 
-    def __init__(self, Seeker seeker not None):
-        self.seeker = seeker
+    def __init__(self, HolderSearch holder_search not None):
+        self.holder_search = holder_search
 
     def __dealloc__(self):
         cdef int i
@@ -29,7 +29,7 @@ cdef class CgroupPaths:
         cdef size_t trusted
         cdef ssize_t size
         if entry.id != id or entry.path == NULL:
-            size = self.seeker.cgroup_path(id, path, sizeof(path), &trusted)
+            size = self.holder_search.cgroup_path(id, path, sizeof(path), &trusted)
             if size < 0:
                 return NULL
             process_drop(entry.path)

@@ -1,8 +1,8 @@
 """Which local ports nobody serves, or one socket alone: known of all at once, and as long as no socket comes to them."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from nfct_fast.namespaces.namespace_index cimport Directory
-from nfct_fast.sockets.socket_notes cimport OwnersBpf
+from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
+from nfct_fast.sockets.socket_notes cimport SocketNotes
 
 cdef enum:
     VACANCIES = 16           # namespaces and protocols, 264 KiB each once it is of use
@@ -18,9 +18,9 @@ cdef struct vacancy_t:
     uint32_t *changes        # of all ports when they were listed
 
 # One caller at a time.
-cdef class Vacancies:
-    cdef OwnersBpf _owners
-    cdef Directory _directory
+cdef class ClosedPorts:
+    cdef SocketNotes _owners
+    cdef NamespaceIndex _directory
     cdef vacancy_t _at[VACANCIES]
     cdef readonly uint64_t hits, listings
 

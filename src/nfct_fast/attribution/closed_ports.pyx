@@ -11,8 +11,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from nfct_fast.namespaces.namespace_index cimport Directory
-from nfct_fast.sockets.socket_notes cimport OwnersBpf
+from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
+from nfct_fast.sockets.socket_notes cimport SocketNotes
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 from nfct_fast.sockets.sock_diag cimport PORT_BYTES
 
@@ -32,10 +32,10 @@ cdef inline bint is_set(const uint8_t *bits, uint16_t port) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Vacancies:
+cdef class ClosedPorts:
     """Of the VACANCIES namespaces and protocols that were asked for last, of those that have one place."""
 
-    def __cinit__(self, OwnersBpf owners not None, Directory directory not None):
+    def __cinit__(self, SocketNotes owners not None, NamespaceIndex directory not None):
         self._owners, self._directory = owners, directory
 
     def __dealloc__(self):

@@ -48,11 +48,11 @@ cdef bint is_icmp(const tuple_t *tuple) noexcept nogil:
     return tuple.proto == IPPROTO_ICMP or tuple.proto == IPPROTO_ICMPV6
 
 
-cdef bint is_orphan(const sock_t *sock) noexcept nogil:
+cdef bint is_orphan(const socket_info_t *sock) noexcept nogil:
     return sock.state in (TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_LAST_ACK, TCP_CLOSING)
 
 
-cdef uint8_t match_of(const sock_t *sock) noexcept nogil:
+cdef uint8_t match_of(const socket_info_t *sock) noexcept nogil:
     if sock.kind == SOCK_LISTENER:
         return MATCH_LISTENER
     if sock.kind == SOCK_PROTOCOL:
@@ -61,13 +61,13 @@ cdef uint8_t match_of(const sock_t *sock) noexcept nogil:
 
 
 cdef int diag_kind(const tuple_t *tuple) noexcept nogil:
-    """The place in Inquiry.diag; -1 for protocols only the tables know."""
+    """The place in LiveLookup.diag; -1 for protocols only the tables know."""
     if tuple.proto == IPPROTO_TCP:
         return 0
     return 1 if tuple.proto == IPPROTO_UDP else 2 if tuple.proto == IPPROTO_UDPLITE else -1
 
 
-cdef bint is_rival(const diag_match_t *one, const diag_match_t *own, const tuple_t *end,
+cdef bint competes(const diag_match_t *one, const diag_match_t *own, const tuple_t *end,
                    bint originator) noexcept nogil:
     # Any socket of the port may have sent. What comes in goes to the best fit: sockets of one device before others,
     # then by family and address; but to all members of a group.
@@ -76,7 +76,7 @@ cdef bint is_rival(const diag_match_t *one, const diag_match_t *own, const tuple
     return one.remote == DIAG_WILD and one.local == own.local and one.family == own.family
 
 
-cdef void note_socket(const sock_t *sock, owner_t *out) noexcept nogil:
+cdef void note_socket(const socket_info_t *sock, owner_t *out) noexcept nogil:
     out.inode = sock.inode
     if sock.has & SOCK_COOKIE:
         out.cookie = sock.cookie
@@ -97,13 +97,13 @@ cdef int reason_of(int error) noexcept nogil:
     return REASON_ERROR
 
 
-cdef bint same_socket(const sock_t *a, const sock_t *b) noexcept nogil:
+cdef bint same_socket(const socket_info_t *a, const socket_info_t *b) noexcept nogil:
     if a.has & b.has & SOCK_COOKIE:
         return a.cookie == b.cookie
     return a.inode == b.inode
 
 
-cdef bint is_among(const sock_t *sock, const diag_match_t *others, int count) noexcept nogil:
+cdef bint is_among(const socket_info_t *sock, const diag_match_t *others, int count) noexcept nogil:
     cdef int i
     for i in range(count):
         if sock.inode and same_socket(&others[i].sock, sock):
@@ -111,7 +111,7 @@ cdef bint is_among(const sock_t *sock, const diag_match_t *others, int count) no
     return False
 
 
-cdef bint was_alone(const alone_t *alone, int index, const tuple_t *end, uint64_t inode, int64_t heard) noexcept nogil:
+cdef bint was_alone(const exclusive_t *alone, int index, const tuple_t *end, uint64_t inode, int64_t heard) noexcept nogil:
     # What had its port to itself after all flows of the batch were heard had it when they began.
     return (alone.inode == inode and alone.index == index and heard and alone.at >= heard
             and alone.end.sport == end.sport and alone.end.family == end.family
@@ -137,7 +137,7 @@ cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Inquiry:
+cdef class LiveLookup:
     """Looks in one namespace after the other for the owner of a tuple.
 
     mode: "proc" has only the tables in /proc/net, "diag" raises OSError where sock_diag does not answer for TCP and
@@ -147,18 +147,18 @@ cdef class Inquiry:
     def __init__(self, str mode not None, proc, double budget, apart=None):
         self.reader = ProcessReader(proc)
         # First, so that a process that is forked for it has nothing of what follows.
-        self.seeker = Seeker(proc, budget, self.reader.cgroups, apart)
+        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, apart)
         if mode != "proc":
             self._probe(mode == "diag")
-        self.directory = Directory(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], apart=apart)
+        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], apart=apart)
         self.processes = ProcessCache(self.reader)
 
     def close(self):
         """Close descriptors; nothing may be under way."""
         if self.reader is not None:
             self.reader.close()
-        if self.seeker is not None:
-            self.seeker.close()
+        if self.holder_search is not None:
+            self.holder_search.close()
 
     def _probe(self, needed):
         # A kernel without inet_diag (or udp_diag) answers every question as if there were no such socket.
@@ -178,7 +178,7 @@ cdef class Inquiry:
         self.late = emptied and heard - emptied > LATE_NS
         self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
 
-    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, sock_t *out) noexcept nogil:
+    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, socket_info_t *out) noexcept nogil:
         cdef tuple_t any_peer
         cdef int kind = diag_kind(end)
         if kind >= 0 and self.diag[kind]:
@@ -190,7 +190,7 @@ cdef class Inquiry:
         any_peer.dport = 0
         return self.directory.tables_lookup(index, &any_peer, when, out)
 
-    cdef int _sharers(self, int index, const tuple_t *end, bint originator, sock_t *own, diag_match_t *out,
+    cdef int _sharers(self, int index, const tuple_t *end, bint originator, socket_info_t *own, diag_match_t *out,
                       int room) noexcept nogil:
         """The sockets that are as good an answer as `own`, with it, into out: how many; 0 where it is alone; -errno.
 
@@ -198,7 +198,7 @@ cdef class Inquiry:
         each may send to anybody, even if it is connected elsewhere. What comes in goes to the one that fits best.
         """
         cdef int kind = diag_kind(end)
-        cdef alone_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
+        cdef exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
         cdef diag_match_t mine
         cdef bint there = False
         cdef int i, count, fits = 0
@@ -218,7 +218,7 @@ cdef class Inquiry:
                 mine.sock.kind = own.kind
                 there = True
         for i in range(count):
-            if there and not same_socket(&out[i].sock, own) and not is_rival(&out[i], &mine, end, originator):
+            if there and not same_socket(&out[i].sock, own) and not competes(&out[i], &mine, end, originator):
                 continue
             # A table that changes while it is read may show a row twice.
             if is_among(&out[i].sock, out, fits):
@@ -231,9 +231,9 @@ cdef class Inquiry:
             alone.inode, alone.index, alone.at, alone.end = own.inode, index, now, end[0]
         return 0
 
-    cdef int _held(self, const sock_t *sock, holders_t *out) noexcept nogil:
+    cdef int _held(self, const socket_info_t *sock, holders_t *out) noexcept nogil:
         """The processes that hold a socket into out: REASON_NONE, or why there are none."""
-        cdef int found = self.seeker.holders(sock, out)
+        cdef int found = self.holder_search.holders(sock, out)
         if found < 0:
             return reason_of(found)
         return REASON_NONE if found else REASON_EXITED
@@ -249,7 +249,7 @@ cdef class Inquiry:
             if process == NULL:
                 continue
             # Started since, it may be another process under the same pid.
-            if process.start >= looked and inode and not self.seeker.holds(&holders.at[i], inode):
+            if process.start >= looked and inode and not self.holder_search.holds(&holders.at[i], inode):
                 process_drop(process)
                 continue
             # A process younger than the flow did not begin it: the port was taken again.
@@ -272,7 +272,7 @@ cdef class Inquiry:
             return REASON_NONE
         return REASON_CLOSED if late else REASON_EXITED
 
-    cdef int _shared(self, const diag_match_t *sharers, int count, bint timed, owner_t *out) noexcept nogil:
+    cdef int _shared(self, const diag_match_t *candidates, int count, bint timed, owner_t *out) noexcept nogil:
         """Of several sockets that may be meant: the processes that hold them all, then those that hold some."""
         cdef holders_t held, common, some
         cdef uint64_t looked = boot_ticks(0)
@@ -280,7 +280,7 @@ cdef class Inquiry:
         memset(&common, 0, sizeof(common))
         memset(&some, 0, sizeof(some))
         for i in range(count):
-            reason = self._held(&sharers[i].sock, &held)
+            reason = self._held(&candidates[i].sock, &held)
             if reason == REASON_BUDGET or reason == REASON_PERMISSION:
                 return reason
             if reason != REASON_NONE or held.more:
@@ -305,12 +305,12 @@ cdef class Inquiry:
                 common.count += 1
         out.inode = out.cookie = 0     # which of them it was is not known
         for i in range(1, count):
-            if not sharers[i].sock.has & SOCK_UID or sharers[i].sock.uid != sharers[0].sock.uid:
+            if not candidates[i].sock.has & SOCK_UID or candidates[i].sock.uid != candidates[0].sock.uid:
                 out.has &= ~OWNER_UID
         return self._adopt(&common, 0, looked, timed, out)
 
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
-        cdef sock_t sock
+        cdef socket_info_t sock
         cdef int found
         # Echo requests and their like are answered by the kernel, whoever else listens with a raw socket.
         if is_icmp(end) and not originator:
@@ -338,7 +338,7 @@ cdef class Inquiry:
         return self._of_socket(index, end, originator, &sock, out)
 
     cdef int listener(self, int index, const tuple_t *end, owner_t *out) noexcept nogil:
-        cdef sock_t sock
+        cdef socket_info_t sock
         cdef int found
         memset(&sock, 0, sizeof(sock))
         found = self._socket(index, end, True, self.heard, &sock)
@@ -349,21 +349,21 @@ cdef class Inquiry:
         return self._of_socket(index, end, False, &sock, out)
 
     cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil:
-        return holder.pid > 0 and inode and self.seeker.holds(holder, inode)
+        return holder.pid > 0 and inode and self.holder_search.holds(holder, inode)
 
     cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
-        cdef const alone_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
+        cdef const exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
         return self.sole or was_alone(alone, index, end, inode, self.heard)
 
-    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, sock_t *sock, owner_t *out) noexcept nogil:
+    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock, owner_t *out) noexcept nogil:
         """The processes that hold a socket which was found, or why they are not known."""
-        cdef diag_match_t sharers[SHARERS]
+        cdef diag_match_t candidates[SHARERS]
         cdef holders_t holders
-        cdef sock_t again
+        cdef socket_info_t again
         cdef bint stream = end.proto == IPPROTO_TCP
         cdef uint64_t looked
         cdef int found, reason
-        found = self._sharers(index, end, originator, sock, sharers, SHARERS)
+        found = self._sharers(index, end, originator, sock, candidates, SHARERS)
         if found < 0:
             return reason_of(found)
         out.match = match_of(sock)
@@ -377,9 +377,9 @@ cdef class Inquiry:
             return REASON_AMBIGUOUS
         note_socket(sock, out)
         if found:
-            if not self._same_cgroup(sharers, found):
+            if not self._same_cgroup(candidates, found):
                 out.cgroup_id = 0
-            reason = self._shared(sharers, found, originator and not stream, out)
+            reason = self._shared(candidates, found, originator and not stream, out)
             if reason != REASON_NONE:
                 out.inode = out.cookie = 0
             return reason
@@ -398,9 +398,9 @@ cdef class Inquiry:
             return reason
         return REASON_EXITED if holders.ending else REASON_KERNEL
 
-    cdef bint _same_cgroup(self, const diag_match_t *sharers, int count) noexcept nogil:
+    cdef bint _same_cgroup(self, const diag_match_t *candidates, int count) noexcept nogil:
         cdef int i
         for i in range(1, count):
-            if sharers[i].sock.cgroup_id != sharers[0].sock.cgroup_id:
+            if candidates[i].sock.cgroup_id != candidates[0].sock.cgroup_id:
                 return False
         return True

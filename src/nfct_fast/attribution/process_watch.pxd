@@ -1,13 +1,13 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nfct_fast.sockets.socket_notes cimport OwnersBpf
+from nfct_fast.sockets.socket_notes cimport SocketNotes
 from nfct_fast.processes.process cimport process_t
 from nfct_fast.processes.process_reader cimport ProcessReader
-from nfct_fast.processes.history cimport Programs
+from nfct_fast.processes.history cimport History
 
 cdef class ProcessWatch:
-    cdef Programs _programs
-    cdef OwnersBpf _owners
+    cdef History _programs
+    cdef SocketNotes _owners
     cdef ProcessReader _reader
     cdef object _thread
     cdef object _stop

@@ -6,11 +6,11 @@ that make flows now and then whether they have written a title over their argume
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from nfct_fast.sockets.socket_notes cimport OwnersBpf, owners_lost
+from nfct_fast.sockets.socket_notes cimport SocketNotes, owners_lost
 from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-from nfct_fast.processes.history cimport Programs
+from nfct_fast.processes.history cimport History
 
 import threading
 
@@ -27,7 +27,7 @@ cdef int64_t NAMED_NS = 10_000_000_000          # programs named longer ago are 
 cdef class ProcessWatch:
     """Reads all processes into `programs`, and goes on in a thread from start() to close()."""
 
-    def __init__(self, Programs programs not None, OwnersBpf owners not None, ProcessReader reader not None):
+    def __init__(self, History programs not None, SocketNotes owners not None, ProcessReader reader not None):
         self._programs, self._owners, self._reader = programs, owners, reader
         self._stop = threading.Event()
         self.scan()

@@ -1,27 +1,27 @@
 """The ladder from a tuple to its owner."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
-from nfct_fast.namespaces.namespace_index cimport Directory
+from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.attribution.live_lookup cimport Inquiry
-from nfct_fast.attribution.bpf_lookup cimport Notes
+from nfct_fast.attribution.live_lookup cimport LiveLookup
+from nfct_fast.attribution.bpf_lookup cimport BpfLookup
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.record cimport record_t
-from nfct_fast.attribution.responder_cache cimport Responders
-from nfct_fast.attribution.closed_ports cimport Vacancies
+from nfct_fast.attribution.responder_cache cimport ResponderCache
+from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 # One caller at a time.
-cdef class Attribution:
+cdef class Resolver:
     cdef readonly str mode
     cdef bint off
     cdef set unasked               # numbers of homes while off
-    cdef Directory directory
-    cdef Inquiry inquiry
-    cdef readonly Notes notes      # None: the kernel takes none
+    cdef NamespaceIndex directory
+    cdef LiveLookup live_lookup
+    cdef readonly BpfLookup notes      # None: the kernel takes none
     cdef readonly str missing      # why not, where it was wanted; else None
     cdef CgroupPaths paths
-    cdef readonly Responders responders  # None: without notes
-    cdef readonly Vacancies vacancies
+    cdef readonly ResponderCache responder_cache  # None: without notes
+    cdef readonly ClosedPorts closed_ports
     cdef bint used                 # the flow being resolved is not new: others may have used its entry
     cdef int64_t began             # when that began, ns since the epoch; 0: not known
 
@@ -31,7 +31,7 @@ cdef class Attribution:
     # `emptied`: the last time, on the same clock, that every event before it had been received.
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
     # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
-    cdef void foresee(self, const record_t *record) noexcept nogil
+    cdef void prefetch(self, const record_t *record) noexcept nogil
     cdef void resolve(self, record_t *record) noexcept nogil
 
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from netinet_in cimport IPPROTO_TCP, IPPROTO_UDP
 
-from nfct_fast.namespaces.local_routes cimport address_table_t
+from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, tuple_invert
@@ -20,8 +20,8 @@ from nfct_fast.records.owner cimport (
 )
 from nfct_fast.processes.process cimport process_t, process_take
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, Responders, responder_t
-from nfct_fast.attribution.closed_ports cimport Vacancies
+from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, ResponderCache, responder_t
+from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 NOTED_FLOWS = 300_000
 ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
@@ -33,7 +33,7 @@ cdef enum:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Attribution:
+cdef class Resolver:
     """Finds the owners of flows.
 
     mode: "bpf" has the kernel note who uses a socket, and does as "diag" for what was there before; "diag" asks
@@ -56,24 +56,24 @@ cdef class Attribution:
         self.unasked = set()
         if self.off:
             return
-        self.inquiry = Inquiry(mode, proc, budget, apart)
-        self.directory = self.inquiry.directory
-        self.directory.scout.look()       # the containers there are have flows from the start
+        self.live_lookup = LiveLookup(mode, proc, budget, apart)
+        self.directory = self.live_lookup.directory
+        self.directory.discovery.look()       # the containers there are have flows from the start
         self.directory.refresh()
-        self.paths = CgroupPaths(self.inquiry.seeker)
+        self.paths = CgroupPaths(self.live_lookup.holder_search)
         if mode in ("auto", "bpf"):
             try:
-                self.notes = Notes(self.inquiry.reader, self.paths, flows, settled)
+                self.notes = BpfLookup(self.live_lookup.reader, self.paths, flows, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise
                 self.missing = error.strerror or str(error)
         if self.notes is not None:
-            self.responders = Responders(self.notes)
-            self.vacancies = Vacancies(self.notes.owners, self.directory)
+            self.responder_cache = ResponderCache(self.notes)
+            self.closed_ports = ClosedPorts(self.notes.owners, self.directory)
         self.directory.start(settled)
         if settled is not None:
-            self.inquiry.reader.lines.close()       # its helper has more rights than who needs one next
+            self.live_lookup.reader.lines.close()       # its helper has more rights than who needs one next
 
     def add_home(self, netns=None) -> int:
         """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
@@ -99,8 +99,8 @@ cdef class Attribution:
             self.notes.close()
         if self.directory is not None:
             self.directory.close()
-        if self.inquiry is not None:
-            self.inquiry.close()
+        if self.live_lookup is not None:
+            self.live_lookup.close()
 
     def abandon(self):
         """In a process that has it by fork: close the descriptors, and free nothing that a thread may have been amid."""
@@ -108,13 +108,13 @@ cdef class Attribution:
             self.notes.abandon()
         if self.directory is not None:
             self.directory.abandon()
-        if self.inquiry is not None:
-            self.inquiry.close()
+        if self.live_lookup is not None:
+            self.live_lookup.close()
 
     @property
-    def door(self):
-        """The Door that it has sockets of other namespaces from; None while off."""
-        return None if self.directory is None else self.directory.door
+    def opener(self):
+        """The Opener that it has sockets of other namespaces from; None while off."""
+        return None if self.directory is None else self.directory.opener
 
     @property
     def programs_lost(self) -> int:
@@ -125,7 +125,7 @@ cdef class Attribution:
         """Look for namespaces that came and went; cheap when called often, and to be called about once a second. OSError
         if owners cannot be looked for any more."""
         if not self.off:
-            self.inquiry.seeker.check()
+            self.live_lookup.holder_search.check()
             self.directory.refresh()
 
     def fileno(self) -> int:
@@ -146,7 +146,7 @@ cdef class Attribution:
             return
         if self.notes is not None:
             self.notes.begin(heard, emptied)
-        self.inquiry.begin(heard, emptied)
+        self.live_lookup.begin(heard, emptied)
         self.directory.refresh_home()
 
     cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=NEVER) noexcept nogil:
@@ -162,7 +162,7 @@ cdef class Attribution:
         cdef owner_t noted
         cdef int reason, named
         if self.notes is None or netns == 0:
-            return self.inquiry.owner(index, end, True, out)
+            return self.live_lookup.owner(index, end, True, out)
         named = self._noted(end, netns, out)
         if named > 0:
             return REASON_NONE
@@ -171,7 +171,7 @@ cdef class Attribution:
             if named == -1 and self.used:
                 self.notes.name_users(end, netns, self.began, out)
             return REASON_AMBIGUOUS if named == -1 else REASON_KERNEL
-        reason = self.inquiry.owner(index, end, True, out)
+        reason = self.live_lookup.owner(index, end, True, out)
         # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
         if self.notes.name(end, netns, &noted) > 0:
             owner_drop(out)
@@ -198,33 +198,33 @@ cdef class Attribution:
         cdef responder_t *known = NULL
         cdef int how, reason
         if self.notes is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
-            return self.inquiry.owner(index, end, False, out)
+            return self.live_lookup.owner(index, end, False, out)
         # Of a new one it is not known closely enough when it began: the same addresses may have had another just before.
         accepted = self.notes.boot_time(self.began) if self.used and self.began else NEVER
         if self._noted(end, netns, out, accepted) > 0:
             return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
         if fresh:
-            how = self.responders.find(end, netns, self.inquiry.heard, &known)
-            if how == RESPONDER_UNSURE and self.inquiry.holds(&known.holder, known.owner.inode):
-                self.responders.confirm(known, self.inquiry.heard)
+            how = self.responder_cache.find(end, netns, self.live_lookup.heard, &known)
+            if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
+                self.responder_cache.confirm(known, self.live_lookup.heard)
                 how = RESPONDER_KNOWN
-            if how == RESPONDER_KNOWN and self.responders.take(known, out):
+            if how == RESPONDER_KNOWN and self.responder_cache.take(known, out):
                 return known.reason
-            if self.vacancies.is_vacant(netns, end.proto, end.sport, self.inquiry.heard):
+            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.heard):
                 out.match = MATCH_NONE
                 return REASON_CLOSED
         began = procfs_monotonic_ns()
         changes = self.notes.owners.port_changes(netns, end.proto, end.sport)
-        self.inquiry.sole = fresh and self.vacancies.is_sole(netns, end.proto, end.sport, self.inquiry.heard)
-        reason = self.inquiry.owner(index, end, False, out)
+        self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.heard)
+        reason = self.live_lookup.owner(index, end, False, out)
         if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
             owner_drop(out)
             out[0] = noted
             reason = REASON_NONE
         if fresh:
             self._remember(index, end, netns, changes, began, out, reason)
-            self.vacancies.missed(index, netns, end.proto)
-        self.inquiry.sole = False
+            self.closed_ports.missed(index, netns, end.proto)
+        self.live_lookup.sole = False
         return reason
 
     cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
@@ -237,12 +237,12 @@ cdef class Attribution:
                 reason == REASON_AMBIGUOUS or reason == REASON_BUDGET) or (
                 found.match == MATCH_LISTENER and reason == REASON_NONE) or (
                 found.match == MATCH_WILDCARD and reason == REASON_NONE
-                and self.inquiry.is_alone(index, end, found.inode)):
+                and self.live_lookup.is_alone(index, end, found.inode)):
             self._keep(end, netns, changes, began, found, reason)
         elif found.match == MATCH_SOCKET and end.proto == IPPROTO_TCP:
             # It was accepted already: the next one is asked for of the listener.
             memset(&listener, 0, sizeof(listener))
-            reason = self.inquiry.listener(index, end, &listener)
+            reason = self.live_lookup.listener(index, end, &listener)
             if listener.match == MATCH_LISTENER and reason in (REASON_NONE, REASON_AMBIGUOUS, REASON_BUDGET):
                 self._keep(end, netns, changes, began, &listener, reason)
             owner_drop(&listener)
@@ -250,10 +250,10 @@ cdef class Attribution:
     cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
                     int reason) noexcept nogil:
         cdef int64_t now = procfs_monotonic_ns()
-        cdef responder_t *kept = self.responders.put(end, netns, changes, now, now - began, found, &self.inquiry.named, reason)
+        cdef responder_t *kept = self.responder_cache.put(end, netns, changes, now, now - began, found, &self.live_lookup.named, reason)
         # Closed before it was watched, it is not any more.
-        if kept != NULL and found.process != NULL and found.inode and not self.inquiry.holds(&kept.holder, found.inode):
-            self.responders.forget(kept)
+        if kept != NULL and found.process != NULL and found.inode and not self.live_lookup.holds(&kept.holder, found.inode):
+            self.responder_cache.forget(kept)
 
     cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
                   owner_t *out) noexcept nogil:
@@ -288,13 +288,13 @@ cdef class Attribution:
         out.reason = reason if reason != NOWHERE else REASON_NONE
         return reason
 
-    cdef void foresee(self, const record_t *record) noexcept nogil:
+    cdef void prefetch(self, const record_t *record) noexcept nogil:
         """A record that will be resolved soon."""
         if self.notes is not None and not self.off:
             self.notes.owners.prefetch(&record.flow.orig, self.directory.cookie(record.flow.netns))
 
     cdef void resolve(self, record_t *record) noexcept nogil:
-        cdef const address_table_t *addresses
+        cdef const local_routes_t *addresses
         cdef const tuple_t *orig = &record.flow.orig
         cdef tuple_t reply
         cdef int home = record.flow.netns

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.sockets.socket_holders cimport holder_t
-from nfct_fast.attribution.bpf_lookup cimport Notes
+from nfct_fast.attribution.bpf_lookup cimport BpfLookup
 from nfct_fast.records.owner cimport owner_t
 
 cdef enum:
@@ -18,7 +18,7 @@ cdef struct responder_t:
     tuple_t end              # of it only family, protocol and the local side count
     uint64_t netns           # cookie; 0: nothing is here
     uint64_t turn            # what watching the socket said
-    uint32_t changes         # of the port, see OwnersBpf.port_changes
+    uint32_t changes         # of the port, see SocketNotes.port_changes
     uint32_t program         # the exec id of owner.process
     int64_t until            # CLOCK_MONOTONIC ns
     int64_t sure             # until then nothing has to be looked at
@@ -27,8 +27,8 @@ cdef struct responder_t:
     int reason
 
 # One caller at a time.
-cdef class Responders:
-    cdef Notes _notes
+cdef class ResponderCache:
+    cdef BpfLookup _notes
     cdef responder_t *_at
     cdef int64_t _paid       # CLOCK_MONOTONIC ns: before that nothing is asked again only for its age,
     cdef int64_t _looked     # and what is sure is not looked at

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.sockets.socket_holders cimport holder_t
-from nfct_fast.attribution.bpf_lookup cimport Notes
+from nfct_fast.attribution.bpf_lookup cimport BpfLookup
 from nfct_fast.records.owner cimport REASON_BUDGET, owner_drop, owner_t
 from nfct_fast.processes.process cimport process_take, process_t
 
@@ -49,10 +49,10 @@ cdef bint owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Responders:
+cdef class ResponderCache:
     """4,096 local addresses and ports, the latest that took their place."""
 
-    def __cinit__(self, Notes notes not None):
+    def __cinit__(self, BpfLookup notes not None):
         self._notes = notes
         self._at = <responder_t *>calloc(RESPONDERS, sizeof(responder_t))
         if self._at == NULL:

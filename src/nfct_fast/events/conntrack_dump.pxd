@@ -2,7 +2,7 @@ from libc.stdint cimport uint32_t
 from nfct_fast.events.flow cimport FlowDecoder, flow_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
-cdef class Table:
+cdef class ConntrackDump:
     cdef readonly NetlinkSocket socket
     cdef FlowDecoder decoder
     cdef flow_t *flows           # of the last next()

@@ -33,7 +33,7 @@ cdef struct entries_t:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Table:
+cdef class ConntrackDump:
     """The table of the namespace of the thread that makes it, or of the netfilter socket fd, its own from then on. OSError if there
     is none."""
 

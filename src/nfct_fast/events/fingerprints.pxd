@@ -4,22 +4,22 @@ from nfct_fast.events.flow cimport flow_t
 cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil
 
 # A set of fingerprints. `slots` is NULL while it is empty.
-ctypedef struct seen_t:
+ctypedef struct fingerprint_set_t:
     uint64_t *slots          # 0: free
     uint64_t mask            # number of slots - 1
     uint64_t count
 
-cdef int seen_reserve(seen_t *seen, uint64_t count) noexcept nogil              # so that it need not grow; 0 or -ENOMEM
-cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
-cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil
-cdef void seen_free(seen_t *seen) noexcept nogil                                # and empty again
+cdef int fingerprint_set_reserve(fingerprint_set_t *seen, uint64_t count) noexcept nogil              # so that it need not grow; 0 or -ENOMEM
+cdef int fingerprint_set_add(fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
+cdef bint fingerprint_set_has(const fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil
+cdef void fingerprint_set_free(fingerprint_set_t *seen) noexcept nogil                                # and empty again
 
-ctypedef struct log_t:
+ctypedef struct fingerprint_log_t:
     uint64_t *entries
     uint64_t count
     uint64_t room
 
-cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
-cdef void log_free(log_t *log) noexcept nogil
+cdef int log_add(fingerprint_log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
+cdef void log_free(fingerprint_log_t *log) noexcept nogil
 # Those of the log from number `begin` to before `end`; 0 or -ENOMEM.
-cdef int seen_add_log(seen_t *seen, const log_t *log, uint64_t begin, uint64_t end) noexcept nogil
+cdef int fingerprint_set_add_log(fingerprint_set_t *seen, const fingerprint_log_t *log, uint64_t begin, uint64_t end) noexcept nogil

@@ -69,7 +69,7 @@ cdef bint _holds(uint64_t size, uint64_t count) noexcept nogil:
     return 4 * count <= 3 * size
 
 
-cdef int seen_reserve(seen_t *seen, uint64_t count) noexcept nogil:
+cdef int fingerprint_set_reserve(fingerprint_set_t *seen, uint64_t count) noexcept nogil:
     cdef uint64_t size = seen.mask + 1 if seen.slots != NULL else LEAST
     cdef uint64_t *slots
     cdef uint64_t i
@@ -90,9 +90,9 @@ cdef int seen_reserve(seen_t *seen, uint64_t count) noexcept nogil:
     return 0
 
 
-cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil:
+cdef int fingerprint_set_add(fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil:
     cdef uint64_t *slot
-    if (seen.slots == NULL or not _holds(seen.mask + 1, seen.count + 1)) and seen_reserve(seen, seen.count + 1) < 0:
+    if (seen.slots == NULL or not _holds(seen.mask + 1, seen.count + 1)) and fingerprint_set_reserve(seen, seen.count + 1) < 0:
         return -ENOMEM
     slot = _slot(seen.slots, seen.mask, fingerprint)
     if slot[0]:
@@ -102,11 +102,11 @@ cdef int seen_add(seen_t *seen, uint64_t fingerprint) noexcept nogil:
     return 1
 
 
-cdef bint seen_has(const seen_t *seen, uint64_t fingerprint) noexcept nogil:
+cdef bint fingerprint_set_has(const fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil:
     return seen.slots != NULL and _slot(seen.slots, seen.mask, fingerprint)[0] != 0
 
 
-cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil:
+cdef int log_add(fingerprint_log_t *log, uint64_t fingerprint) noexcept nogil:
     cdef uint64_t room
     cdef uint64_t *grown
     if log.count == log.room:
@@ -121,21 +121,21 @@ cdef int log_add(log_t *log, uint64_t fingerprint) noexcept nogil:
     return 0
 
 
-cdef void log_free(log_t *log) noexcept nogil:
+cdef void log_free(fingerprint_log_t *log) noexcept nogil:
     _free(log.entries, log.room)
     log.entries = NULL
     log.count = log.room = 0
 
 
-cdef int seen_add_log(seen_t *seen, const log_t *log, uint64_t begin, uint64_t end) noexcept nogil:
+cdef int fingerprint_set_add_log(fingerprint_set_t *seen, const fingerprint_log_t *log, uint64_t begin, uint64_t end) noexcept nogil:
     cdef uint64_t i
     for i in range(begin, end):
-        if seen_add(seen, log.entries[i]) < 0:
+        if fingerprint_set_add(seen, log.entries[i]) < 0:
             return -ENOMEM
     return 0
 
 
-cdef void seen_free(seen_t *seen) noexcept nogil:
+cdef void fingerprint_set_free(fingerprint_set_t *seen) noexcept nogil:
     _free(seen.slots, seen.mask + 1)
     seen.slots = NULL
     seen.mask = seen.count = 0

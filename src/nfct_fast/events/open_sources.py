@@ -7,7 +7,7 @@ from nfct_fast.kernel import netns
 from nfct_fast.events.preflight import Probe, await_answers
 from nfct_fast.kernel.netlink import Inbox, NetlinkSocket
 from nfct_fast.events.source import Source
-from nfct_fast.events.conntrack_dump import Table
+from nfct_fast.events.conntrack_dump import ConntrackDump
 
 _NETLINK_NETFILTER = 12
 GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
@@ -63,10 +63,10 @@ class Listener:
     """Opens sources for the reader. door: gets sockets of other namespaces. tracking: a Tracking to turn it on for the wanted pairs
     of family and protocol, or None. enters: a thread that begins later may enter namespaces."""
 
-    def __init__(self, reader, door, tracking, enters, wanted, groups, program, recover):
+    def __init__(self, reader, opener, tracking, enters, wanted, groups, program, recover):
         self.reader = reader
         self.tracking = tracking
-        self._door, self._enters = door, enters
+        self._door, self._enters = opener, enters
         self._attribution = reader.intake.attribution
         self._wanted, self._groups, self._program = wanted, groups, program
         self._recover = recover and GROUPS["NEW"] in groups
@@ -106,7 +106,7 @@ class Listener:
                     self.track(space)
             socket = _open_socket(self._descriptor(space), self._inbox, self._groups, self._program, share, size)
             try:
-                table = Table(self._descriptor(space)) if self._recover else None
+                table = ConntrackDump(self._descriptor(space)) if self._recover else None
                 number = self._attribution.add_home(space)
             except BaseException:
                 _close(socket, share)

@@ -14,7 +14,7 @@ cdef enum:
     PACES = 10                   # and how many times that where events come fast
 
 
-cdef void pace_keep(pace_t *pace, uint64_t events, bint hasty) noexcept nogil:
+cdef void pace_keep(pacing_t *pace, uint64_t events, bint hasty) noexcept nogil:
     cdef int64_t now = procfs_monotonic_ns()
     cdef int64_t fast = <int64_t>(events - pace.before) // 4
     cdef int64_t length = (HASTY_NS if hasty else PACE_NS) * max(1, min(PACES, fast))

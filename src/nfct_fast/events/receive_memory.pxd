@@ -4,7 +4,7 @@ from posix_pthread cimport pthread_mutex_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
 # For any thread; bytes as asked of the kernel, which takes twice as much.
-cdef class Allowance:
+cdef class ReceiveMemory:
     cdef readonly int64_t total
     cdef readonly int64_t spent
     cdef readonly int64_t least  # what each socket has at least,
@@ -13,7 +13,7 @@ cdef class Allowance:
     cdef bint made
 
 cdef class Share:
-    cdef readonly Allowance allowance
+    cdef readonly ReceiveMemory receive_memory
     cdef readonly int64_t most
     cdef readonly int64_t spent
     # The receive buffer of a socket that has one of this share: grows as NetlinkSocket.grow does, as far as there is something

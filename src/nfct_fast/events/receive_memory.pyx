@@ -15,7 +15,7 @@ cdef enum:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Allowance:
+cdef class ReceiveMemory:
     """total: bytes that all together may ask for; least: what each of `most` sockets may in any case. ValueError if that is more."""
 
     def __cinit__(self, int64_t total, int64_t least=LEAST, int most=1):
@@ -42,31 +42,31 @@ cdef class Allowance:
 cdef class Share:
     """What one owner of namespaces has of an Allowance, `most` bytes at most."""
 
-    def __cinit__(self, Allowance allowance not None, int64_t most):
-        self.allowance = allowance
+    def __cinit__(self, ReceiveMemory receive_memory not None, int64_t most):
+        self.receive_memory = receive_memory
         self.most = most
 
     cdef int64_t _left(self) noexcept nogil:
-        return min(self.most - self.spent, self.allowance.total - self.allowance.spent - self.allowance.kept)
+        return min(self.most - self.spent, self.receive_memory.total - self.receive_memory.spent - self.receive_memory.kept)
 
     cdef void _spend(self, int64_t bytes) noexcept nogil:
         self.spent += bytes
-        self.allowance.spent += bytes
+        self.receive_memory.spent += bytes
 
     cdef void _account(self, int64_t bytes, bint free) noexcept nogil:
-        pthread_mutex_lock(&self.allowance.mutex)
+        pthread_mutex_lock(&self.receive_memory.mutex)
         self._spend(bytes)
         if free:
-            self.allowance.kept += self.allowance.least
-        pthread_mutex_unlock(&self.allowance.mutex)
+            self.receive_memory.kept += self.receive_memory.least
+        pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
         """Give a socket its first receive buffer: `size` bytes, or what is left, but never less than the least. OSError."""
-        pthread_mutex_lock(&self.allowance.mutex)
-        self.allowance.kept -= self.allowance.least
-        size = max(self.allowance.least, min(size, self._left()))
+        pthread_mutex_lock(&self.receive_memory.mutex)
+        self.receive_memory.kept -= self.receive_memory.least
+        size = max(self.receive_memory.least, min(size, self._left()))
         self._spend(size)
-        pthread_mutex_unlock(&self.allowance.mutex)
+        pthread_mutex_unlock(&self.receive_memory.mutex)
         try:
             socket.set_receive_buffer(size)
         except BaseException:
@@ -90,10 +90,10 @@ cdef class Share:
         cdef int before = socket.rcvbuf
         cdef int64_t left
         cdef int result = 0
-        pthread_mutex_lock(&self.allowance.mutex)
+        pthread_mutex_lock(&self.receive_memory.mutex)
         left = self._left()
         if left >= LEAST:
             result = socket.grow(<int>min(<int64_t>before // 2 + left, <int64_t>0x3fffffff), full)
             self._spend(socket.rcvbuf // 2 - before // 2)
-        pthread_mutex_unlock(&self.allowance.mutex)
+        pthread_mutex_unlock(&self.receive_memory.mutex)
         return result

@@ -2,8 +2,8 @@ from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.events.receive_memory cimport Share
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
-from nfct_fast.events.fingerprints cimport log_t, seen_t
-from nfct_fast.events.conntrack_dump cimport Table
+from nfct_fast.events.fingerprints cimport fingerprint_log_t, fingerprint_set_t
+from nfct_fast.events.conntrack_dump cimport ConntrackDump
 
 cdef enum sift_t:
     SIFT_SEED                # all entries are known from now on
@@ -17,7 +17,7 @@ cdef class Source:
     cdef readonly Share share    # of the receive memory
     cdef int64_t least           # bytes of it at the start
     cdef readonly bint closed
-    cdef readonly Table table    # None: nothing is recovered
+    cdef readonly ConntrackDump table    # None: nothing is recovered
     cdef readonly uint64_t inode # of the namespace
     cdef readonly int index
     cdef bint overrun            # events were lost, and the table was not yet searched for them
@@ -32,15 +32,15 @@ cdef class Source:
     cdef int early_count
     cdef int early_room
     cdef int early_next          # and so many of them were delivered
-    cdef log_t log               # entries whose NEW was delivered, or that were there before the start
+    cdef fingerprint_log_t log               # entries whose NEW was delivered, or that were there before the start
     cdef bint due                # it is to be swept, whatever came
     cdef bint reading            # the table is to be read, to seed or to sweep,
     cdef bint asked              # and is being sent
     cdef uint64_t noted          # so many of the log are older than that reading; what it finds takes their place
-    cdef seen_t reported         # and these, as a set, while it goes on
-    cdef log_t living            # entries of the table
+    cdef fingerprint_set_t reported_flows         # and these, as a set, while it goes on
+    cdef fingerprint_log_t living            # entries of the table
     cdef sift_t how              # what it is read for
-    cdef seen_t recovered
+    cdef fingerprint_set_t recovered
     cdef uint64_t swept          # entries that lived when the log was last held against the table
     cdef readonly int64_t active # CLOCK_MONOTONIC ns of the last event
     cdef int64_t emptied         # and when last all events before it had been received
@@ -52,12 +52,12 @@ cdef class Source:
     cdef uint64_t missing_unmade # and of these the ones that are in no count of the kernel's
     cdef uint64_t hopeful        # told of where the table could not be read to its end: they may yet be found there
     cdef uint64_t surplus        # recovered ones that neither a drop nor an error accounts for
-    cdef readonly uint64_t told          # lost events that were told of
-    cdef readonly uint64_t told_recovered
-    cdef readonly uint64_t told_unmade
+    cdef readonly uint64_t reported          # lost events that were told of
+    cdef readonly uint64_t reported_recovered
+    cdef readonly uint64_t reported_unmade
     cdef int grow(self, bint full) noexcept nogil
     cdef void rest(self, int64_t now) noexcept nogil
-    cdef void lose(self) noexcept nogil
+    cdef void mark_overrun(self) noexcept nogil
     cdef bint admit(self, const flow_t *flow) noexcept nogil
     cdef void found_again(self, int64_t count) noexcept nogil
     cdef void end_table(self, bint complete) noexcept nogil
@@ -71,4 +71,4 @@ cdef class Source:
     cdef int _sift(self, int count) noexcept nogil
     cdef bint wants_sweep(self, int64_t now) noexcept nogil
     cdef void count(self) noexcept nogil
-    cdef uint64_t untold(self, bint hopeful) noexcept nogil
+    cdef uint64_t take_unreported(self, bint hopeful) noexcept nogil

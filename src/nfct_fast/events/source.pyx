@@ -10,8 +10,8 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from nfct_fast.events.flow cimport EVENT_NEW, flow_t
-from nfct_fast.events.fingerprints cimport (flow_fingerprint, log_add, log_free, seen_add, seen_add_log, seen_free, seen_has,
-                    seen_reserve)
+from nfct_fast.events.fingerprints cimport (flow_fingerprint, log_add, log_free, fingerprint_set_add, fingerprint_set_add_log, fingerprint_set_free, fingerprint_set_has,
+                    fingerprint_set_reserve)
 
 cdef enum:
     SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB
@@ -31,7 +31,7 @@ cdef class Source:
     socket was joined.
     """
 
-    def __cinit__(self, NetlinkSocket socket not None, groups, Table table, int index, inode, Share share not None,
+    def __cinit__(self, NetlinkSocket socket not None, groups, ConntrackDump table, int index, inode, Share share not None,
                   int64_t since):
         self.groups = tuple(groups)
         self.share = share
@@ -45,8 +45,8 @@ cdef class Source:
     def __dealloc__(self):
         log_free(&self.log)
         log_free(&self.living)
-        seen_free(&self.reported)
-        seen_free(&self.recovered)
+        fingerprint_set_free(&self.reported_flows)
+        fingerprint_set_free(&self.recovered)
         free(self.early_flows)
 
     def seed(self) -> None:
@@ -137,7 +137,7 @@ cdef class Source:
         if now - self.active > IDLE_S * <int64_t>1000000000:
             self.share.shrink(self.socket, self.least)
 
-    cdef void lose(self) noexcept nogil:
+    cdef void mark_overrun(self) noexcept nogil:
         """Events were lost, since all was received last."""
         if not self.overrun:
             self.overrun = True
@@ -150,12 +150,12 @@ cdef class Source:
             return True
         fingerprint = flow_fingerprint(flow)
         if self.doubtful:
-            if seen_has(&self.recovered, fingerprint):
+            if fingerprint_set_has(&self.recovered, fingerprint):
                 self.found_again(-1)
                 return False
             # The table that is read meanwhile has it, too.
             if not self.settling:
-                seen_add(&self.reported, fingerprint)
+                fingerprint_set_add(&self.reported_flows, fingerprint)
         # Without memory for it, it may be reported once more after an overrun.
         log_add(&self.log, fingerprint)
         return True
@@ -177,12 +177,12 @@ cdef class Source:
         for i in range(count):
             flows[i].netns = <uint16_t>self.index
             fingerprint = flow_fingerprint(&flows[i])
-            known = self.how == SIFT_SEED or seen_has(&self.reported, fingerprint)
+            known = self.how == SIFT_SEED or fingerprint_set_has(&self.reported_flows, fingerprint)
             if not known and self.how == SIFT_SWEEP:
                 continue        # its event is still on its way
             log_add(&self.living, fingerprint)
             # A dump may show an entry twice.
-            if not known and seen_add(&self.recovered, fingerprint) == 1:
+            if not known and fingerprint_set_add(&self.recovered, fingerprint) == 1:
                 flows[missed] = flows[i]
                 missed += 1
         return missed
@@ -191,7 +191,7 @@ cdef class Source:
         """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten. Else what was read of it
         is known as well, or what was recovered would be once more."""
         cdef uint64_t i
-        seen_free(&self.reported)
+        fingerprint_set_free(&self.reported_flows)
         if complete:
             self.swept = self.living.count
             for i in range(self.noted, self.log.count):
@@ -209,11 +209,11 @@ cdef class Source:
         cdef uint64_t known
         cdef uint64_t found
         self.doubtful = self.settling = False
-        seen_free(&self.recovered)
+        fingerprint_set_free(&self.recovered)
         self.socket.count_lost()
         known = self.socket.lost + self.socket.unmade + self.surplus
-        found = max(known, self.recoveries + self.told) - known     # more than can have been lost
-        self.told -= min(found, self.hopeful)
+        found = max(known, self.recoveries + self.reported) - known     # more than can have been lost
+        self.reported -= min(found, self.hopeful)
         self.surplus += found - min(found, self.hopeful)
         self.hopeful -= min(found, self.hopeful)
 
@@ -230,7 +230,7 @@ cdef class Source:
             self.began = self.unsure
         # Where there is no room for the set, read_on() says so.
         if how != SIFT_SEED:
-            seen_reserve(&self.reported, self.log.count)
+            fingerprint_set_reserve(&self.reported_flows, self.log.count)
 
     cdef int read_on(self) noexcept nogil:
         """One more piece, while `reading`: 1, 0 at the end, or -errno, and then what was known stays known. self.missed:
@@ -272,7 +272,7 @@ cdef class Source:
                 self.missed = self._sift(result)
                 self.found = self.table.flows
             return min(result, 1)
-        result = seen_add_log(&self.reported, &self.log, self.noted, end)
+        result = fingerprint_set_add_log(&self.reported_flows, &self.log, self.noted, end)
         self.noted = end
         if result == 0 and (end == self.log.count or self.how == SIFT_SEED):
             self.asked = True
@@ -293,13 +293,13 @@ cdef class Source:
         self.missing_unmade = self.socket.unmade
         self.missing = self.socket.lost + self.missing_unmade
 
-    cdef uint64_t untold(self, bint hopeful) noexcept nogil:
+    cdef uint64_t take_unreported(self, bint hopeful) noexcept nogil:
         """Of the lost events those that nothing was said of yet; they count as told. hopeful: they may yet be found."""
-        cdef uint64_t gone = self.recoveries + self.told
+        cdef uint64_t gone = self.recoveries + self.reported
         cdef uint64_t result = max(gone, self.missing + self.surplus) - gone
-        self.told += result
+        self.reported += result
         if hopeful:
             self.hopeful += result
-        self.told_recovered = self.recoveries
-        self.told_unmade = self.missing_unmade + self.surplus
+        self.reported_recovered = self.recoveries
+        self.reported_unmade = self.missing_unmade + self.surplus
         return result

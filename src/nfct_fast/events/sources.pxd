@@ -11,9 +11,9 @@ cdef class Sources:
     cdef void *at[SOURCES]       # the same, for use without the GIL
     cdef int bound               # all numbers are below it
     cdef readonly object past    # Counts
-    cdef uint64_t past_told
-    cdef uint64_t past_told_recovered
-    cdef uint64_t past_told_unmade
+    cdef uint64_t past_reported
+    cdef uint64_t past_reported_recovered
+    cdef uint64_t past_reported_unmade
     # The source of a number, borrowed; NULL: there is none.
     cdef void *get(self, int number) noexcept nogil
     # The reading thread is done with it.

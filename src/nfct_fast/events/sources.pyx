@@ -63,9 +63,9 @@ cdef class Sources:
             if source is not None and nfct_source_load(&self.at[number]) == NULL:
                 source.close()
                 self.past = Counts(*map(sum, zip(self.past, counts_of(source))))
-                self.past_told += source.told
-                self.past_told_recovered += source.told_recovered
-                self.past_told_unmade += source.told_unmade
+                self.past_reported += source.reported
+                self.past_reported_recovered += source.reported_recovered
+                self.past_reported_unmade += source.reported_unmade
                 self.kept[number] = None
                 gone.append(source)
         return gone
@@ -74,15 +74,15 @@ cdef class Sources:
         """Of those that are gone, too."""
         return Counts(*map(sum, zip(self.past, *[counts_of(source) for source in self])))
 
-    def told(self) -> tuple[int, int, int]:
+    def reported(self) -> tuple[int, int, int]:
         """Events told of as lost, flows as recovered, and events as never made: as counts(), but cheaper."""
         cdef Source source
-        cdef uint64_t lost = self.past_told, recovered = self.past_told_recovered, unmade = self.past_told_unmade
+        cdef uint64_t lost = self.past_reported, recovered = self.past_reported_recovered, unmade = self.past_reported_unmade
         for source in self.kept:
             if source is not None:
-                lost += source.told
-                recovered += source.told_recovered
-                unmade += source.told_unmade
+                lost += source.reported
+                recovered += source.reported_recovered
+                unmade += source.reported_unmade
         return lost, recovered, unmade
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class _Space:
     def __init__(self, name, wanted):
         self.name = name
         self.table = None
-        self.told = 0           # the highest level told of
+        self.reported = 0           # the highest level told of
         self._count, self._max = (_open(f"/proc/sys/net/netfilter/nf_conntrack_{what}") for what in ("count", "max"))
         self._legacy = [_open(f"/proc/thread-self/net/{file}") for file in _LEGACY]
         try:
@@ -57,11 +57,11 @@ class _Space:
             return None
         percent = 100 * fill[0] // fill[1]
         level = max((level for level in _LEVELS if percent >= level), default=0)
-        if percent < self.told - _CALM:
-            self.told = level
-        if level <= self.told:
+        if percent < self.reported - _CALM:
+            self.reported = level
+        if level <= self.reported:
             return None
-        self.told = level
+        self.reported = level
         return (f"{self.name}the conntrack table is {percent} % full, {fill[0]} of {fill[1]} entries: when it is full, new "
                 "connections are dropped (raise net.netfilter.nf_conntrack_max)")
 

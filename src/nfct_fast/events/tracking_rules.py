@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 
-from nfct_fast.kernel.fork_guard import ForkMark
+from nfct_fast.kernel.fork_guard import ForkGuard
 
 _NETLINK_NETFILTER = 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -112,7 +112,7 @@ class TrackingTable:
     """
 
     def __init__(self, wanted=None, is_alone=lambda: False):
-        self._mark = ForkMark()
+        self._mark = ForkGuard()
         self._sequence = 0
         families = {family for family, _ in wanted or ()}
         self.family = {(socket.AF_INET,): _NFPROTO_IPV4, (socket.AF_INET6,): _NFPROTO_IPV6}.get(tuple(families), _NFPROTO_INET)

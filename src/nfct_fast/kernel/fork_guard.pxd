@@ -1,4 +1,4 @@
-cdef class ForkMark:
+cdef class ForkGuard:
     cdef int *page
     cdef readonly int pid
     cdef bint here(self) noexcept nogil

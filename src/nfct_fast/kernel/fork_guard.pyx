@@ -17,7 +17,7 @@ cdef enum:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class ForkMark:
+cdef class ForkGuard:
     """True in the process that made it, False in any other; to ask costs one load. pid: of that process.
 
     A page that the kernel empties at every fork, whoever calls it: a process id may be the same in another pid

@@ -12,7 +12,7 @@ cdef struct question_head_t:
 cdef void channel_follow(uint32_t processor, uint32_t *here) noexcept nogil
 
 # Any thread may use it.
-cdef class Channel:
+cdef class HelperChannel:
     cdef int fd, pid
     cdef uint32_t number           # of the last question
     cdef bint late                 # which was not answered in time

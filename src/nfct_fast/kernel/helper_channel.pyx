@@ -51,7 +51,7 @@ cdef void channel_follow(uint32_t processor, uint32_t *here) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Channel:
+cdef class HelperChannel:
     """pid, fd: what Rights.apart has returned; the descriptor is its own from then on. OSError."""
 
     def __cinit__(self, int pid, int fd):

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 from linux_netlink cimport sockaddr_nl
-from nfct_fast.kernel.fork_guard cimport ForkMark
+from nfct_fast.kernel.fork_guard cimport ForkGuard
 from sys_socket cimport iovec, mmsghdr
 
 cdef class Inbox:
@@ -12,7 +12,7 @@ cdef class Inbox:
 
 cdef class NetlinkSocket:
     cdef int fd
-    cdef readonly ForkMark mark
+    cdef readonly ForkGuard mark
     cdef Inbox inbox
     cdef int slots
     cdef bint congested

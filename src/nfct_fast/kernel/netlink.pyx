@@ -71,7 +71,7 @@ cdef class NetlinkSocket:
         # 4096 alone would put the head of every slot into the same cache set.
         cdef sockaddr_nl address
         self.fd = fd
-        self.mark = ForkMark()
+        self.mark = ForkGuard()
         self.inbox = Inbox(slots, slot_size) if inbox is None else inbox
         self.slots = self.inbox.slots
         if fd < 0:

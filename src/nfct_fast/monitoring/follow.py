@@ -10,9 +10,9 @@ import time
 from _thread import allocate_lock, get_ident, start_new_thread
 
 from nfct_fast.kernel import netns
-from nfct_fast.kernel.fork_guard import ForkMark
-from nfct_fast.namespaces.netns_finder import Lookout
-from nfct_fast.monitoring.places import Places
+from nfct_fast.kernel.fork_guard import ForkGuard
+from nfct_fast.namespaces.netns_finder import NamespaceFinder
+from nfct_fast.monitoring.places import MonitoredNamespaces
 from nfct_fast.monitoring.shares import OURS, Shares
 from nfct_fast.kernel.wakeup import Wakeup
 
@@ -29,9 +29,9 @@ _TRACKED_DESCRIPTORS = 6        # and where tracking is turned on
 
 def _places(most, tracking):
     """How many namespaces there are descriptors for, of which a third is left to others."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    provisional, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     each = _DESCRIPTORS + (_TRACKED_DESCRIPTORS if tracking else 0)
-    return most if soft == resource.RLIM_INFINITY else max(1, min(most, (soft - soft // 3) // each))
+    return most if provisional == resource.RLIM_INFINITY else max(1, min(most, (provisional - provisional // 3) // each))
 
 
 class Follower:
@@ -42,12 +42,12 @@ class Follower:
         self._listener = listener
         self._news = news
         shares = Shares(_places(listener.reader.sources.most, listener.tracking), memory, rcvbuf)
-        self.places = Places(listener, shares, news)
+        self.places = MonitoredNamespaces(listener, shares, news)
         self._missing = set()       # not found when all processes were last looked at
         self._users_due = self._census_due = self._chores_due = 0.0
         self._stopping = False
-        self._mark = ForkMark()
-        self._lookout = Lookout()
+        self._mark = ForkGuard()
+        self._lookout = NamespaceFinder()
         self._finished = allocate_lock()
         self.thread = None
         self._wakeup = Wakeup()

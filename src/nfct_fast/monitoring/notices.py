@@ -4,7 +4,7 @@ import collections
 from nfct_fast.kernel.wakeup import Wakeup
 
 
-class News:
+class Notices:
     """From any thread to any other."""
 
     def __init__(self):

@@ -24,7 +24,7 @@ class _Heard:
         return max(self._born, self.source.active)
 
 
-class Places:
+class MonitoredNamespaces:
     """Hears namespaces by a Listener, as Shares allow; news: where it is told that there is no place for some.
 
     One thread at a time, but for reading the counts. Nothing here looks for namespaces.

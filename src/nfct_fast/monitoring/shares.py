@@ -3,7 +3,7 @@
 Anybody can make network namespaces, as many as he likes. So those of users, by whose user namespace they belong to, have a share
 each, and all users together no more than three quarters: what the host's root makes finds room.
 """
-from nfct_fast.events.receive_memory import Allowance, Share
+from nfct_fast.events.receive_memory import ReceiveMemory, Share
 
 OURS = None             # the owner of what was made in our own user namespace, or in the initial one
 _IDLE_NS = 30_000_000_000
@@ -24,7 +24,7 @@ class Shares:
     def __init__(self, places, memory, home):
         self.places = max(1, min(places, memory // (4 * _LEAST_BUFFER)))
         self._least = max(_LEAST_BUFFER, min(_USER_BUFFER, memory // (4 * self.places)))
-        self._allowance = Allowance(memory, self._least, self.places)
+        self._allowance = ReceiveMemory(memory, self._least, self.places)
         self._home = home
         self._memory = {OURS: Share(self._allowance, memory)}
 

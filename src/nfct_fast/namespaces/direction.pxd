@@ -1,7 +1,7 @@
 """Which way a flow goes, seen from this host."""
 from libc.stdint cimport uint8_t
 
-from nfct_fast.namespaces.local_routes cimport address_table_t
+from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.events.flow cimport tuple_t
 
 cdef enum direction_t:
@@ -15,5 +15,5 @@ cdef enum:
     FLOW_DNAT = 2
 
 cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil     # multicast, or IPv4's broadcast
-cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const address_table_t *addresses) noexcept nogil
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil
 cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil

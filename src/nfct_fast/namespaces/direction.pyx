@@ -8,8 +8,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sys_socket cimport AF_INET, AF_INET6
 
-from nfct_fast.namespaces.local_addresses cimport Addresses
-from nfct_fast.namespaces.local_routes cimport address_table_t, table_find
+from nfct_fast.namespaces.local_addresses cimport LocalAddresses
+from nfct_fast.namespaces.local_routes cimport local_routes_t, table_find
 from nfct_fast.events.flow cimport tuple_t
 
 cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
@@ -18,7 +18,7 @@ cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
     return addr[0] == 0xff
 
 
-cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const address_table_t *addresses) noexcept nogil:
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil:
     cdef bint originator = table_find(addresses, &orig.src[0], orig.family) >= 0
     cdef bint responder = table_find(addresses, &reply.src[0], reply.family) >= 0
     if originator:
@@ -39,7 +39,7 @@ cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil:
 
 
 def direction_of_packed(bytes src, int sport, bytes dst, int dport, bytes reply_src, int reply_sport,
-                        bytes reply_dst, int reply_dport, Addresses addresses):
+                        bytes reply_dst, int reply_dport, LocalAddresses addresses):
     """The direction and the NAT flags of a flow given by packed addresses, as (str, set of str)."""
     cdef tuple_t orig, reply
     if not len(src) == len(dst) == len(reply_src) == len(reply_dst) or len(src) not in (4, 16):

@@ -11,13 +11,13 @@ from posix.unistd cimport close
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd
 
 from nfct_fast.namespaces.namespace_map cimport (
-    STEP_STAYS, STEP_UNKNOWN, atlas_close, atlas_free, atlas_make, atlas_t, place_t, step_t, table_take,
+    STEP_STAYS, STEP_UNKNOWN, namespace_map_close, namespace_map_free, namespace_map_make, namespace_map_t, place_t, step_t, table_take,
 )
-from nfct_fast.namespaces.opener cimport Door
+from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.namespaces.links cimport link_t
-from nfct_fast.namespaces.namespace cimport member_take
+from nfct_fast.namespaces.namespace cimport namespace_take
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-from nfct_fast.namespaces.watched_namespace cimport Space
+from nfct_fast.namespaces.watched_namespace cimport WatchedNamespace
 
 import os
 import select
@@ -25,7 +25,7 @@ import threading
 import time
 
 from nfct_fast.kernel import netns
-from nfct_fast.namespaces.netns_finder import Lookout
+from nfct_fast.namespaces.netns_finder import NamespaceFinder
 
 cdef extern from * nogil:
     """
@@ -49,17 +49,17 @@ cdef enum:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Scout:
+cdef class Discovery:
     """limit: namespaces besides homes at most, five descriptors each; ttl: seconds between two searches; proc: where /proc
     is mounted; diag: open sock_diag sockets; door: enters namespaces.
 
     Without start() it does nothing but in round().
     """
 
-    def __cinit__(self, *, int limit, double ttl, str proc, bint diag, Door door not None):
+    def __cinit__(self, *, int limit, double ttl, str proc, bint diag, Opener opener not None):
         self.homes_fd = self.wake = self.answer = -1
-        self.limit, self.ttl, self.diag, self.door = limit, ttl, diag, door
-        self.lookout = Lookout(proc)
+        self.limit, self.ttl, self.diag, self.opener = limit, ttl, diag, opener
+        self.lookout = NamespaceFinder(proc)
         self.spaces, self.homes, self.skipped, self.aside = {}, [], set(), {}
         self.due = self.theirs_due = self.checked = float("-inf")
         self.lock = threading.Lock()
@@ -73,7 +73,7 @@ cdef class Scout:
         self.pid = os.getpid()
 
     def __dealloc__(self):
-        atlas_free(self.fresh)
+        namespace_map_free(self.fresh)
         self._close()
 
     cdef void _close(self) noexcept nogil:
@@ -98,7 +98,7 @@ cdef class Scout:
                 self.thread.join()
         self.thread = None
         self.spaces, self.homes = {}, []
-        atlas_free(self.take())
+        namespace_map_free(self.take())
         self.poll.close()
         self.homes_poll.close()
         self.lookout.close()
@@ -118,8 +118,8 @@ cdef class Scout:
         now = time.monotonic()
         times = [self.due] if self.wanted else [self.checked + self.ttl]
         for space in self.spaces.values():
-            if (<Space>space).pending or (<Space>space).refused:
-                times.append(max((<Space>space).due, self.theirs_due if space.uid is not None else 0.0))
+            if (<WatchedNamespace>space).pending or (<WatchedNamespace>space).refused:
+                times.append(max((<WatchedNamespace>space).due, self.theirs_due if space.uid is not None else 0.0))
         return max(0.0, min([1.0] + [when - now for when in times]))
 
     def add_home(self, netns not None) -> int:
@@ -127,17 +127,17 @@ cdef class Scout:
         with self.lock:
             space = self.spaces.get(netns.inode)
             if space is None:
-                space = Space(netns, self.diag, self.door)
+                space = WatchedNamespace(netns, self.diag, self.opener)
                 self._add(space)
-            if not (<Space>space).heard:
+            if not (<WatchedNamespace>space).heard:
                 number = self.homes.index(None) if None in self.homes else len(self.homes)
                 self.homes[number:number + 1] = [space]
-                (<Space>space).heard = True
-                (<Space>space).slot = number
+                (<WatchedNamespace>space).heard = True
+                (<WatchedNamespace>space).slot = number
                 if space.uid is None:
                     self.homes_poll.register(space.fileno(), select.EPOLLIN)
             self._post()
-            return (<Space>space).slot
+            return (<WatchedNamespace>space).slot
 
     def remove_home(self, int number) -> None:
         """It is not listened in any more; its number may be given again."""
@@ -190,11 +190,11 @@ cdef class Scout:
     def _hear(self, fds):
         for space in self.spaces.values():
             if space.fileno() in fds:
-                (<Space>space).pending = True
+                (<WatchedNamespace>space).pending = True
 
     def _read(self, now):
         """The changes that were heard of, of ours first."""
-        cdef Space space
+        cdef WatchedNamespace space
         theirs = [space for space in self.spaces.values() if space.uid is not None and (space.pending or space.refused)]
         for space in self.spaces.values():
             if space.uid is None and space.pending and space.due <= now:
@@ -209,7 +209,7 @@ cdef class Scout:
         self.theirs_due = time.monotonic()
         self.theirs_due += THEIRS_FACTOR * (self.theirs_due - began)
 
-    def _reread(self, Space space, int factor):
+    def _reread(self, WatchedNamespace space, int factor):
         began = time.monotonic()
         fd = space.fileno()
         refused = space.refused
@@ -229,7 +229,7 @@ cdef class Scout:
             elif fd >= 0:
                 self.poll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
-    def _add(self, Space space):
+    def _add(self, WatchedNamespace space):
         self.spaces[space.inode] = space
         if space.fileno() >= 0:
             self.poll.register(space.fileno(), select.EPOLLIN | select.EPOLLONESHOT)
@@ -238,7 +238,7 @@ cdef class Scout:
             self.skipped.add(space.inode)
         self.changed = True
 
-    def _drop(self, Space space):
+    def _drop(self, WatchedNamespace space):
         # Closing its sockets takes them out of the polls: they have no other descriptor.
         del self.spaces[space.inode]
         self.before += space.foreign
@@ -255,8 +255,8 @@ cdef class Scout:
         self.wanted = False
         for inode, space in list(self.spaces.items()):
             if inode in found:
-                space.seen_as(*found[inode])
-            elif not (<Space>space).heard:
+                space.fingerprint_set_as(*found[inode])
+            elif not (<WatchedNamespace>space).heard:
                 self._drop(space)
         self.skipped &= self.spaces.keys()
         self.aside = {inode: until for inode, until in self.aside.items() if inode in found and until > began}
@@ -285,7 +285,7 @@ cdef class Scout:
                     return False
                 if netns.owner(space.fileno())[0] is not None and not self._is_linked(space.fileno()):
                     return False
-                self._add(Space(space, self.diag, self.door))
+                self._add(WatchedNamespace(space, self.diag, self.opener))
         except OSError:
             self.skipped.add(inode)
             return False
@@ -303,9 +303,9 @@ cdef class Scout:
                 return True
         return False
 
-    cdef Space _worst(self):
+    cdef WatchedNamespace _worst(self):
         """The one to be given up: without a way to a home, then of who has most; but those with traffic stay."""
-        cdef Space space
+        cdef WatchedNamespace space
         near = set()
         for space in self.homes:
             if space is not None:
@@ -327,7 +327,7 @@ cdef class Scout:
 
     def _link(self):
         """Whom the numbers mean that links lead to, and what is connected with what."""
-        cdef Space space, other
+        cdef WatchedNamespace space, other
         if not self.changed:
             return
         for space in self.spaces.values():
@@ -362,8 +362,8 @@ cdef class Scout:
 
     cdef int _post(self) except -1:
         """Everything known, as a new atlas."""
-        cdef Space space
-        cdef atlas_t *atlas
+        cdef WatchedNamespace space
+        cdef namespace_map_t *namespace_map
         cdef place_t *place
         cdef const link_t *link
         cdef uint64_t i
@@ -371,17 +371,17 @@ cdef class Scout:
         owners = {}
         members = [space for space in self.spaces.values() if not space.heard]
         order = [*self.homes, *members]
-        atlas = atlas_make(len(order), len(self.homes))
-        if atlas == NULL:
+        namespace_map = namespace_map_make(len(order), len(self.homes))
+        if namespace_map == NULL:
             raise MemoryError
-        atlas.skipped = len(self.skipped)
+        namespace_map.skipped = len(self.skipped)
         try:
             places = {space.inode: index for index, space in enumerate(order) if space is not None}
             for index, space in enumerate(order):
                 if space is None:
                     continue
-                place = &atlas.places[index]
-                place.member = member_take(space.member)
+                place = &namespace_map.places[index]
+                place.member = namespace_take(space.member)
                 place.addresses = table_take(space.table)
                 place.realm = space.realm
                 place.owner = 0
@@ -397,17 +397,17 @@ cdef class Scout:
                     place.steps[i].other, place.steps[i].kind = link.other, link.kind
                     place.steps[i].to = STEP_STAYS if link.nsid < 0 else places.get(space.numbers.get(link.nsid),
                                                                                   STEP_UNKNOWN)
-            if atlas_close(atlas) < 0:
+            if namespace_map_close(namespace_map) < 0:
                 raise MemoryError
         except BaseException:
-            atlas_free(atlas)
+            namespace_map_free(namespace_map)
             raise
         self.changed = False
-        atlas_free(<atlas_t *>nfct_swap(<void **>&self.fresh, atlas))
+        namespace_map_free(<namespace_map_t *>nfct_swap(<void **>&self.fresh, namespace_map))
         return 0
 
-    cdef atlas_t *take(self) noexcept nogil:
-        return <atlas_t *>nfct_swap(<void **>&self.fresh, NULL)
+    cdef namespace_map_t *take(self) noexcept nogil:
+        return <namespace_map_t *>nfct_swap(<void **>&self.fresh, NULL)
 
     cdef bint is_behind(self) noexcept nogil:
         cdef pollfd ready

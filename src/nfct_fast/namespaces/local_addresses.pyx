@@ -23,7 +23,7 @@ from sys_socket cimport (
     bind, connect, recvfrom, setsockopt, sockaddr, socket, socklen_t,
 )
 
-from nfct_fast.namespaces.local_routes cimport address_table_t, table_add_route, table_find, table_free
+from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_add, table_find, table_free
 from nfct_fast.kernel.netlink_query cimport netquery_close, netquery_dump, netquery_take
 
 import ipaddress
@@ -60,18 +60,18 @@ cdef int attach_filter(int fd) noexcept nogil:
     return 0
 
 
-cdef void addresses_init(addresses_t *self) noexcept nogil:
+cdef void local_addresses_init(local_addresses_t *self) noexcept nogil:
     memset(self, 0, sizeof(self[0]))
     self.monitor = self.query.fd = -1
 
 
-cdef int addresses_open(addresses_t *self, uint32_t most) noexcept nogil:
+cdef int local_addresses_open(local_addresses_t *self, uint32_t most) noexcept nogil:
     cdef int monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
     cdef int query = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) if monitor >= 0 else -1
-    return addresses_take(self, monitor if monitor >= 0 else -errno, query if query >= 0 else -errno, most)
+    return local_addresses_take(self, monitor if monitor >= 0 else -errno, query if query >= 0 else -errno, most)
 
 
-cdef int addresses_take(addresses_t *self, int monitor, int query, uint32_t most) noexcept nogil:
+cdef int local_addresses_take(local_addresses_t *self, int monitor, int query, uint32_t most) noexcept nogil:
     cdef sockaddr_nl address
     cdef int on = 1
     cdef int rc = netquery_take(&self.query, query)
@@ -100,14 +100,14 @@ cdef int addresses_take(addresses_t *self, int monitor, int query, uint32_t most
         # 4.20; older kernels ignore the wanted type and send all routes.
         setsockopt(self.query.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
     if rc == 0:
-        rc = addresses_refresh(self)
+        rc = local_addresses_refresh(self)
     if rc < 0:
-        addresses_close(self)
+        local_addresses_close(self)
         return rc
     return 0
 
 
-cdef void addresses_close(addresses_t *self) noexcept nogil:
+cdef void local_addresses_close(local_addresses_t *self) noexcept nogil:
     if self.monitor >= 0:
         close(self.monitor)
     netquery_close(&self.query)
@@ -116,7 +116,7 @@ cdef void addresses_close(addresses_t *self) noexcept nogil:
 
 
 cdef struct reading_t:
-    address_table_t *into
+    local_routes_t *into
     uint32_t most
 
 
@@ -126,10 +126,10 @@ cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *con
         return 0
     if reading.most and reading.into.count >= reading.most:
         return -E2BIG
-    return table_add_route(reading.into, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
+    return routes_add(reading.into, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
 
 
-cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) noexcept nogil:
+cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t family) noexcept nogil:
     """0 read whole, -EAGAIN if the table changed in between, other -errno."""
     cdef reading_t reading = reading_t(into, self.most)
     cdef route_request_t request
@@ -147,8 +147,8 @@ cdef int dump_family(addresses_t *self, address_table_t *into, uint8_t family) n
     return -EAGAIN if rc == 0 and changed else rc
 
 
-cdef int addresses_dump(addresses_t *self) noexcept nogil:
-    cdef address_table_t new
+cdef int local_addresses_dump(local_addresses_t *self) noexcept nogil:
+    cdef local_routes_t new
     cdef int rc = 0
     cdef int attempt
     for attempt in range(DUMP_TRIES):
@@ -166,7 +166,7 @@ cdef int addresses_dump(addresses_t *self) noexcept nogil:
     return rc
 
 
-cdef int addresses_hear(addresses_t *self) noexcept nogil:
+cdef int local_addresses_hear(local_addresses_t *self) noexcept nogil:
     cdef uint8_t heard[64]
     cdef sockaddr_nl sender
     cdef socklen_t length
@@ -188,29 +188,29 @@ cdef int addresses_hear(addresses_t *self) noexcept nogil:
     return 0
 
 
-cdef int addresses_read(addresses_t *self) noexcept nogil:
+cdef int local_addresses_read(local_addresses_t *self) noexcept nogil:
     cdef int rc
     if not self.dirty:
         return 0
-    rc = addresses_dump(self)
+    rc = local_addresses_dump(self)
     if rc < 0:
         return rc
     self.dirty = False
     return 1
 
 
-cdef int addresses_refresh(addresses_t *self) noexcept nogil:
-    cdef int rc = addresses_hear(self)
-    return addresses_read(self) if rc == 0 else rc
+cdef int local_addresses_refresh(local_addresses_t *self) noexcept nogil:
+    cdef int rc = local_addresses_hear(self)
+    return local_addresses_read(self) if rc == 0 else rc
 
 
-cdef int addresses_find(const addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
+cdef int local_addresses_find(const local_addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
     return table_find(&self.table, addr, family)
 
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Addresses:
+cdef class LocalAddresses:
     """The local addresses of the calling thread's network namespace, as the kernel's own routing has them.
 
     127.0.0.0/8 and ::1 are local always; broadcast, multicast and IPv6 anycast addresses are not. Needs no
@@ -218,18 +218,18 @@ cdef class Addresses:
     """
 
     def __cinit__(self):
-        addresses_init(&self.addresses)
+        local_addresses_init(&self.addresses)
 
     def __init__(self):
         self.close()
         cdef int rc
         with nogil:
-            rc = addresses_open(&self.addresses, 0)
+            rc = local_addresses_open(&self.addresses, 0)
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc), "rtnetlink")
 
     def __dealloc__(self):
-        addresses_close(&self.addresses)
+        local_addresses_close(&self.addresses)
 
     def __enter__(self):
         return self
@@ -239,7 +239,7 @@ cdef class Addresses:
 
     def close(self):
         """Closes the sockets and forgets the addresses; a second call does nothing."""
-        addresses_close(&self.addresses)
+        local_addresses_close(&self.addresses)
 
     def fileno(self) -> int:
         """Readable when addresses may have changed: then call update(). -1 when closed."""
@@ -251,7 +251,7 @@ cdef class Addresses:
         if self.addresses.monitor < 0:
             raise ValueError("the addresses are closed")
         with nogil:
-            rc = addresses_refresh(&self.addresses)
+            rc = local_addresses_refresh(&self.addresses)
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc), "rtnetlink")
         return rc == 1
@@ -262,7 +262,7 @@ cdef class Addresses:
     def ifindex(self, address):
         """The index of the interface that has the address (any form ipaddress takes), or None if it is not local."""
         cdef bytes packed = ipaddress.ip_address(address).packed
-        cdef int found = addresses_find(&self.addresses, <const uint8_t *>packed,
+        cdef int found = local_addresses_find(&self.addresses, <const uint8_t *>packed,
                                         AF_INET if len(packed) == 4 else AF_INET6)
         return found if found >= 0 else None
 

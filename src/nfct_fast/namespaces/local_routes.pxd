@@ -9,7 +9,7 @@ ctypedef struct address_t:
     bint taken              # a free slot of the hash is not
 
 # Zeroed is empty.
-ctypedef struct address_table_t:
+ctypedef struct local_routes_t:
     address_t *slots        # hash of prefixes, whole addresses among them, open addressing
     uint32_t mask           # hash size - 1
     uint32_t count
@@ -17,13 +17,13 @@ ctypedef struct address_table_t:
     uint8_t lengths[129]    # those there are, the longest first
     uint8_t length_count
 
-cdef void table_free(address_table_t *self) noexcept nogil
+cdef void table_free(local_routes_t *self) noexcept nogil
 
 # One RTM_NEWROUTE without its netlink header. 1 added, 0 it makes nothing local, -ENOMEM, -EBADMSG.
-cdef int table_add_route(address_table_t *self, const uint8_t *data, size_t size) noexcept nogil
+cdef int routes_add(local_routes_t *self, const uint8_t *data, size_t size) noexcept nogil
 
 # All that is in the other, too; 0 or -ENOMEM.
-cdef int table_join(address_table_t *self, const address_table_t *other) noexcept nogil
+cdef int table_join(local_routes_t *self, const local_routes_t *other) noexcept nogil
 
-# As addresses_find: loopback is in every table. One probe for each length there is.
-cdef int table_find(const address_table_t *self, const uint8_t *addr, int family) noexcept nogil
+# As local_addresses_find: loopback is in every table. One probe for each length there is.
+cdef int table_find(const local_routes_t *self, const uint8_t *addr, int family) noexcept nogil

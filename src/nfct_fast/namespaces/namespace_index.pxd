@@ -1,16 +1,16 @@
 """Which network namespace of this host has an address, and the sockets in it."""
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from nfct_fast.namespaces.local_routes cimport address_table_t
-from nfct_fast.namespaces.namespace_map cimport atlas_t
+from nfct_fast.namespaces.local_routes cimport local_routes_t
+from nfct_fast.namespaces.namespace_map cimport namespace_map_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
-from nfct_fast.namespaces.opener cimport Door
+from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.namespaces.discovery cimport Scout
-from nfct_fast.sockets.socket_info cimport sock_t
+from nfct_fast.namespaces.discovery cimport Discovery
+from nfct_fast.sockets.socket_info cimport socket_info_t
 
 # An address that no namespace had when it was last asked for.
-cdef struct stranger_t:
+cdef struct unknown_address_t:
     uint8_t addr[16]
     uint64_t until
 
@@ -22,12 +22,12 @@ cdef struct verdict_t:
     int index               # -1: that is not certain
 
 # The first members are homes: the namespaces that are listened in. Lookups and refresh() are for one thread.
-cdef class Directory:
+cdef class NamespaceIndex:
     cdef object __weakref__
-    cdef readonly Scout scout
-    cdef atlas_t *atlas         # members' numbers are its places; they hold until look_again() or refresh_home()
-    cdef Door door
-    cdef stranger_t strangers[256]
+    cdef readonly Discovery discovery
+    cdef namespace_map_t *namespace_map         # members' numbers are its places; they hold until look_again() or refresh_home()
+    cdef Opener opener
+    cdef unknown_address_t strangers[256]
     cdef verdict_t verdicts[256]
     cdef readonly int skipped   # namespaces that are left out: too many, too much in them, or they may not be entered
     cdef bint threaded          # the scout has a thread of its own
@@ -57,18 +57,18 @@ cdef class Directory:
 
     # diag_lookup (or of the listener), diag_survey, procnet_lookup and procnet_survey in one member. -errno also if
     # it cannot be entered, as the tables need.
-    cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, sock_t *out) noexcept nogil
+    cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil
     # The local ports with sockets in it: see diag_ports.
     cdef int ports_at(self, int index, uint8_t proto, uint8_t *taken, int most) noexcept nogil
-    cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil
+    cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil
     cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
                            int room) noexcept nogil
 
     # Takes in what is new: once a batch.
     cdef void refresh_home(self) noexcept nogil
     # The addresses of a home; NULL if it is none.
-    cdef const address_table_t *home(self, int index) noexcept nogil
+    cdef const local_routes_t *home(self, int index) noexcept nogil
 
     cdef bint _take_in(self) noexcept nogil
     cdef bint _wait(self, bint search) noexcept nogil

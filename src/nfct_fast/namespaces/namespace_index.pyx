@@ -10,16 +10,16 @@ from posix.unistd cimport close
 
 from sys_socket cimport AF_INET6
 
-from nfct_fast.namespaces.local_routes cimport address_table_t, table_find
-from nfct_fast.namespaces.namespace_map cimport atlas_by_cookie, atlas_follow, atlas_free, atlas_has, atlas_t, place_t
+from nfct_fast.namespaces.local_routes cimport local_routes_t, table_find
+from nfct_fast.namespaces.namespace_map cimport namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t, place_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.namespaces.direction cimport is_group
-from nfct_fast.namespaces.opener cimport Door
+from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.namespaces.namespace cimport member_lookup, member_t, member_tables_lookup, member_tables_survey
+from nfct_fast.namespaces.namespace cimport namespace_lookup, namespace_t, namespace_tables_lookup, namespace_tables_survey
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-from nfct_fast.namespaces.discovery cimport Scout
-from nfct_fast.sockets.socket_info cimport sock_t
+from nfct_fast.namespaces.discovery cimport Discovery
+from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.sock_diag cimport diag_ports, diag_survey
 
 import os
@@ -40,7 +40,7 @@ cdef enum:
     FOLLOW_FACTOR = 100         # of the time that following routes took, until it is paid for,
     FOLLOW_DEBT_NS = 200_000_000     # and how far that may lie ahead: 2 ms, some hundred addresses at once
 
-cdef address_table_t NONE       # no address but loopback
+cdef local_routes_t NONE       # no address but loopback
 memset(&NONE, 0, sizeof(NONE))
 
 
@@ -61,12 +61,12 @@ cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Directory:
+cdef class NamespaceIndex:
     """The network namespaces of this host, each with its addresses and a sock_diag socket.
 
     home: a Netns, None for the calling thread's own; limit: namespaces besides homes at most, five file descriptors
     each, and never more than 5/16 of RLIMIT_NOFILE; ttl: seconds between two searches for namespaces; proc: where /proc
-    is mounted; apart: see Door. Several namespaces may be home, that is, listened in: see add_home().
+    is mounted; apart: see Opener. Several namespaces may be home, that is, listened in: see add_home().
 
     Call refresh() about once a second: a namespace whose last process is gone is kept alive by our sockets, with its
     interfaces, until then. After start() a thread does that by itself. Entering other namespaces needs CAP_SYS_ADMIN,
@@ -74,22 +74,22 @@ cdef class Directory:
     """
 
     def __cinit__(self):
-        self.door = None
+        self.opener = None
 
     def __init__(self, home=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, apart=None):
         self.close()
-        self.door = Door(proc, apart)
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = limit if soft == resource.RLIM_INFINITY else min(limit, soft // 16)
+        self.opener = Opener(proc, apart)
+        provisional, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = limit if provisional == resource.RLIM_INFINITY else min(limit, provisional // 16)
         self.proc = proc
-        self.scout = Scout(limit=limit, ttl=ttl, proc=proc, diag=diag, door=self.door)
-        self.finalizer = weakref.finalize(self, Scout.stop, self.scout)
+        self.discovery = Discovery(limit=limit, ttl=ttl, proc=proc, diag=diag, opener=self.opener)
+        self.finalizer = weakref.finalize(self, Discovery.stop, self.discovery)
         self.add_home(home)
         self._take_in()
 
     def start(self, settled=None) -> None:
         """Have a thread look for namespaces and follow them, until close(). settled: called in it, to give up privileges."""
-        self.scout.start(settled)
+        self.discovery.start(settled)
         self.threaded = True
 
     def add_home(self, home=None) -> int:
@@ -99,16 +99,16 @@ cdef class Directory:
         keeps its number. Enters the namespace for a moment. OSError. From any thread.
         """
         if home is not None:
-            return self.scout.add_home(home)
+            return self.discovery.add_home(home)
         with netns.Netns(f"{self.proc}/thread-self/ns/net", "home") as own:
-            return self.scout.add_home(own)
+            return self.discovery.add_home(own)
 
     def remove_home(self, int number) -> None:
         """That namespace is not listened in any more: its number may be given again. From any thread."""
-        self.scout.remove_home(number)
+        self.discovery.remove_home(number)
 
     def __dealloc__(self):
-        atlas_free(self.atlas)
+        namespace_map_free(self.namespace_map)
 
     def __enter__(self):
         return self
@@ -120,20 +120,20 @@ cdef class Directory:
         """Closes all sockets and lets go of all namespaces; a second call does nothing."""
         if self.finalizer is not None:
             self.finalizer()
-        atlas_free(self.atlas)
-        self.atlas = NULL
+        namespace_map_free(self.namespace_map)
+        self.namespace_map = NULL
         self.threaded = False
-        if self.door is not None:
-            self.door.close()
+        if self.opener is not None:
+            self.opener.close()
 
     def abandon(self):
         """In a process that has it by fork: closes the descriptors, and leaves alone what a thread may have been amid."""
-        if self.scout is not None:
-            self.scout.stop()
-        atlas_free(self.atlas)
-        self.atlas = NULL
-        if self.door is not None:
-            self.door.close()
+        if self.discovery is not None:
+            self.discovery.stop()
+        namespace_map_free(self.namespace_map)
+        self.namespace_map = NULL
+        if self.opener is not None:
+            self.opener.close()
 
     def refresh(self) -> bool:
         """Looks for new namespaces if an unknown address was asked for, and lets go of those that are gone.
@@ -142,27 +142,27 @@ cdef class Directory:
         seconds (less often where it takes long). True if it searched. Enters other namespaces for a moment: RuntimeError
         if it cannot come back. Where a thread does that already, it only says what became of that.
         """
-        if self.atlas == NULL:
+        if self.namespace_map == NULL:
             raise ValueError("the directory is closed")
-        self.door.check()
-        if self.door.stranded:
+        self.opener.check()
+        if self.opener.stranded:
             raise RuntimeError("the thread could not come back from another network namespace")
         if self.threaded:
-            if self.scout.failure is not None:
+            if self.discovery.failure is not None:
                 raise RuntimeError(f"network namespaces are not followed any more: {self.scout.failure}")
             # Where no flows come, nothing else lets go of what the last atlas has of namespaces that are gone.
             self._take_in()
             return False
-        searched = self.scout.round(True)
+        searched = self.discovery.round(True)
         self._take_in()
         return searched
 
     cdef bint _take_in(self) noexcept nogil:
-        cdef atlas_t *fresh = self.scout.take()
+        cdef namespace_map_t *fresh = self.discovery.take()
         if fresh == NULL:
             return False
-        atlas_free(self.atlas)
-        self.atlas = fresh
+        namespace_map_free(self.namespace_map)
+        self.namespace_map = fresh
         self.skipped = fresh.skipped
         memset(self.verdicts, 0, sizeof(self.verdicts))
         return True
@@ -172,20 +172,20 @@ cdef class Directory:
         cdef uint64_t began = <uint64_t>procfs_monotonic_ns()
         if began < self.patient:
             return False
-        self.scout.ask(search, PATIENCE_MS)
+        self.discovery.ask(search, PATIENCE_MS)
         self.patient = <uint64_t>procfs_monotonic_ns()
         self.patient += PATIENCE_FACTOR * (self.patient - began)
         return self._take_in()
 
     cdef bint _work(self) noexcept with gil:
         try:
-            self.scout.round(False)
+            self.discovery.round(False)
         except Exception:      # refresh() of the next round says why
             pass
         return self._take_in()
 
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil:
-        cdef const address_table_t *own = self.home(home)
+        cdef const local_routes_t *own = self.home(home)
         cdef int i
         if own == NULL:
             return -1
@@ -193,24 +193,24 @@ cdef class Directory:
         if table_find(own, &tuple.src[0], tuple.family) >= 0 or is_group(&tuple.src[0], tuple.family):
             return home if after < 0 else -1
         # With a hundred containers, to ask each cost a quarter of all that a flow costs.
-        if after < 0 and self.atlas.joined.slots != NULL and table_find(
-                &self.atlas.joined, &tuple.src[0], tuple.family) < 0:
+        if after < 0 and self.namespace_map.joined.slots != NULL and table_find(
+                &self.namespace_map.joined, &tuple.src[0], tuple.family) < 0:
             return -1
-        for i in range(after + 1, self.atlas.count):
-            if i != home and atlas_has(self.atlas, home, i, &tuple.src[0], tuple.family):
+        for i in range(after + 1, self.namespace_map.count):
+            if i != home and namespace_map_has(self.namespace_map, home, i, &tuple.src[0], tuple.family):
                 return i
         return -1
 
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil:
         cdef uint64_t now = <uint64_t>procfs_monotonic_ns()
-        cdef stranger_t *stranger = &self.strangers[tuple_slot(tuple)]
+        cdef unknown_address_t *stranger = &self.strangers[tuple_slot(tuple)]
         if not search and is_private(tuple) and not (
                 stranger.until > now and memcmp(stranger.addr, tuple.src, 16) == 0):
             memcpy(stranger.addr, tuple.src, 16)
             stranger.until = now + <uint64_t>STRANGER_NS
             search = True
         if search:
-            self.scout.wanted = True
+            self.discovery.wanted = True
         if self._take_in():
             return True
         if now - self.drained < <uint64_t>DRAIN_NS:
@@ -219,11 +219,11 @@ cdef class Directory:
         return self._wait(search) if self.threaded else self._work()
 
     cdef int by_cookie(self, uint64_t cookie) noexcept nogil:
-        return atlas_by_cookie(self.atlas, cookie) if self.atlas != NULL else -1
+        return namespace_map_by_cookie(self.namespace_map, cookie) if self.namespace_map != NULL else -1
 
     cdef int _follow(self, int home, int index, const tuple_t *end) noexcept nogil:
         """Where home's routes for end.src end; -1 if that is not certain, or the member has asked for too much."""
-        cdef member_t *member = self.atlas.places[index].member
+        cdef namespace_t *member = self.namespace_map.places[index].member
         cdef verdict_t *verdict = &self.verdicts[tuple_slot(end) ^ (home & (VERDICTS - 1))]
         cdef uint64_t began = <uint64_t>procfs_monotonic_ns()
         if verdict.until > began and verdict.home == home and memcmp(verdict.addr, end.src, 16) == 0:
@@ -232,7 +232,7 @@ cdef class Directory:
             return -1
         memcpy(verdict.addr, end.src, 16)
         verdict.home = home
-        verdict.index = atlas_follow(self.atlas, home, &end.src[0], end.family)
+        verdict.index = namespace_map_follow(self.namespace_map, home, &end.src[0], end.family)
         verdict.until = <uint64_t>procfs_monotonic_ns()
         member.spent = max(member.spent, began) + FOLLOW_FACTOR * (verdict.until - began)
         verdict.until += <uint64_t>VERDICT_NS
@@ -240,68 +240,68 @@ cdef class Directory:
 
     cdef bint may_come_from(self, int home, int index, const tuple_t *end) noexcept nogil:
         cdef const place_t *from_
-        if self.home(home) == NULL or not 0 <= index < self.atlas.count or self.atlas.places[index].member == NULL:
+        if self.home(home) == NULL or not 0 <= index < self.namespace_map.count or self.namespace_map.places[index].member == NULL:
             return False
         if index == home:
             return True
-        from_ = &self.atlas.places[index]
-        if from_.realm != self.atlas.places[home].realm:
+        from_ = &self.namespace_map.places[index]
+        if from_.realm != self.namespace_map.places[home].realm:
             return False
         # Who made home may have any address seen there: that is no word about others'.
-        if self.atlas.places[home].owner and from_.owner != self.atlas.places[home].owner:
+        if self.namespace_map.places[home].owner and from_.owner != self.namespace_map.places[home].owner:
             return False
         if from_.owner and self._follow(home, index, end) != index:
             return False
         from_.member.used = self.now
         return True
 
-    cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, sock_t *out) noexcept nogil:
-        cdef place_t *place = &self.atlas.places[index]
-        return member_lookup(place.member, &place.addresses.table if place.addresses != NULL else &NONE, tuple, listener,
+    cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil:
+        cdef place_t *place = &self.namespace_map.places[index]
+        return namespace_lookup(place.member, &place.addresses.table if place.addresses != NULL else &NONE, tuple, listener,
                              out)
 
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil:
-        return diag_survey(&self.atlas.places[index].member.diag, tuple, out, room)
+        return diag_survey(&self.namespace_map.places[index].member.diag, tuple, out, room)
 
     cdef int ports_at(self, int index, uint8_t proto, uint8_t *taken, int most) noexcept nogil:
-        return diag_ports(&self.atlas.places[index].member.diag, proto, taken, most)
+        return diag_ports(&self.namespace_map.places[index].member.diag, proto, taken, most)
 
-    cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
-        return member_tables_lookup(self.atlas.places[index].member, self.door, tuple, when, out)
+    cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil:
+        return namespace_tables_lookup(self.namespace_map.places[index].member, self.opener, tuple, when, out)
 
     cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
                            int room) noexcept nogil:
-        return member_tables_survey(self.atlas.places[index].member, self.door, tuple, when, out, room)
+        return namespace_tables_survey(self.namespace_map.places[index].member, self.opener, tuple, when, out, room)
 
     cdef void refresh_home(self) noexcept nogil:
         self.now = <uint64_t>procfs_monotonic_ns()
-        if self.atlas == NULL:
+        if self.namespace_map == NULL:
             return
-        if self.scout.is_behind():
+        if self.discovery.is_behind():
             if self.threaded:
                 self._wait(False)
             else:
                 self._work()
         self._take_in()
 
-    cdef const address_table_t *home(self, int index) noexcept nogil:
+    cdef const local_routes_t *home(self, int index) noexcept nogil:
         cdef const place_t *place
-        if self.atlas == NULL or not 0 <= index < self.atlas.homes:
+        if self.namespace_map == NULL or not 0 <= index < self.namespace_map.homes:
             return NULL
-        place = &self.atlas.places[index]
+        place = &self.namespace_map.places[index]
         if place.member == NULL:
             return NULL
         return &place.addresses.table if place.addresses != NULL else &NONE
 
     cdef uint64_t cookie(self, int index) noexcept nogil:
-        return self.atlas.places[index].member.cookie if 0 <= index < self.atlas.count else 0
+        return self.namespace_map.places[index].member.cookie if 0 <= index < self.namespace_map.count else 0
 
     @property
     def foreign(self) -> int:
         """Datagrams on its netlink sockets that the kernel did not send: they were not looked at."""
-        return self.scout.foreign
+        return self.discovery.foreign
 
     def namespaces(self) -> dict:
         """The namespaces known, as {inode: name}; homes come first."""
-        homes = [space for space in self.scout.homes if space is not None]
-        return {space.inode: space.name for space in [*homes, *self.scout.spaces.values()]}
+        homes = [space for space in self.discovery.homes if space is not None]
+        return {space.inode: space.name for space in [*homes, *self.discovery.spaces.values()]}

@@ -1,14 +1,14 @@
 """The network namespaces known at one moment, their addresses, and the ways between them."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from nfct_fast.namespaces.local_routes cimport address_table_t
+from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.namespaces.links cimport link_kind_t
-from nfct_fast.namespaces.namespace cimport member_t
+from nfct_fast.namespaces.namespace cimport namespace_t
 
 # A table that several atlases have. It never changes.
 ctypedef struct shared_table_t:
     int refs
-    address_table_t table
+    local_routes_t table
 
 cdef enum:
     STEP_STAYS = -1         # the interface leads nowhere else
@@ -23,7 +23,7 @@ ctypedef struct step_t:
     link_kind_t kind
 
 ctypedef struct place_t:
-    member_t *member        # NULL: nobody's number, as no namespace is listened in under it any more
+    namespace_t *member        # NULL: nobody's number, as no namespace is listened in under it any more
     shared_table_t *addresses
     step_t *steps
     int step_count
@@ -31,28 +31,28 @@ ctypedef struct place_t:
     int owner               # 0: our own user namespace, or the initial one; else whose it is has a number of his own
 
 # Those that are listened in come first.
-ctypedef struct atlas_t:
+ctypedef struct namespace_map_t:
     place_t *places
     int count
     int homes
     int skipped             # namespaces that are left out
-    address_table_t joined  # all addresses of those that a packet can come from to a home; without memory for it, empty
+    local_routes_t joined  # all addresses of those that a packet can come from to a home; without memory for it, empty
     int *by_cookie          # hash of places, open addressing; -1: free
     uint32_t cookie_mask
 
-cdef shared_table_t *table_share(address_table_t *table) noexcept nogil      # takes what is in it; NULL without memory
+cdef shared_table_t *table_share(local_routes_t *table) noexcept nogil      # takes what is in it; NULL without memory
 cdef shared_table_t *table_take(shared_table_t *shared) noexcept nogil
 cdef void table_drop(shared_table_t *shared) noexcept nogil
 
-cdef atlas_t *atlas_make(int count, int homes) noexcept nogil     # NULL without memory
-cdef void atlas_free(atlas_t *self) noexcept nogil
+cdef namespace_map_t *namespace_map_make(int count, int homes) noexcept nogil     # NULL without memory
+cdef void namespace_map_free(namespace_map_t *self) noexcept nogil
 # Once all places are filled in. 0 or -ENOMEM.
-cdef int atlas_close(atlas_t *self) noexcept nogil
+cdef int namespace_map_close(namespace_map_t *self) noexcept nogil
 
 # Where it is, or -1.
-cdef int atlas_by_cookie(const atlas_t *self, uint64_t cookie) noexcept nogil
+cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) noexcept nogil
 # Whether a place has the address, and whether some way leads from it to that home.
-cdef bint atlas_has(const atlas_t *self, int home, int index, const uint8_t *addr, int family) noexcept nogil
+cdef bint namespace_map_has(const namespace_map_t *self, int home, int index, const uint8_t *addr, int family) noexcept nogil
 # Where a packet to the address that leaves home arrives: the place, or -1 if that is not for certain. Asks for a route
 # in each namespace on the way, eight at most.
-cdef int atlas_follow(atlas_t *self, int home, const uint8_t *addr, int family) noexcept nogil
+cdef int namespace_map_follow(namespace_map_t *self, int home, const uint8_t *addr, int family) noexcept nogil

@@ -9,15 +9,15 @@ from libc.string cimport memset
 
 from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 
-from nfct_fast.namespaces.local_routes cimport address_table_t, table_find, table_free, table_join
+from nfct_fast.namespaces.local_routes cimport local_routes_t, table_find, table_free, table_join
 from nfct_fast.namespaces.links cimport LINK_GROUP, LINK_NOWHERE, LINK_PAIR, route_read, route_t
-from nfct_fast.namespaces.namespace cimport member_drop
+from nfct_fast.namespaces.namespace cimport namespace_drop
 
 cdef enum:
     HOPS = 8
 
 
-cdef shared_table_t *table_share(address_table_t *table) noexcept nogil:
+cdef shared_table_t *table_share(local_routes_t *table) noexcept nogil:
     cdef shared_table_t *shared = <shared_table_t *>malloc(sizeof(shared_table_t))
     if shared != NULL:
         shared.refs = 1
@@ -38,8 +38,8 @@ cdef void table_drop(shared_table_t *shared) noexcept nogil:
         free(shared)
 
 
-cdef atlas_t *atlas_make(int count, int homes) noexcept nogil:
-    cdef atlas_t *self = <atlas_t *>calloc(1, sizeof(atlas_t))
+cdef namespace_map_t *namespace_map_make(int count, int homes) noexcept nogil:
+    cdef namespace_map_t *self = <namespace_map_t *>calloc(1, sizeof(namespace_map_t))
     if self == NULL:
         return NULL
     self.places = <place_t *>calloc(max(1, count), sizeof(place_t))
@@ -51,12 +51,12 @@ cdef atlas_t *atlas_make(int count, int homes) noexcept nogil:
     return self
 
 
-cdef void atlas_free(atlas_t *self) noexcept nogil:
+cdef void namespace_map_free(namespace_map_t *self) noexcept nogil:
     cdef int i
     if self == NULL:
         return
     for i in range(self.count):
-        member_drop(self.places[i].member)
+        namespace_drop(self.places[i].member)
         table_drop(self.places[i].addresses)
         free(self.places[i].steps)
     table_free(&self.joined)
@@ -65,7 +65,7 @@ cdef void atlas_free(atlas_t *self) noexcept nogil:
     free(self)
 
 
-cdef bint is_near(const atlas_t *self, int index) noexcept nogil:
+cdef bint is_near(const namespace_map_t *self, int index) noexcept nogil:
     """Whether some way leads from it to a home."""
     cdef int i
     for i in range(self.homes):
@@ -78,7 +78,7 @@ cdef uint32_t cookie_slot(uint64_t cookie) noexcept nogil:
     return <uint32_t>((cookie * <uint64_t>0x9e3779b97f4a7c15) >> 32)
 
 
-cdef int atlas_close(atlas_t *self) noexcept nogil:
+cdef int namespace_map_close(namespace_map_t *self) noexcept nogil:
     cdef uint32_t slot
     cdef int i, rc = 0
     for i in range(self.count):
@@ -104,7 +104,7 @@ cdef int atlas_close(atlas_t *self) noexcept nogil:
     return 0
 
 
-cdef int atlas_by_cookie(const atlas_t *self, uint64_t cookie) noexcept nogil:
+cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) noexcept nogil:
     cdef uint32_t slot = cookie_slot(cookie) & self.cookie_mask
     if cookie == 0:
         return -1
@@ -115,7 +115,7 @@ cdef int atlas_by_cookie(const atlas_t *self, uint64_t cookie) noexcept nogil:
     return -1
 
 
-cdef bint atlas_has(const atlas_t *self, int home, int index, const uint8_t *addr, int family) noexcept nogil:
+cdef bint namespace_map_has(const namespace_map_t *self, int home, int index, const uint8_t *addr, int family) noexcept nogil:
     cdef const place_t *place = &self.places[index]
     return (place.realm == self.places[home].realm and place.addresses != NULL
             and table_find(&place.addresses.table, addr, family) >= 0)
@@ -133,7 +133,7 @@ cdef void add_place(int *one, int index) noexcept nogil:
     one[0] = index if one[0] == -1 or one[0] == index else -2
 
 
-cdef void look_behind(const atlas_t *self, int at, const route_t *route, const uint8_t *addr, int family,
+cdef void look_behind(const namespace_map_t *self, int at, const route_t *route, const uint8_t *addr, int family,
                       behind_t *out) noexcept nogil:
     cdef const place_t *place = &self.places[at]
     cdef const step_t *step
@@ -146,15 +146,15 @@ cdef void look_behind(const atlas_t *self, int at, const route_t *route, const u
             continue
         if step.kind == LINK_PAIR and step.to >= 0:
             add_place(&out.only, step.to)
-            if atlas_has(self, at, step.to, addr, family):
+            if namespace_map_has(self, at, step.to, addr, family):
                 add_place(&out.holder, step.to)
-            if route.has_gateway and atlas_has(self, at, step.to, &route.gateway[0], family):
+            if route.has_gateway and namespace_map_has(self, at, step.to, &route.gateway[0], family):
                 add_place(&out.gate, step.to)
         elif not (step.kind == LINK_NOWHERE or step.kind == LINK_GROUP and step.ifindex == route.ifindex):
             out.more = True
 
 
-cdef int atlas_follow(atlas_t *self, int home, const uint8_t *addr, int family) noexcept nogil:
+cdef int namespace_map_follow(namespace_map_t *self, int home, const uint8_t *addr, int family) noexcept nogil:
     cdef behind_t behind
     cdef route_t route
     cdef int at = home

@@ -12,7 +12,7 @@ cdef struct span_of_pids_t:
     int32_t end
     int looks                   # that were
 
-cdef class Census:
+cdef class NetnsCensus:
     cdef str proc
     cdef int root               # of /proc
     cdef bint stopping

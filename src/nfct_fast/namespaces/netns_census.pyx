@@ -27,7 +27,7 @@ cdef int64_t until_next(int looks) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Census:
+cdef class NetnsCensus:
     """proc: where procfs is mounted. One thread at a time; OSError if it cannot be opened.
 
     Processes of others need CAP_SYS_PTRACE to be seen.

@@ -4,19 +4,19 @@ import os
 import time
 
 from nfct_fast.kernel import netns
-from nfct_fast.namespaces.netns_census import Census
+from nfct_fast.namespaces.netns_census import NetnsCensus
 
 _RECENT_S = 0.005       # of each call for processes that began lately
 _NAMES_NS = 1_000_000_000       # how long after its folder has changed a name may become a namespace
 
 
-class Lookout:
+class NamespaceFinder:
     """proc: where /proc is mounted. One thread at a time, but for stop(). What it finds is {inode: (name, path)}; a name may be
     of something else. OSError if it cannot be opened."""
 
     def __init__(self, proc="/proc"):
         self._proc, self._kept = proc, {}
-        self._census = Census(proc)
+        self._census = NetnsCensus(proc)
         self._kept = netns.keep_named()
         self._changed = 0
 

@@ -1,7 +1,7 @@
 """Sockets and tables of other network namespaces than the thread's own."""
 from libc.stdint cimport uint32_t
 
-from nfct_fast.kernel.helper_channel cimport Channel, question_head_t
+from nfct_fast.kernel.helper_channel cimport HelperChannel, question_head_t
 
 cdef struct errand_t:
     question_head_t head
@@ -13,9 +13,9 @@ cdef struct outcome_t:
     int rc
 
 # Any thread may use it.
-cdef class Door:
+cdef class Opener:
     cdef int root                  # of /proc
-    cdef Channel channel           # to the process that enters; None: the thread does
+    cdef HelperChannel channel           # to the process that enters; None: the thread does
     cdef readonly bint stranded    # it could not come back, and must not go on
 
     # A netlink socket of this protocol in the namespace open as `ns`: a descriptor or -errno.

@@ -108,7 +108,7 @@ def _prepare(path):
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Door:
+cdef class Opener:
     """proc: where /proc is mounted. apart: Rights.apart, to have a process of its own enter; None: the calling thread does,
     for a moment. OSError."""
 
@@ -118,7 +118,7 @@ cdef class Door:
     def __init__(self, proc="/proc", apart=None):
         path = os.fsencode(proc)
         if apart is not None:
-            self.channel = Channel(*apart("nfct-door", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
+            self.channel = HelperChannel(*apart("nfct-door", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
             return
         self.root = procfs_open(path)
         if self.root < 0:

@@ -1,22 +1,22 @@
 """One network namespace as it is watched: its addresses, its links, and whose it is."""
 from libc.stdint cimport uint64_t
 
-from nfct_fast.namespaces.local_addresses cimport addresses_t
+from nfct_fast.namespaces.local_addresses cimport local_addresses_t
 from nfct_fast.namespaces.namespace_map cimport shared_table_t
-from nfct_fast.namespaces.opener cimport Door
+from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.namespaces.links cimport links_t
-from nfct_fast.namespaces.namespace cimport member_t
+from nfct_fast.namespaces.namespace cimport namespace_t
 
 # One caller at a time; what others use of it, `member` and `table`, they take for themselves.
-cdef class Space:
+cdef class WatchedNamespace:
     cdef readonly object inode
     cdef readonly str name
     cdef readonly str witness      # a path under which it was last seen
     cdef readonly object uid       # whose it is, None for ours: see netns.owner()
     cdef readonly object userns
-    cdef Door door
-    cdef member_t *member
-    cdef addresses_t addresses
+    cdef Opener opener
+    cdef namespace_t *member
+    cdef local_addresses_t addresses
     cdef shared_table_t *table     # NULL: too large, or no memory
     cdef links_t links
     cdef uint64_t before           # foreign datagrams of sockets that are closed

@@ -10,10 +10,10 @@ from posix.fcntl cimport F_DUPFD_CLOEXEC
 
 from linux_netlink cimport NETLINK_ROUTE
 
-from nfct_fast.namespaces.local_addresses cimport addresses_close, addresses_hear, addresses_init, addresses_read, addresses_take
+from nfct_fast.namespaces.local_addresses cimport local_addresses_close, local_addresses_hear, local_addresses_init, local_addresses_read, local_addresses_take
 from nfct_fast.namespaces.namespace_map cimport table_drop, table_share
 from nfct_fast.namespaces.links cimport links_free, links_nsid, links_read, links_t
-from nfct_fast.namespaces.namespace cimport member_drop, member_foreign, member_open
+from nfct_fast.namespaces.namespace cimport namespace_drop, namespace_foreign, namespace_open
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 
 import os
@@ -39,24 +39,24 @@ cdef extern from "<unistd.h>" nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Space:
+cdef class WatchedNamespace:
     """An open Netns. diag: open a sock_diag socket, too; door: makes the sockets there.
 
     OSError; RuntimeError if the calling thread entered it and cannot come back.
     """
 
-    def __cinit__(self, space not None, bint diag, Door door not None):
+    def __cinit__(self, space not None, bint diag, Opener opener not None):
         cdef uint64_t inode = space.inode
         cdef int error = 0, ns
-        addresses_init(&self.addresses)
-        self.inode, self.name, self.witness, self.door = space.inode, space.name, space.path, door
+        local_addresses_init(&self.addresses)
+        self.inode, self.name, self.witness, self.opener = space.inode, space.name, space.path, opener
         self.uid, self.userns = netns.owner(space.fileno())
         self.numbers = {}
         ns = <int>syscall(SYS_fcntl, <int>space.fileno(), F_DUPFD_CLOEXEC, 0)
         if ns < 0:
             raise OSError(EMFILE, os.strerror(EMFILE), self.name)
         with nogil:
-            self.member = member_open(inode, ns, diag, door, &error)
+            self.member = namespace_open(inode, ns, diag, opener, &error)
         self._check()
         if self.member == NULL:
             why = "entering needs CAP_SYS_ADMIN" if error == EPERM else os.strerror(error)
@@ -65,13 +65,13 @@ cdef class Space:
         self._open()
 
     def __dealloc__(self):
-        addresses_close(&self.addresses)
+        local_addresses_close(&self.addresses)
         table_drop(self.table)
         links_free(&self.links)
-        member_drop(self.member)
+        namespace_drop(self.member)
 
     cdef int _check(self) except -1:
-        if self.door.stranded:
+        if self.opener.stranded:
             raise RuntimeError(f"cannot leave network namespace {self.name}")
         return 0
 
@@ -80,9 +80,9 @@ cdef class Space:
         cdef uint32_t most = OUR_ROUTES if self.uid is None else FOREIGN_ROUTES
         self.before += self.addresses.foreign + self.addresses.query.foreign
         with nogil:
-            addresses_close(&self.addresses)
-            monitor = self.door.netlink(self.member.ns, NETLINK_ROUTE)
-            rc = addresses_take(&self.addresses, monitor, self.door.netlink(self.member.ns, NETLINK_ROUTE), most)
+            local_addresses_close(&self.addresses)
+            monitor = self.opener.netlink(self.member.ns, NETLINK_ROUTE)
+            rc = local_addresses_take(&self.addresses, monitor, self.opener.netlink(self.member.ns, NETLINK_ROUTE), most)
         self._check()
         if rc < 0 and rc != -E2BIG:
             raise OSError(-rc, os.strerror(-rc), f"network namespace {self.name}")
@@ -91,7 +91,7 @@ cdef class Space:
         return 0
 
     cdef int _take(self) except -1:
-        """What addresses_read has found, and the links with it."""
+        """What local_addresses_read has found, and the links with it."""
         cdef links_t links
         cdef uint32_t most = OUR_LINKS if self.uid is None else FOREIGN_LINKS
         cdef int rc = -E2BIG
@@ -107,7 +107,7 @@ cdef class Space:
             links_free(&links)
             self.refused = self.refused or rc == -E2BIG
         if self.refused:
-            addresses_close(&self.addresses)
+            local_addresses_close(&self.addresses)
             table_drop(self.table)
             self.table = NULL
         links_free(&self.links)
@@ -125,15 +125,15 @@ cdef class Space:
                 return False
             return not self.refused
         with nogil:
-            rc = addresses_hear(&self.addresses)
+            rc = local_addresses_hear(&self.addresses)
             if rc == 0:
-                rc = addresses_read(&self.addresses)
+                rc = local_addresses_read(&self.addresses)
         self.refused = rc == -E2BIG
         if rc == 1 or self.refused:
             self._take()
         return rc == 1 or self.refused
 
-    def seen_as(self, name, witness):
+    def fingerprint_set_as(self, name, witness):
         """It is seen under another path now."""
         self.name, self.witness = name, witness
 
@@ -163,4 +163,4 @@ cdef class Space:
     @property
     def foreign(self) -> int:
         """Datagrams that the kernel did not send."""
-        return self.before + self.addresses.foreign + self.addresses.query.foreign + member_foreign(self.member)
+        return self.before + self.addresses.foreign + self.addresses.query.foreign + namespace_foreign(self.member)

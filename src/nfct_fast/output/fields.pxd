@@ -1,5 +1,5 @@
-from nfct_fast.text.text_buffer cimport outbuf_t
+from nfct_fast.text.text_buffer cimport text_buffer_t
 from nfct_fast.records.record cimport record_t
 
 cdef int field_find(str name)                # its number, or -1
-cdef void field_put(outbuf_t *out, const record_t *record, int field) noexcept nogil
+cdef void field_put(text_buffer_t *out, const record_t *record, int field) noexcept nogil

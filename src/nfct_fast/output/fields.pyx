@@ -7,7 +7,7 @@ from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
-from nfct_fast.text.text_buffer cimport ESCAPE_NUL, ESCAPE_SPACE, outbuf_escaped, outbuf_put, outbuf_t, outbuf_unsigned
+from nfct_fast.text.text_buffer cimport ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned
 from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
 from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, PROCESS_PPID, process_t
 from nfct_fast.text.protocol cimport protocol_write
@@ -40,44 +40,44 @@ cdef int field_find(str name):
     return FIELDS.index(name) if name in FIELDS else -1
 
 
-cdef void _put_word(outbuf_t *out, const char *word) noexcept nogil:
+cdef void _put_word(text_buffer_t *out, const char *word) noexcept nogil:
     if word == NULL:
         word = b"-"
-    outbuf_put(out, word, strlen(word))
+    buffer_put(out, word, strlen(word))
 
 
-cdef void _put_known(outbuf_t *out, bint known, uint64_t value) noexcept nogil:
+cdef void _put_known(text_buffer_t *out, bint known, uint64_t value) noexcept nogil:
     if known:
-        outbuf_unsigned(out, value)
+        buffer_unsigned(out, value)
     else:
-        outbuf_put(out, b"-", 1)
+        buffer_put(out, b"-", 1)
 
 
-cdef void _put_span(outbuf_t *out, const span_t *span) noexcept nogil:
+cdef void _put_span(text_buffer_t *out, const span_t *span) noexcept nogil:
     if span.size:
-        outbuf_escaped(out, span.at, span.size, ESCAPE_SPACE)
+        buffer_escaped(out, span.at, span.size, ESCAPE_SPACE)
     else:
-        outbuf_put(out, b"-", 1)
+        buffer_put(out, b"-", 1)
 
 
-cdef void _put_address(outbuf_t *out, const uint8_t *address, uint8_t family) noexcept nogil:
+cdef void _put_address(text_buffer_t *out, const uint8_t *address, uint8_t family) noexcept nogil:
     cdef char text[ADDRESS_SIZE]
-    outbuf_put(out, text, address_write(address, family, text))
+    buffer_put(out, text, address_write(address, family, text))
 
 
-cdef void _put_tuple(outbuf_t *out, const tuple_t *tuple, int field) noexcept nogil:
+cdef void _put_tuple(text_buffer_t *out, const tuple_t *tuple, int field) noexcept nogil:
     cdef char name[32]
     if field == EV_PROTO:
-        outbuf_put(out, name, protocol_write(tuple.family, tuple.proto, name))
+        buffer_put(out, name, protocol_write(tuple.family, tuple.proto, name))
     elif field == EV_SRC:
         _put_address(out, tuple.src, tuple.family)
     elif field == EV_DST:
         _put_address(out, tuple.dst, tuple.family)
     else:
-        outbuf_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
+        buffer_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
 
 
-cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept nogil:
+cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
     cdef const flow_t *flow = &record.flow
     if field == EV_TYPE:
         _put_word(out, event_word(flow.type))
@@ -87,25 +87,25 @@ cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept 
         if flow.has & FLOW_REPLY:
             _put_tuple(out, &flow.reply, field - EV_REPLY_SRC + EV_SRC)
         else:
-            outbuf_put(out, b"-", 1)
+            buffer_put(out, b"-", 1)
     elif field == EV_ICMP_TYPE:
-        outbuf_unsigned(out, flow.orig.icmp_type)
+        buffer_unsigned(out, flow.orig.icmp_type)
     elif field == EV_ICMP_CODE:
-        outbuf_unsigned(out, flow.orig.icmp_code)
+        buffer_unsigned(out, flow.orig.icmp_code)
     elif field == EV_ICMP_ID:
-        outbuf_unsigned(out, flow.orig.icmp_id)
+        buffer_unsigned(out, flow.orig.icmp_id)
     elif field == EV_ID:
         _put_known(out, flow.has & FLOW_ID, flow.id)
     elif field == EV_MARK:
         # The kernel leaves a mark and a zone of 0 out of its messages.
-        outbuf_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
+        buffer_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
     elif field == EV_ZONE:
-        outbuf_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
+        buffer_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
     elif field == EV_STATUS:
         if flow.has & FLOW_STATUS and flow.status:
             status_put(out, flow.status, b"|")
         else:
-            outbuf_put(out, b"-", 1)
+            buffer_put(out, b"-", 1)
     elif field == EV_STATE:
         _put_known(out, flow.has & FLOW_STATE, flow.state)
     elif field == EV_TIMEOUT:
@@ -113,42 +113,42 @@ cdef void _put_event(outbuf_t *out, const record_t *record, int field) noexcept 
     elif field == EV_DIRECTION:
         _put_word(out, direction_word(record.direction))
     elif field == EV_NETNS:
-        outbuf_unsigned(out, flow.netns_inode)
+        buffer_unsigned(out, flow.netns_inode)
     elif flow.has & FLOW_RECOVERED:
         _put_word(out, b"recovered")
     else:
-        outbuf_put(out, b"-", 1)
+        buffer_put(out, b"-", 1)
 
 
-cdef void _put_cmdline(outbuf_t *out, const process_t *process) noexcept nogil:
+cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept nogil:
     # ps shows the name in brackets where there is no command line: kernel threads, and processes that are ending.
     if process.cmdline.size == 0:
         if process.has & PROCESS_COMM:
-            outbuf_put(out, b"[", 1)
-            outbuf_escaped(out, process.comm.at, process.comm.size, 0)
-            outbuf_put(out, b"]", 1)
+            buffer_put(out, b"[", 1)
+            buffer_escaped(out, process.comm.at, process.comm.size, 0)
+            buffer_put(out, b"]", 1)
         else:
-            outbuf_put(out, b"-", 1)
+            buffer_put(out, b"-", 1)
         return
-    outbuf_escaped(out, process.cmdline.at, process.cmdline.size, ESCAPE_NUL)
+    buffer_escaped(out, process.cmdline.at, process.cmdline.size, ESCAPE_NUL)
     if process.cmdline_size > process.cmdline.size:
-        outbuf_put(out, b"...", 3)
+        buffer_put(out, b"...", 3)
 
 
-cdef void _put_process(outbuf_t *out, const process_t *process, const process_t *cgroup, int field) noexcept nogil:
+cdef void _put_process(text_buffer_t *out, const process_t *process, const process_t *cgroup, int field) noexcept nogil:
     if process == NULL and cgroup != NULL and INFO_SERVICE <= field <= INFO_CLAIMED_CONTAINER:
         process = cgroup
     if process == NULL:
-        outbuf_put(out, b"?" if field == INFO_PID else b"-", 1)
+        buffer_put(out, b"?" if field == INFO_PID else b"-", 1)
     elif field == INFO_PID:
-        outbuf_unsigned(out, process.pid)
+        buffer_unsigned(out, process.pid)
     elif field == INFO_PPID:
         _put_known(out, process.has & PROCESS_PPID, process.ppid)
     elif field == INFO_PARENT:
         if process.ancestors != NULL:
             _put_span(out, &process.ancestors.comm)
         else:
-            outbuf_put(out, b"-", 1)
+            buffer_put(out, b"-", 1)
     elif field == INFO_COMM:
         _put_span(out, &process.comm)
     elif field == INFO_EXE:
@@ -175,7 +175,7 @@ cdef void _put_process(outbuf_t *out, const process_t *process, const process_t 
         _put_span(out, &process.names.claimed_container)
 
 
-cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept nogil:
+cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     if field == INFO_UID:
         _put_known(out, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid)
@@ -183,9 +183,9 @@ cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept no
         _put_known(out, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid)
     elif field == INFO_INODE:
         if owner.inode:
-            outbuf_unsigned(out, owner.inode)
+            buffer_unsigned(out, owner.inode)
         else:
-            outbuf_put(out, b"-", 1)
+            buffer_put(out, b"-", 1)
     elif field == INFO_MATCH:
         _put_word(out, match_name(owner.match))
     elif field == INFO_REASON:
@@ -194,7 +194,7 @@ cdef void _put_owner(outbuf_t *out, const owner_t *owner, int field) noexcept no
         _put_process(out, owner.process, owner.cgroup, field)
 
 
-cdef void field_put(outbuf_t *out, const record_t *record, int field) noexcept nogil:
+cdef void field_put(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
     if field < EV_COUNT:
         _put_event(out, record, field)
     elif field < EV_COUNT + INFO_COUNT:

@@ -6,5 +6,5 @@ cimport cython
 cdef class Formatter:
     """Turns a record into one line of output. Abstract: see Template."""
 
-    cdef void put(self, outbuf_t *out, const record_t *record) noexcept nogil:
+    cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         pass

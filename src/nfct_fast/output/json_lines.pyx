@@ -11,7 +11,7 @@ from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
                     FLOW_STOP, FLOW_TIMEOUT, flow_t, tuple_t)
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.text.text_buffer cimport ESCAPE_JSON, outbuf_base64, outbuf_escaped, outbuf_free, outbuf_put, outbuf_t, outbuf_unsigned
+from nfct_fast.text.text_buffer cimport ESCAPE_JSON, buffer_base64, buffer_escaped, buffer_free, buffer_put, text_buffer_t, buffer_unsigned
 from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, owner_t, reason_name
 from nfct_fast.processes.process cimport (ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED,
                       PROCESS_IDS, PROCESS_LOGIN, PROCESS_PPID, ancestor_t, process_drop, process_t, process_take)
@@ -35,57 +35,57 @@ cdef enum:
 
 cdef struct known_t:
     process_t *process       # a reference, so that no other can be at its address
-    outbuf_t text
+    text_buffer_t text
 
 
-cdef inline void _raw(outbuf_t *out, const char *text) noexcept nogil:
-    outbuf_put(out, text, strlen(text))
+cdef inline void _raw(text_buffer_t *out, const char *text) noexcept nogil:
+    buffer_put(out, text, strlen(text))
 
 
-cdef void _number(outbuf_t *out, const char *key, uint64_t value) noexcept nogil:
+cdef void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept nogil:
     _raw(out, key)
-    outbuf_unsigned(out, value)
+    buffer_unsigned(out, value)
 
 
-cdef void _word(outbuf_t *out, const char *key, const char *word) noexcept nogil:
+cdef void _word(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
     if word != NULL:
         _raw(out, key)
-        outbuf_put(out, b'"', 1)
+        buffer_put(out, b'"', 1)
         _raw(out, word)
-        outbuf_put(out, b'"', 1)
+        buffer_put(out, b'"', 1)
 
 
-cdef bint _string(outbuf_t *out, const char *text, size_t length, bint base64) noexcept nogil:
+cdef bint _string(text_buffer_t *out, const char *text, size_t length, bint base64) noexcept nogil:
     # Whether it is exact.
     cdef bint exact = True
-    outbuf_put(out, b'"', 1)
+    buffer_put(out, b'"', 1)
     if base64:
-        outbuf_base64(out, text, length)
+        buffer_base64(out, text, length)
     else:
-        exact = outbuf_escaped(out, text, length, ESCAPE_JSON)
-    outbuf_put(out, b'"', 1)
+        exact = buffer_escaped(out, text, length, ESCAPE_JSON)
+    buffer_put(out, b'"', 1)
     return exact
 
 
-cdef void _span(outbuf_t *out, const char *key, const span_t *span) noexcept nogil:
+cdef void _span(text_buffer_t *out, const char *key, const span_t *span) noexcept nogil:
     if span.size:
         _raw(out, key)
         if not _string(out, span.at, span.size, False):
-            outbuf_put(out, key, strlen(key) - 2)
+            buffer_put(out, key, strlen(key) - 2)
             _raw(out, b'_base64":')
             _string(out, span.at, span.size, True)
 
 
-cdef void _path(outbuf_t *out, const char *key, const span_t *span, size_t limit) noexcept nogil:
+cdef void _path(text_buffer_t *out, const char *key, const span_t *span, size_t limit) noexcept nogil:
     cdef span_t cut = span[0]
     cut.size = min(cut.size, limit)
     _span(out, key, &cut)
     if cut.size < span.size:
-        outbuf_put(out, key, strlen(key) - 2)
+        buffer_put(out, key, strlen(key) - 2)
         _number(out, b'_size":', span.size)
 
 
-cdef bint _arguments(outbuf_t *out, const process_t *process, size_t limit, bint base64) noexcept nogil:
+cdef bint _arguments(text_buffer_t *out, const process_t *process, size_t limit, bint base64) noexcept nogil:
     cdef const char *at = process.cmdline.at
     cdef size_t left = min(process.cmdline.size, limit)
     cdef const char *end
@@ -97,16 +97,16 @@ cdef bint _arguments(outbuf_t *out, const process_t *process, size_t limit, bint
             exact &= _string(out, at, left, base64)
             break
         exact &= _string(out, at, end - at, base64)
-        outbuf_put(out, b",", 1)
+        buffer_put(out, b",", 1)
         left -= end - at + 1
         at = end + 1
         if left == 0:
             _string(out, at, 0, base64)     # the NUL stood between an argument and an empty last one
-    outbuf_put(out, b"]", 1)
+    buffer_put(out, b"]", 1)
     return exact
 
 
-cdef void _cmdline(outbuf_t *out, const process_t *process, size_t limit) noexcept nogil:
+cdef void _cmdline(text_buffer_t *out, const process_t *process, size_t limit) noexcept nogil:
     if not process.has & PROCESS_CMDLINE:
         return
     if not _arguments(out, process, limit, False):
@@ -115,7 +115,7 @@ cdef void _cmdline(outbuf_t *out, const process_t *process, size_t limit) noexce
         _number(out, b',"cmdline_size":', process.cmdline_size)
 
 
-cdef void _ancestors(outbuf_t *out, const process_t *process, bint cut) noexcept nogil:
+cdef void _ancestors(text_buffer_t *out, const process_t *process, bint cut) noexcept nogil:
     cdef const ancestor_t *at = process.ancestors
     cdef int left = ANCESTORS
     _raw(out, b',"ancestors":[')
@@ -134,7 +134,7 @@ cdef void _ancestors(outbuf_t *out, const process_t *process, bint cut) noexcept
     _raw(out, b']')
 
 
-cdef void _facts(outbuf_t *out, const process_t *process, size_t limit) noexcept nogil:
+cdef void _facts(text_buffer_t *out, const process_t *process, size_t limit) noexcept nogil:
     _number(out, b'"pid":', process.pid)
     if process.ns_pid:
         _number(out, b',"ns_pid":', process.ns_pid)
@@ -167,7 +167,7 @@ cdef void _facts(outbuf_t *out, const process_t *process, size_t limit) noexcept
         _ancestors(out, process, limit == CUT)
 
 
-cdef void _process(outbuf_t *out, const process_t *process) noexcept nogil:
+cdef void _process(text_buffer_t *out, const process_t *process) noexcept nogil:
     cdef size_t begin = out.length
     _facts(out, process, SIZE_MAX)
     if out.length - begin > PROCESS_ROOM and not out.failed:
@@ -175,7 +175,7 @@ cdef void _process(outbuf_t *out, const process_t *process) noexcept nogil:
         _facts(out, process, CUT)
 
 
-cdef void _put_process(known_t *memory, outbuf_t *out, process_t *process) noexcept nogil:
+cdef void _put_process(known_t *memory, text_buffer_t *out, process_t *process) noexcept nogil:
     """A process makes flow after flow, and to write of it is half of what a line costs: what was written is kept."""
     cdef known_t *known = &memory[process.pid & (KNOWN - 1)]
     if known.process != process:
@@ -188,19 +188,19 @@ cdef void _put_process(known_t *memory, outbuf_t *out, process_t *process) noexc
             _process(out, process)
             return
         known.process = process_take(process)
-    outbuf_put(out, known.text.data, known.text.length)
+    buffer_put(out, known.text.data, known.text.length)
 
 
-cdef void _user(outbuf_t *out, const process_t *process) noexcept nogil:
+cdef void _user(text_buffer_t *out, const process_t *process) noexcept nogil:
     _number(out, b'{"pid":', process.pid)
     _number(out, b',"start_ns":', process.start_ns)
     _number(out, b',"uid":', process.uid)
     _number(out, b',"gid":', process.gid)
     _span(out, b',"comm":', &process.comm)
-    outbuf_put(out, b"}", 1)
+    buffer_put(out, b"}", 1)
 
 
-cdef void _owner(known_t *memory, outbuf_t *out, const char *key, const owner_t *owner) noexcept nogil:
+cdef void _owner(known_t *memory, text_buffer_t *out, const char *key, const owner_t *owner) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     cdef int i
     _raw(out, key)
@@ -224,25 +224,25 @@ cdef void _owner(known_t *memory, outbuf_t *out, const char *key, const owner_t 
             _user(out, owner.process)
         for i in range(owner.other_count):
             if i or owner.process != NULL:
-                outbuf_put(out, b",", 1)
+                buffer_put(out, b",", 1)
             _user(out, owner.others[i])
-        outbuf_put(out, b"]", 1)
+        buffer_put(out, b"]", 1)
     elif owner.other_count:
         for i in range(owner.other_count):
             _number(out, b"," if i else b',"others":[', owner.others[i].pid)
-        outbuf_put(out, b"]", 1)
+        buffer_put(out, b"]", 1)
     _word(out, b',"match":', match_name(owner.match))
     _word(out, b',"reason":', reason_name(owner.reason))
-    outbuf_put(out, b"}", 1)
+    buffer_put(out, b"}", 1)
 
 
-cdef void _tuple(outbuf_t *out, const char *key, const tuple_t *tuple) noexcept nogil:
+cdef void _tuple(text_buffer_t *out, const char *key, const tuple_t *tuple) noexcept nogil:
     cdef char text[ADDRESS_SIZE]
     _raw(out, key)
     _raw(out, b'"src":"')
-    outbuf_put(out, text, address_write(tuple.src, tuple.family, text))
+    buffer_put(out, text, address_write(tuple.src, tuple.family, text))
     _raw(out, b'","dst":"')
-    outbuf_put(out, text, address_write(tuple.dst, tuple.family, text))
+    buffer_put(out, text, address_write(tuple.dst, tuple.family, text))
     if tuple.proto == IPPROTO_ICMP or tuple.proto == IPPROTO_ICMPV6:
         _number(out, b'","icmp_type":', tuple.icmp_type)
         _number(out, b',"icmp_code":', tuple.icmp_code)
@@ -250,10 +250,10 @@ cdef void _tuple(outbuf_t *out, const char *key, const tuple_t *tuple) noexcept 
     else:
         _number(out, b'","sport":', tuple.sport)
         _number(out, b',"dport":', tuple.dport)
-    outbuf_put(out, b"}", 1)
+    buffer_put(out, b"}", 1)
 
 
-cdef void _counters(outbuf_t *out, const flow_t *flow) noexcept nogil:
+cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
     if flow.has & FLOW_COUNTERS:
         _number(out, b',"original_packets":', flow.packets[0])
         _number(out, b',"original_bytes":', flow.bytes[0])
@@ -281,9 +281,9 @@ cdef class JsonLines(Formatter):
         cdef int i
         for i in range(KNOWN):
             process_drop(self.known[i].process)
-            outbuf_free(&self.known[i].text)
+            buffer_free(&self.known[i].text)
 
-    cdef void _put_time(self, outbuf_t *out, int64_t time) noexcept nogil:
+    cdef void _put_time(self, text_buffer_t *out, int64_t time) noexcept nogil:
         # ISO 8601 in UTC with nanoseconds; the part up to the second is made anew once a second.
         cdef time_t second = <time_t>(time // 1000000000)
         cdef char digits[11]
@@ -295,16 +295,16 @@ cdef class JsonLines(Formatter):
             gmtime_r(&second, &parts)
             self.time_size = strftime(self.time, sizeof(self.time), b',"time":"%Y-%m-%dT%H:%M:%S.', &parts)
             self.second = second
-        outbuf_put(out, self.time, self.time_size)
+        buffer_put(out, self.time, self.time_size)
         for i in range(8, -1, -1):
             digits[i] = <char>(48 + rest % 10)
             rest //= 10
         digits[9] = c"Z"
         digits[10] = c'"'
-        outbuf_put(out, digits, 11)
+        buffer_put(out, digits, 11)
         _number(out, b',"time_ns":', <uint64_t>time)
 
-    cdef void put(self, outbuf_t *out, const record_t *record) noexcept nogil:
+    cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         cdef char name[32]
         if flow.type == EVENT_LOST and flow.packets[0] == 0 and flow.packets[1] == 0:
@@ -316,7 +316,7 @@ cdef class JsonLines(Formatter):
             _raw(out, b',"at_least":true}\n' if flow.packets[1] else b"}\n")
             return
         _raw(out, b',"proto":"')
-        outbuf_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
+        buffer_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
         _number(out, b'","protonum":', flow.orig.proto)
         _tuple(out, b',"original":{', &flow.orig)
         if flow.has & FLOW_REPLY:

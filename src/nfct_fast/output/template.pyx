@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memmove
 from nfct_fast.output.fields cimport field_find, field_put
 from nfct_fast.events.flow cimport EVENT_LOST
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.text.text_buffer cimport outbuf_put, outbuf_t
+from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.timestamp cimport TimeFormat
 
@@ -42,7 +42,7 @@ cdef bint _is_continuation(char byte) noexcept nogil:
     return (byte & 0xc0) == 0x80
 
 
-cdef void _justify(outbuf_t *out, size_t begin, const piece_t *piece) noexcept nogil:
+cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexcept nogil:
     cdef size_t at = begin
     cdef size_t padding
     cdef size_t before
@@ -62,7 +62,7 @@ cdef void _justify(outbuf_t *out, size_t begin, const piece_t *piece) noexcept n
     padding = piece.width - characters
     before = padding if piece.align == b">" else padding // 2 if piece.align == b"^" else 0
     for i in range(padding):
-        outbuf_put(out, piece.fill, piece.fill_size)
+        buffer_put(out, piece.fill, piece.fill_size)
     if out.failed or before == 0:
         return
     at = out.length - padding * piece.fill_size - begin
@@ -132,7 +132,7 @@ cdef class Template(Formatter):
         piece.precision = -1 if match["precision"] is None else int(match["precision"])
         self.count += 1
 
-    cdef void put(self, outbuf_t *out, const record_t *record) noexcept nogil:
+    cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef piece_t *piece
         cdef size_t begin
         cdef int i
@@ -142,7 +142,7 @@ cdef class Template(Formatter):
             piece = &self.pieces[i]
             begin = out.length
             if piece.field == LITERAL:
-                outbuf_put(out, piece.literal, piece.size)
+                buffer_put(out, piece.literal, piece.size)
                 continue
             if piece.field == TIME:
                 self.time.put(out, record.flow.time)

@@ -3,7 +3,7 @@ cimport cython
 from libc.errno cimport ENOMEM
 from libc.string cimport memset
 from nfct_fast.events.flow cimport EVENT_LOST
-from nfct_fast.text.text_buffer cimport outbuf_free, outbuf_put
+from nfct_fast.text.text_buffer cimport buffer_free, buffer_put
 from nfct_fast.records.record cimport record_t
 from nfct_fast.output.sink cimport sink_error
 
@@ -20,8 +20,8 @@ cdef class Writer:
         self.sink = sink
 
     def __dealloc__(self):
-        outbuf_free(&self.out)
-        outbuf_free(&self.line)
+        buffer_free(&self.out)
+        buffer_free(&self.line)
 
     cdef int put(self, Batch batch) noexcept nogil:
         """Write what is left of a batch and pass over it; when it blocks, and what it returns, is as with Sink.put, or
@@ -74,7 +74,7 @@ cdef class Writer:
         cdef bint cut = self.sent and self.out.data[self.sent - 1] != c"\n"
         cdef bint failed
         self.line.length = 0
-        outbuf_put(&self.line, b"\n", cut)
+        buffer_put(&self.line, b"\n", cut)
         self.formatter.put(&self.line, &record)
         failed = self.line.failed
         self.line.failed = False

@@ -16,5 +16,5 @@ ctypedef struct cgroup_names_t:
     span_t claimed_container     # the innermost
     span_t claimed_runtime
 
-# trusted: how much of the path names levels that the host's root made, see CgroupFs.trusted.
+# trusted: how much of the path names levels that the host's root made, see CgroupFilesystem.trusted.
 cdef void cgroup_names(const char *path, size_t size, size_t trusted, cgroup_names_t *out) noexcept nogil

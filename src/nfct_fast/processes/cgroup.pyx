@@ -219,7 +219,7 @@ def names(path, trusted=None):
     claimed_runtime, each a str or None.
 
     `path` is a str as in /proc/PID/cgroup, or bytes; the host's root made the levels of its first `trusted` bytes, None:
-    of all of it (see CgroupFs.trusted_of). Looks at nothing but the path, never blocks, raises nothing for paths it does
+    of all of it (see CgroupFilesystem.trusted_of). Looks at nothing but the path, never blocks, raises nothing for paths it does
     not know. A unit is what `systemctl status PID` would print. What is claimed is what others than the host's root can
     have written; user_unit is the word of the user whose manager it is.
     """

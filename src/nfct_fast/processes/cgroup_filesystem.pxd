@@ -1,7 +1,7 @@
 """A cgroup id -> its path and its processes, asked of the cgroup2 file system."""
 from libc.stdint cimport int32_t, uint64_t
 
-cdef class CgroupFs:
+cdef class CgroupFilesystem:
     cdef int _mount      # the mount point, open; or -errno
     cdef int _systemd    # of the v1 hierarchy name=systemd
 

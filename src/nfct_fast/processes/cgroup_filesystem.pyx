@@ -92,7 +92,7 @@ cdef int mount_open(mount) except? -1:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class CgroupFs:
+cdef class CgroupFilesystem:
     """The cgroup2 mount, `mount` or the one find_mount() finds, and where there is one the v1 hierarchy of systemd.
 
     Where none is mounted it makes a mount of its own (CAP_SYS_ADMIN). Opening never fails: without one every question is

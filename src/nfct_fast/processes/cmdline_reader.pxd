@@ -30,7 +30,7 @@ cdef struct aside_t:
     aside_one_t at[CMDLINES_ASIDE]
 
 # Any thread may call any method; each waits for the others.
-cdef class CommandLines:
+cdef class CommandLineReader:
     cdef helper _helper
     cdef pthread_mutex_t _mutex
     cdef bint _mutex_made

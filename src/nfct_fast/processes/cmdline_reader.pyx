@@ -28,14 +28,14 @@ cdef enum:
     PENDING = -1000000           # cmdline_t.size of what has not been answered
 
 
-cdef void replenish(CommandLines self, int64_t now) noexcept nogil:
+cdef void replenish(CommandLineReader self, int64_t now) noexcept nogil:
     # A share smaller than one nanosecond is kept for the next time.
     cdef int64_t more = (now - self._reckoned) // SHARE
     self._credit = min(<int64_t>SAVED_NS, self._credit + more)
     self._reckoned += more * SHARE
 
 
-cdef void charge(CommandLines self, int64_t waited) noexcept nogil:
+cdef void charge(CommandLineReader self, int64_t waited) noexcept nogil:
     if waited >= FREE_NS:
         self._credit -= waited
 
@@ -76,13 +76,13 @@ cdef void aside_put(aside_t *aside, uint64_t id, uint64_t start, int64_t until) 
     aside.at[place].id, aside.at[place].start, aside.at[place].until = id, start, until
 
 
-cdef void put_aside(CommandLines self, const cmdline_t *one) noexcept nogil:
+cdef void put_aside(CommandLineReader self, const cmdline_t *one) noexcept nogil:
     cdef int64_t until = procfs_monotonic_ns() + self._aside_ns
     aside_put(&self._processes, one.pid, one.start, until)
     aside_put(&self._users, one.user, 0, until)
 
 
-cdef bint is_refused(CommandLines self, const cmdline_t *one, int64_t now) noexcept nogil:
+cdef bint is_refused(CommandLineReader self, const cmdline_t *one, int64_t now) noexcept nogil:
     if aside_count(&self._processes, now) and aside_has(&self._processes, one.pid, one.start):
         return True
     # A process that ends while the helper reads its memory leaves it to the helper to take that apart: to write back
@@ -95,13 +95,13 @@ cdef bint is_refused(CommandLines self, const cmdline_t *one, int64_t now) noexc
     return self._credit <= -<int64_t>SAVED_NS or aside_has(&self._users, one.user, 0)
 
 
-cdef void replace(CommandLines self, uint64_t whose) noexcept nogil:
+cdef void replace(CommandLineReader self, uint64_t whose) noexcept nogil:
     # The next is started when it is needed.
     helper_kill(&self._helper, whose)
     self.restarted += 1
 
 
-cdef int send(CommandLines self, int dirfd) noexcept nogil:
+cdef int send(CommandLineReader self, int dirfd) noexcept nogil:
     # To the helper there is, or a new one if that has ended (by itself with the thread that started it) or is kept
     # waiting by what was asked before.
     cdef int again, rc = 0
@@ -117,7 +117,7 @@ cdef int send(CommandLines self, int dirfd) noexcept nogil:
     return rc
 
 
-cdef int receive(CommandLines self, cmdline_t *one, size_t *have, int64_t until) noexcept nogil:
+cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t until) noexcept nogil:
     # *have: bytes of it that are there already.
     cdef cmdline_answer answer
     cdef ssize_t got
@@ -135,7 +135,7 @@ cdef int receive(CommandLines self, cmdline_t *one, size_t *have, int64_t until)
         return 0
 
 
-cdef int give_up(CommandLines self, cmdline_t *one, size_t *have) noexcept nogil:
+cdef int give_up(CommandLineReader self, cmdline_t *one, size_t *have) noexcept nogil:
     # Whose fault is it? A helper that waits for a processor, and not for a lock, is not stuck.
     cdef bint blocked = helper_is_blocked(&self._helper)
     cdef bint guilty = blocked and cmdline_is_inside(&self._helper, self._ask.number)
@@ -153,7 +153,7 @@ cdef int give_up(CommandLines self, cmdline_t *one, size_t *have) noexcept nogil
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class CommandLines:
+cdef class CommandLineReader:
     """Reads command lines in a helper process, which is started when it is first needed. Any thread may use it.
 
     `aside`: seconds for which a process that kept the helper waiting is not asked for again. What was `asked` for has

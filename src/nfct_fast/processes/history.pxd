@@ -42,7 +42,7 @@ ctypedef struct programs_list_t:
     program_t *oldest
 
 # Bounded in number and bytes: what has ended goes first, the longest ago first. Any thread may call any method.
-cdef class Programs:
+cdef class History:
     cdef program_t **_slots
     cdef uint32_t _mask
     cdef uint32_t _limit
@@ -77,7 +77,7 @@ cdef class Programs:
     # since, until `read_by`; NULL: it could not be.
     # Something is being told, or has been; all that had happened by `when` has been, unless something still is: False then.
     cdef void telling(self, bint telling) noexcept nogil
-    cdef bint told(self, int64_t when) noexcept nogil
+    cdef bint reported(self, int64_t when) noexcept nogil
     cdef void forked(self, int32_t pid, int32_t ppid, int64_t when) noexcept nogil
     cdef void executed(self, int32_t pid, int64_t when, const process_t *process, int64_t read_by) noexcept nogil
     cdef void exited(self, int32_t pid, int64_t when) noexcept nogil

@@ -32,7 +32,7 @@ cdef enum:
     EXEC_SHOWN_EARLY = 5000000    # ns
 
 
-cdef inline program_t **slot_of(Programs self, int32_t pid) noexcept nogil:
+cdef inline program_t **slot_of(History self, int32_t pid) noexcept nogil:
     return &self._slots[(<uint32_t>pid * <uint32_t>2654435761) >> 8 & self._mask]
 
 
@@ -57,7 +57,7 @@ cdef void list_remove(programs_list_t *list, program_t *program) noexcept nogil:
         list.oldest = program.newer
 
 
-cdef programs_list_t *list_of(Programs self, const program_t *program) noexcept nogil:
+cdef programs_list_t *list_of(History self, const program_t *program) noexcept nogil:
     if program.has_ended:
         return &self._ended
     return &self._unbound if program.is_unbound else &self._running
@@ -72,7 +72,7 @@ cdef void program_free(program_t *program) noexcept nogil:
     free(program)
 
 
-cdef void program_remove(Programs self, program_t *program) noexcept nogil:
+cdef void program_remove(History self, program_t *program) noexcept nogil:
     cdef program_t **at = slot_of(self, program.id.tgid)
     while at[0] != program:
         at = &at[0].chain
@@ -84,7 +84,7 @@ cdef void program_remove(Programs self, program_t *program) noexcept nogil:
     program_free(program)
 
 
-cdef void program_end(Programs self, program_t *program) noexcept nogil:
+cdef void program_end(History self, program_t *program) noexcept nogil:
     if not program.has_ended:
         list_remove(list_of(self, program), program)
         program.has_ended = True
@@ -101,7 +101,7 @@ cdef uint64_t bytes_of(const program_t *program) noexcept nogil:
     return bytes
 
 
-cdef void program_add(Programs self, program_t *program) noexcept nogil:
+cdef void program_add(History self, program_t *program) noexcept nogil:
     # Takes it over, with its references.
     cdef program_t **slot = slot_of(self, program.id.tgid)
     cdef program_t *at = slot[0]
@@ -125,7 +125,7 @@ cdef void program_add(Programs self, program_t *program) noexcept nogil:
     self.bytes += program.bytes
 
 
-cdef inline program_t *newest_of(Programs self, int32_t pid) noexcept nogil:
+cdef inline program_t *newest_of(History self, int32_t pid) noexcept nogil:
     cdef program_t *at = slot_of(self, pid)[0]
     while at != NULL and <int32_t>at.id.tgid != pid:
         at = at.chain
@@ -139,7 +139,7 @@ cdef inline program_t *before(program_t *program) noexcept nogil:
     return at
 
 
-cdef program_t *find_program(Programs self, const process_id *id) noexcept nogil:
+cdef program_t *find_program(History self, const process_id *id) noexcept nogil:
     cdef program_t *at = newest_of(self, id.tgid)
     cdef program_t *unbound = NULL
     while at != NULL:
@@ -158,7 +158,7 @@ cdef program_t *find_program(Programs self, const process_id *id) noexcept nogil
     return unbound
 
 
-cdef ancestor_t *ancestors_of(Programs self, program_t *program, int depth) noexcept nogil:
+cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexcept nogil:
     # Of what was read, the line is made when somebody asks for it: all have been read then.
     cdef program_t *parent
     if program.ancestors == NULL and program.is_read and program.ppid > 0 and depth < 64:
@@ -170,7 +170,7 @@ cdef ancestor_t *ancestors_of(Programs self, program_t *program, int depth) noex
     return program.ancestors
 
 
-cdef ancestor_t *node_of(Programs self, program_t *program, int depth) noexcept nogil:
+cdef ancestor_t *node_of(History self, program_t *program, int depth) noexcept nogil:
     cdef span_t comm, exe
     cdef const char *end
     if program.node == NULL:
@@ -234,7 +234,7 @@ cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nog
     return process_build(&facts)
 
 
-cdef void fill(Programs self, program_t *program, const process_event *event) noexcept nogil:
+cdef void fill(History self, program_t *program, const process_event *event) noexcept nogil:
     program.id = event.id
     program.ticks = event.id.start // <uint64_t>self._tick
     program.uid, program.gid = event.uid, event.gid
@@ -242,7 +242,7 @@ cdef void fill(Programs self, program_t *program, const process_event *event) no
     memcpy(program.comm, event.comm, 16)
 
 
-cdef void apply_fork(Programs self, const process_event *event) noexcept nogil:
+cdef void apply_fork(History self, const process_event *event) noexcept nogil:
     cdef program_t *child = <program_t *>calloc(1, sizeof(program_t))
     cdef program_t *parent
     if child == NULL:
@@ -259,7 +259,7 @@ cdef void apply_fork(Programs self, const process_event *event) noexcept nogil:
     program_add(self, child)
 
 
-cdef void drop_shown(Programs self, const process_event *event) noexcept nogil:
+cdef void drop_shown(History self, const process_event *event) noexcept nogil:
     # What was read of this very program: it is told better now.
     cdef program_t *at = newest_of(self, event.id.tgid)
     cdef program_t *next
@@ -270,7 +270,7 @@ cdef void drop_shown(Programs self, const process_event *event) noexcept nogil:
         at = next
 
 
-cdef void settle_fresh(Programs self, process_ring *ring) noexcept nogil:
+cdef void settle_fresh(History self, process_ring *ring) noexcept nogil:
     # Which of the programs that are told of had /proc shown? Of all of them, before the first is taken for older.
     cdef const process_event *event
     cdef program_t *program
@@ -290,7 +290,7 @@ cdef void settle_fresh(Programs self, process_ring *ring) noexcept nogil:
     self._fresh = 0
 
 
-cdef void apply_exec(Programs self, const process_event *event, uint32_t size) noexcept nogil:
+cdef void apply_exec(History self, const process_event *event, uint32_t size) noexcept nogil:
     cdef process_id old = event.id
     cdef program_t *program = <program_t *>calloc(1, sizeof(program_t))
     cdef program_t *at
@@ -315,14 +315,14 @@ cdef void apply_exec(Programs self, const process_event *event, uint32_t size) n
     program_add(self, program)
 
 
-cdef void apply_exit(Programs self, const process_event *event) noexcept nogil:
+cdef void apply_exit(History self, const process_event *event) noexcept nogil:
     cdef program_t *program = find_program(self, &event.id)
     self.exits += 1
     if program != NULL:
         program_end(self, program)
 
 
-cdef void forget_unbound(Programs self, uint64_t lost) noexcept nogil:
+cdef void forget_unbound(History self, uint64_t lost) noexcept nogil:
     cdef program_t *at = self._unbound.oldest
     cdef program_t *next
     while at != NULL:
@@ -333,7 +333,7 @@ cdef void forget_unbound(Programs self, uint64_t lost) noexcept nogil:
     self._lost = lost
 
 
-cdef void apply(Programs self, const process_event *event, uint32_t size) noexcept nogil:
+cdef void apply(History self, const process_event *event, uint32_t size) noexcept nogil:
     if event.kind == PROCESS_EVENT_EXIT and size >= PROCESS_EVENT_EXIT_SIZE:
         apply_exit(self, event)
     elif event.kind == PROCESS_EVENT_FORK and size >= PROCESS_EVENT_FORK_SIZE:
@@ -342,7 +342,7 @@ cdef void apply(Programs self, const process_event *event, uint32_t size) noexce
         apply_exec(self, event, size)
 
 
-cdef void facts_copy(Programs self, program_t *program, process_t *facts, process_t **holder) noexcept nogil:
+cdef void facts_copy(History self, program_t *program, process_t *facts, process_t **holder) noexcept nogil:
     # The text belongs to the holder, on which the caller gets a reference.
     cdef process_t *known = program.title if program.title != NULL else program.facts
     memset(facts, 0, sizeof(facts[0]))
@@ -374,7 +374,7 @@ cdef void facts_copy(Programs self, program_t *program, process_t *facts, proces
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Programs:
+cdef class History:
     """The programs of at most `limit` processes, running and ended, in `bytes_limit` bytes."""
 
     def __cinit__(self, uint32_t limit=32768, uint64_t bytes_limit=24 << 20):
@@ -480,7 +480,7 @@ cdef class Programs:
         self._telling = telling
         pthread_mutex_unlock(&self._mutex)
 
-    cdef bint told(self, int64_t when) noexcept nogil:
+    cdef bint reported(self, int64_t when) noexcept nogil:
         cdef bint telling
         pthread_mutex_lock(&self._mutex)
         telling = self._telling

@@ -2,10 +2,10 @@ from libc.stdint cimport int64_t, uint64_t
 
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 from nfct_fast.processes.process_reader cimport ProcessReader
-from nfct_fast.processes.history cimport Programs
+from nfct_fast.processes.history cimport History
 
 cdef class ProcEvents:
-    cdef Programs _programs
+    cdef History _programs
     cdef ProcessReader _reader
     cdef NetlinkSocket _socket
     cdef object _thread

@@ -17,7 +17,7 @@ from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.processes.proc_connector cimport connector_close, connector_event, connector_open
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-from nfct_fast.processes.history cimport Programs
+from nfct_fast.processes.history cimport History
 
 import os
 import threading
@@ -64,7 +64,7 @@ cdef class ProcEvents:
     def __cinit__(self):
         self._wake = -1
 
-    def __init__(self, Programs programs not None, ProcessReader reader not None, int receive_buffer=8 << 20):
+    def __init__(self, History programs not None, ProcessReader reader not None, int receive_buffer=8 << 20):
         if self._socket is not None:
             raise ValueError("opened already")
         self._programs, self._reader = programs, reader
@@ -109,7 +109,7 @@ cdef class ProcEvents:
         for turn in range(10):
             # An overrun polls as an error. In this order: what had left the queue when it was seen empty was being told by then.
             queue.revents = 0
-            if poll(&queue, 1, 0) == 0 and self._programs.told(now):
+            if poll(&queue, 1, 0) == 0 and self._programs.reported(now):
                 return
             nanosleep(&pause, NULL)
 

@@ -2,8 +2,8 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from nfct_fast.processes.cgroup cimport cgroup_names_t, span_t
-from nfct_fast.processes.cgroup_filesystem cimport CgroupFs
-from nfct_fast.processes.cmdline_reader cimport CommandLines
+from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
+from nfct_fast.processes.cmdline_reader cimport CommandLineReader
 
 cdef enum:    # process_t.has: what could be read
     PROCESS_PPID = 1
@@ -76,7 +76,7 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil
 # Reads /proc/PID below an O_PATH handle of the proc mount: a new reference, or NULL if the process is gone, hidden
 # or there is no memory (*error is the errno, negated). The command line, of which cmdline_limit bytes are kept, is waited for
 # 20 ms at most; nothing else that is read can wait for the process.
-cdef process_t *process_read(int root, int32_t pid, CommandLines lines, CgroupFs cgroups, uint32_t cmdline_limit,
+cdef process_t *process_read(int root, int32_t pid, CommandLineReader lines, CgroupFilesystem cgroups, uint32_t cmdline_limit,
                              int *error) noexcept nogil
 
 # The process, or in its stead (its reference is taken) one with the command line of `known`, if that is the same program of

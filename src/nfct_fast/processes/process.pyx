@@ -18,8 +18,8 @@ from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, CLOCK_BOOTTIME, O_CLOEXEC, O_PAT
                            __atomic_add_fetch, __atomic_sub_fetch)
 
 from nfct_fast.processes.cgroup cimport cgroup_names, span_t
-from nfct_fast.processes.cgroup_filesystem cimport CgroupFs
-from nfct_fast.processes.cmdline_reader cimport CMDLINES_NOBODY, CommandLines, cmdline_t
+from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
+from nfct_fast.processes.cmdline_reader cimport CMDLINES_NOBODY, CommandLineReader, cmdline_t
 from nfct_fast.kernel.procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
 from nfct_fast.processes.proc_stat cimport (PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, image_mix, stat_read, stat_read_below, stat_t,
                         status_number)
@@ -182,7 +182,7 @@ cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthre
         facts.has |= PROCESS_CMDLINE
 
 
-cdef int facts_read(int root, int dirfd, CommandLines lines, CgroupFs cgroups, process_t *facts, char *scratch,
+cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesystem cgroups, process_t *facts, char *scratch,
                     uint32_t limit) noexcept nogil:
     # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`. First what ends with the program.
     cdef char name[64]
@@ -233,7 +233,7 @@ cdef int facts_read(int root, int dirfd, CommandLines lines, CgroupFs cgroups, p
     return 1 if facts.cmdline.size == 0 or before.code == 0 else 0
 
 
-cdef process_t *process_read(int root, int32_t pid, CommandLines lines, CgroupFs cgroups, uint32_t cmdline_limit,
+cdef process_t *process_read(int root, int32_t pid, CommandLineReader lines, CgroupFilesystem cgroups, uint32_t cmdline_limit,
                              int *error) noexcept nogil:
     cdef char name[64]
     cdef char *scratch
@@ -567,10 +567,10 @@ def process(pid, proc="/proc", cmdline_limit=4096):
     cdef bytes path = os.fsencode(proc)
     cdef int root = procfs_open(path), error
     cdef process_t *found
-    cdef CommandLines lines = CommandLines()
+    cdef CommandLineReader lines = CommandLineReader()
     if root < 0:
         raise OSError(-root, os.strerror(-root), proc)
-    found = process_read(root, pid, lines, CgroupFs(), max(1, min(cmdline_limit, 1 << 20)), &error)
+    found = process_read(root, pid, lines, CgroupFilesystem(), max(1, min(cmdline_limit, 1 << 20)), &error)
     close(root)
     if error == -ENOMEM:
         raise MemoryError

@@ -3,8 +3,8 @@ cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from posix.unistd cimport close
 
-from nfct_fast.processes.cgroup_filesystem cimport CgroupFs
-from nfct_fast.processes.cmdline_reader cimport CommandLines
+from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
+from nfct_fast.processes.cmdline_reader cimport CommandLineReader
 from nfct_fast.processes.process cimport process_object, process_read, process_t
 from nfct_fast.kernel.procfs cimport procfs_open
 
@@ -16,15 +16,15 @@ import os
 cdef class ProcessReader:
     """`proc`: where procfs is mounted; cmdline_limit: bytes kept of each command line. OSError if it cannot be opened."""
 
-    def __cinit__(self, proc="/proc", uint32_t cmdline_limit=4096, CommandLines lines=None):
+    def __cinit__(self, proc="/proc", uint32_t cmdline_limit=4096, CommandLineReader lines=None):
         cdef bytes path = os.fsencode(proc)
         self._root = -1
         if not 0 < cmdline_limit <= 1 << 20:
             raise ValueError("cmdline_limit must be between 1 and 1048576")
         self._cmdline_limit = cmdline_limit
         self.proc = proc
-        self.lines = CommandLines() if lines is None else lines
-        self.cgroups = CgroupFs()
+        self.lines = CommandLineReader() if lines is None else lines
+        self.cgroups = CgroupFilesystem()
         self._root = procfs_open(path)
         if self._root < 0:
             raise OSError(-self._root, os.strerror(-self._root), proc)

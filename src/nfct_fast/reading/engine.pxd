@@ -1,20 +1,20 @@
-from nfct_fast.attribution.resolver cimport Attribution
+from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.records.batch cimport Batch
-from nfct_fast.kernel.fork_guard cimport ForkMark
+from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.output.writer cimport Writer
 
 cdef class Engine:
-    cdef readonly ForkMark mark
+    cdef readonly ForkGuard mark
     cdef Ring ring
     cdef Batch batch
     cdef Reader reader
-    cdef Attribution attribution
+    cdef Resolver attribution
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower, where all namespaces are heard, or None
     cdef readonly object news        # News
-    cdef object door                 # a Door, where attribution has none
+    cdef object opener                 # a Opener, where attribution has none
     cdef object thread           # its number; None: not begun
     cdef object lock
     cdef int epoll

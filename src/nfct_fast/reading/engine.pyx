@@ -19,11 +19,11 @@ from nfct_fast.output.writer cimport writer_error
 import os
 from _thread import allocate_lock, get_ident, start_new_thread
 
-from nfct_fast.events.receive_memory import Allowance, Share
-from nfct_fast.namespaces.opener import Door
+from nfct_fast.events.receive_memory import ReceiveMemory, Share
+from nfct_fast.namespaces.opener import Opener
 from nfct_fast.monitoring.follow import Follower
 from nfct_fast.events.open_sources import Listener, descriptors, open_one
-from nfct_fast.monitoring.notices import News
+from nfct_fast.monitoring.notices import Notices
 from nfct_fast.events.tracking import Tracking
 
 _RING = 32768
@@ -45,7 +45,7 @@ cdef class Engine:
 
     def __cinit__(self):
         self.epoll = self.wake = -1
-        self.mark = ForkMark()
+        self.mark = ForkGuard()
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
@@ -56,23 +56,23 @@ cdef class Engine:
         settled, apart = (None, None) if rights is None else (rights.settle, rights.apart)
         self.ring = Ring(_RING)
         self.batch = Batch(self.ring, self.mark)
-        self.attribution = Attribution.__new__(Attribution)     # so that it is closed also if only half of it is made
+        self.attribution = Resolver.__new__(Resolver)     # so that it is closed also if only half of it is made
         self.attribution.__init__(**attribution, settled=settled, apart=apart)
-        self.news = News()
+        self.news = Notices()
         if track:
             self.tracking = Tracking(self.news)
         everywhere = spec == "all"
         self.reader = Reader(self.ring, self.attribution, wanted, self.tracking.check if track and not everywhere else None)
         with descriptors():
-            door = (<object>self.attribution).door
-            if door is None:
-                door = self.door = Door(apart=apart if everywhere else None)
-            listens = Listener(self.reader, door, self.tracking, apart is None, wanted, **listener)
+            opener = (<object>self.attribution).opener
+            if opener is None:
+                opener = self.opener = Opener(apart=apart if everywhere else None)
+            listens = Listener(self.reader, opener, self.tracking, apart is None, wanted, **listener)
             if everywhere:
                 self.follower = Follower(listens, rcvbuf, memory, self.news)
                 silence = self.follower.begin(probe)
             else:
-                silence = open_one(listens, spec, Share(Allowance(memory), memory), rcvbuf, probe)
+                silence = open_one(listens, spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
         if track:
             self.tracking.begin()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -145,8 +145,8 @@ cdef class Engine:
         self.released = True
 
     def _close_descriptors(self):
-        if self.door is not None:
-            self.door.close()
+        if self.opener is not None:
+            self.opener.close()
         if self.reader is not None:
             self.reader.close()
         elif self.ring is not None:

@@ -1,6 +1,6 @@
 """From a source's datagrams into the ring: decode, filter, attribute."""
 from libc.stdint cimport int64_t, uint64_t
-from nfct_fast.attribution.resolver cimport Attribution
+from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.flow cimport FlowDecoder, flow_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
@@ -10,7 +10,7 @@ from nfct_fast.events.source cimport Source
 cdef class Intake:
     cdef Ring ring
     cdef FlowDecoder decoder
-    cdef readonly Attribution attribution
+    cdef readonly Resolver attribution
     cdef unsigned char wanted4[256]
     cdef unsigned char wanted6[256]
     cdef int wake                # eventfd

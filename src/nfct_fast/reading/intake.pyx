@@ -31,7 +31,7 @@ cdef int64_t time_of_day() noexcept nogil:
 cdef class Intake:
     """wanted: pairs of family and protocol. OSError."""
 
-    def __cinit__(self, Ring ring not None, Attribution attribution not None, wanted):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted):
         self.wake = -1
         self.ring = ring
         self.attribution = attribution
@@ -99,7 +99,7 @@ cdef class Intake:
         source.active = procfs_monotonic_ns()
         self.attribution.begin(source.active, since)
         for i in range(count):
-            self.attribution.foresee(&records[i])
+            self.attribution.prefetch(&records[i])
         for i in range(count):
             records[i].flow.netns_inode = source.inode
             self.attribution.resolve(&records[i])
@@ -110,7 +110,7 @@ cdef class Intake:
         cdef int count = source.socket.receive(room)
         cdef int result
         if count == -ENOBUFS:
-            source.lose()
+            source.mark_overrun()
             # Where the kernel has no memory for events, a larger buffer is none to ask it for.
             if source.socket.unexplained == 0:
                 source.grow(True)
@@ -130,12 +130,12 @@ cdef class Intake:
     cdef int tell_lost(self, Source source, bint hopeful) noexcept nogil:
         cdef record_t *record
         cdef int room = 0
-        cdef uint64_t recovered = source.told_recovered
-        cdef uint64_t unmade = source.told_unmade
-        cdef uint64_t lost = source.untold(hopeful)
+        cdef uint64_t recovered = source.reported_recovered
+        cdef uint64_t unmade = source.reported_unmade
+        cdef uint64_t lost = source.take_unreported(hopeful)
         # Of recovered ones too, with 0 lost: whoever waits for the next record has not yet heard of them.
-        unmade = source.told_unmade - unmade
-        if lost == 0 and unmade == 0 and source.told_recovered == recovered:
+        unmade = source.reported_unmade - unmade
+        if lost == 0 and unmade == 0 and source.reported_recovered == recovered:
             return 0
         record = self.room(&room)
         if record == NULL:
@@ -202,7 +202,7 @@ cdef class Intake:
                 return 0
             count = source.socket.receive(source.socket.slots)
             if count == -ENOBUFS:
-                source.lose()
+                source.mark_overrun()
             elif count <= 0:
                 return count
             else:
@@ -214,9 +214,9 @@ cdef class Intake:
         cdef const void *data
         cdef flow_t flow
         cdef int i
-        cdef int told = 0
+        cdef int reported = 0
         for i in range(count if source.doubtful else 0):
             data = source.socket.datagram(i, &length)
             if data != NULL and self.decoder.decode(data, length, &flow, 1, 0, source.index) == 1:
-                told += not source.admit(&flow)
-        return count - told
+                reported += not source.admit(&flow)
+        return count - reported

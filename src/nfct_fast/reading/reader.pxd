@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nfct_fast.reading.intake cimport Intake
-from nfct_fast.events.pacing cimport pace_t
+from nfct_fast.events.pacing cimport pacing_t
 from nfct_fast.reading.recovery cimport Recovery
 from nfct_fast.events.source cimport Source
 from nfct_fast.events.sources cimport Sources
@@ -15,7 +15,7 @@ cdef class Reader:
     cdef readonly object failure
     cdef readonly object finished    # a lock that is free once run() is over
     cdef bint behind             # a source is to be served though nothing new came
-    cdef pace_t pace
+    cdef pacing_t pace
     cdef int _watch(self, int fd, uint32_t number, uint32_t events=*) except -1
     cdef void _forget(self) noexcept nogil
     cdef int _receive(self, Source source) noexcept nogil

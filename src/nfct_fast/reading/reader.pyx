@@ -7,7 +7,7 @@ from posix.unistd cimport close
 from sys_epoll cimport (EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
                         epoll_wait)
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
-from nfct_fast.attribution.resolver cimport Attribution
+from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.pacing cimport pace_keep
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 from nfct_fast.records.ring cimport Ring
@@ -38,7 +38,7 @@ cdef class Reader:
     """Reads the sources added to it into a ring, in run(), until stop(). wanted: pairs of family and protocol. chore: called
     in between, about once a second."""
 
-    def __cinit__(self, Ring ring not None, Attribution attribution not None, wanted, chore=None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, chore=None):
         self.epoll = self.errand = -1
         self.intake = Intake(ring, attribution, wanted)
         self.sources = Sources()
@@ -105,7 +105,7 @@ cdef class Reader:
         settled: called before, to give up privileges.
         """
         cdef int result = 0
-        cdef Attribution attribution = self.intake.attribution
+        cdef Resolver attribution = self.intake.attribution
         try:
             if settled is not None:
                 settled()

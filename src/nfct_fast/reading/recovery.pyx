@@ -78,7 +78,7 @@ cdef class Recovery:
         source.end_doubt()
         source.socket.count_lost()
         if source.socket.lost + source.socket.unmade != source.missing:
-            source.lose()
+            source.mark_overrun()
         return self.intake.tell_lost(source, source.partial)
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:

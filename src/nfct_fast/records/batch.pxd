@@ -1,10 +1,10 @@
-from nfct_fast.kernel.fork_guard cimport ForkMark
+from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 
 cdef class Batch:
     cdef Ring ring
-    cdef ForkMark mark
+    cdef ForkGuard mark
     cdef record_t *records
     cdef int count
     cdef int taken               # from the first on, by __next__ or written

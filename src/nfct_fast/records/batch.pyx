@@ -9,7 +9,7 @@ from nfct_fast.records.record cimport flow_object, record_drop
 cdef class Batch:
     """Iterating takes the flows out as Flow objects. Valid until the next batch is asked for."""
 
-    def __cinit__(self, Ring ring not None, ForkMark mark not None):
+    def __cinit__(self, Ring ring not None, ForkGuard mark not None):
         self.ring = ring
         self.mark = mark
 

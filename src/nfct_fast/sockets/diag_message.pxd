@@ -5,7 +5,7 @@ from linux_inet_diag cimport inet_diag_req_v2
 from linux_netlink cimport nlmsghdr
 
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.sockets.socket_info cimport sock_t
+from nfct_fast.sockets.socket_info cimport socket_info_t
 
 ctypedef struct diag_request_t:
     nlmsghdr header
@@ -13,7 +13,7 @@ ctypedef struct diag_request_t:
 
 # One socket of a reply with what tells it from its rivals.
 ctypedef struct diag_match_t:
-    sock_t sock
+    socket_info_t sock
     uint32_t ifindex        # the device it is bound to, or 0
     uint8_t local           # DIAG_EQUAL, DIAG_WILD or DIAG_GROUP: how its own address fits
     uint8_t remote          # DIAG_EQUAL, DIAG_WILD, or DIAG_OTHER: connected to somebody else

@@ -26,7 +26,7 @@ cdef enum:
     HEAD = 16                # bytes of answer_t before `seen`
 
 
-cdef int look_for_holders(FdScanner scanner, CgroupFs cgroups, const question_t *asked, holders_t *out) noexcept nogil:
+cdef int look_for_holders(FdScanner scanner, CgroupFilesystem cgroups, const question_t *asked, holders_t *out) noexcept nogil:
     cdef int32_t candidates[CANDIDATES]
     cdef int count = 0
     if asked.cgroup_id:
@@ -34,7 +34,7 @@ cdef int look_for_holders(FdScanner scanner, CgroupFs cgroups, const question_t 
     return scanner.find(asked.inode, asked.uid, asked.uid_known, candidates, count, out)
 
 
-cdef size_t reply(FdScanner scanner, CgroupFs cgroups, const question_t *asked, answer_t *out) noexcept nogil:
+cdef size_t reply(FdScanner scanner, CgroupFilesystem cgroups, const question_t *asked, answer_t *out) noexcept nogil:
     """The size of the answer."""
     cdef size_t trusted = 0
     out.number, out.rc, out.trusted = asked.head.number, -ESRCH, 0
@@ -49,7 +49,7 @@ cdef size_t reply(FdScanner scanner, CgroupFs cgroups, const question_t *asked, 
     return HEAD + (max(0, out.rc) if asked.kind == CGROUP_PATH else 0)
 
 
-cdef void serve_at(int fd, FdScanner scanner, CgroupFs cgroups) noexcept nogil:
+cdef void serve_at(int fd, FdScanner scanner, CgroupFilesystem cgroups) noexcept nogil:
     cdef question_t asked
     cdef answer_t answer
     cdef uint32_t here = <uint32_t>-1
@@ -64,27 +64,27 @@ cdef void serve_at(int fd, FdScanner scanner, CgroupFs cgroups) noexcept nogil:
         channel_follow(asked.head.processor, &here)
 
 
-def _serve(FdScanner scanner, CgroupFs cgroups, int fd):
+def _serve(FdScanner scanner, CgroupFilesystem cgroups, int fd):
     with nogil:
         serve_at(fd, scanner, cgroups)
 
 
 def _prepare(proc, budget):
-    return functools.partial(_serve, FdScanner(proc, budget=budget), CgroupFs())
+    return functools.partial(_serve, FdScanner(proc, budget=budget), CgroupFilesystem())
 
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Seeker:
+cdef class HolderSearch:
     """proc and budget: see FdScanner. apart: Rights.apart, to have a process of its own look; None: it looks itself, with
     `cgroups`. OSError."""
 
-    def __init__(self, proc, double budget, CgroupFs cgroups, apart=None):
+    def __init__(self, proc, double budget, CgroupFilesystem cgroups, apart=None):
         self.cgroups = cgroups
         if apart is None:
             self.scanner = FdScanner(proc, budget=budget)
         else:
-            self.channel = Channel(*apart("nfct-seeker", functools.partial(_prepare, proc, budget),
+            self.channel = HelperChannel(*apart("nfct-seeker", functools.partial(_prepare, proc, budget),
                                           ("dac_read_search", "sys_ptrace")))
 
     def close(self):
@@ -107,7 +107,7 @@ cdef class Seeker:
             return got if got < 0 else -EPIPE
         return answer.rc
 
-    cdef int holders(self, const sock_t *sock, holders_t *out) noexcept nogil:
+    cdef int holders(self, const socket_info_t *sock, holders_t *out) noexcept nogil:
         cdef question_t question
         cdef answer_t answer
         cdef int rc

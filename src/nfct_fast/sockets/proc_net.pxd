@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.sockets.socket_info cimport sock_t
+from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.proc_net_table cimport table_t
 
 # A table by its name: a descriptor, or -errno.
@@ -24,7 +24,7 @@ cdef void procnet_free(procnet_t *net) noexcept nogil    # the tables; it can go
 # `tuple` as the socket sees it: src is the local side. `when`: CLOCK_MONOTONIC ns of the event, 0 for now. 1 found,
 # 0 no such socket, -EAGAIN the table is older than the event and may not be read again yet, or -errno of a table.
 # Blocks for as long as reading a table takes.
-cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil
+cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil
 
 # As diag_survey, and for raw sockets of the tuple's protocol too: up to room in out, how many there are returned.
 cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag_match_t *out, int room) noexcept nogil
@@ -33,4 +33,4 @@ cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag
 cdef class ProcNet:
     cdef procnet_t net
     cdef int dir
-    cdef int lookup(self, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil
+    cdef int lookup(self, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil

@@ -20,7 +20,7 @@ from sys_socket cimport AF_INET, AF_INET6
 from nfct_fast.sockets.diag_message cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns, procfs_open
-from nfct_fast.sockets.socket_info cimport SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, sock_t
+from nfct_fast.sockets.socket_info cimport SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, socket_info_t
 from nfct_fast.sockets.proc_net_table cimport FORM_ICMP, FORM_V6, as_mapped, row_hash, row_t, table_free, table_load, table_t
 
 import os
@@ -93,7 +93,7 @@ cdef void chain_best(const table_t *table, uint32_t hash, int state, const uint8
             best.ambiguous = 1
 
 
-cdef int answer(const best_t *best, uint8_t kind, sock_t *out) noexcept nogil:
+cdef int answer(const best_t *best, uint8_t kind, socket_info_t *out) noexcept nogil:
     memset(out, 0, sizeof(out[0]))
     out.inode = best.row.inode
     out.kind = kind
@@ -107,7 +107,7 @@ cdef int answer(const best_t *best, uint8_t kind, sock_t *out) noexcept nogil:
 
 
 cdef int tables_search(procnet_t *net, int first, int last, bint tcp, const uint8_t *src, bint v4, const uint8_t *dst,
-                       uint16_t sport, uint16_t dport, bint exact_only, sock_t *out) noexcept nogil:
+                       uint16_t sport, uint16_t dport, bint exact_only, socket_info_t *out) noexcept nogil:
     cdef best_t exact, wild
     cdef int i
     memset(&exact, 0, sizeof(exact))
@@ -144,7 +144,7 @@ cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t
 
 
 cdef int tables_lookup(procnet_t *net, int first, int last, bint tcp, const uint8_t *src, bint v4, const uint8_t *dst,
-                       uint16_t sport, uint16_t dport, int64_t when, sock_t *out) noexcept nogil:
+                       uint16_t sport, uint16_t dport, int64_t when, socket_info_t *out) noexcept nogil:
     cdef int64_t now = procfs_monotonic_ns()
     cdef bint recent = True
     cdef int i, rc
@@ -164,7 +164,7 @@ cdef int tables_lookup(procnet_t *net, int first, int last, bint tcp, const uint
     return rc
 
 
-cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
+cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil:
     cdef uint8_t src[16]
     cdef uint8_t dst[16]
     cdef bint v4 = tuple.family == AF_INET
@@ -303,7 +303,7 @@ cdef class ProcNet:
         if self.dir >= 0:
             close(self.dir)
 
-    cdef int lookup(self, const tuple_t *tuple, int64_t when, sock_t *out) noexcept nogil:
+    cdef int lookup(self, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil:
         return procnet_lookup(&self.net, tuple, when, out)
 
     @property
@@ -319,7 +319,7 @@ cdef class ProcNet:
         if a table cannot be read. Unknown uid and inode are None.
         """
         cdef tuple_t tuple
-        cdef sock_t found
+        cdef socket_info_t found
         cdef int rc
         tuple_set(&tuple, proto, src, sport, dst, dport)
         tuple.icmp_id = sport

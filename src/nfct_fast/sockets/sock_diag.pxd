@@ -4,13 +4,13 @@ from libc.stdint cimport uint8_t, uint32_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.kernel.netlink_query cimport netquery_t
-from nfct_fast.sockets.socket_info cimport sock_t
+from nfct_fast.sockets.socket_info cimport socket_info_t
 
 # diag is open to NETLINK_SOCK_DIAG. All of these return without waiting. tuple is seen from the socket: src is the
 # local end. ifindex: the device the socket may be bound to, 0 for none. 1 found, 0 none, -EPROTONOSUPPORT for
 # protocols that sock_diag cannot answer for exactly (ICMP, raw, SCTP), other -errno.
-cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil
-cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil
+cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil
+cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil
 
 # Every socket that could stand at the local end of a UDP tuple, or listen for a TCP one: up to room of them in out,
 # the number there are returned. A walk over the kernel's table, not a look-up.
@@ -26,17 +26,17 @@ cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int most) n
 
 # Sets found.ambiguous by a survey where found is not SOCK_EXACT; diag_lookup alone leaves it 0. 0, 1 or -errno (then
 # ambiguous is 1).
-cdef int diag_check(netquery_t *diag, const tuple_t *tuple, sock_t *found) noexcept nogil
+cdef int diag_check(netquery_t *diag, const tuple_t *tuple, socket_info_t *found) noexcept nogil
 
 
 # The methods check for ambiguity; lookup_unchecked does not, and is the cheap one for unconnected UDP and listeners.
 cdef class SockDiag:
     cdef netquery_t diag
-    cdef int lookup_unchecked(self, const tuple_t *tuple, sock_t *out) noexcept nogil
-    cdef int lookup(self, const tuple_t *tuple, sock_t *out) noexcept nogil
-    cdef int lookup_on(self, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil
-    cdef int lookup_listener(self, const tuple_t *tuple, sock_t *out) noexcept nogil
+    cdef int lookup_unchecked(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil
+    cdef int lookup(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil
+    cdef int lookup_on(self, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil
+    cdef int lookup_listener(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil
 
 
 # For Python code: a dict whose unknown values are None.
-cdef object sock_dict(const sock_t *sock)
+cdef object sock_dict(const socket_info_t *sock)

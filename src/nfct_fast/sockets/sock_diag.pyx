@@ -22,7 +22,7 @@ from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.kernel.netlink_query cimport (
     NETQUERY_SIZE, netquery_ask, netquery_close, netquery_dump, netquery_open, netquery_receive, netquery_t,
 )
-from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD, sock_t
+from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD, socket_info_t
 
 import os
 import time
@@ -130,7 +130,7 @@ cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int most) n
     return -EAGAIN if changed else 0
 
 
-cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil:
+cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil:
     cdef diag_match_t match
     cdef int rc
     memset(out, 0, sizeof(out[0]))
@@ -142,7 +142,7 @@ cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, s
     return rc
 
 
-cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil:
+cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil:
     cdef tuple_t asked = tuple[0]
     if tuple.proto != IPPROTO_TCP:
         return -EPROTONOSUPPORT
@@ -152,7 +152,7 @@ cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t i
     return 0 if rc == 1 and out.kind != SOCK_LISTENER else rc
 
 
-cdef int diag_check(netquery_t *diag, const tuple_t *tuple, sock_t *found) noexcept nogil:
+cdef int diag_check(netquery_t *diag, const tuple_t *tuple, socket_info_t *found) noexcept nogil:
     cdef diag_match_t rivals[ROOM]
     cdef diag_match_t *own = NULL
     cdef int i, count
@@ -177,7 +177,7 @@ cdef int diag_check(netquery_t *diag, const tuple_t *tuple, sock_t *found) noexc
     return found.ambiguous
 
 
-cdef object sock_dict(const sock_t *sock):
+cdef object sock_dict(const socket_info_t *sock):
     return {
         "inode": sock.inode or None,
         "uid": sock.uid if sock.has & SOCK_UID else None,
@@ -240,20 +240,20 @@ cdef class SockDiag:
             raise OSError(errno, os.strerror(errno), "getsockopt(SO_NETNS_COOKIE)")
         return cookie
 
-    cdef int lookup(self, const tuple_t *tuple, sock_t *out) noexcept nogil:
+    cdef int lookup(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil:
         return self.lookup_on(tuple, 0, out)
 
-    cdef int lookup_on(self, const tuple_t *tuple, uint32_t ifindex, sock_t *out) noexcept nogil:
+    cdef int lookup_on(self, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil:
         cdef int rc = diag_lookup(&self.diag, tuple, ifindex, out)
         cdef int error = diag_check(&self.diag, tuple, out) if rc == 1 else 0
         return error if error < 0 else rc
 
-    cdef int lookup_listener(self, const tuple_t *tuple, sock_t *out) noexcept nogil:
+    cdef int lookup_listener(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil:
         cdef int rc = diag_lookup_listener(&self.diag, tuple, 0, out)
         cdef int error = diag_check(&self.diag, tuple, out) if rc == 1 else 0
         return error if error < 0 else rc
 
-    cdef int lookup_unchecked(self, const tuple_t *tuple, sock_t *out) noexcept nogil:
+    cdef int lookup_unchecked(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil:
         return diag_lookup(&self.diag, tuple, 0, out)
 
     def find(self, proto, src, sport, dst, dport, *, listener=False, ifindex=0):
@@ -263,7 +263,7 @@ cdef class SockDiag:
         ifindex: the device the socket is bound to, if any. Unknown values are None. Raises OSError.
         """
         cdef tuple_t tuple
-        cdef sock_t sock
+        cdef socket_info_t sock
         cdef int rc
         cdef uint32_t device = ifindex
         cdef bint only_listener = listener
@@ -305,7 +305,7 @@ def parse_reply(bytes data, uint32_t seq, proto, src, sport, dst, dport):
 def benchmark(SockDiag diag, proto, src, sport, dst, dport, bint check, int count):
     """Looks one tuple up count times, with or without the check for rivals: (ns each, inode found)."""
     cdef tuple_t tuple
-    cdef sock_t sock
+    cdef socket_info_t sock
     cdef int i, rc = 0
     tuple_set(&tuple, proto, src, sport, dst, dport)
     start = time.perf_counter_ns()

@@ -12,7 +12,7 @@ cdef enum:
     SOCK_WILDCARD = 3   # an unconnected socket that receives and sends for this tuple
     SOCK_PROTOCOL = 4   # a raw socket: all there is to know it by is the IP protocol
 
-ctypedef struct sock_t:
+ctypedef struct socket_info_t:
     uint64_t inode      # 0: unknown (orphaned, TIME_WAIT, ...)
     uint64_t cookie
     uint64_t cgroup_id

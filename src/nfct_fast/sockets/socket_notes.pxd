@@ -23,7 +23,7 @@ ctypedef struct bpf_owner_t:
 cdef enum:
     USERS = 8            # OWNERS_USERS
 
-cdef class OwnersBpf:
+cdef class SocketNotes:
     cdef owners _owners
     cdef bint _open
     cdef readonly bint whole     # that is the root of the hierarchy: every process is seen
@@ -63,6 +63,6 @@ cdef class OwnersBpf:
     cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie)
 
 # The events of programs, for Programs.drain; how many were lost, and when the last one was, CLOCK_BOOTTIME ns.
-cdef process_ring *owners_ring(OwnersBpf self) noexcept nogil
-cdef uint64_t owners_lost(OwnersBpf self) noexcept nogil
-cdef uint64_t owners_lost_at(OwnersBpf self) noexcept nogil
+cdef process_ring *owners_ring(SocketNotes self) noexcept nogil
+cdef uint64_t owners_lost(SocketNotes self) noexcept nogil
+cdef uint64_t owners_lost_at(SocketNotes self) noexcept nogil

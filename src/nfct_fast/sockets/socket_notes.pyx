@@ -122,7 +122,7 @@ def _reason(int error, step, program, log):
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class OwnersBpf:
+cdef class SocketNotes:
     """The owner programs, attached for as long as this object is open, and look-ups in what they noted.
 
     flows is how many records are kept before the oldest is replaced (a socket that binds
@@ -224,7 +224,7 @@ cdef class OwnersBpf:
         forks, executions and exits for which there was no room; wakeups: see fileno().
         """
         if not self._open:
-            raise ValueError("OwnersBpf is closed")
+            raise ValueError("SocketNotes is closed")
         written = self._owners.state.head - 1
         return {"written": written, "replaced": max(0, written - self.flows),
                 "displaced": self._owners.state.displaced, "collided": self._owners.state.collided,
@@ -329,19 +329,19 @@ cdef class OwnersBpf:
         return found
 
 
-cdef process_ring *owners_ring(OwnersBpf self) noexcept nogil:
+cdef process_ring *owners_ring(SocketNotes self) noexcept nogil:
     return &self._owners.ring
 
 
-cdef uint64_t owners_lost(OwnersBpf self) noexcept nogil:
+cdef uint64_t owners_lost(SocketNotes self) noexcept nogil:
     return self._owners.state.events_lost if self._open else 0
 
 
-cdef uint64_t owners_lost_at(OwnersBpf self) noexcept nogil:
+cdef uint64_t owners_lost_at(SocketNotes self) noexcept nogil:
     return self._owners.state.lost_at if self._open else 0
 
 
-cdef uint64_t lookup_repeat(OwnersBpf self, const tuple_t *tuple, uint64_t cookie, uint64_t times) noexcept nogil:
+cdef uint64_t lookup_repeat(SocketNotes self, const tuple_t *tuple, uint64_t cookie, uint64_t times) noexcept nogil:
     cdef bpf_owner_t owner
     cdef uint64_t found = 0
     while times:

@@ -3,18 +3,18 @@ from libc.errno cimport ENXIO
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from nfct_fast.attribution.resolver cimport Attribution
-from nfct_fast.namespaces.namespace_index cimport Directory
+from nfct_fast.attribution.resolver cimport Resolver
+from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, tuple_set, tuple_t
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
-from nfct_fast.sockets.socket_info cimport sock_t
+from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.sock_diag cimport diag_check, sock_dict
 
 import os
 
 
-def find_flow(Attribution attribution not None, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0,
+def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0,
               double age=0.0, begins=False):
     """A `Flow` as it would be told of one heard `age` seconds ago: to see what is found, and how.
 
@@ -40,10 +40,10 @@ def find_flow(Attribution attribution not None, proto, src, sport, dst, dport, *
     return flow_object(&record)
 
 
-cdef int look_for(Directory directory, const tuple_t *tuple, bint listener, sock_t *out, int *index) noexcept nogil:
+cdef int look_for(NamespaceIndex directory, const tuple_t *tuple, bint listener, socket_info_t *out, int *index) noexcept nogil:
     """1 found: *index is the member, or -1 if members disagree (then only out.ambiguous is set); 0: the namespace that
     has tuple.src has no such socket; -ENXIO: no member has the address; other -errno."""
-    cdef sock_t sock
+    cdef socket_info_t sock
     cdef int rc, owners = 0, found = 0, error = 0
     cdef int i = directory.place(0, tuple, -1)
     memset(out, 0, sizeof(out[0]))
@@ -52,7 +52,7 @@ cdef int look_for(Directory directory, const tuple_t *tuple, bint listener, sock
         owners += 1
         rc = directory.lookup_at(i, tuple, listener, &sock)
         if rc == 1:
-            rc = diag_check(&directory.atlas.places[i].member.diag, tuple, &sock)
+            rc = diag_check(&directory.namespace_map.places[i].member.diag, tuple, &sock)
             rc = rc if rc < 0 else 1
         if rc < 0:
             error = rc
@@ -73,7 +73,7 @@ cdef int look_for(Directory directory, const tuple_t *tuple, bint listener, sock
     return found or error
 
 
-def find_socket(Directory directory not None, proto, src, sport, dst, dport, *, listener=False):
+def find_socket(NamespaceIndex directory not None, proto, src, sport, dst, dport, *, listener=False):
     """The socket at src:sport in whichever namespace has src, as (inode of the namespace, dict).
 
     None if that namespace has no such socket. The inode is None if several namespaces have one. Other sockets that
@@ -81,7 +81,7 @@ def find_socket(Directory directory not None, proto, src, sport, dst, dport, *, 
     namespace has the address, OSError.
     """
     cdef tuple_t tuple
-    cdef sock_t sock
+    cdef socket_info_t sock
     cdef int index, rc
     cdef bint only_listener = listener
     tuple_set(&tuple, proto, src, sport, dst, dport)
@@ -95,26 +95,26 @@ def find_socket(Directory directory not None, proto, src, sport, dst, dport, *, 
         raise OSError(-rc, os.strerror(-rc), "sock_diag")
     if rc == 0:
         return None
-    return directory.atlas.places[index].member.inode if index >= 0 else None, sock_dict(&sock)
+    return directory.namespace_map.places[index].member.inode if index >= 0 else None, sock_dict(&sock)
 
 
-def refresh_addresses(Directory directory not None):
+def refresh_addresses(NamespaceIndex directory not None):
     """Takes in the changes of home's addresses heard of."""
     directory.refresh_home()
 
 
-def may_come_from(Directory directory not None, address, inode, *, home=0):
+def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
     """Whether a packet from that address, seen in a home, can have come out of the namespace with that inode."""
     cdef tuple_t tuple
     cdef int i
     tuple_set(&tuple, 17, address, 1, address, 1)
-    for i in range(directory.atlas.count):
-        if directory.atlas.places[i].member != NULL and directory.atlas.places[i].member.inode == inode:
+    for i in range(directory.namespace_map.count):
+        if directory.namespace_map.places[i].member != NULL and directory.namespace_map.places[i].member.inode == inode:
             return directory.may_come_from(home, i, &tuple)
     raise LookupError(f"no known network namespace is {inode}")
 
 
-def by_cookie(Directory directory not None, cookie):
+def by_cookie(NamespaceIndex directory not None, cookie):
     """The inode of the namespace with that cookie, or None."""
     cdef int index = directory.by_cookie(cookie)
-    return directory.atlas.places[index].member.inode if index >= 0 else None
+    return directory.namespace_map.places[index].member.inode if index >= 0 else None

@@ -1,7 +1,7 @@
 """The status bits of a conntrack entry and their names."""
 from libc.stdint cimport uint32_t
 from libc.string cimport strlen
-from nfct_fast.text.text_buffer cimport outbuf_put, outbuf_t
+from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
 
 import enum
 
@@ -15,13 +15,13 @@ Status = enum.IntFlag("Status", {nfct_fast_status_words[i].decode(): 1 << i for 
 Status.__doc__ = "Status bits of a conntrack entry: IPS_* of linux/netfilter/nf_conntrack_common.h."
 
 
-cdef void status_put(outbuf_t *out, uint32_t status, const char *between) noexcept nogil:
+cdef void status_put(text_buffer_t *out, uint32_t status, const char *between) noexcept nogil:
     """Append the names of the bits that are set, with `between` between them. Bits without a name are left out."""
     cdef int i
     cdef bint first = True
     for i in range(WORD_COUNT):
         if status >> i & 1:
             if not first:
-                outbuf_put(out, between, strlen(between))
-            outbuf_put(out, nfct_fast_status_words[i], strlen(nfct_fast_status_words[i]))
+                buffer_put(out, between, strlen(between))
+            buffer_put(out, nfct_fast_status_words[i], strlen(nfct_fast_status_words[i]))
             first = False

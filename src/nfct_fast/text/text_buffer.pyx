@@ -17,13 +17,13 @@ cdef extern from "nfct_fast/text/utf8.h" nogil:
     const unsigned char nfct_fast_special[256]
 
 
-cdef void outbuf_free(outbuf_t *out) noexcept nogil:
+cdef void buffer_free(text_buffer_t *out) noexcept nogil:
     free(out.data)
     out.data = NULL
     out.length = out.capacity = 0
 
 
-cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil:
+cdef bint buffer_grow(text_buffer_t *out, size_t more) noexcept nogil:
     cdef size_t capacity = out.capacity
     cdef char *data
     if out.failed:
@@ -39,10 +39,10 @@ cdef bint outbuf_grow(outbuf_t *out, size_t more) noexcept nogil:
     return True
 
 
-cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil:
+cdef void buffer_unsigned(text_buffer_t *out, uint64_t value) noexcept nogil:
     cdef uint64_t power = 10
     cdef int at = 1
-    if out.length + 20 > out.capacity and not outbuf_grow(out, 20):
+    if out.length + 20 > out.capacity and not buffer_grow(out, 20):
         return
     while at < 20 and value >= power:
         power *= 10
@@ -53,15 +53,15 @@ cdef void outbuf_unsigned(outbuf_t *out, uint64_t value) noexcept nogil:
         value //= 10
 
 
-cdef void outbuf_signed(outbuf_t *out, int64_t value) noexcept nogil:
+cdef void buffer_signed(text_buffer_t *out, int64_t value) noexcept nogil:
     if value < 0:
-        outbuf_put(out, b"-", 1)
-        outbuf_unsigned(out, <uint64_t>0 - <uint64_t>value)
+        buffer_put(out, b"-", 1)
+        buffer_unsigned(out, <uint64_t>0 - <uint64_t>value)
     else:
-        outbuf_unsigned(out, <uint64_t>value)
+        buffer_unsigned(out, <uint64_t>value)
 
 
-cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexcept nogil:
+cdef void _put_code(text_buffer_t *out, uint32_t point, bint is_byte, int how) noexcept nogil:
     cdef char text[16]
     cdef int length
     cdef uint32_t rest
@@ -83,10 +83,10 @@ cdef void _put_code(outbuf_t *out, uint32_t point, bint is_byte, int how) noexce
         length = snprintf(text, sizeof(text), b"\\u%04x", point)
     else:
         length = snprintf(text, sizeof(text), b"\\U%08x", point)
-    outbuf_put(out, text, length)
+    buffer_put(out, text, length)
 
 
-cdef bint outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how) noexcept nogil:
+cdef bint buffer_escaped(text_buffer_t *out, const char *data, size_t length, int how) noexcept nogil:
     cdef const unsigned char *bytes = <const unsigned char *>data
     cdef size_t at = 0
     cdef size_t begin
@@ -96,7 +96,7 @@ cdef bint outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how
     cdef bint exact = True
     cdef unsigned char special = 1 | (2 if how & ESCAPE_SPACE else 0) | (4 if how & ESCAPE_JSON else 0)
     while at < length:
-        if out.length + length - at > out.capacity and not outbuf_grow(out, length - at):
+        if out.length + length - at > out.capacity and not buffer_grow(out, length - at):
             return exact
         to = out.data + out.length
         begin = at
@@ -107,29 +107,29 @@ cdef bint outbuf_escaped(outbuf_t *out, const char *data, size_t length, int how
         if at == length:
             return exact
         if bytes[at] == 0 and how & ESCAPE_NUL:
-            outbuf_put(out, b" ", 1)
+            buffer_put(out, b" ", 1)
             at += 1
             continue
         size = nfct_fast_utf8(bytes + at, length - at, &point)
         if how & ESCAPE_JSON and (size == 0 or point == 0 or nfct_fast_is_noncharacter(point)):
-            outbuf_put(out, b"\xef\xbf\xbd", 3)
+            buffer_put(out, b"\xef\xbf\xbd", 3)
             exact = False
             size = max(size, 1)
         elif size == 0:
             _put_code(out, bytes[at], True, how)
             size = 1
         elif point == 0x5c or point == 0x22:
-            outbuf_put(out, b"\\", 1)
-            outbuf_put(out, data + at, 1)
+            buffer_put(out, b"\\", 1)
+            buffer_put(out, data + at, 1)
         elif point == 0x20 or nfct_fast_is_unsafe(point):
             _put_code(out, point, False, how)
         else:
-            outbuf_put(out, data + at, size)
+            buffer_put(out, data + at, size)
         at += size
     return exact
 
 
-cdef void outbuf_base64(outbuf_t *out, const char *data, size_t length) noexcept nogil:
+cdef void buffer_base64(text_buffer_t *out, const char *data, size_t length) noexcept nogil:
     cdef const char *digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     cdef const unsigned char *bytes = <const unsigned char *>data
     cdef char four[4]
@@ -142,7 +142,7 @@ cdef void outbuf_base64(outbuf_t *out, const char *data, size_t length) noexcept
         four[1] = digits[bits >> 12 & 63]
         four[2] = digits[bits >> 6 & 63] if left > 1 else c"="
         four[3] = digits[bits & 63] if left > 2 else c"="
-        outbuf_put(out, four, 4)
+        buffer_put(out, four, 4)
 
 
 def escape(bytes data not None, bint space=False, bint json=False, bint base64=False) -> bytes:
@@ -150,19 +150,19 @@ def escape(bytes data not None, bint space=False, bint json=False, bint base64=F
 
     With json and base64, what is printed beside it: nothing where that is exact.
     """
-    cdef outbuf_t out
+    cdef text_buffer_t out
     out.data = NULL
     out.length = out.capacity = 0
     out.failed = False
-    exact = outbuf_escaped(&out, data, len(data), (ESCAPE_SPACE if space else 0) | (ESCAPE_JSON if json else 0))
+    exact = buffer_escaped(&out, data, len(data), (ESCAPE_SPACE if space else 0) | (ESCAPE_JSON if json else 0))
     if base64:
         out.length = 0
         if not exact:
-            outbuf_base64(&out, data, len(data))
+            buffer_base64(&out, data, len(data))
     if out.failed:
-        outbuf_free(&out)
+        buffer_free(&out)
         raise MemoryError("escape")
     try:
         return out.data[:out.length] if out.length else b""
     finally:
-        outbuf_free(&out)
+        buffer_free(&out)

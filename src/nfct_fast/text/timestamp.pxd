@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t
-from nfct_fast.text.text_buffer cimport outbuf_t
+from nfct_fast.text.text_buffer cimport text_buffer_t
 
 cdef class TimeFormat:
     cdef bytes format
@@ -10,4 +10,4 @@ cdef class TimeFormat:
     cdef int micros[8]           # where in the text the six digits of each %f stand
     cdef int micro_count
     cdef int64_t second          # the one the text is for
-    cdef void put(self, outbuf_t *out, int64_t time) noexcept nogil
+    cdef void put(self, text_buffer_t *out, int64_t time) noexcept nogil

@@ -3,7 +3,7 @@ cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 from libc.time cimport strftime, time_t, tm
-from nfct_fast.text.text_buffer cimport outbuf_put, outbuf_t
+from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
 
 import re
 
@@ -67,7 +67,7 @@ cdef class TimeFormat:
             else:
                 at += 1
 
-    cdef void put(self, outbuf_t *out, int64_t time) noexcept nogil:
+    cdef void put(self, text_buffer_t *out, int64_t time) noexcept nogil:
         """Append a time, given in ns since the epoch."""
         cdef int64_t second = time // 1000000000
         cdef int micro
@@ -80,4 +80,4 @@ cdef class TimeFormat:
             for digit in range(5, -1, -1):
                 self.text[self.micros[i] + digit] = <char>(48 + micro % 10)
                 micro //= 10
-        outbuf_put(out, self.text, self.length)
+        buffer_put(out, self.text, self.length)
