@@ -240,7 +240,7 @@ def test_listened_in_itself_it_says_nothing_of_others(host):
         ip("link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", ours, netns=host)
         with known(user.inode, number(ours)) as directory:
             with netns.Netns(netns.paths()[user.inode][1]) as space:
-                home = directory.add_home(space)
+                home = directory.monitor(space)
             directory.refresh()
             assert may_come_from(directory, "10.88.9.2", user.inode, home=home)
             assert not may_come_from(directory, "10.88.1.2", number(ours), home=home)
