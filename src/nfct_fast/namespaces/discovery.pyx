@@ -11,7 +11,8 @@ from posix.unistd cimport close
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd
 
 from nfct_fast.namespaces.namespace_map cimport (
-    PEER_NONE, PEER_UNKNOWN, namespace_map_finish, namespace_map_free, namespace_map_make, namespace_map_t, map_node_t, interface_t, routes_take,
+    PEER_NONE, PEER_UNKNOWN, namespace_map_finish, namespace_map_free, namespace_map_make, namespace_map_t,
+    map_node_t, interface_t, routes_take,
 )
 from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.namespaces.links cimport link_t

@@ -11,12 +11,17 @@ from posix.unistd cimport close
 from sys_socket cimport AF_INET6
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_find
-from nfct_fast.namespaces.namespace_map cimport namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t, map_node_t
+from nfct_fast.namespaces.namespace_map cimport (
+    namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t,
+    map_node_t,
+)
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.namespaces.direction cimport is_multicast
 from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.namespaces.namespace cimport namespace_lookup, namespace_t, namespace_tables_lookup, namespace_tables_survey
+from nfct_fast.namespaces.namespace cimport (
+    namespace_lookup, namespace_t, namespace_tables_lookup, namespace_tables_survey,
+)
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.namespaces.discovery cimport Discovery
 from nfct_fast.sockets.socket_info cimport socket_info_t
