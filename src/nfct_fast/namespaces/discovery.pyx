@@ -86,7 +86,7 @@ cdef class Discovery:
 
     def start(self, settled=None):
         """Run in a thread until stop(). settled: called in it before, to give up privileges."""
-        self.thread = threading.Thread(target=self._run, name="nfct-scout", args=(settled,), daemon=True)
+        self.thread = threading.Thread(target=self._run, name="nfct-discovery", args=(settled,), daemon=True)
         self.thread.start()
 
     def stop(self):

@@ -118,7 +118,7 @@ cdef class Opener:
     def __init__(self, proc="/proc", spawn_helper=None):
         path = os.fsencode(proc)
         if spawn_helper is not None:
-            self.channel = HelperChannel(*spawn_helper("nfct-door", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
+            self.channel = HelperChannel(*spawn_helper("nfct-netns", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
             return
         self.root = procfs_open(path)
         if self.root < 0:
