@@ -149,7 +149,7 @@ sender.wait()
 
 def landlock():
     """Its version here, asked for in a child."""
-    done = subprocess.run([sys.executable, "-c", "from nfct_fast import sandbox; print(sandbox.restrict_files(['/']))"], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-c", "from nfct_fast.kernel import sandbox; print(sandbox.restrict_files(['/']))"], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     return int(done.stdout)
 
