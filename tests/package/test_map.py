@@ -1,10 +1,11 @@
 """src/nfct_fast/README.md names files and functions: all of them are there."""
 import re
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "src" / "nfct_fast"
+from support.paths import ROOT
+
+PACKAGE = ROOT / "src" / "nfct_fast"
 MAP = PACKAGE / "README.md"
 pytestmark = pytest.mark.skipif(not MAP.exists(), reason="the sources are not here: tests run against an installed package")
 
