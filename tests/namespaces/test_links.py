@@ -404,8 +404,8 @@ def test_addresses_that_come_and_go_without_end(host):
             assert longest < 0.05, f"{longest} s, of {count}"
 
 
-def scout_seconds():
-    """Processor time of the scout's thread."""
+def discovery_seconds():
+    """Processor time of the discovery thread."""
     [discovery] = [thread.native_id for thread in threading.enumerate() if thread.name == "nfct-discovery"]
     with open(f"/proc/self/task/{discovery}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
