@@ -1,8 +1,8 @@
-"""Sockets and tables of other network namespaces than the thread's own: what they are made for is what they answer for.
+"""Opens netlink sockets and tables of /proc/net in other network namespaces. They stay there, whoever reads them.
 
-To enter a namespace takes CAP_SYS_ADMIN; a conntrack table is read by a socket that was opened with CAP_NET_ADMIN. The
-program has a process of its own for that, forked at the start, which is handed a namespace, goes in, and hands out a
-netlink socket or a table of /proc/net: it reads nothing of either.
+Entering a namespace takes CAP_SYS_ADMIN; reading a conntrack table takes a socket that was opened with CAP_NET_ADMIN. So that
+the program can give both up, it forks a helper process at the start, which receives the descriptor of a namespace, enters it,
+and returns the descriptor of a netlink socket or a table. The helper reads nothing from either.
 """
 cimport cython
 from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
@@ -27,7 +27,7 @@ cdef extern from "<sched.h>" nogil:
     int setns(int fd, int nstype)
 
 cdef enum:
-    STRANDED = 1 << 20       # no errno: the thread could not come back
+    STRANDED = 1 << 20       # beyond any errno: the thread could not come back
 
 
 cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
@@ -50,7 +50,7 @@ cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
                 break
         else:
             return -EINVAL
-        if i == 0 or request.table[i] != 0:      # who asks may have come to want other files
+        if i == 0 or request.table[i] != 0:      # a program that was taken over may ask for other files
             return -EINVAL
         strcpy(path, b"thread-self/net/")
         strcpy(path + strlen(path), request.table)
@@ -59,24 +59,24 @@ cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
 
 
 cdef int fetch(int root, int ns, const open_request_t *request) noexcept nogil:
-    """A descriptor, -errno, or -STRANDED."""
+    """Open what is requested in the namespace `ns`, in the calling thread: a descriptor, -errno, or -STRANDED."""
     cdef uint64_t here = 0, there = 0
     cdef int fd
-    cdef int home = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
-    if home < 0:
+    cdef int own = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    if own < 0:
         return -errno
-    fd = inode_of(home, &here)
+    fd = inode_of(own, &here)
     if fd == 0:
         fd = inode_of(ns, &there)
     if fd == 0 and here != there and setns(ns, CLONE_NEWNET) < 0:
         fd = -errno
     if fd == 0:
         fd = fetch_here(root, request)
-        if here != there and setns(home, CLONE_NEWNET) < 0:
+        if here != there and setns(own, CLONE_NEWNET) < 0:
             if fd >= 0:
                 close(fd)
             fd = -STRANDED
-    close(home)
+    close(own)
     return fd
 
 
@@ -109,8 +109,16 @@ def _prepare(path):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Opener:
-    """proc: where /proc is mounted. spawn_helper: Rights.spawn_helper, to have a process of its own enter; None: the calling thread does,
-    for a moment. OSError."""
+    """Opens what other namespaces have.
+
+    Args:
+        proc: Where /proc is mounted.
+        spawn_helper: Rights.spawn_helper, to have a helper process enter namespaces; None: the calling thread enters them
+            for a moment.
+
+    Raises:
+        OSError: /proc cannot be opened, or the helper cannot be started.
+    """
 
     def __cinit__(self):
         self.root = -1
@@ -129,7 +137,7 @@ cdef class Opener:
             close(self.root)
 
     def close(self):
-        """Nothing may be under way."""
+        """Close the descriptors and end the helper, while no other method is running."""
         if self.channel is not None:
             self.channel.close()
         if self.root >= 0:
@@ -137,7 +145,7 @@ cdef class Opener:
         self.root = -1
 
     def check(self):
-        """OSError if there is nobody any more who enters."""
+        """Raise OSError if the helper has ended."""
         if self.channel is not None:
             self.channel.check()
 
@@ -157,8 +165,19 @@ cdef class Opener:
         return <int>got if got < 0 else reply.rc if got == sizeof(reply) and reply.rc < 0 else -EPIPE
 
     def socket(self, space not None, int protocol) -> int:
-        """A netlink socket of this protocol in an open Netns: a descriptor, the caller's. OSError; RuntimeError if the thread
-        entered it and cannot come back."""
+        """Open a netlink socket in a namespace.
+
+        Args:
+            space: The namespace, an open Netns.
+            protocol: A NETLINK_* number.
+
+        Returns:
+            A descriptor, which the caller closes.
+
+        Raises:
+            RuntimeError: The thread entered the namespace and cannot come back.
+            OSError: The socket cannot be opened.
+        """
         cdef int fd = self.netlink(space.fileno(), protocol)
         if self.stranded:
             raise RuntimeError(f"cannot leave network namespace {space.name}")
