@@ -113,7 +113,7 @@ def test_too_many_are_told_once(netns):
         assert program.end()[0] == 0
     [line] = [line for line in program.complaints if "not heard" in line]
     assert "there are too many; 9 can be at once" in line
-    assert int(re.search(r"unheard=(\d+)", program.complaints[-1])[1]) >= 31
+    assert int(re.search(r"unmonitored=(\d+)", program.complaints[-1])[1]) >= 31
 
 
 def test_too_few_descriptors_are_told_with_what_to_do(netns):

@@ -76,7 +76,7 @@ def test_many_silent_namespaces_are_asked_at_once():
         began = time.monotonic()
         with Conntrack(netns="all", attribution="off") as conntrack:
             assert time.monotonic() - began < SECONDS       # one after the other they take twenty
-        assert {name for name in names if any(f" {name}: new flows are not tracked" in line for line in conntrack.silence)} == set(names)
+        assert {name for name in names if any(f" {name}: new flows are not tracked" in line for line in conntrack.no_event_reasons)} == set(names)
 
 
 def test_loopback_is_down(netns, within):
@@ -90,9 +90,9 @@ def test_without_probe_only_what_the_kernel_says(netns, within):
     with within():
         assert reasons(try_loopback=False) == []
         with Conntrack(probe=False) as conntrack:
-            assert conntrack.silence == ()
+            assert conntrack.no_event_reasons == ()
         with Conntrack() as conntrack:
-            assert len(conntrack.silence) == 1
+            assert len(conntrack.no_event_reasons) == 1
 
 
 class NoModule(socket.socket):

@@ -143,7 +143,7 @@ def test_it_warns_when_the_table_fills(netns, flood):
 
 def test_without_track_nothing_is_said(tracked, within):
     with within(), Conntrack(probe=False) as conntrack:
-        assert conntrack.news() == () and select.select([conntrack.news_fileno()], [], [], 0)[0] == []
+        assert conntrack.notices() == () and select.select([conntrack.notices_fileno()], [], [], 0)[0] == []
 
 
 def test_a_child_that_lives_on_does_not_keep_it(netns, within):

@@ -9,17 +9,17 @@ ctypedef struct fingerprint_set_t:
     uint64_t mask            # number of slots - 1
     uint64_t count
 
-cdef int fingerprint_set_reserve(fingerprint_set_t *seen, uint64_t count) noexcept nogil              # so that it need not grow; 0 or -ENOMEM
-cdef int fingerprint_set_add(fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
-cdef bint fingerprint_set_has(const fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil
-cdef void fingerprint_set_free(fingerprint_set_t *seen) noexcept nogil                                # and empty again
+cdef int fingerprint_set_reserve(fingerprint_set_t *set, uint64_t count) noexcept nogil              # so that it need not grow; 0 or -ENOMEM
+cdef int fingerprint_set_add(fingerprint_set_t *set, uint64_t fingerprint) noexcept nogil            # 1 it is new, 0 not, -ENOMEM
+cdef bint fingerprint_set_has(const fingerprint_set_t *set, uint64_t fingerprint) noexcept nogil
+cdef void fingerprint_set_free(fingerprint_set_t *set) noexcept nogil                                # and empty again
 
 ctypedef struct fingerprint_log_t:
     uint64_t *entries
     uint64_t count
-    uint64_t room
+    uint64_t capacity
 
-cdef int log_add(fingerprint_log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
-cdef void log_free(fingerprint_log_t *log) noexcept nogil
+cdef int fingerprint_log_add(fingerprint_log_t *log, uint64_t fingerprint) noexcept nogil               # 0 or -ENOMEM
+cdef void fingerprint_log_free(fingerprint_log_t *log) noexcept nogil
 # Those of the log from number `begin` to before `end`; 0 or -ENOMEM.
-cdef int fingerprint_set_add_log(fingerprint_set_t *seen, const fingerprint_log_t *log, uint64_t begin, uint64_t end) noexcept nogil
+cdef int fingerprint_set_add_log(fingerprint_set_t *set, const fingerprint_log_t *log, uint64_t begin, uint64_t end) noexcept nogil

@@ -39,7 +39,7 @@ def _close(socket, share):
 
 
 @contextlib.contextmanager
-def descriptors():
+def explain_descriptor_limit():
     """Says of a lack of them what to do."""
     try:
         yield
@@ -54,19 +54,19 @@ def _entered(space):
     return space.entered() if space is not None else contextlib.nullcontext()
 
 
-def prefix(space):
+def namespace_prefix(space):
     """What a sentence about a namespace begins with; None, or one without a name: the thread's own."""
     return f"network namespace {space.name}: " if space is not None and space.name else ""
 
 
-class Listener:
+class SourceOpener:
     """Opens sources for the reader. door: gets sockets of other namespaces. tracking: a Tracking to turn it on for the wanted pairs
     of family and protocol, or None. enters: a thread that begins later may enter namespaces."""
 
-    def __init__(self, reader, opener, tracking, enters, wanted, groups, program, recover):
+    def __init__(self, reader, opener, tracking, can_enter, wanted, groups, program, recover):
         self.reader = reader
         self.tracking = tracking
-        self._door, self._enters = opener, enters
+        self._socket_opener, self._can_enter = opener, can_enter
         self._attribution = reader.intake.attribution
         self._wanted, self._groups, self._program = wanted, groups, program
         self._recover = recover and GROUPS["NEW"] in groups
@@ -85,14 +85,14 @@ class Listener:
                     self.track(space)
                     probes.append(stack.enter_context(contextlib.closing(Probe(probe))))
             await_answers(probes)
-            return [prefix(space) + reason for space, probe in zip(spaces, probes) for reason in probe.reasons()]
+            return [namespace_prefix(space) + reason for space, probe in zip(spaces, probes) for reason in probe.reasons()]
 
     def track(self, space):
         """Turn tracking on in the calling thread's namespace, if that is asked for."""
         if self.tracking is not None and (inode := netns.current()) not in self._tracked:
-            self._tracked[inode] = self.tracking.add(prefix(space), self._wanted)
+            self._tracked[inode] = self.tracking.add(namespace_prefix(space), self._wanted)
 
-    def open(self, space, share, size, greet=False) -> Source:
+    def open(self, space, share, size, report_existing=False) -> Source:
         """Have the reader read a namespace, None for the thread's own, with a receive buffer of `size` bytes of the share.
 
         greet: it came later; also tell the flows that its table has already. Reads its table. OSError.
@@ -101,7 +101,7 @@ class Listener:
         since = time.monotonic_ns()
         source = None
         try:
-            if self.tracking is not None and (self._enters or not greet):
+            if self.tracking is not None and (self._can_enter or not report_existing):
                 with _entered(space):
                     self.track(space)
             socket = _open_socket(self._descriptor(space), self._inbox, self._groups, self._program, share, size)
@@ -112,7 +112,7 @@ class Listener:
                 _close(socket, share)
                 raise
             source = Source(socket, self._groups, table, number, inode, share, since)
-            source.greet() if greet else source.seed()
+            source.load_existing() if report_existing else source.seed()
             self.reader.add(source)
         except BaseException:
             self._untrack(inode)
@@ -123,7 +123,7 @@ class Listener:
         return source
 
     def _descriptor(self, space):
-        return -1 if space is None else self._door.socket(space, _NETLINK_NETFILTER)
+        return -1 if space is None else self._socket_opener.socket(space, _NETLINK_NETFILTER)
 
     def collect(self) -> None:
         """Free what the reader has let go."""
@@ -140,7 +140,7 @@ def open_one(listener, spec, share, size, probe) -> tuple[str, ...]:
     """Listen in the namespace that `spec` means, None for the thread's own; why events may never come from it. OSError."""
     with contextlib.ExitStack() as stack:
         spaces = [None] if spec is None else [stack.enter_context(space) for space in netns.resolve(spec)]
-        silence = listener.prepare(spaces, probe)
+        reasons = listener.prepare(spaces, probe)
         for space in spaces:
             listener.open(space, share, size)
-    return tuple(silence)
+    return tuple(reasons)

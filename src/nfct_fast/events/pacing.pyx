@@ -9,21 +9,21 @@ from posix.time cimport nanosleep, timespec
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 
 cdef enum:
-    PACE_NS = 1000000            # the least time between two wake-ups,
-    HASTY_NS = 100000            # where an owner is lost with its socket,
-    PACES = 10                   # and how many times that where events come fast
+    PAUSE_NS = 1000000            # the least time between two wake-ups,
+    BRIEF_PAUSE_NS = 100000            # where an owner is lost with its socket,
+    MAX_PAUSES = 10                   # and how many times that where events come fast
 
 
-cdef void pace_keep(pacing_t *pace, uint64_t events, bint hasty) noexcept nogil:
+cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept nogil:
     cdef int64_t now = procfs_monotonic_ns()
-    cdef int64_t fast = <int64_t>(events - pace.before) // 4
-    cdef int64_t length = (HASTY_NS if hasty else PACE_NS) * max(1, min(PACES, fast))
+    cdef int64_t fast = <int64_t>(events - pacing.events_then) // 4
+    cdef int64_t length = (BRIEF_PAUSE_NS if brief else PAUSE_NS) * max(1, min(MAX_PAUSES, fast))
     cdef timespec pause
-    if pace.drained and now - pace.awake < length:
+    if pacing.drained and now - pacing.woken_at < length:
         pause.tv_sec = 0
-        pause.tv_nsec = pace.awake + length - now
+        pause.tv_nsec = pacing.woken_at + length - now
         nanosleep(&pause, NULL)     # cut short by a signal it only gathers less
         now = procfs_monotonic_ns()
-    pace.awake = now
-    pace.before = events
-    pace.drained = True
+    pacing.woken_at = now
+    pacing.events_then = events
+    pacing.drained = True

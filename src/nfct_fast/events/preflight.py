@@ -14,7 +14,7 @@ _CTNETLINK_GET_STATS = (1 << 8) | 5          # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG
 _NLM_F_REQUEST_ACK = 1 | 4
 _NLMSG_ERROR = 2
 _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 2, 3
-_ANSWER_SECONDS = 0.5
+_PROBE_SECONDS = 0.5
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _LOOPBACK = {"IPv4": (socket.AF_INET, "127.0.0.1"), "IPv6": (socket.AF_INET6, "::1")}
 
@@ -78,7 +78,7 @@ class _Flow:
             if error.errno == errno.EMFILE:
                 raise
 
-    def hear(self, messages):
+    def receive(self, messages):
         if self.tracked is False:
             self.tracked = any(all(port in message for port in self._ports) for message in messages)
 
@@ -109,11 +109,11 @@ class Probe:
     def fileno(self):
         return self._listener.fileno()
 
-    def waits(self):
+    def is_waiting(self):
         """Whether an event may still come."""
         return any(flow.tracked is False for flow in self._flows.values())
 
-    def hear(self):
+    def receive(self):
         """Take what has come."""
         try:
             messages = self._listener.messages_now()
@@ -124,7 +124,7 @@ class Probe:
                 flow.tracked = None if flow.tracked is None else True   # more than the buffer holds: there is no lack of them
             return
         for flow in self._flows.values():
-            flow.hear(messages)
+            flow.receive(messages)
 
     def close(self):
         for flow in self._flows.values():
@@ -137,10 +137,10 @@ class Probe:
         if not self._flows:
             return self._reasons
         tracked = {name: flow.tracked for name, flow in self._flows.items()}
-        silent = [name for name, answer in tracked.items() if answer is False]
-        if silent:
+        untracked = [name for name, answer in tracked.items() if answer is False]
+        if untracked:
             only = not any(tracked.values())
-            return [NO_RULE.format(what="new flows are" if only else f"{silent[0]} flows are")]
+            return [NO_RULE.format(what="new flows are" if only else f"{untracked[0]} flows are")]
         return [UNTESTED] if not any(tracked.values()) else []
 
 
@@ -153,14 +153,14 @@ def _are_events_off():
 
 def await_answers(probes) -> None:
     """Until all have their events, or for half a second, however many they are."""
-    waiting = {probe.fileno(): probe for probe in probes if probe.waits()}
+    waiting = {probe.fileno(): probe for probe in probes if probe.is_waiting()}
     poll = select.poll()
     for fd in waiting:
         poll.register(fd, select.POLLIN)
-    deadline = time.monotonic() + _ANSWER_SECONDS
+    deadline = time.monotonic() + _PROBE_SECONDS
     while waiting and (left := deadline - time.monotonic()) > 0:
         for fd, _ in poll.poll(left * 1000):
-            waiting[fd].hear()
-            if not waiting[fd].waits():
+            waiting[fd].receive()
+            if not waiting[fd].is_waiting():
                 poll.unregister(fd)
                 del waiting[fd]

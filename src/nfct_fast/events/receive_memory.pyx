@@ -10,7 +10,7 @@ from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
 cdef enum:
-    LEAST = 4096        # not worth a system call, and about what the kernel grants in any case
+    MIN_SIZE = 4096        # not worth a system call, and about what the kernel grants in any case
 
 
 @cython.final
@@ -18,11 +18,11 @@ cdef enum:
 cdef class ReceiveMemory:
     """total: bytes that all together may ask for; least: what each of `most` sockets may in any case. ValueError if that is more."""
 
-    def __cinit__(self, int64_t total, int64_t least=LEAST, int most=1):
-        if least < LEAST or least * most > total:
-            raise ValueError(f"{total} bytes of receive memory are too few for {most} sockets of {least}")
-        self.total, self.least = total, least
-        self.kept = least * most
+    def __cinit__(self, int64_t total, int64_t minimum=MIN_SIZE, int sockets=1):
+        if minimum < MIN_SIZE or minimum * sockets > total:
+            raise ValueError(f"{total} bytes of receive memory are too few for {sockets} sockets of {minimum}")
+        self.total, self.minimum = total, minimum
+        self.reserved = minimum * sockets
         self.made = mutex_make(&self.mutex)
         if not self.made:
             raise MemoryError("allowance")
@@ -32,9 +32,9 @@ cdef class ReceiveMemory:
             pthread_mutex_destroy(&self.mutex)
 
     @property
-    def left(self) -> int:
+    def available(self) -> int:
         """What is neither spent nor kept for those that are still to come; from any thread, and old at once."""
-        return self.total - self.spent - self.kept
+        return self.total - self.used - self.reserved
 
 
 @cython.final
@@ -42,30 +42,30 @@ cdef class ReceiveMemory:
 cdef class Share:
     """What one owner of namespaces has of an Allowance, `most` bytes at most."""
 
-    def __cinit__(self, ReceiveMemory receive_memory not None, int64_t most):
+    def __cinit__(self, ReceiveMemory receive_memory not None, int64_t limit):
         self.receive_memory = receive_memory
-        self.most = most
+        self.limit = limit
 
-    cdef int64_t _left(self) noexcept nogil:
-        return min(self.most - self.spent, self.receive_memory.total - self.receive_memory.spent - self.receive_memory.kept)
+    cdef int64_t _available(self) noexcept nogil:
+        return min(self.limit - self.used, self.receive_memory.total - self.receive_memory.used - self.receive_memory.reserved)
 
-    cdef void _spend(self, int64_t bytes) noexcept nogil:
-        self.spent += bytes
-        self.receive_memory.spent += bytes
+    cdef void _use(self, int64_t bytes) noexcept nogil:
+        self.used += bytes
+        self.receive_memory.used += bytes
 
     cdef void _account(self, int64_t bytes, bint free) noexcept nogil:
         pthread_mutex_lock(&self.receive_memory.mutex)
-        self._spend(bytes)
+        self._use(bytes)
         if free:
-            self.receive_memory.kept += self.receive_memory.least
+            self.receive_memory.reserved += self.receive_memory.minimum
         pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
         """Give a socket its first receive buffer: `size` bytes, or what is left, but never less than the least. OSError."""
         pthread_mutex_lock(&self.receive_memory.mutex)
-        self.receive_memory.kept -= self.receive_memory.least
-        size = max(self.receive_memory.least, min(size, self._left()))
-        self._spend(size)
+        self.receive_memory.reserved -= self.receive_memory.minimum
+        size = max(self.receive_memory.minimum, min(size, self._available()))
+        self._use(size)
         pthread_mutex_unlock(&self.receive_memory.mutex)
         try:
             socket.set_receive_buffer(size)
@@ -88,12 +88,12 @@ cdef class Share:
 
     cdef int grow(self, NetlinkSocket socket, bint full) noexcept nogil:
         cdef int before = socket.rcvbuf
-        cdef int64_t left
+        cdef int64_t available
         cdef int result = 0
         pthread_mutex_lock(&self.receive_memory.mutex)
-        left = self._left()
-        if left >= LEAST:
-            result = socket.grow(<int>min(<int64_t>before // 2 + left, <int64_t>0x3fffffff), full)
-            self._spend(socket.rcvbuf // 2 - before // 2)
+        available = self._available()
+        if available >= MIN_SIZE:
+            result = socket.grow(<int>min(<int64_t>before // 2 + available, <int64_t>0x3fffffff), full)
+            self._use(socket.rcvbuf // 2 - before // 2)
         pthread_mutex_unlock(&self.receive_memory.mutex)
         return result

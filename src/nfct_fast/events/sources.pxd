@@ -7,14 +7,14 @@ cdef enum:
 
 # One thread reads them; another may put them in, and free what the first has let go.
 cdef class Sources:
-    cdef list kept               # of Source or None, by number
-    cdef void *at[SOURCES]       # the same, for use without the GIL
+    cdef list by_number               # of Source or None, by number
+    cdef void *pointers[SOURCES]       # the same, for use without the GIL
     cdef int bound               # all numbers are below it
-    cdef readonly object past    # Counts
-    cdef uint64_t past_reported
-    cdef uint64_t past_reported_recovered
-    cdef uint64_t past_reported_unmade
+    cdef readonly object retired    # Counts
+    cdef uint64_t retired_reported_lost
+    cdef uint64_t retired_reported_recovered
+    cdef uint64_t retired_reported_unallocated
     # The source of a number, borrowed; NULL: there is none.
     cdef void *get(self, int number) noexcept nogil
     # The reading thread is done with it.
-    cdef void let_go(self, int number) noexcept nogil
+    cdef void release(self, int number) noexcept nogil

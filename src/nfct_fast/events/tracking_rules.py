@@ -30,7 +30,7 @@ _NFT_REG_1 = 1
 _NFT_CT_STATE = 0
 _NFT_META_NFPROTO, _NFT_META_L4PROTO = 15, 16
 _NFT_CMP_EQ, _NFT_CMP_NEQ = 0, 1
-_RAW = -300
+_PRIORITY_RAW = -300
 _HOOKS = {b"early\0": 0, b"early-out\0": 3}      # NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT
 _NLA_F_NESTED = 0x8000
 _CHAIN = b"load\0"
@@ -66,7 +66,7 @@ def _compare(operation, number):
     return _expression(b"cmp", _attribute(1, _NFT_REG_1), _attribute(2, operation), _nested(3, _attribute(1, bytes([number]))))
 
 
-def _untracked(wanted):
+def _notrack_rules(wanted):
     """Rules, each a list of expressions, that leave alone what is none of the pairs of family and protocol in `wanted`."""
     families = sorted({family for family, _ in wanted})
     protocols = {family: {proto for known, proto in wanted if known == family} for family in families}
@@ -111,7 +111,7 @@ class TrackingTable:
     Linux 5.12. Raises OSError, PermissionError without the capability.
     """
 
-    def __init__(self, wanted=None, is_alone=lambda: False):
+    def __init__(self, wanted=None, is_unshared=lambda: False):
         self._mark = ForkGuard()
         self._sequence = 0
         families = {family for family, _ in wanted or ()}
@@ -124,17 +124,17 @@ class TrackingTable:
             # The port number of a socket is unique in its namespace, hence the table's name.
             self.name = f"nfct_fast_{self._socket.getsockname()[0]}"
             self._name = self.name.encode() + b"\0"
-            self._turn_on(_untracked(wanted) if wanted else [], is_alone)
+            self._turn_on(_notrack_rules(wanted) if wanted else [], is_unshared)
         except BaseException:
             self._socket.close()
             raise
 
-    def _turn_on(self, rules, is_alone):
+    def _turn_on(self, rules, is_unshared):
         while True:
             generation = self._generation()
-            self.restricted = bool(rules) and is_alone() and not self._has_tables()
+            self.restricted = bool(rules) and is_unshared() and not self._has_tables()
             try:
-                self._commit(self._table() + (self._early(rules) if self.restricted else []), generation)
+                self._commit(self._table() + (self._notrack_chains(rules) if self.restricted else []), generation)
             except OSError as error:
                 if error.errno == _ERESTART:        # somebody has changed the rulesets meanwhile
                     continue
@@ -153,22 +153,22 @@ class TrackingTable:
                 (_NEWRULE, change | _NLM_F_APPEND, _attribute(1, self._name), _attribute(2, _CHAIN),
                  _nested(4, _load(b"ct", _NFT_CT_STATE)))]
 
-    def _early(self, rules):
+    def _notrack_chains(self, rules):
         """Messages that make the chains before conntrack."""
         messages = []
         for chain, hook in _HOOKS.items():
             messages.append((_NEWCHAIN, _NLM_F_CREATE, _attribute(1, self._name), _attribute(3, chain),
-                             _nested(4, _attribute(1, hook), _attribute(2, _RAW)), _attribute(7, b"filter\0")))
+                             _nested(4, _attribute(1, hook), _attribute(2, _PRIORITY_RAW)), _attribute(7, b"filter\0")))
             messages += [(_NEWRULE, _NLM_F_CREATE | _NLM_F_APPEND, _attribute(1, self._name), _attribute(2, chain),
                           _nested(4, *rule)) for rule in rules]
         return messages
 
-    def relax_if_changed(self, is_alone) -> bool:
+    def relax_if_changed(self, is_unshared) -> bool:
         """Track all of its families from now on if somebody changed a ruleset or is not alone; True if so. OSError.
 
         To be called about once a second; it costs two system calls, and nothing once it is not restricted.
         """
-        if not self.restricted or self._generation() == self._expected and is_alone():
+        if not self.restricted or self._generation() == self._expected and is_unshared():
             return False
         messages = []
         for chain in _HOOKS:
@@ -196,7 +196,7 @@ class TrackingTable:
                     raise OSError(number, os.strerror(number))
                 pending.discard(sequence)
 
-    def _ask(self, kind, flags):
+    def _query(self, kind, flags):
         """The bodies of the answer."""
         self._sequence += 1
         self._socket.send(_message(kind, flags, self._sequence, _NFPROTO_UNSPEC, 0))
@@ -214,11 +214,11 @@ class TrackingTable:
                     return bodies
 
     def _generation(self):
-        [body] = self._ask(_GETGEN, 0)
+        [body] = self._query(_GETGEN, 0)
         return struct.unpack_from(">I", body, 4 + 4)[0]        # after nfgenmsg, NFTA_GEN_ID comes first
 
     def _has_tables(self):
-        return bool(self._ask(_GETTABLE, _NLM_F_DUMP))
+        return bool(self._query(_GETTABLE, _NLM_F_DUMP))
 
     def close(self) -> None:
         """Remove the table; closing twice is harmless. In a process that has it by fork: close the socket."""

@@ -21,7 +21,7 @@ class _Heard:
     @property
     def active(self):
         """When it last had traffic, or came; monotonic ns."""
-        return max(self._born, self.source.active)
+        return max(self._born, self.source.last_event_at)
 
 
 class MonitoredNamespaces:

@@ -18,7 +18,7 @@ from nfct_fast.processes.process cimport (ANCESTORS, PROCESS_CMDLINE, PROCESS_CO
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 cdef extern from "<time.h>" nogil:
     tm *gmtime_r(const time_t *time, tm *result)
@@ -47,7 +47,7 @@ cdef void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept 
     buffer_unsigned(out, value)
 
 
-cdef void _word(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
+cdef void _label(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
     if word != NULL:
         _raw(out, key)
         buffer_put(out, b'"', 1)
@@ -231,8 +231,8 @@ cdef void _owner(known_t *memory, text_buffer_t *out, const char *key, const own
         for i in range(owner.other_count):
             _number(out, b"," if i else b',"others":[', owner.others[i].pid)
         buffer_put(out, b"]", 1)
-    _word(out, b',"match":', match_name(owner.match))
-    _word(out, b',"reason":', reason_name(owner.reason))
+    _label(out, b',"match":', match_name(owner.match))
+    _label(out, b',"reason":', reason_name(owner.reason))
     buffer_put(out, b"}", 1)
 
 
@@ -309,7 +309,7 @@ cdef class JsonLines(Formatter):
         cdef char name[32]
         if flow.type == EVENT_LOST and flow.packets[0] == 0 and flow.packets[1] == 0:
             return
-        _word(out, b'{"type":', event_word(flow.type))
+        _label(out, b'{"type":', event_name(flow.type))
         self._put_time(out, flow.time)
         if flow.type == EVENT_LOST:
             _number(out, b',"lost":', flow.packets[0])
@@ -321,7 +321,7 @@ cdef class JsonLines(Formatter):
         _tuple(out, b',"original":{', &flow.orig)
         if flow.has & FLOW_REPLY:
             _tuple(out, b',"reply":{', &flow.reply)
-        _word(out, b',"direction":', direction_word(record.direction))
+        _label(out, b',"direction":', direction_name(record.direction))
         if flow.has & FLOW_STATUS:
             _raw(out, b',"status":["' if flow.status else b',"status":[')
             status_put(out, flow.status, b'","')

@@ -22,7 +22,7 @@ from _thread import allocate_lock, get_ident, start_new_thread
 from nfct_fast.events.receive_memory import ReceiveMemory, Share
 from nfct_fast.namespaces.opener import Opener
 from nfct_fast.monitoring.follow import Follower
-from nfct_fast.events.open_sources import Listener, descriptors, open_one
+from nfct_fast.events.open_sources import SourceOpener, explain_descriptor_limit, open_one
 from nfct_fast.monitoring.notices import Notices
 from nfct_fast.events.tracking import Tracking
 
@@ -30,7 +30,7 @@ _RING = 32768
 
 cdef enum:
     READY = 8
-    TURN_MS = 100        # what passes to a Writer before Python is asked again: that costs 80 us where the caches are cold
+    WRITE_MS = 100        # what passes to a Writer before Python is asked again: that costs 80 us where the caches are cold
 
 
 cdef object _error(str what):
@@ -45,36 +45,36 @@ cdef class Engine:
 
     def __cinit__(self):
         self.epoll = self.wake = -1
-        self.mark = ForkGuard()
+        self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             **listener) -> tuple[str, ...]:
+             **opener_arguments) -> tuple[str, ...]:
         """Open all, and begin to read; why events may never come. attribution, listener: arguments of Attribution and
         Listener. spec: the namespaces to be heard. rcvbuf, memory: bytes of receive buffers, at first and for all together.
         rights: None, or a Rights; settle() is called in each thread before it begins."""
         settled, apart = (None, None) if rights is None else (rights.settle, rights.apart)
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.mark)
+        self.batch = Batch(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that it is closed also if only half of it is made
         self.attribution.__init__(**attribution, settled=settled, apart=apart)
-        self.news = Notices()
+        self.notices = Notices()
         if track:
-            self.tracking = Tracking(self.news)
+            self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
         self.reader = Reader(self.ring, self.attribution, wanted, self.tracking.check if track and not everywhere else None)
-        with descriptors():
+        with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(apart=apart if everywhere else None)
-            listens = Listener(self.reader, opener, self.tracking, apart is None, wanted, **listener)
+            source_opener = SourceOpener(self.reader, opener, self.tracking, apart is None, wanted, **opener_arguments)
             if everywhere:
-                self.follower = Follower(listens, rcvbuf, memory, self.news)
-                silence = self.follower.begin(probe)
+                self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
+                reasons = self.follower.begin(probe)
             else:
-                silence = open_one(listens, spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
+                reasons = open_one(source_opener, spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
         if track:
-            self.tracking.begin()
+            self.tracking.announce()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise _error("epoll")
@@ -87,10 +87,10 @@ cdef class Engine:
         self.thread = start_new_thread(self.reader.run, (settled,))
         if everywhere:
             self.follower.start(settled)
-        return silence
+        return reasons
 
     cdef int check(self) except -1:
-        self.mark.check("this Conntrack")
+        self.fork_guard.check("this Conntrack")
         if self.closed:
             raise ValueError("operation on closed Conntrack")
         return 0
@@ -105,7 +105,7 @@ cdef class Engine:
 
     def stop(self) -> None:
         """Have reading end."""
-        self.mark.check("this Conntrack")
+        self.fork_guard.check("this Conntrack")
         if self.thread is not None:
             self.reader.stop()
 
@@ -113,7 +113,7 @@ cdef class Engine:
         """End the threads and close everything, but for what a taker in another thread still uses: that closes it then.
 
         Cut short by a signal, it goes on when it is called again."""
-        if not self.mark.here():
+        if not self.fork_guard.here():
             self._abandon()
             return
         # Forgotten, it may be found by a garbage collection of its own thread.
@@ -131,12 +131,12 @@ cdef class Engine:
             eventfd_write(self.wake, 1)
         with self.lock:
             self.ended = True
-            if not self.taking and not self.released:
+            if not self.consumer_active and not self.released:
                 self._release()
 
     def _release(self):
         if self.batch is not None:
-            self._tally()
+            self._count_undelivered()
         if self.follower is not None:
             self.follower.close()
         if self.attribution is not None:
@@ -153,8 +153,8 @@ cdef class Engine:
             self.ring.close()
         if self.tracking is not None:
             self.tracking.close()
-        if self.news is not None:
-            self.news.close()
+        if self.notices is not None:
+            self.notices.close()
         if self.epoll >= 0:
             c_close(self.epoll)
         if self.wake >= 0:
@@ -172,25 +172,25 @@ cdef class Engine:
             self.attribution.abandon()
         self._close_descriptors()
 
-    cdef void _tally(self) noexcept nogil:
+    cdef void _count_undelivered(self) noexcept nogil:
         # Its thread is gone: what is left is all there will be.
         cdef int i
-        if self.reader is not None and not self.tallied:
-            self.untaken += self.reader.intake.unread
-            self.unsaid += self.reader.intake.unsaid
-            self.inexact = self.reader.intake.rushed
-        self.tallied = True
+        if self.reader is not None and not self.counted:
+            self.undelivered += self.reader.intake.undelivered
+            self.unreported_lost += self.reader.intake.unreported_lost
+            self.at_least = self.reader.intake.at_least
+        self.counted = True
         while True:
-            for i in range(self.batch.taken, self.batch.count):
+            for i in range(self.batch.consumed, self.batch.count):
                 if self.batch.records[i].flow.type == EVENT_LOST:
-                    self.unsaid += self.batch.records[i].flow.packets[0]
-                    self.inexact = self.inexact or self.batch.records[i].flow.packets[1] != 0
+                    self.unreported_lost += self.batch.records[i].flow.packets[0]
+                    self.at_least = self.at_least or self.batch.records[i].flow.packets[1] != 0
                 else:
-                    self.untaken += 1
+                    self.undelivered += 1
             if self.batch.fill() <= 0:
                 return
 
-    cdef int _fill(self, int timeout) noexcept nogil:
+    cdef int _fill_batch(self, int timeout) noexcept nogil:
         """Take the records there are: their number, -1 for none ever. If there are none, 0 after up to timeout ms."""
         cdef epoll_event ready[READY]
         cdef int count = self.batch.fill()
@@ -200,28 +200,28 @@ cdef class Engine:
             return -2
         return 0
 
-    cdef int _pass(self, Writer writer, int *result) noexcept nogil:
+    cdef int _write_batches(self, Writer writer, int *result) noexcept nogil:
         """Write what there is and what comes within TURN_MS, as _fill(-1) if nothing is there: how many records were
         written, or as _fill. *result: 0 or what writing failed with."""
-        cdef int64_t until = procfs_monotonic_ns() + TURN_MS * <int64_t>1000000
+        cdef int64_t until = procfs_monotonic_ns() + WRITE_MS * <int64_t>1000000
         cdef int64_t left = -1
         cdef int written = 0
         cdef int count
         if writer.is_pending():
-            result[0] = writer.go_on(self.batch)
+            result[0] = writer.resume(self.batch)
             if result[0] < 0:
                 return 0
-        count = self._fill(-1) or self.batch.fill()
+        count = self._fill_batch(-1) or self.batch.fill()
         while count > 0:
             result[0] = writer.put(self.batch)
             written += count
             left = (until - procfs_monotonic_ns()) // 1000000
             if result[0] < 0 or left <= 0:
                 break
-            count = self._fill(<int>left) or self.batch.fill()
+            count = self._fill_batch(<int>left) or self.batch.fill()
         return written or count
 
-    cdef int turn(self, int timeout, Writer writer=None) except -2:
+    cdef int take(self, int timeout, Writer writer=None) except -2:
         """_fill, or if there is a writer _pass, as the one taker; -1 also once it is closed."""
         cdef int result = 0
         cdef int count
@@ -229,16 +229,16 @@ cdef class Engine:
         with self.lock:
             if self.closed:
                 return -1
-            if self.taking:
+            if self.consumer_active:
                 raise RuntimeError("another thread is taking flows from this Conntrack")
-            self.taking = True
+            self.consumer_active = True
         try:
             with nogil:
-                count = self._fill(timeout) if writer is None else self._pass(writer, &result)
+                count = self._fill_batch(timeout) if writer is None else self._write_batches(writer, &result)
                 number = errno
         finally:
             with self.lock:
-                self.taking = False
+                self.consumer_active = False
                 if self.closed:
                     count = -1
                 # Until then the reading thread works with what would be freed.

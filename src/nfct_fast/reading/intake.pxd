@@ -15,13 +15,13 @@ cdef class Intake:
     cdef unsigned char wanted6[256]
     cdef int wake                # eventfd
     cdef bint stopping
-    cdef bint deserted           # and nobody takes what is read
+    cdef bint no_consumer           # and nobody takes what is read
     cdef readonly uint64_t events
     cdef readonly uint64_t filtered
     cdef readonly uint64_t named
-    cdef readonly uint64_t unread    # events that a stop left no time to decode, or no room for
-    cdef readonly uint64_t unsaid    # lost events that there was no room to tell of at a stop
-    cdef readonly bint rushed        # there was no time even to count all of them
+    cdef readonly uint64_t undelivered    # events that a stop left no time to decode, or no room for
+    cdef readonly uint64_t unreported_lost    # lost events that there was no room to tell of at a stop
+    cdef readonly bint at_least        # there was no time even to count all of them
     cdef bint is_wanted(self, const flow_t *flow) noexcept nogil
     # Attributes and publishes the first `count` records of the ring's room, which are decoded and began after `since`: 0 or
     # -errno.
@@ -34,11 +34,11 @@ cdef class Intake:
     # Until the ring has room, stop() is called (again: deserted) or `timeout` ms are over; 0 or -errno.
     cdef int wait_for_room(self, int timeout) noexcept nogil
     # Puts a LOST record in place of the lost events that were counted and not recovered; 0 or -errno. hopeful: they may yet be.
-    cdef int tell_lost(self, Source source, bint hopeful) noexcept nogil
+    cdef int report_loss(self, Source source, bint tentative) noexcept nogil
     # What is still queued, where nothing more will be: delivers it until `until`, and counts what is left then until
     # `counted`, CLOCK_MONOTONIC ns, and tells of losses that were not yet told.
-    cdef void finish(self, Source source, int64_t until, int64_t counted) noexcept nogil
-    cdef int _take(self, Source source, int count) noexcept nogil
+    cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil
+    cdef int _decode(self, Source source, int count) noexcept nogil
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil
     cdef int _count_rest(self, Source source, int64_t until) noexcept nogil
-    cdef int _unheard(self, Source source, int count) noexcept nogil
+    cdef int _count_undelivered(self, Source source, int count) noexcept nogil

@@ -16,11 +16,11 @@ from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 import os
 
 cdef enum:
-    ROOM_MS = 1000               # between two looks whether there is room
-    PROGRAMS_MS = 100            # and between two at what is told of programs meanwhile
+    ROOM_POLL_MS = 1000               # between two looks whether there is room
+    PROCESS_EVENTS_MS = 100            # and between two at what is told of programs meanwhile
 
 
-cdef int64_t time_of_day() noexcept nogil:
+cdef int64_t realtime_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_REALTIME, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
@@ -49,10 +49,10 @@ cdef class Intake:
         if self.wake >= 0:
             close(self.wake)
 
-    def stop(self, bint deserted=False) -> None:
+    def stop(self, bint no_consumer=False) -> None:
         """Have waits end; from any thread. deserted: nobody will take what there is no room for, so that it is only counted."""
         self.stopping = True
-        self.deserted = self.deserted or deserted
+        self.no_consumer = self.no_consumer or no_consumer
         eventfd_write(self.wake, 1)
 
     def close(self) -> None:
@@ -72,11 +72,11 @@ cdef class Intake:
             return self.wanted4[flow.orig.proto]
         return flow.orig.family == AF_INET6 and self.wanted6[flow.orig.proto]
 
-    cdef int _take(self, Source source, int count) noexcept nogil:
+    cdef int _decode(self, Source source, int count) noexcept nogil:
         """Decode `count` received datagrams into the ring, which has room for them, and attribute; 0 or -errno."""
         cdef int room = 0
         cdef record_t *records = self.ring.room(&room)
-        cdef int64_t time = time_of_day()
+        cdef int64_t time = realtime_ns()
         cdef size_t length = 0
         cdef const void *data
         cdef int kept = 0
@@ -92,12 +92,12 @@ cdef class Intake:
                 self.filtered += 1
             elif source.admit(&records[kept].flow):
                 kept += 1
-        return self.deliver(source, records, kept, source.emptied)
+        return self.deliver(source, records, kept, source.drained_at)
 
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil:
         cdef int i
-        source.active = procfs_monotonic_ns()
-        self.attribution.begin(source.active, since)
+        source.last_event_at = procfs_monotonic_ns()
+        self.attribution.begin(source.last_event_at, since)
         for i in range(count):
             self.attribution.prefetch(&records[i])
         for i in range(count):
@@ -116,37 +116,37 @@ cdef class Intake:
                 source.grow(True)
         if count <= 0:
             return count
-        result = self._take(source, count)
+        result = self._decode(source, count)
         return result if result < 0 else count
 
     cdef record_t *room(self, int *room) noexcept nogil:
         cdef record_t *records = self.ring.room(room)
         while room[0] == 0:
-            if self.stopping or self.wait_for_room(ROOM_MS) < 0:
+            if self.stopping or self.wait_for_room(ROOM_POLL_MS) < 0:
                 return NULL
             records = self.ring.room(room)
         return records
 
-    cdef int tell_lost(self, Source source, bint hopeful) noexcept nogil:
+    cdef int report_loss(self, Source source, bint tentative) noexcept nogil:
         cdef record_t *record
         cdef int room = 0
         cdef uint64_t recovered = source.reported_recovered
-        cdef uint64_t unmade = source.reported_unmade
-        cdef uint64_t lost = source.take_unreported(hopeful)
+        cdef uint64_t unallocated = source.reported_unallocated
+        cdef uint64_t lost = source.take_unreported(tentative)
         # Of recovered ones too, with 0 lost: whoever waits for the next record has not yet heard of them.
-        unmade = source.reported_unmade - unmade
-        if lost == 0 and unmade == 0 and source.reported_recovered == recovered:
+        unallocated = source.reported_unallocated - unallocated
+        if lost == 0 and unallocated == 0 and source.reported_recovered == recovered:
             return 0
         record = self.room(&room)
         if record == NULL:
-            self.unsaid += lost
-            self.rushed = self.rushed or unmade
+            self.unreported_lost += lost
+            self.at_least = self.at_least or unallocated
             return 0
         memset(record, 0, sizeof(record_t))
         record.flow.type = EVENT_LOST
-        record.flow.time = time_of_day()
+        record.flow.time = realtime_ns()
         record.flow.packets[0] = lost
-        record.flow.packets[1] = unmade
+        record.flow.packets[1] = unallocated
         record.flow.netns_inode = source.inode
         return self.ring.publish(1)
 
@@ -160,18 +160,18 @@ cdef class Intake:
             fds[i].revents = 0
         # However long that takes, programs go on to start and end.
         self.attribution.drain()
-        if poll(fds, 2, min(timeout, PROGRAMS_MS)) < 0 and errno != EINTR:
+        if poll(fds, 2, min(timeout, PROCESS_EVENTS_MS)) < 0 and errno != EINTR:
             return -errno
         if fds[1].revents:
             eventfd_read(self.wake, &times)
         return 0
 
-    cdef void finish(self, Source source, int64_t until, int64_t counted) noexcept nogil:
+    cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil:
         # What is wrong with one socket was said if it ended the reading, and is no reason to leave the others.
         if self._read_rest(source, until) == 1:
-            self._count_rest(source, counted)
-        source.count()
-        self.tell_lost(source, False)
+            self._count_rest(source, count_until)
+        source.count_losses()
+        self.report_loss(source, False)
 
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil:
         """Deliver what is queued: 0 if that was all, 1 if there was no time or room for it, or -errno."""
@@ -181,7 +181,7 @@ cdef class Intake:
         while True:
             left = until - procfs_monotonic_ns()
             self.ring.room(&room)
-            if left <= 0 or room == 0 and self.deserted:
+            if left <= 0 or room == 0 and self.no_consumer:
                 return 1
             if room == 0:
                 result = self.wait_for_room(<int>(left // 1000000) + 1)
@@ -197,8 +197,8 @@ cdef class Intake:
         cdef int count
         while True:
             if procfs_monotonic_ns() > until and source.socket.queued() > 0:
-                self.rushed = True
-                self.unread += 1
+                self.at_least = True
+                self.undelivered += 1
                 return 0
             count = source.socket.receive(source.socket.slots)
             if count == -ENOBUFS:
@@ -206,16 +206,16 @@ cdef class Intake:
             elif count <= 0:
                 return count
             else:
-                self.unread += self._unheard(source, count)
+                self.undelivered += self._count_undelivered(source, count)
 
-    cdef int _unheard(self, Source source, int count) noexcept nogil:
+    cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
         """How many of the received datagrams are of flows that were not told: all, but where some had just been recovered."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow
         cdef int i
         cdef int reported = 0
-        for i in range(count if source.doubtful else 0):
+        for i in range(count if source.deduplicating else 0):
             data = source.socket.datagram(i, &length)
             if data != NULL and self.decoder.decode(data, length, &flow, 1, 0, source.index) == 1:
                 reported += not source.admit(&flow)
