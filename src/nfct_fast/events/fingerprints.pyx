@@ -1,10 +1,11 @@
-"""Which conntrack entries were reported already: 64-bit fingerprints, in a log and, when one is looked up, a set.
+"""Fingerprints of conntrack entries, 64 bits each, in a log and in a hash set: which flows were reported already.
 
-Most are never looked up. Added to a set each costs a cache miss, a tenth of all that a flow costs; to a log, nothing.
+Most fingerprints are never looked up. Adding one to a set costs a cache miss, a tenth of all that a flow costs; appending
+it to a log costs nothing. So flows are logged, and a set is built from the log only when a dump needs it.
 
-An entry of one namespace is known by its id, tuple and zone. The id alone is the kernel's hash of the entry's address and
-tuple (nf_ct_get_id, Linux 5.2): 32 bits, and those of two living entries may be equal. Of 64 bits mixed from all of them
-two among a million entries are equal with a chance of 3 in 100 million.
+Within a namespace an entry is identified by its id, tuple and zone. The id alone is not enough: it is the kernel's hash of
+the entry's address and tuple (nf_ct_get_id, Linux 5.2), 32 bits, which two live entries may share. With 64 bits mixed
+from all of these, two of a million entries collide with a probability of 3 in 100 million.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint64_t
@@ -15,13 +16,14 @@ cdef extern from "<sys/mman.h>" nogil:
     enum: MREMAP_MAYMOVE
 
 cdef enum:
-    MIN_SLOTS = 1024             # slots
+    MIN_SLOTS = 1024         # initial size of a set or log
 
 
 cdef uint64_t *_map_words(uint64_t *old, uint64_t before, uint64_t count) noexcept nogil:
-    """Room for `count` of them, zero where it is new; NULL: none, and the old one stays.
+    """Memory for `count` words, new ones zero, with the first `before` words of `old` if that is not NULL.
 
-    In pages of their own: freed among others in malloc's heap, 16 MiB stayed resident after a sweep.
+    NULL if there is none; `old` is then unchanged. Mapped rather than malloc()ed: freed within malloc's heap, 16 MiB
+    stayed resident after a sweep.
     """
     cdef void *result
     if old == NULL:
@@ -33,7 +35,7 @@ cdef uint64_t *_map_words(uint64_t *old, uint64_t before, uint64_t count) noexce
 
 cdef void _unmap_words(uint64_t *numbers, uint64_t count) noexcept nogil:
     if numbers != NULL:
-        munmap(numbers, count * sizeof(uint64_t))       # of what was mapped whole: it cannot fail
+        munmap(numbers, count * sizeof(uint64_t))       # a whole mapping: this cannot fail
 
 
 cdef inline uint64_t _mix(uint64_t state, uint64_t value) noexcept nogil:
@@ -66,6 +68,7 @@ cdef uint64_t *_slot(uint64_t *slots, uint64_t mask, uint64_t fingerprint) noexc
 
 
 cdef bint _holds(uint64_t size, uint64_t count) noexcept nogil:
+    # At most three quarters full.
     return 4 * count <= 3 * size
 
 
@@ -92,8 +95,9 @@ cdef int fingerprint_set_reserve(fingerprint_set_t *set, uint64_t count) noexcep
 
 cdef int fingerprint_set_add(fingerprint_set_t *set, uint64_t fingerprint) noexcept nogil:
     cdef uint64_t *slot
-    if (set.slots == NULL or not _holds(set.mask + 1, set.count + 1)) and fingerprint_set_reserve(set, set.count + 1) < 0:
-        return -ENOMEM
+    if set.slots == NULL or not _holds(set.mask + 1, set.count + 1):
+        if fingerprint_set_reserve(set, set.count + 1) < 0:
+            return -ENOMEM
     slot = _slot(set.slots, set.mask, fingerprint)
     if slot[0]:
         return 0
@@ -127,7 +131,8 @@ cdef void fingerprint_log_free(fingerprint_log_t *log) noexcept nogil:
     log.count = log.capacity = 0
 
 
-cdef int fingerprint_set_add_log(fingerprint_set_t *set, const fingerprint_log_t *log, uint64_t begin, uint64_t end) noexcept nogil:
+cdef int fingerprint_set_add_log(fingerprint_set_t *set, const fingerprint_log_t *log, uint64_t begin,
+                                 uint64_t end) noexcept nogil:
     cdef uint64_t i
     for i in range(begin, end):
         if fingerprint_set_add(set, log.entries[i]) < 0:

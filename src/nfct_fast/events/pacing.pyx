@@ -1,7 +1,8 @@
-"""Lets events gather if others were read just before: a lone one is read at once.
+"""Lets events gather between wake-ups when they come fast; a lone event is read at once.
 
-At 40,000 flows/s it makes of 1 or 2 events a wake-up some 400, and of 10 us of CPU for each less than 4. To wake every
-8 ms at the most instead of every 4 saved a tenth of all that a flow costs; and at 10,000 every 10 instead of every 1, half.
+At 40,000 flows/s a wake-up then brings some 400 events instead of 1 or 2, and an event costs less than 4 us of CPU instead of
+10. Waking every 8 ms instead of every 4 saved a tenth of what a flow costs in all; at 10,000 flows/s, waking every 10 ms
+instead of every 1 ms saved half.
 """
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport nanosleep, timespec
@@ -9,9 +10,9 @@ from posix.time cimport nanosleep, timespec
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 
 cdef enum:
-    PAUSE_NS = 1000000            # the least time between two wake-ups,
-    BRIEF_PAUSE_NS = 100000            # where an owner is lost with its socket,
-    MAX_PAUSES = 10                   # and how many times that where events come fast
+    PAUSE_NS = 1000000       # the shortest time between two wake-ups
+    BRIEF_PAUSE_NS = 100000  # the same where an owner can only be found while its socket is open
+    MAX_PAUSES = 10          # the longest time, in multiples of the shortest, when events come fast
 
 
 cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept nogil:
@@ -22,7 +23,7 @@ cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept no
     if pacing.drained and now - pacing.woken_at < length:
         pause.tv_sec = 0
         pause.tv_nsec = pacing.woken_at + length - now
-        nanosleep(&pause, NULL)     # cut short by a signal it only gathers less
+        nanosleep(&pause, NULL)     # a signal may cut it short: then fewer events gather
         now = procfs_monotonic_ns()
     pacing.woken_at = now
     pacing.events_then = events

@@ -1,7 +1,7 @@
-"""Receive memory of all sources together, and whose it is.
+"""Receive memory of all sources together, and how it is shared out.
 
-What a socket may queue is no memory yet, but can become some at any time: so the sum of what all may is what is bounded. Bytes are
-those asked of the kernel, which counts overhead in and therefore takes twice as much.
+A socket's receive buffer takes no memory until events are queued, but may take all of it at any moment: so the sum of the
+buffers' limits is what is bounded. Sizes are bytes as asked of the kernel, which adds overhead and takes twice as much.
 """
 cimport cython
 from libc.stdint cimport int64_t
@@ -10,13 +10,21 @@ from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
 cdef enum:
-    MIN_SIZE = 4096        # not worth a system call, and about what the kernel grants in any case
+    MIN_SIZE = 4096      # less is not worth a system call; the kernel grants about this much in any case
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class ReceiveMemory:
-    """total: bytes that all together may ask for; least: what each of `most` sockets may in any case. ValueError if that is more."""
+    """The memory all sources together may ask for.
+
+    Args:
+        total: bytes of all receive buffers together.
+        minimum: bytes that each socket is sure to get.
+        sockets: how many sockets that holds for.
+
+    Raises ValueError if the minimum of all sockets exceeds the total.
+    """
 
     def __cinit__(self, int64_t total, int64_t minimum=MIN_SIZE, int sockets=1):
         if minimum < MIN_SIZE or minimum * sockets > total:
@@ -25,7 +33,7 @@ cdef class ReceiveMemory:
         self.reserved = minimum * sockets
         self.made = mutex_make(&self.mutex)
         if not self.made:
-            raise MemoryError("allowance")
+            raise MemoryError("pthread_mutex_init: no memory")
 
     def __dealloc__(self):
         if self.made:
@@ -33,21 +41,22 @@ cdef class ReceiveMemory:
 
     @property
     def available(self) -> int:
-        """What is neither spent nor kept for those that are still to come; from any thread, and old at once."""
+        """Bytes neither used nor reserved. From any thread; the value may be outdated at once."""
         return self.total - self.used - self.reserved
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Share:
-    """What one owner of namespaces has of an Allowance, `most` bytes at most."""
+    """The part of the receive memory that one owner of namespaces may use: up to `limit` bytes."""
 
     def __cinit__(self, ReceiveMemory receive_memory not None, int64_t limit):
         self.receive_memory = receive_memory
         self.limit = limit
 
     cdef int64_t _available(self) noexcept nogil:
-        return min(self.limit - self.used, self.receive_memory.total - self.receive_memory.used - self.receive_memory.reserved)
+        cdef ReceiveMemory memory = self.receive_memory
+        return min(self.limit - self.used, memory.total - memory.used - memory.reserved)
 
     cdef void _use(self, int64_t bytes) noexcept nogil:
         self.used += bytes
@@ -61,7 +70,7 @@ cdef class Share:
         pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
-        """Give a socket its first receive buffer: `size` bytes, or what is left, but never less than the least. OSError."""
+        """Set a socket's first receive buffer: `size` bytes or what is available, but never less than the minimum. OSError."""
         pthread_mutex_lock(&self.receive_memory.mutex)
         self.receive_memory.reserved -= self.receive_memory.minimum
         size = max(self.receive_memory.minimum, min(size, self._available()))
@@ -75,7 +84,7 @@ cdef class Share:
         self._account(socket.rcvbuf // 2 - size, False)
 
     def close(self, NetlinkSocket socket not None) -> None:
-        """The socket is closed: its buffer is free for others. Once."""
+        """Return the buffer of a closed socket. Call once for each open()."""
         self._account(-(socket.rcvbuf // 2), True)
 
     cdef int shrink(self, NetlinkSocket socket, int64_t size) noexcept nogil:

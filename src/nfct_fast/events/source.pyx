@@ -1,8 +1,8 @@
-"""Events of one network namespace, and what is needed to make up for lost ones from its conntrack table.
+"""The conntrack events of one network namespace, and the recovery of lost ones from its conntrack table.
 
-After an overrun the entries whose event was lost are still in the table, most of them. The ones already reported are
-told from the others by a set of fingerprints, which is held against the table from time to time, so that it never has
-many more than live.
+After an overrun most flows whose event was lost are still in the table. To tell them from flows that were reported, the
+source keeps a log of fingerprints of all flows it has delivered. A sweep compares the log with the table from time to
+time and drops what has ended, so that the log never grows far beyond the table.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM
@@ -15,21 +15,27 @@ from nfct_fast.events.fingerprints cimport (
     fingerprint_set_has, fingerprint_set_reserve, flow_fingerprint)
 
 cdef enum:
-    SWEEP_EXCESS = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB
-    IDLE_S = 10
-    IDLE_SWEEP_EXCESS = 1 << 16
-    INDEX_PIECE = 4096             # fingerprints at a time: some 0.2 ms
-    EXISTING_MAX = 1 << 16     # flows of a namespace from before it was found: 14 MiB; of more it is told how many
-    EXISTING_PIECE = 256
+    SWEEP_EXCESS = 1 << 20       # fingerprints the log may hold beyond twice the table before it is swept: 8 MiB
+    IDLE_S = 10                  # a source without events for so long is idle
+    IDLE_SWEEP_EXCESS = 1 << 16  # as SWEEP_EXCESS, for an idle source
+    INDEX_PIECE = 4096           # fingerprints indexed in one go: about 0.2 ms
+    EXISTING_MAX = 1 << 16       # existing flows kept for delivery: 14 MiB; further ones are only counted
+    EXISTING_PIECE = 256         # existing flows handed out in one go
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Source:
-    """socket: joined to its groups, with a receive buffer of the share. table: of the same namespace, None to recover nothing.
+    """One namespace's event socket with the state that recovery needs. The reading thread owns it.
 
-    index: the namespace's number in Attribution and in flow_t.netns; inode: the kernel's; since: CLOCK_MONOTONIC ns, before the
-    socket was joined.
+    Args:
+        socket: joined to its groups, with a receive buffer from `share`.
+        groups: the multicast groups it has joined.
+        dump: the conntrack table of the same namespace; None to recover nothing.
+        index: the namespace's number in flow_t.netns.
+        inode: the namespace's inode.
+        share: the receive memory the socket's buffer comes from.
+        since: CLOCK_MONOTONIC ns before the socket joined its groups.
     """
 
     def __cinit__(self, NetlinkSocket socket not None, groups, ConntrackDump dump, int index, inode, Share share not None,
@@ -51,15 +57,18 @@ cdef class Source:
         free(self.existing_flows)
 
     def seed(self) -> None:
-        """What the table has now is known from then on. By whoever opens it, before it is read. Blocks while it reads the
-        table: that takes 15 ms also where that is empty, as the kernel goes through those of all namespaces."""
+        """Learn which flows exist, so that recovery never reports them. Call before the source is given to the reader.
+
+        Blocks while it dumps the table. Even a short table takes 15 ms, because the kernel walks the hash buckets of all
+        namespaces.
+        """
         with nogil:
             self.begin_dump(PURPOSE_SEED)
-            # At once: what is found later may be new, and its event lost.
+            # In one go: a flow found later may be new, with its event lost.
             self.run_dump()
 
     def load_existing(self) -> None:
-        """What the table has now is to be delivered: as seed()."""
+        """Read the flows that exist into memory, for the reading thread to deliver. Otherwise as seed()."""
         cdef int result = -1
         if self.dump is None:
             return
@@ -69,11 +78,11 @@ cdef class Source:
                 result = self.dump.next()
                 while result > 0 and not self.stopping:
                     result = self._keep_existing(self._select_missed(result)) or self.dump.next()
-            # Of one that cannot be read, what was read is told.
+            # If the dump fails, the flows read so far are delivered all the same.
             self._finish_dump(True)
 
     cdef int _keep_existing(self, int count) noexcept nogil:
-        """Keep the first `count` of table.flows; 0 or -ENOMEM."""
+        """Copy the first `count` of dump.flows to existing_flows; 0 or -ENOMEM."""
         cdef flow_t *grown
         cdef int room = max(256, 2 * self.existing_flow_capacity)
         if self.existing_flow_count + count > EXISTING_MAX:
@@ -91,9 +100,9 @@ cdef class Source:
         return 0
 
     def close(self) -> None:
-        """Close its sockets; closing twice is harmless."""
+        """Close both sockets; closing twice is harmless."""
         self.socket.close()
-        # In a process that has it by fork, whoever held the lock is not there.
+        # A forked child must not take the lock of the share: the thread that held it does not exist there.
         if not self.closed and self.socket.mark.here():
             self.share.close(self.socket)
         self.closed = True
@@ -101,51 +110,61 @@ cdef class Source:
             self.dump.socket.close()
 
     def stop(self) -> None:
-        """Have the reading of the table end: of a million entries it takes seconds. From any thread."""
+        """Cut a running dump short, which may take seconds for a million entries. From any thread."""
         self.stopping = True
 
     def request_sweep(self) -> None:
-        """Have what was reported held against the table within a second, not only once it is much. From any thread."""
+        """Sweep within a second, however short the log is. From any thread."""
         self.sweep_requested = True
 
     def leave(self) -> None:
-        """No further events are queued."""
+        """Leave the multicast groups: the kernel queues no further events. OSError."""
         for group in self.groups:
             self.socket.leave(group)
 
+    def retire(self) -> None:
+        """Leave the groups, and have the reading thread release this source once its queue is empty. OSError."""
+        self.leave()
+        self.retiring = True
+
     @property
     def lost(self) -> int:
-        """Events whose flows were not found again: those the kernel dropped, and at least those it could not make."""
+        """Events lost and not recovered: those the kernel dropped, plus at least those it could not allocate."""
         return max(0, <int64_t>(self.socket.dropped() + self.unallocated - self.recovered_count))
 
     @property
     def unallocated(self) -> int:
-        """Events that the kernel had no memory to make: at least so many. It does not count them."""
+        """A lower bound of the events the kernel had no memory to allocate. The kernel keeps no count of them."""
         return self.socket.unmade + self.unaccounted
 
     @property
     def foreign(self) -> int:
-        """Datagrams that the kernel did not send."""
+        """Datagrams received that the kernel did not send."""
         return self.socket.foreign + (self.dump.socket.foreign if self.dump is not None else 0)
 
     cdef int grow(self, bint full) noexcept nogil:
-        """A larger receive buffer, if more than half of it is used, or it was full, and as far as there may be one."""
         return self.share.grow(self.socket, full)
 
+    cdef void mark_active(self, int64_t now) noexcept nogil:
+        self.last_event_at = now
+
+    cdef void mark_drained(self, int64_t time) noexcept nogil:
+        self.drained_at = time
+
     cdef void note_idle(self, int64_t now) noexcept nogil:
-        """Nothing is queued. What was grown for is over, and others may have it, after a while."""
         self.drained_at = now
         if now - self.last_event_at > IDLE_S * <int64_t>1000000000:
             self.share.shrink(self.socket, self.initial_rcvbuf)
 
     cdef void mark_overrun(self) noexcept nogil:
-        """Events were lost, since all was received last."""
         if not self.overrun:
             self.overrun = True
             self.loss_started_at = self.drained_at
 
+    cdef void clear_overrun(self) noexcept nogil:
+        self.overrun = False
+
     cdef bint admit(self, const flow_t *flow) noexcept nogil:
-        """Whether an event is to be delivered: not if its flow was recovered while the event was still queued."""
         cdef uint64_t fingerprint
         if self.dump is None or flow.type != EVENT_NEW:
             return True
@@ -154,22 +173,21 @@ cdef class Source:
             if fingerprint_set_has(&self.recovered_flows, fingerprint):
                 self.add_recovered(-1)
                 return False
-            # The table that is read meanwhile has it, too.
+            # The dump in progress will find this flow as well.
             if not self.settle_pending:
                 fingerprint_set_add(&self.reported_flows, fingerprint)
-        # Without memory for it, it may be reported once more after an overrun.
+        # If there is no memory for the fingerprint, the flow may be reported twice after an overrun.
         fingerprint_log_add(&self.log, fingerprint)
         return True
 
     cdef void add_recovered(self, int64_t count) noexcept nogil:
-        """So many more flows were found in the table that is read."""
         if self.purpose == PURPOSE_EXISTING:
             self.existing_count += count
         else:
             self.recovered_count += count
 
     cdef int _select_missed(self, int count) noexcept nogil:
-        """Take note of the first `count` of table.flows and move the missed ones to their front: how many."""
+        """Log the first `count` of dump.flows, move the unreported ones to the front, and return how many those are."""
         cdef flow_t *flows = self.dump.flows
         cdef uint64_t fingerprint
         cdef int missed = 0
@@ -180,7 +198,7 @@ cdef class Source:
             fingerprint = flow_fingerprint(&flows[i])
             known = self.purpose == PURPOSE_SEED or fingerprint_set_has(&self.reported_flows, fingerprint)
             if not known and self.purpose == PURPOSE_SWEEP:
-                continue        # its event is still on its way
+                continue        # its event is still queued
             fingerprint_log_add(&self.live_log, fingerprint)
             # A dump may show an entry twice.
             if not known and fingerprint_set_add(&self.recovered_flows, fingerprint) == 1:
@@ -189,8 +207,10 @@ cdef class Source:
         return missed
 
     cdef void _finish_dump(self, bint complete) noexcept nogil:
-        """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten. Else what was read of it
-        is known as well, or what was recovered would be once more."""
+        """Bring the log up to date. After a complete dump, forget the flows that were not in the table: they have ended.
+
+        After an incomplete one, keep all and add what it found, or flows just recovered would be recovered again.
+        """
         cdef uint64_t i
         fingerprint_set_free(&self.reported_flows)
         if complete:
@@ -206,21 +226,19 @@ cdef class Source:
             fingerprint_log_free(&self.live_log)
 
     cdef void finish_deduplicating(self) noexcept nogil:
-        """All events that were queued during the recovery have been read."""
         cdef uint64_t known
         cdef uint64_t found
         self.deduplicating = self.settle_pending = False
         fingerprint_set_free(&self.recovered_flows)
         self.socket.count_lost()
         known = self.socket.lost + self.socket.unmade + self.unaccounted
-        found = max(known, self.recovered_count + self.reported_lost) - known     # more than can have been lost
+        found = max(known, self.recovered_count + self.reported_lost) - known     # more than were lost
         self.reported_lost -= min(found, self.tentative)
         self.unaccounted += found - min(found, self.tentative)
         self.tentative -= min(found, self.tentative)
 
     cdef void begin_dump(self, purpose_t purpose) noexcept nogil:
-        """Read the table from now on, a piece with each read_on(): in one, a million entries would take half a second, and
-        somebody else's flows would wait for it."""
+        # In pieces: a million entries take half a second, and the flows of other namespaces would wait for that.
         self.purpose = purpose
         self.dump_in_progress = self.dump is not None
         self.dump_requested = self.sweep_requested = False
@@ -229,13 +247,11 @@ cdef class Source:
             self.overrun = False
             self.deduplicating = self.dump_in_progress
             self.recovery_since = self.loss_started_at
-        # Where there is no room for the set, read_on() says so.
+        # Without memory for the set, advance_dump() fails.
         if purpose != PURPOSE_SEED:
             fingerprint_set_reserve(&self.reported_flows, self.log.count)
 
     cdef int advance_dump(self) noexcept nogil:
-        """One more piece, while `reading`: 1, 0 at the end, or -errno, and then what was known stays known. self.missed:
-        what is to be delivered before the next."""
         cdef int result
         self.missed_count = 0
         if self.purpose == PURPOSE_EXISTING:
@@ -260,7 +276,6 @@ cdef class Source:
         return self.dump_in_progress
 
     cdef void run_dump(self) noexcept nogil:
-        """All that is left of it, of which nothing is to be delivered."""
         while self.dump_in_progress:
             self.advance_dump()
 
@@ -281,7 +296,6 @@ cdef class Source:
         return result or 1
 
     cdef bint wants_sweep(self, int64_t now) noexcept nogil:
-        """Whether so many fingerprints have come that most will be of ended entries."""
         if self.dump is None or self.deduplicating or self.dump_in_progress:
             return False
         if self.sweep_requested or self.log.count > 2 * self.live_at_sweep + SWEEP_EXCESS:
@@ -289,15 +303,13 @@ cdef class Source:
         return now - self.last_event_at > IDLE_S * <int64_t>1000000000 and self.log.count > self.live_at_sweep + IDLE_SWEEP_EXCESS
 
     cdef void count_losses(self) noexcept nogil:
-        """What is lost until now is to be told of next, but for what is recovered."""
         self.socket.count_lost()
         self.unallocated_counted = self.socket.unmade
         self.losses_counted = self.socket.lost + self.unallocated_counted
 
     cdef uint64_t take_unreported(self, bint tentative) noexcept nogil:
-        """Of the lost events those that nothing was said of yet; they count as told. hopeful: they may yet be found."""
-        cdef uint64_t gone = self.recovered_count + self.reported_lost
-        cdef uint64_t result = max(gone, self.losses_counted + self.unaccounted) - gone
+        cdef uint64_t accounted = self.recovered_count + self.reported_lost
+        cdef uint64_t result = max(accounted, self.losses_counted + self.unaccounted) - accounted
         self.reported_lost += result
         if tentative:
             self.tentative += result

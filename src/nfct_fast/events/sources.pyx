@@ -1,4 +1,4 @@
-"""The sources that are read, by number, and what those had counted that are gone."""
+"""The sources being read, by number, and the counts of those that were released."""
 cimport cython
 from libc.stdint cimport uint64_t
 from nfct_fast.events.source cimport Source
@@ -15,7 +15,7 @@ cdef extern from * nogil:
 
 
 class Counts(NamedTuple):
-    """What sources have counted; see Stats."""
+    """Counts of one or more sources; see Stats for each."""
 
     dropped: int = 0
     recovered: int = 0
@@ -35,7 +35,7 @@ cdef object counts_of(Source source):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Sources:
-    """Empty at first; 1,024 at once at most."""
+    """Up to 1,024 sources, none at first."""
 
     def __cinit__(self):
         self.by_number = []
@@ -43,20 +43,20 @@ cdef class Sources:
 
     @property
     def capacity(self) -> int:
-        """How many there can be."""
+        """The most sources there can be at once."""
         return SOURCES
 
     def add(self, Source source not None) -> None:
-        """Under its own number, which nobody has. ValueError if that is too large."""
+        """Add a source under its own index, which must be free. ValueError if that is too large."""
         if not 0 <= source.index < SOURCES:
-            raise ValueError(f"source {source.index}: there are {SOURCES} at most")
+            raise ValueError(f"source {source.index}: no more than {SOURCES} network namespaces can be monitored")
         self.by_number.extend([None] * (source.index + 1 - len(self.by_number)))
         self.by_number[source.index] = source
         nfct_source_store(&self.pointers[source.index], <void *>source)
         self.bound = max(self.bound, source.index + 1)
 
     def collect(self) -> list:
-        """Close those that the reading thread has let go, and keep their counts; them, whose numbers may be given again."""
+        """Close the sources the reading thread has released, keep their counts, and return them: their numbers are free."""
         cdef Source source
         gone = []
         for number, source in enumerate(self.by_number):
@@ -71,13 +71,15 @@ cdef class Sources:
         return gone
 
     def counts(self):
-        """Of those that are gone, too."""
+        """The Counts of all sources together, released ones included."""
         return Counts(*map(sum, zip(self.retired, *[counts_of(source) for source in self])))
 
     def reported(self) -> tuple[int, int, int]:
-        """Events told of as lost, flows as recovered, and events as never made: as counts(), but cheaper."""
+        """What LOST records have reported: lost events, recovered flows, unallocated events. Cheaper than counts()."""
         cdef Source source
-        cdef uint64_t lost = self.retired_reported_lost, recovered = self.retired_reported_recovered, unallocated = self.retired_reported_unallocated
+        cdef uint64_t lost = self.retired_reported_lost
+        cdef uint64_t recovered = self.retired_reported_recovered
+        cdef uint64_t unallocated = self.retired_reported_unallocated
         for source in self.by_number:
             if source is not None:
                 lost += source.reported_lost
@@ -86,7 +88,7 @@ cdef class Sources:
         return lost, recovered, unallocated
 
     def close(self) -> None:
-        """Close all; when nobody reads any more."""
+        """Close all sources, after the reading thread has ended."""
         for source in self:
             source.close()
 

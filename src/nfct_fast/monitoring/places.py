@@ -161,7 +161,7 @@ class MonitoredNamespaces:
     def _retire(self, inode):
         # What it still has is read, by the reader.
         heard = self._leaving[inode] = self._heard.pop(inode)
-        self._listener.reader.retire(heard.source)
+        self._listener.retire(heard.source)
 
     def collect(self) -> None:
         """Free what the reader has let go."""

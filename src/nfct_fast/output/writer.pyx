@@ -2,9 +2,8 @@
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.string cimport memset
-from nfct_fast.events.flow cimport EVENT_LOST
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put
-from nfct_fast.records.record cimport record_t
+from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.output.sink cimport sink_error
 
 import time
@@ -66,10 +65,10 @@ cdef class Writer:
         0.1 seconds: False if it did not."""
         cdef record_t record
         memset(&record, 0, sizeof(record))
-        record.flow.type = EVENT_LOST
-        record.flow.time = time.time_ns()
-        record.flow.packets[0] = count
-        record.flow.packets[1] = at_least
+        record.kind = RECORD_LOSS
+        record.loss.time = time.time_ns()
+        record.loss.events = count
+        record.loss.at_least = at_least
         # A line that was cut short stands for itself.
         cdef bint cut = self.sent and self.out.data[self.sent - 1] != c"\n"
         cdef bint failed

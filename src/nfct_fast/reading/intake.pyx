@@ -1,7 +1,7 @@
-"""From a source's datagrams into the ring: decode, filter, attribute; many events without the GIL.
+"""From a source's datagrams to records in the ring: receive, decode, filter, attribute.
 
-It never waits for whoever takes the records, until the ring is full; then the kernel's receive buffers hold what comes,
-and what they cannot hold is counted.
+It handles many events at a time without the GIL. It does not wait for the consumer until the ring is full;
+from then on the kernel's receive buffers hold the events, and what they cannot hold is counted as lost.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
@@ -12,14 +12,14 @@ from posix.unistd cimport close
 from sys_socket cimport (
     AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd,
 )
-from nfct_fast.events.flow cimport EVENT_LOST
+from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 
 import os
 
 cdef enum:
-    ROOM_POLL_MS = 1000               # between two looks whether there is room
-    PROCESS_EVENTS_MS = 100            # and between two at what is told of programs meanwhile
+    ROOM_POLL_MS = 1000          # how often room() looks again while the ring is full
+    PROCESS_EVENTS_MS = 100      # how often process events are taken in meanwhile
 
 
 cdef int64_t realtime_ns() noexcept nogil:
@@ -31,7 +31,15 @@ cdef int64_t realtime_ns() noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Intake:
-    """wanted: pairs of family and protocol. OSError."""
+    """Reads sources into a ring.
+
+    Args:
+        ring: where the records go; this thread is its producer.
+        attribution: finds the owners.
+        wanted: pairs of address family and protocol number.
+
+    Raises OSError if no eventfd can be had.
+    """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted):
         self.wake = -1
@@ -52,13 +60,13 @@ cdef class Intake:
             close(self.wake)
 
     def stop(self, bint no_consumer=False) -> None:
-        """Have waits end; from any thread. deserted: nobody will take what there is no room for, so that it is only counted."""
+        """End all waits; from any thread. no_consumer: nobody empties the ring any more; count what does not fit."""
         self.stopping = True
         self.no_consumer = self.no_consumer or no_consumer
         eventfd_write(self.wake, 1)
 
     def close(self) -> None:
-        """Close its descriptors, the ring's too; closing twice is harmless."""
+        """Close its descriptors and the ring's; closing twice is harmless."""
         self.ring.close()
         if self.wake >= 0:
             close(self.wake)
@@ -66,7 +74,7 @@ cdef class Intake:
 
     @property
     def undecoded(self) -> int:
-        """Messages that were not understood."""
+        """Messages that could not be decoded."""
         return self.decoder.errors
 
     cdef bint is_wanted(self, const flow_t *flow) noexcept nogil:
@@ -75,7 +83,7 @@ cdef class Intake:
         return flow.orig.family == AF_INET6 and self.wanted6[flow.orig.proto]
 
     cdef int _decode(self, Source source, int count) noexcept nogil:
-        """Decode `count` received datagrams into the ring, which has room for them, and attribute; 0 or -errno."""
+        """Decode and deliver the `count` datagrams just received, for which the ring has room; 0 or -errno."""
         cdef int room = 0
         cdef record_t *records = self.ring.room(&room)
         cdef int64_t time = realtime_ns()
@@ -86,7 +94,7 @@ cdef class Intake:
         for i in range(count):
             data = source.socket.datagram(i, &length)
             memset(&records[kept], 0, sizeof(record_t))
-            # An event is one datagram, and alone in it.
+            # The kernel sends each event in a datagram of its own.
             if data == NULL or self.decoder.decode(data, length, &records[kept].flow, 1, time, source.index) != 1:
                 continue
             self.events += 1
@@ -98,8 +106,9 @@ cdef class Intake:
 
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil:
         cdef int i
-        source.last_event_at = procfs_monotonic_ns()
-        self.attribution.begin(source.last_event_at, since)
+        cdef int64_t now = procfs_monotonic_ns()
+        source.mark_active(now)
+        self.attribution.begin(now, since)
         for i in range(count):
             self.attribution.prefetch(&records[i])
         for i in range(count):
@@ -113,7 +122,7 @@ cdef class Intake:
         cdef int result
         if count == -ENOBUFS:
             source.mark_overrun()
-            # Where the kernel has no memory for events, a larger buffer is none to ask it for.
+            # If the kernel could not allocate the event, it has no memory for a larger buffer either.
             if source.socket.unexplained == 0:
                 source.grow(True)
         if count <= 0:
@@ -135,7 +144,7 @@ cdef class Intake:
         cdef uint64_t recovered = source.reported_recovered
         cdef uint64_t unallocated = source.reported_unallocated
         cdef uint64_t lost = source.take_unreported(tentative)
-        # Of recovered ones too, with 0 lost: whoever waits for the next record has not yet heard of them.
+        # Also report recoveries, as 0 events lost: that wakes a consumer, who can then say so on standard error.
         unallocated = source.reported_unallocated - unallocated
         if lost == 0 and unallocated == 0 and source.reported_recovered == recovered:
             return 0
@@ -145,11 +154,11 @@ cdef class Intake:
             self.at_least = self.at_least or unallocated
             return 0
         memset(record, 0, sizeof(record_t))
-        record.flow.type = EVENT_LOST
-        record.flow.time = realtime_ns()
-        record.flow.packets[0] = lost
-        record.flow.packets[1] = unallocated
-        record.flow.netns_inode = source.inode
+        record.kind = RECORD_LOSS
+        record.loss.time = realtime_ns()
+        record.loss.netns_inode = source.inode
+        record.loss.events = lost
+        record.loss.at_least = unallocated != 0
         return self.ring.publish(1)
 
     cdef int wait_for_room(self, int timeout) noexcept nogil:
@@ -160,7 +169,7 @@ cdef class Intake:
             fds[i].fd = self.ring.freed if i == 0 else self.wake
             fds[i].events = POLLIN
             fds[i].revents = 0
-        # However long that takes, programs go on to start and end.
+        # Processes start and end however long the ring stays full.
         self.attribution.drain()
         if poll(fds, 2, min(timeout, PROCESS_EVENTS_MS)) < 0 and errno != EINTR:
             return -errno
@@ -169,14 +178,14 @@ cdef class Intake:
         return 0
 
     cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil:
-        # What is wrong with one socket was said if it ended the reading, and is no reason to leave the others.
+        # An error of one socket must not keep the others from being drained.
         if self._read_rest(source, until) == 1:
             self._count_rest(source, count_until)
         source.count_losses()
         self.report_loss(source, False)
 
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil:
-        """Deliver what is queued: 0 if that was all, 1 if there was no time or room for it, or -errno."""
+        """Deliver what is queued: 0 if that was all, 1 if time or room ran out, or -errno."""
         cdef int64_t left
         cdef int room = 0
         cdef int result
@@ -195,7 +204,7 @@ cdef class Intake:
                 return result
 
     cdef int _count_rest(self, Source source, int64_t until) noexcept nogil:
-        """Count what is queued, which takes 0.9 us each; 0 or -errno. If there is no time, what is left is one at least."""
+        """Count what is queued, at 0.9 us per event; 0 or -errno. If time runs out, the rest counts as one event."""
         cdef int count
         while True:
             if procfs_monotonic_ns() > until and source.socket.queued() > 0:
@@ -211,7 +220,7 @@ cdef class Intake:
                 self.undelivered += self._count_undelivered(source, count)
 
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
-        """How many of the received datagrams are of flows that were not told: all, but where some had just been recovered."""
+        """How many of the received datagrams are undelivered: all whose flow was not just recovered from the table."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow

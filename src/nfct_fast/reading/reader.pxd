@@ -5,16 +5,17 @@ from nfct_fast.reading.recovery cimport Recovery
 from nfct_fast.events.source cimport Source
 from nfct_fast.events.sources cimport Sources
 
+# run() belongs to the reading thread; add(), retire() and stop() may be called from any other.
 cdef class Reader:
     cdef readonly Intake intake
     cdef readonly Sources sources
     cdef Recovery recovery
-    cdef object housekeeping            # called about once a second, or None
-    cdef int epoll
-    cdef int sources_changed              # eventfd: sources have come, or are to be let go
-    cdef readonly object failure
-    cdef readonly object finished    # a lock that is free once run() is over
-    cdef bint catch_up_due             # a source is to be served though nothing new came
+    cdef object housekeeping     # a function called about once a second, or None
+    cdef int epoll               # of all sources, and of the eventfds below
+    cdef int sources_changed     # eventfd set by add() and retire()
+    cdef readonly object failure     # the exception that ended run(), or None
+    cdef readonly object finished    # a lock that run() releases at its end
+    cdef bint catch_up_due       # a source must be served although no event is queued
     cdef pacing_t pacing
     cdef int _watch(self, int fd, uint32_t number, uint32_t events=*) except -1
     cdef void _close_descriptors(self) noexcept nogil

@@ -1,4 +1,4 @@
-"""The thread that reads: waits for sources that are ready and has each read in turn."""
+"""The reading thread: waits until sources have events and reads each in turn."""
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -20,12 +20,13 @@ from _thread import allocate_lock
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
-    DRAIN_MS = 300                 # how long it is waited for room for the rest in the end,
-    COUNT_MS = 400               # and it is counted: 400,000 events, those of 256 MiB
-    ROUNDS = 4                   # receives from one source before others have their turn
-    STOPPED = SOURCES               # epoll's number for the eventfd of stop(),
-    PROCESS_EVENTS = SOURCES + 1       # for what the kernel tells of programs,
-    SOURCES_CHANGED = SOURCES + 2         # and for add() and retire()
+    DRAIN_MS = 300               # after stop(), how long queued events are still delivered as the consumer makes room
+    COUNT_MS = 400               # and how long the rest is counted: enough for 400,000 events, those of 256 MiB
+    ROUNDS = 4                   # batches read from one source before others have their turn
+    # In epoll's data: below SOURCES the number of a source, else one of these.
+    STOPPED = SOURCES            # the eventfd of stop()
+    PROCESS_EVENTS = SOURCES + 1     # the resolver has process events to take in
+    SOURCES_CHANGED = SOURCES + 2    # the eventfd of add() and retire()
 
 
 cdef object _error(str what):
@@ -36,8 +37,14 @@ cdef object _error(str what):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Reader:
-    """Reads the sources added to it into a ring, in run(), until stop(). wanted: pairs of family and protocol. chore: called
-    in between, about once a second."""
+    """Reads the sources added to it into a ring, in run(), until stop().
+
+    Args:
+        ring: where the records go.
+        attribution: the Resolver that finds the owners.
+        wanted: pairs of address family and protocol number.
+        housekeeping: called in the reading thread about once a second.
+    """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
         self.epoll = self.sources_changed = -1
@@ -78,7 +85,7 @@ cdef class Reader:
         return 0
 
     def add(self, Source source not None) -> None:
-        """Read this source, too; from any thread. OSError."""
+        """Start reading a source; from any thread. OSError."""
         if self.intake.stopping:
             source.stop()
         self._watch(source.socket.fileno(), source.index)
@@ -86,24 +93,23 @@ cdef class Reader:
         eventfd_write(self.sources_changed, 1)
 
     def retire(self, Source source not None) -> None:
-        """Read what it still has, and then let it go; from any thread. OSError."""
-        source.leave()
-        source.retiring = True
+        """Read what a source still has queued and then release it; from any thread. OSError."""
+        source.retire()
         eventfd_write(self.sources_changed, 1)
 
     def stop(self, no_consumer=False) -> None:
-        """Have run() read what is queued and return, within half a second; from any thread.
+        """Have run() read what is queued and return within 0.7 seconds; from any thread.
 
-        deserted: nobody will take what there is no room for, so that it is only counted.
+        no_consumer: nobody empties the ring any more; what does not fit is only counted.
         """
         self.intake.stop(no_consumer)
         for source in self.sources:
             source.stop()
 
     def run(self, settled=None) -> None:
-        """Read until stop() or a failure, which is kept in `failure`; then no more records will come.
+        """Read until stop() or an error, which is kept in `failure`; then end the ring.
 
-        settled: called before, to give up privileges.
+        settled: called first, in this thread, to give up privileges.
         """
         cdef int result = 0
         cdef Resolver attribution = self.intake.attribution
@@ -129,7 +135,7 @@ cdef class Reader:
                 self.finished.release()
 
     def _finish(self):
-        # Whatever ended it: what is queued has happened before, and no more may come while it is read.
+        # Whatever the cause: queued events happened before it, and no more may come while they are read.
         self.intake.stopping = True
         for source in self.sources:
             source.stop()
@@ -142,13 +148,13 @@ cdef class Reader:
         self.intake.ring.end()
 
     def close(self) -> None:
-        """Close all descriptors, the ring's too; after run() has returned."""
+        """Close all descriptors, the ring's included, after run() has returned."""
         self.sources.close()
         self.intake.close()
         self._close_descriptors()
 
     cdef int _receive(self, Source source) noexcept nogil:
-        """Read a source once; 1 if more may be there, 0 if not, or -errno."""
+        """Read one batch from a source: 1 if more may be queued, 0 if not, or -errno."""
         cdef int64_t started
         cdef int room = 0
         cdef int count
@@ -161,15 +167,15 @@ cdef class Reader:
             return 1 if count == -ENOBUFS else count
         if count < source.socket.slots:
             if count < room:
-                source.drained_at = started
-            # After a loss until the kernel says that nothing is left: then it is known what kind of loss it was.
+                source.mark_drained(started)
+            # After a loss, read on until the kernel says that nothing is left: only then is the kind of loss known.
             return count == room or source.socket.congested
-        # If it cannot grow, what does not fit is counted.
+        # All slots were used: grow the buffer. If that fails, the kernel counts what does not fit.
         source.grow(False)
         return 1
 
     cdef int _serve(self, Source source) noexcept nogil:
-        """Read a source that is ready until it is empty, and make up for what it lost; 0 or -errno."""
+        """Read a source until it is empty or its turn is over, and recover what it lost; 0 or -errno."""
         cdef int result = 1
         cdef int round
         for round in range(ROUNDS):
@@ -179,14 +185,14 @@ cdef class Reader:
         self.pacing.drained = self.pacing.drained and result == 0
         if result == 0:
             result = self._on_drained(source)
-        # Lost while the table was read: no further event may ever come to remind us.
+        # After a loss during a dump no further event may ever come to wake us.
         self.catch_up_due = self.catch_up_due or source.overrun and not source.dump_in_progress
         if result == 0 and source.retiring:
             result = self._release(source)
         return min(result, 0)
 
     cdef int _on_drained(self, Source source) noexcept nogil:
-        """What is to be done where nothing is queued: before, what seems lost may just be waiting. 0 or -errno."""
+        """Recover from losses, now that the queue is empty: before, what seems lost may be queued. 0 or -errno."""
         cdef int result = 0
         if source.settle_pending:
             result = self.recovery.settle(source)
@@ -195,7 +201,7 @@ cdef class Reader:
         return result
 
     cdef int _release(self, Source source) noexcept nogil:
-        """If a source that is leaving has nothing more to tell, and is empty, let it go: it may be gone at once. 0 or -errno."""
+        """Release a retired, empty source unless recovery still needs it. It may be freed at once. 0 or -errno."""
         cdef epoll_event event
         cdef int result
         if source.overrun or source.dump_in_progress or source.settle_pending:
@@ -208,7 +214,7 @@ cdef class Reader:
         return result
 
     cdef int _catch_up(self) noexcept nogil:
-        """Serve the sources where something is to be done though nothing may wait there; 0 or -errno."""
+        """Serve the sources that have something to do although nothing may be queued; 0 or -errno."""
         cdef int i
         cdef int result = 0
         cdef void *at
@@ -232,7 +238,7 @@ cdef class Reader:
         cdef int result
         cdef uint64_t times
         cdef void *at
-        # Without the kernel's notes an owner is lost with its socket.
+        # Without the BPF lookup an owner can only be found while its socket is open.
         cdef bint brief = not self.intake.attribution.off and self.intake.attribution.notes is None
         while not self.intake.stopping:
             left = (until - procfs_monotonic_ns()) // 1000000
@@ -244,7 +250,9 @@ cdef class Reader:
                 if result < 0:
                     return result
                 continue
-            count = epoll_wait(self.epoll, ready, READY, 0 if self.catch_up_due or self.recovery.in_progress else <int>left)
+            if self.catch_up_due or self.recovery.in_progress:
+                left = 0
+            count = epoll_wait(self.epoll, ready, READY, <int>left)
             if count < 0 and errno != EINTR:
                 return -errno
             if self.catch_up_due:
@@ -272,12 +280,11 @@ cdef class Reader:
                 result = self.recovery.advance()
                 if result < 0:
                     return result
-                self.catch_up_due = True      # what it ended with
+                self.catch_up_due = True      # a dump may be over
         return 0
 
     cdef void _finish_sources(self) noexcept nogil:
-        """Read what is still queued, while whoever takes it makes room, for END_MS at most; count what is left then, and
-        tell of losses that were not yet told."""
+        """Deliver what is queued for up to DRAIN_MS, count the rest, and report losses."""
         cdef int64_t until = procfs_monotonic_ns() + DRAIN_MS * <int64_t>1000000
         cdef void *at
         cdef int i

@@ -1,7 +1,7 @@
-"""What the conntrack tables are read for: flows whose events were lost, and fingerprints that are not needed any more.
+"""Dumps conntrack tables: to recover flows whose event was lost, and to forget flows that have ended.
 
-All of it in pieces between the events: whoever fills the table of his namespace, and has events of his own lost, keeps
-nobody else's waiting.
+Dumps are done in pieces between events. A user who fills the table of a namespace of their own, or overruns its socket,
+therefore delays nobody else's flows.
 """
 cimport cython
 from libc.stdint cimport int64_t
@@ -13,13 +13,13 @@ from nfct_fast.records.record cimport record_t
 from nfct_fast.events.source cimport PURPOSE_RECOVER, PURPOSE_SWEEP
 
 cdef enum:
-    SLICE_NS = 2000000           # of reading tables, before it is looked for events again
+    SLICE_NS = 2000000           # of dumping before events are read again
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Recovery:
-    """Of all sources of one reading thread, which calls everything here."""
+    """Recovery for all sources of one reading thread."""
 
     def __cinit__(self, Intake intake not None, Sources sources not None):
         self.intake = intake
@@ -42,7 +42,7 @@ cdef class Recovery:
     cdef int begin(self, Source source) noexcept nogil:
         source.count_losses()
         if source.dump is None:
-            source.overrun = False
+            source.clear_overrun()
             return self.intake.report_loss(source, False)
         source.begin_dump(PURPOSE_RECOVER)
         self.in_progress = True
@@ -60,12 +60,11 @@ cdef class Recovery:
             at = self.sources.get((first + i) % bound)
             if at == NULL:
                 continue
-            # A table that cannot be read does not end the events: of it, what was known stays known, and what was lost is
-            # counted.
+            # A failed dump does not end the reading: the log keeps what it had, and the losses are counted.
             while (<Source>at).dump_in_progress and result == 0 and procfs_monotonic_ns() < until:
                 (<Source>at).advance_dump()
                 result = self._deliver_missed(<Source>at)
-                self.next_source = (first + i + 1) % bound      # whoever has the largest table has no more of the time for that
+                self.next_source = (first + i + 1) % bound      # a larger table gets no more time
             self.in_progress = self.in_progress or (<Source>at).dump_in_progress
         return result
 
@@ -82,7 +81,7 @@ cdef class Recovery:
         return self.intake.report_loss(source, source.dump_incomplete)
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:
-        """Deliver those of the missed flows that are wanted; 0 or -errno."""
+        """Deliver the source's missed flows that are wanted; 0 or -errno."""
         cdef timespec now
         cdef record_t *records
         cdef flow_t *flows = source.missed_flows

@@ -1,7 +1,6 @@
 """Records just taken from the ring, in order: written from where they are, or made into Flow objects."""
 cimport cython
-from nfct_fast.events.flow cimport EVENT_LOST
-from nfct_fast.records.record cimport flow_object, record_drop
+from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 
 
 @cython.final
@@ -44,6 +43,6 @@ cdef class Batch:
         self.fork_guard.check("this Batch")
         while self.consumed < self.count:
             self.consumed += 1
-            if self.records[self.consumed - 1].flow.type != EVENT_LOST:
+            if self.records[self.consumed - 1].kind == RECORD_FLOW:
                 return flow_object(&self.records[self.consumed - 1])
         raise StopIteration

@@ -2,7 +2,7 @@
 #ifndef NFCT_FAST_FLOW_LABELS_H
 #define NFCT_FAST_FLOW_LABELS_H
 
-static const char *const nfct_fast_event_names[] = {0, "NEW", "UPDATE", 0, "DESTROY", 0, 0, 0, "LOST"};
+static const char *const nfct_fast_event_names[] = {0, "NEW", "UPDATE", 0, "DESTROY"};
 static const char *const nfct_fast_direction_names[] = {0, "out", "in", "local", "forward"};
 
 #endif

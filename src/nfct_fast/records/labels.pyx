@@ -5,12 +5,12 @@ from netinet_in cimport inet_ntop
 from sys_socket cimport AF_INET
 
 cdef extern from "nfct_fast/records/flow_labels.h" nogil:
-    const char *const nfct_fast_event_names[9]
+    const char *const nfct_fast_event_names[5]
     const char *const nfct_fast_direction_names[5]
 
 
 cdef const char *event_name(uint8_t type) noexcept nogil:
-    return nfct_fast_event_names[type] if type < 9 else NULL
+    return nfct_fast_event_names[type] if type < 5 else NULL
 
 
 cdef const char *direction_name(uint8_t direction) noexcept nogil:
