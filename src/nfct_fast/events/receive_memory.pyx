@@ -55,8 +55,8 @@ cdef class Share:
         self.limit = limit
 
     cdef int64_t _available(self) noexcept nogil:
-        cdef ReceiveMemory memory = self.receive_memory
-        return min(self.limit - self.used, memory.total - memory.used - memory.reserved)
+        cdef int64_t left = self.receive_memory.total - self.receive_memory.used - self.receive_memory.reserved
+        return min(self.limit - self.used, left)
 
     cdef void _use(self, int64_t bytes) noexcept nogil:
         self.used += bytes
