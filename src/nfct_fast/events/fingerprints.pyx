@@ -1,11 +1,11 @@
 """Fingerprints of conntrack entries, 64 bits each, in a log and in a hash set: which flows were reported already.
 
-Most fingerprints are never looked up. Adding one to a set costs a cache miss, a tenth of all that a flow costs; appending
-it to a log costs nothing. So flows are logged, and a set is built from the log only when a dump needs it.
+Most fingerprints are never looked up. Adding one to a set costs a cache miss, a tenth of all that a flow costs;
+appending it to a log costs nothing. So flows are logged, and a set is built from the log only when a dump needs it.
 
-Within a namespace an entry is identified by its id, tuple and zone. The id alone is not enough: it is the kernel's hash of
-the entry's address and tuple (nf_ct_get_id, Linux 5.2), 32 bits, which two live entries may share. With 64 bits mixed
-from all of these, two of a million entries collide with a probability of 3 in 100 million.
+Within a namespace an entry is identified by its id, tuple and zone. The id alone is not enough: it is the kernel's hash
+of the entry's address and tuple (nf_ct_get_id, Linux 5.2), 32 bits, which two live entries may share. With 64 bits
+mixed from all of these, two of a million entries collide with a probability of 3 in 100 million.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint64_t

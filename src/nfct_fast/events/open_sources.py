@@ -6,8 +6,10 @@ from nfct_fast.kernel.netlink import Inbox, NetlinkSocket
 
 NETLINK_NETFILTER = 12
 GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
-_SLOTS = 512            # events per system call: more than come during the longest pause of a reader at 40,000 flows/s
-_SLOT_SIZE = 1024 + 64  # an event has 150 to 600 bytes; with 1024 alone, the first lines of all slots share few cache sets
+# Events per system call: more than come during the longest pause of a reader at 40,000 flows/s.
+_SLOTS = 512
+# An event has 150 to 600 bytes. With 1024 alone, the first cache lines of all slots would share few cache sets.
+_SLOT_SIZE = 1024 + 64
 
 
 def event_inbox() -> Inbox:
@@ -59,5 +61,5 @@ def explain_descriptor_limit():
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
-        raise OSError(errno.EMFILE, "too many open files: each monitored network namespace takes seven descriptors; raise "
-                                    "the limit (ulimit -n, LimitNOFILE= in a unit)") from None
+        raise OSError(errno.EMFILE, "too many open files: each monitored network namespace takes seven descriptors; "
+                                    "raise the limit (ulimit -n, LimitNOFILE= in a unit)") from None

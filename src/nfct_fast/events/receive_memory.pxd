@@ -3,8 +3,8 @@ from libc.stdint cimport int64_t
 from posix_pthread cimport pthread_mutex_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
-# All sizes are bytes as asked of setsockopt(SO_RCVBUF): the kernel takes up to twice as much. Usable from any thread; the
-# mutex protects `used` and `reserved` here and `used` of each Share.
+# All sizes are bytes as asked of setsockopt(SO_RCVBUF): the kernel takes up to twice as much. Usable from any thread;
+# the mutex protects `used` and `reserved` here and `used` of each Share.
 cdef class ReceiveMemory:
     cdef readonly int64_t total      # limit of all receive buffers together
     cdef readonly int64_t used       # granted to open sockets

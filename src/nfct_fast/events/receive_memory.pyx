@@ -1,7 +1,8 @@
 """Receive memory of all sources together, and how it is shared out.
 
-A socket's receive buffer takes no memory until events are queued, but may take all of it at any moment: so the sum of the
-buffers' limits is what is bounded. Sizes are bytes as asked of the kernel, which adds overhead and takes twice as much.
+A socket's receive buffer takes no memory until events are queued, but may take all of it at any moment: so the sum of
+the buffers' limits is what is bounded. Sizes are bytes as asked of the kernel, which adds overhead and takes twice as
+much.
 """
 cimport cython
 from libc.stdint cimport int64_t
@@ -70,7 +71,8 @@ cdef class Share:
         pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
-        """Set a socket's first receive buffer: `size` bytes or what is available, but never less than the minimum. OSError."""
+        """Set a socket's first receive buffer: `size` bytes or what is available, but never less than the minimum.
+        OSError."""
         pthread_mutex_lock(&self.receive_memory.mutex)
         self.receive_memory.reserved -= self.receive_memory.minimum
         size = max(self.receive_memory.minimum, min(size, self._available()))

@@ -25,8 +25,8 @@ cdef class Source:
     cdef bint retiring                   # the socket has left its groups: release the source once its queue is empty
     cdef bint stopping                   # a running dump is to be cut short
 
-    # Losses are made up for in three steps: index the log of fingerprints, dump the table, and read the events that were
-    # queued meanwhile.
+    # Losses are made up for in three steps: index the log of fingerprints, dump the table, and read the events that
+    # were queued meanwhile.
     cdef purpose_t purpose               # of the current or last dump
     cdef bint dump_in_progress           # advance_dump() has more to do
     cdef bint dump_requested             # the log is indexed, and the kernel was asked for the table
@@ -40,7 +40,7 @@ cdef class Source:
     cdef int existing_flow_capacity
     cdef int existing_flows_delivered    # how many of existing_flows advance_dump() has handed out
 
-    cdef fingerprint_log_t log           # flows that were reported, or existed at the start; not yet known to have ended
+    cdef fingerprint_log_t log           # flows that were reported or existed at the start, until they are known to end
     cdef uint64_t log_indexed            # entries of `log` from before this dump, indexed in reported_flows so far
     cdef fingerprint_set_t reported_flows    # the indexed part of `log`, while a dump is in progress
     cdef fingerprint_log_t live_log      # flows the dump in progress has found in the table
@@ -49,7 +49,7 @@ cdef class Source:
     cdef bint sweep_requested            # dump with PURPOSE_SWEEP soon, however short the log is
 
     cdef readonly int64_t last_event_at  # CLOCK_MONOTONIC ns when a batch was last received
-    cdef int64_t drained_at              # CLOCK_MONOTONIC ns when every earlier event was last known to have been received
+    cdef int64_t drained_at              # CLOCK_MONOTONIC ns when all earlier events were last known to be received
     cdef int64_t loss_started_at         # drained_at at the first loss since the last PURPOSE_RECOVER dump began
     cdef int64_t recovery_since          # loss_started_at of the losses this PURPOSE_RECOVER dump is for
 
@@ -57,7 +57,7 @@ cdef class Source:
     cdef readonly uint64_t existing_count        # flows delivered that existed before the namespace was monitored
     cdef uint64_t losses_counted                 # all lost events, as of the last count_losses()
     cdef uint64_t unallocated_counted            # the part of losses_counted that the kernel could not allocate
-    cdef uint64_t tentative                      # events reported as lost after an incomplete dump: a later one may find them
+    cdef uint64_t tentative                      # reported as lost after an incomplete dump: a later one may find them
     cdef uint64_t unaccounted                    # recovered flows beyond all losses the kernel has admitted
     cdef readonly uint64_t reported_lost         # lost events in LOST records so far
     cdef readonly uint64_t reported_recovered    # recovered_count at the last LOST record
@@ -82,8 +82,8 @@ cdef class Source:
     cdef void add_recovered(self, int64_t count) noexcept nogil
     # Start a dump, which advance_dump() then does piece by piece.
     cdef void begin_dump(self, purpose_t purpose) noexcept nogil
-    # Do the next piece, which may wait 5 s for the kernel: 1 if there is more, 0 at the end, -errno. Deliver missed_flows
-    # before the next call.
+    # Do the next piece, which may wait 5 s for the kernel: 1 if there is more, 0 at the end, -errno. Deliver
+    # missed_flows before the next call.
     cdef int advance_dump(self) noexcept nogil
     # Do all remaining pieces; only for dumps of which nothing is delivered.
     cdef void run_dump(self) noexcept nogil

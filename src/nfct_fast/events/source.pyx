@@ -38,8 +38,8 @@ cdef class Source:
         since: CLOCK_MONOTONIC ns before the socket joined its groups.
     """
 
-    def __cinit__(self, NetlinkSocket socket not None, groups, ConntrackDump dump, int index, inode, Share share not None,
-                  int64_t since):
+    def __cinit__(self, NetlinkSocket socket not None, groups, ConntrackDump dump, int index, inode,
+                  Share share not None, int64_t since):
         self.groups = tuple(groups)
         self.share = share
         self.initial_rcvbuf = socket.rcvbuf // 2
@@ -59,8 +59,8 @@ cdef class Source:
     def seed(self) -> None:
         """Learn which flows exist, so that recovery never reports them. Call before the source is given to the reader.
 
-        Blocks while it dumps the table. Even a short table takes 15 ms, because the kernel walks the hash buckets of all
-        namespaces.
+        Blocks while it dumps the table. Even a short table takes 15 ms, because the kernel walks the hash buckets of
+        all namespaces.
         """
         with nogil:
             self.begin_dump(PURPOSE_SEED)
@@ -207,7 +207,8 @@ cdef class Source:
         return missed
 
     cdef void _finish_dump(self, bint complete) noexcept nogil:
-        """Bring the log up to date. After a complete dump, forget the flows that were not in the table: they have ended.
+        """Bring the log up to date. After a complete dump, forget the flows that were not in the table: they have
+        ended.
 
         After an incomplete one, keep all and add what it found, or flows just recovered would be recovered again.
         """
@@ -300,7 +301,9 @@ cdef class Source:
             return False
         if self.sweep_requested or self.log.count > 2 * self.live_at_sweep + SWEEP_EXCESS:
             return True
-        return now - self.last_event_at > IDLE_S * <int64_t>1000000000 and self.log.count > self.live_at_sweep + IDLE_SWEEP_EXCESS
+        if now - self.last_event_at <= IDLE_S * <int64_t>1000000000:
+            return False
+        return self.log.count > self.live_at_sweep + IDLE_SWEEP_EXCESS
 
     cdef void count_losses(self) noexcept nogil:
         self.socket.count_lost()

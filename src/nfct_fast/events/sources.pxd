@@ -5,8 +5,8 @@ from nfct_fast.events.source cimport Source
 cdef enum:
     SOURCES = 1024               # the most sources at once; flow_t.netns is a source's number
 
-# Shared by two threads: the reading thread uses get() and release(), another one add() and collect(). `pointers` is the only
-# field both touch, by atomic loads and stores.
+# Shared by two threads: the reading thread uses get() and release(), another one add() and collect(). `pointers` is the
+# only field both touch, by atomic loads and stores.
 cdef class Sources:
     cdef list by_number          # of Source or None
     cdef void *pointers[SOURCES]     # the same as borrowed references, for use without the GIL; NULL once released

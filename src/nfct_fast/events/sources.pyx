@@ -28,8 +28,8 @@ class Counts(NamedTuple):
 
 
 cdef object counts_of(Source source):
-    return Counts(source.socket.dropped(), source.recovered_count, source.existing_count, source.lost, source.socket.overruns,
-                  source.socket.truncated, source.foreign, source.unallocated)
+    return Counts(source.socket.dropped(), source.recovered_count, source.existing_count, source.lost,
+                  source.socket.overruns, source.socket.truncated, source.foreign, source.unallocated)
 
 
 @cython.final
@@ -56,7 +56,8 @@ cdef class Sources:
         self.bound = max(self.bound, source.index + 1)
 
     def collect(self) -> list:
-        """Close the sources the reading thread has released, keep their counts, and return them: their numbers are free."""
+        """Close the sources the reading thread has released, keep their counts, and return them: their numbers are
+        free."""
         cdef Source source
         gone = []
         for number, source in enumerate(self.by_number):
