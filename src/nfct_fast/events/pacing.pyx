@@ -7,7 +7,7 @@ every 10 ms instead of every 1 ms saved half.
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport nanosleep, timespec
 
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     PAUSE_NS = 1000000       # the shortest time between two wake-ups
@@ -16,7 +16,7 @@ cdef enum:
 
 
 cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept nogil:
-    cdef int64_t now = procfs_monotonic_ns()
+    cdef int64_t now = monotonic_ns()
     cdef int64_t fast = <int64_t>(events - pacing.events_then) // 4
     cdef int64_t length = (BRIEF_PAUSE_NS if brief else PAUSE_NS) * max(1, min(MAX_PAUSES, fast))
     cdef timespec pause
@@ -24,7 +24,7 @@ cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept no
         pause.tv_sec = 0
         pause.tv_nsec = pacing.woken_at + length - now
         nanosleep(&pause, NULL)     # a signal may cut it short: then fewer events gather
-        now = procfs_monotonic_ns()
+        now = monotonic_ns()
     pacing.woken_at = now
     pacing.events_then = events
     pacing.drained = True

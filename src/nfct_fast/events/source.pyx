@@ -103,7 +103,7 @@ cdef class Source:
         """Close both sockets; closing twice is harmless."""
         self.socket.close()
         # A forked child must not take the lock of the share: the thread that held it does not exist there.
-        if not self.closed and self.socket.mark.here():
+        if not self.closed and self.socket.fork_guard.here():
             self.share.close(self.socket)
         self.closed = True
         if self.dump is not None:

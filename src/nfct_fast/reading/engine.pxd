@@ -3,6 +3,7 @@ from nfct_fast.records.batch cimport Batch
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
+from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.output.writer cimport Writer
 
 # `lock` protects `consumer_active`, `closed`, `ended` and `released`, which consumer and close() share.
@@ -19,7 +20,7 @@ cdef class Engine:
     cdef object thread               # the reading thread's identifier; None before it is started
     cdef object lock
     cdef int epoll                   # readable when the consumer has something to do
-    cdef int wake                    # eventfd in `epoll`, set by close()
+    cdef Wakeup wakeup               # in `epoll`: close() was called
     cdef bint closed                 # close() was called
     cdef bint ended                  # the threads have ended
     cdef bint released               # descriptors are closed and counts are final

@@ -12,9 +12,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
-from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write
 from nfct_fast.records.record cimport RECORD_LOSS
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.output.writer cimport writer_error
 
 import os
@@ -46,7 +45,7 @@ cdef class Engine:
     """Opened once, closed once. One thread at a time may consume records."""
 
     def __cinit__(self):
-        self.epoll = self.wake = -1
+        self.epoll = -1
         self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
@@ -94,11 +93,9 @@ cdef class Engine:
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise _error("epoll")
-        self.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.wake < 0:
-            raise _error("eventfd")
+        self.wakeup = Wakeup()
         self.watch(self.ring.filled, EPOLLIN)
-        self.watch(self.wake, EPOLLIN)
+        self.watch(self.wakeup.fd, EPOLLIN)
         # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
         self.thread = start_new_thread(self.reader.run, (settled,))
         if everywhere:
@@ -144,8 +141,8 @@ cdef class Engine:
             self.reader.stop(True)
             self.reader.finished.acquire()
             self.reader.finished.release()      # no signal handler runs between the two
-        if self.wake >= 0:
-            eventfd_write(self.wake, 1)
+        if self.wakeup is not None:
+            self.wakeup.notify()
         with self.lock:
             self.ended = True
             if not self.consumer_active and not self.released:
@@ -174,9 +171,9 @@ cdef class Engine:
             self.notices.close()
         if self.epoll >= 0:
             c_close(self.epoll)
-        if self.wake >= 0:
-            c_close(self.wake)
-        self.epoll = self.wake = -1
+        self.epoll = -1
+        if self.wakeup is not None:
+            self.wakeup.close()
 
     def _abandon(self):
         if self.released:
@@ -226,7 +223,7 @@ cdef class Engine:
 
         *result is 0, or the -errno of a failed write.
         """
-        cdef int64_t until = procfs_monotonic_ns() + WRITE_MS * <int64_t>1000000
+        cdef int64_t until = monotonic_ns() + WRITE_MS * <int64_t>1000000
         cdef int64_t left = -1
         cdef int written = 0
         cdef int count
@@ -238,7 +235,7 @@ cdef class Engine:
         while count > 0:
             result[0] = writer.put(self.batch)
             written += count
-            left = (until - procfs_monotonic_ns()) // 1000000
+            left = (until - monotonic_ns()) // 1000000
             if result[0] < 0 or left <= 0:
                 break
             count = self._fill_batch(<int>left) or self.batch.fill()

@@ -5,6 +5,7 @@ from nfct_fast.events.flow cimport FlowDecoder, flow_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source
+from nfct_fast.kernel.wakeup cimport Wakeup
 
 # Used by the reading thread only, except stop() and the readonly counts.
 cdef class Intake:
@@ -13,7 +14,7 @@ cdef class Intake:
     cdef readonly Resolver attribution
     cdef unsigned char wanted4[256]      # by IP protocol: whether IPv4 flows of it are wanted
     cdef unsigned char wanted6[256]      # the same for IPv6
-    cdef int wake                        # eventfd that stop() sets
+    cdef Wakeup wakeup                   # stop() was called
     cdef bint stopping                   # stop() was called
     cdef bint no_consumer                # nobody will make room in the ring any more
     cdef readonly uint64_t events        # events decoded

@@ -7,25 +7,13 @@ cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
-from posix.unistd cimport close
-from sys_socket cimport (
-    AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd,
-)
+from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
 from nfct_fast.records.record cimport RECORD_LOSS
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-
-import os
+from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 
 cdef enum:
     ROOM_POLL_MS = 1000          # how often room() looks again while the ring is full
     PROCESS_EVENTS_MS = 100      # how often process events are taken in meanwhile
-
-
-cdef int64_t realtime_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 @cython.final
@@ -42,7 +30,6 @@ cdef class Intake:
     """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted):
-        self.wake = -1
         self.ring = ring
         self.attribution = attribution
         self.decoder = FlowDecoder()
@@ -51,26 +38,18 @@ cdef class Intake:
                 self.wanted4[proto] = 1
             else:
                 self.wanted6[proto] = 1
-        self.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.wake < 0:
-            raise OSError(errno, f"eventfd: {os.strerror(errno)}")
-
-    def __dealloc__(self):
-        if self.wake >= 0:
-            close(self.wake)
+        self.wakeup = Wakeup()
 
     def stop(self, bint no_consumer=False) -> None:
         """End all waits; from any thread. no_consumer: nobody empties the ring any more; count what does not fit."""
         self.stopping = True
         self.no_consumer = self.no_consumer or no_consumer
-        eventfd_write(self.wake, 1)
+        self.wakeup.notify()
 
     def close(self) -> None:
         """Close its descriptors and the ring's; closing twice is harmless."""
         self.ring.close()
-        if self.wake >= 0:
-            close(self.wake)
-        self.wake = -1
+        self.wakeup.close()
 
     @property
     def undecoded(self) -> int:
@@ -106,7 +85,7 @@ cdef class Intake:
 
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil:
         cdef int i
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         source.mark_active(now)
         self.attribution.begin(now, since)
         for i in range(count):
@@ -123,7 +102,7 @@ cdef class Intake:
         if count == -ENOBUFS:
             source.mark_overrun()
             # If the kernel could not allocate the event, it has no memory for a larger buffer either.
-            if source.socket.unexplained == 0:
+            if source.socket.unexplained_overruns == 0:
                 source.grow(True)
         if count <= 0:
             return count
@@ -163,10 +142,9 @@ cdef class Intake:
 
     cdef int wait_for_room(self, int timeout) noexcept nogil:
         cdef pollfd fds[2]
-        cdef uint64_t times
         cdef int i
         for i in range(2):
-            fds[i].fd = self.ring.freed if i == 0 else self.wake
+            fds[i].fd = self.ring.freed if i == 0 else self.wakeup.fd
             fds[i].events = POLLIN
             fds[i].revents = 0
         # Processes start and end however long the ring stays full.
@@ -174,7 +152,7 @@ cdef class Intake:
         if poll(fds, 2, min(timeout, PROCESS_EVENTS_MS)) < 0 and errno != EINTR:
             return -errno
         if fds[1].revents:
-            eventfd_read(self.wake, &times)
+            self.wakeup.drain()
         return 0
 
     cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil:
@@ -190,7 +168,7 @@ cdef class Intake:
         cdef int room = 0
         cdef int result
         while True:
-            left = until - procfs_monotonic_ns()
+            left = until - monotonic_ns()
             self.ring.room(&room)
             if left <= 0 or room == 0 and self.no_consumer:
                 return 1
@@ -207,7 +185,7 @@ cdef class Intake:
         """Count what is queued, at 0.9 us per event; 0 or -errno. If time runs out, the rest counts as one event."""
         cdef int count
         while True:
-            if procfs_monotonic_ns() > until and source.socket.queued() > 0:
+            if monotonic_ns() > until and source.socket.queued() > 0:
                 self.at_least = True
                 self.undelivered += 1
                 return 0

@@ -4,6 +4,7 @@ from nfct_fast.events.pacing cimport pacing_t
 from nfct_fast.reading.recovery cimport Recovery
 from nfct_fast.events.source cimport Source
 from nfct_fast.events.sources cimport Sources
+from nfct_fast.kernel.wakeup cimport Wakeup
 
 # run() belongs to the reading thread; add(), retire() and stop() may be called from any other.
 cdef class Reader:
@@ -11,14 +12,14 @@ cdef class Reader:
     cdef readonly Sources sources
     cdef Recovery recovery
     cdef object housekeeping     # a function called about once a second, or None
-    cdef int epoll               # of all sources, and of the eventfds below
-    cdef int sources_changed     # eventfd set by add() and retire()
+    cdef int epoll               # of all sources and what else run() waits for
+    cdef Wakeup sources_changed  # add() or retire() was called
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
     cdef bint catch_up_due       # a source must be served although no event is queued
     cdef pacing_t pacing
     cdef int _watch(self, int fd, uint32_t number, uint32_t events=*) except -1
-    cdef void _close_descriptors(self) noexcept nogil
+    cdef void _close_epoll(self) noexcept nogil
     cdef int _receive(self, Source source) noexcept nogil
     cdef int _serve(self, Source source) noexcept nogil
     cdef int _on_drained(self, Source source) noexcept nogil

@@ -7,10 +7,9 @@ from posix.unistd cimport close
 from sys_epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
 )
-from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.pacing cimport pacing_wait
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.sources cimport SOURCES
 
@@ -47,7 +46,7 @@ cdef class Reader:
     """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
-        self.epoll = self.sources_changed = -1
+        self.epoll = -1
         self.intake = Intake(ring, attribution, wanted)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
@@ -57,23 +56,19 @@ cdef class Reader:
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise _error("epoll")
-        self.sources_changed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.sources_changed < 0:
-            raise _error("eventfd")
-        self._watch(self.intake.wake, STOPPED)
-        self._watch(self.sources_changed, SOURCES_CHANGED)
+        self.sources_changed = Wakeup()
+        self._watch(self.intake.wakeup.fd, STOPPED)
+        self._watch(self.sources_changed.fd, SOURCES_CHANGED)
         if attribution.fileno() >= 0:
             self._watch(attribution.fileno(), PROCESS_EVENTS, EPOLLIN | EPOLLET)
 
     def __dealloc__(self):
-        self._close_descriptors()
+        self._close_epoll()
 
-    cdef void _close_descriptors(self) noexcept nogil:
+    cdef void _close_epoll(self) noexcept nogil:
         if self.epoll >= 0:
             close(self.epoll)
-        if self.sources_changed >= 0:
-            close(self.sources_changed)
-        self.epoll = self.sources_changed = -1
+        self.epoll = -1
 
     cdef int _watch(self, int fd, uint32_t number, uint32_t events=EPOLLIN) except -1:
         cdef epoll_event event
@@ -90,12 +85,12 @@ cdef class Reader:
             source.stop()
         self._watch(source.socket.fileno(), source.index)
         self.sources.add(source)
-        eventfd_write(self.sources_changed, 1)
+        self.sources_changed.notify()
 
     def retire(self, Source source not None) -> None:
         """Read what a source still has queued and then release it; from any thread. OSError."""
         source.retire()
-        eventfd_write(self.sources_changed, 1)
+        self.sources_changed.notify()
 
     def stop(self, no_consumer=False) -> None:
         """Have run() read what is queued and return within 0.7 seconds; from any thread.
@@ -151,7 +146,8 @@ cdef class Reader:
         """Close all descriptors, the ring's included, after run() has returned."""
         self.sources.close()
         self.intake.close()
-        self._close_descriptors()
+        self._close_epoll()
+        self.sources_changed.close()
 
     cdef int _receive(self, Source source) noexcept nogil:
         """Read one batch from a source: 1 if more may be queued, 0 if not, or -errno."""
@@ -161,7 +157,7 @@ cdef class Reader:
         self.intake.ring.room(&room)
         if room == 0:
             return 0
-        started = procfs_monotonic_ns()
+        started = monotonic_ns()
         count = self.intake.read(source, room)
         if count <= 0:
             return 1 if count == -ENOBUFS else count
@@ -230,18 +226,17 @@ cdef class Reader:
     cdef int _read_events(self) noexcept nogil:
         """Read until stop() or for about HOUSEKEEPING_MS; 0 or -errno."""
         cdef epoll_event ready[READY]
-        cdef int64_t until = procfs_monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
+        cdef int64_t until = monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
         cdef int64_t left
         cdef int room = 0
         cdef int count
         cdef int i
         cdef int result
-        cdef uint64_t times
         cdef void *at
         # Without the BPF lookup an owner can only be found while its socket is open.
         cdef bint brief = not self.intake.attribution.off and self.intake.attribution.notes is None
         while not self.intake.stopping:
-            left = (until - procfs_monotonic_ns()) // 1000000
+            left = (until - monotonic_ns()) // 1000000
             if left <= 0:
                 break
             self.intake.ring.room(&room)
@@ -267,7 +262,7 @@ cdef class Reader:
                     self.intake.attribution.drain()
                     continue
                 if ready[i].data.u32 == SOURCES_CHANGED:
-                    eventfd_read(self.sources_changed, &times)
+                    self.sources_changed.drain()
                     self.catch_up_due = self.recovery.in_progress = True
                     continue
                 at = self.sources.get(ready[i].data.u32)
@@ -285,7 +280,7 @@ cdef class Reader:
 
     cdef void _finish_sources(self) noexcept nogil:
         """Deliver what is queued for up to DRAIN_MS, count the rest, and report losses."""
-        cdef int64_t until = procfs_monotonic_ns() + DRAIN_MS * <int64_t>1000000
+        cdef int64_t until = monotonic_ns() + DRAIN_MS * <int64_t>1000000
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):

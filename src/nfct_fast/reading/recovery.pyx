@@ -6,9 +6,8 @@ therefore delays nobody else's flows.
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_RECOVERED, flow_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 from nfct_fast.records.record cimport record_t
 from nfct_fast.events.source cimport PURPOSE_RECOVER, PURPOSE_SWEEP
 
@@ -26,7 +25,7 @@ cdef class Recovery:
         self.sources = sources
 
     cdef void sweep(self) noexcept nogil:
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):
@@ -49,7 +48,7 @@ cdef class Recovery:
         return 0
 
     cdef int advance(self) noexcept nogil:
-        cdef int64_t until = procfs_monotonic_ns() + SLICE_NS
+        cdef int64_t until = monotonic_ns() + SLICE_NS
         cdef int result = 0
         cdef void *at
         cdef int i
@@ -61,7 +60,7 @@ cdef class Recovery:
             if at == NULL:
                 continue
             # A failed dump does not end the reading: the log keeps what it had, and the losses are counted.
-            while (<Source>at).dump_in_progress and result == 0 and procfs_monotonic_ns() < until:
+            while (<Source>at).dump_in_progress and result == 0 and monotonic_ns() < until:
                 (<Source>at).advance_dump()
                 result = self._deliver_missed(<Source>at)
                 self.next_source = (first + i + 1) % bound      # a larger table gets no more time
@@ -82,14 +81,13 @@ cdef class Recovery:
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:
         """Deliver the source's missed flows that are wanted; 0 or -errno."""
-        cdef timespec now
+        cdef int64_t now = realtime_ns()
         cdef record_t *records
         cdef flow_t *flows = source.missed_flows
         cdef int room = 0
         cdef int i = 0
         cdef int kept
         cdef int result
-        clock_gettime(CLOCK_REALTIME, &now)
         while i < source.missed_count:
             records = self.intake.room(&room)
             if records == NULL:
@@ -106,7 +104,7 @@ cdef class Recovery:
                     records[kept].flow = flows[i]
                     records[kept].flow.type = EVENT_NEW
                     records[kept].flow.has |= FLOW_RECOVERED
-                    records[kept].flow.time = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+                    records[kept].flow.time = now
                     kept += 1
                 i += 1
             source.add_recovered(kept)

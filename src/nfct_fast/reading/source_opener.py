@@ -87,7 +87,7 @@ class SourceOpener:
             socket = open_event_socket(self._socket(space), self._inbox, self._groups, self._program, share, size)
             try:
                 dump = ConntrackDump(self._socket(space)) if self._recover else None
-                number = self._resolver.add_home(space)
+                number = self._resolver.monitor(space)
             except BaseException:
                 close_event_socket(socket, share)
                 raise
@@ -98,7 +98,7 @@ class SourceOpener:
             self._untrack(inode)
             if source is not None:
                 source.close()
-                self._resolver.remove_home(source.index)
+                self._resolver.stop_monitoring(source.index)
             raise
         return source
 
@@ -121,7 +121,7 @@ class SourceOpener:
     def collect(self) -> None:
         """Free the sources that the reader has released."""
         for source in self._reader.sources.collect():
-            self._resolver.remove_home(source.index)
+            self._resolver.stop_monitoring(source.index)
             self._untrack(source.inode)
 
     def _untrack(self, inode):
