@@ -66,11 +66,11 @@ cdef class Engine:
 
         Raises OSError, ValueError; close() must be called then, too.
         """
-        settled, apart = (None, None) if rights is None else (rights.settle, rights.apart)
+        settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
         self.ring = Ring(_RING)
         self.batch = Batch(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
-        self.attribution.__init__(**attribution, settled=settled, apart=apart)
+        self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
         self.notices = Notices()
         if track:
             self.tracking = Tracking(self.notices)
@@ -80,8 +80,8 @@ cdef class Engine:
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
-                opener = self.opener = Opener(apart=apart if everywhere else None)
-            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, apart is None, wanted,
+                opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
+            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None, wanted,
                                          **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
