@@ -4,7 +4,7 @@ An unconnected UDP socket shares its port with all others bound to it (SO_REUSEA
 even if it is connected elsewhere. What comes in goes to the one that fits best, as the kernel scores them
 (compute_score() in net/ipv4/udp.c and net/ipv4/inet_hashtables.c).
 """
-from nfct_fast.namespaces.direction cimport is_group
+from nfct_fast.namespaces.direction cimport is_multicast
 from nfct_fast.sockets.diag_message cimport DIAG_WILD
 from nfct_fast.sockets.socket_info cimport SOCK_COOKIE, SOCK_PROTOCOL
 
@@ -13,7 +13,7 @@ cdef bint competes(const diag_match_t *one, const diag_match_t *own, const tuple
                    bint originator) noexcept nogil:
     # Any socket of the port may have sent. Incoming packets go to the best fit: a socket bound to the device before others,
     # then by family and address. A multicast packet goes to all members of the group.
-    if originator or own.sock.kind == SOCK_PROTOCOL or one.ifindex or is_group(&end.src[0], end.family):
+    if originator or own.sock.kind == SOCK_PROTOCOL or one.ifindex or is_multicast(&end.src[0], end.family):
         return True
     return one.remote == DIAG_WILD and one.local == own.local and one.family == own.family
 

@@ -5,7 +5,7 @@ from libc.string cimport memset
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, tuple_set, tuple_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
 from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.testing.diag_client cimport sock_dict
@@ -34,7 +34,7 @@ def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, r
         record.flow.reply.icmp_id = icmp_id
         record.flow.has |= FLOW_REPLY
     with nogil:
-        attribution.begin(procfs_monotonic_ns() - <int64_t>(age * 1e9), 0)
+        attribution.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
         attribution.resolve(&record)
     return flow_object(&record)
 
@@ -49,9 +49,9 @@ def find_sockets(NamespaceIndex directory not None, proto, src, sport, dst, dpor
     cdef bint only_listener = listener
     cdef int i, rc
     tuple_set(&tuple, proto, src, sport, dst, dport)
-    i = directory.place(0, &tuple, -1)
+    i = directory.find_address(0, &tuple, -1)
     if i < 0 and directory.look_again(&tuple, True):
-        i = directory.place(0, &tuple, -1)
+        i = directory.find_address(0, &tuple, -1)
     if i < 0:
         raise LookupError(f"no known network namespace has {src}")
     found = []
@@ -60,14 +60,14 @@ def find_sockets(NamespaceIndex directory not None, proto, src, sport, dst, dpor
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc), "sock_diag")
         if rc == 1:
-            found.append((directory.namespace_map.places[i].member.inode, sock_dict(&sock)))
-        i = directory.place(0, &tuple, i)
+            found.append((directory.namespace_map.nodes[i].namespace.inode, sock_dict(&sock)))
+        i = directory.find_address(0, &tuple, i)
     return found
 
 
 def refresh_addresses(NamespaceIndex directory not None):
     """Takes in the changes of home's addresses heard of."""
-    directory.refresh_home()
+    directory.refresh_monitored()
 
 
 def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
@@ -76,12 +76,12 @@ def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
     cdef int i
     tuple_set(&tuple, 17, address, 1, address, 1)
     for i in range(directory.namespace_map.count):
-        if directory.namespace_map.places[i].member != NULL and directory.namespace_map.places[i].member.inode == inode:
+        if directory.namespace_map.nodes[i].namespace != NULL and directory.namespace_map.nodes[i].namespace.inode == inode:
             return directory.may_come_from(home, i, &tuple)
     raise LookupError(f"no known network namespace is {inode}")
 
 
 def by_cookie(NamespaceIndex directory not None, cookie):
     """The inode of the namespace with that cookie, or None."""
-    cdef int index = directory.by_cookie(cookie)
-    return directory.namespace_map.places[index].member.inode if index >= 0 else None
+    cdef int index = directory.find_cookie(cookie)
+    return directory.namespace_map.nodes[index].namespace.inode if index >= 0 else None
