@@ -1,7 +1,7 @@
 """Tells the process that made an object from a forked child that has a copy of it.
 
-The copy shares the parent's sockets, so that the parent would miss what the child received; it has none of the threads, and its
-locks may be in any state.
+The copy shares the parent's sockets, so that the parent would miss what the child received; it has none of the threads,
+and its locks may be in any state.
 """
 cimport cython
 from libc.errno cimport errno
@@ -46,5 +46,5 @@ cdef class ForkGuard:
 
     cdef int check(self, str what) except -1:
         if not self.here():
-            raise RuntimeError(f"{what} belongs to process {self.pid} and does not survive a fork: make another one in this process")
+            raise RuntimeError(f"{what} belongs to process {self.pid} and does not survive a fork: make one here")
         return 0

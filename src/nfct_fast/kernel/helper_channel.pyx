@@ -1,7 +1,8 @@
 """Requests to a helper process, which kept rights that the program gave up, and its replies.
 
-The helper runs on the caller's processor: waking it on another, idle one takes longer than most requests. Whoever may signal it
-can stop it. So the caller waits for a second at most, and sends no further request until the late reply has come.
+The helper runs on the caller's processor: waking it on another, idle one takes longer than most requests. Whoever may
+signal it can stop it. So the caller waits for a second at most, and sends no further request until the late reply has
+come.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ESRCH, errno
@@ -51,7 +52,7 @@ cdef void channel_follow_cpu(uint32_t processor, uint32_t *current) noexcept nog
 @cython.final
 @cython.auto_pickle(False)
 cdef class HelperChannel:
-    """A channel to helper `pid` over the socket `fd`, both from Rights.spawn_helper(). Takes over the descriptor. OSError."""
+    """A channel to helper `pid` over the socket `fd`, from Rights.spawn_helper(). Takes over `fd`. OSError."""
 
     def __cinit__(self, int pid, int fd):
         self.pid, self.fd = pid, fd

@@ -20,7 +20,7 @@ cdef class NetlinkSocket:
     cdef readonly uint64_t lost      # datagrams that the kernel dropped for want of buffer space, as last counted
     cdef uint64_t lost_at_overrun    # `lost` when an overrun was last explained by drops
     cdef uint64_t unexplained_overruns    # overruns of this congestion that no drops explain so far
-    cdef readonly uint64_t unmade    # overruns that no drops explain: events that the kernel had no memory to make, at least
+    cdef readonly uint64_t unmade    # overruns without drops: events that the kernel had no memory to make, at least
     cdef readonly uint64_t overruns  # times that the kernel reported ENOBUFS
     cdef readonly uint64_t truncated # datagrams that were longer than a slot
     cdef readonly uint64_t foreign   # datagrams that did not come from the kernel

@@ -87,7 +87,8 @@ cdef class NetlinkSocket:
         address.nl_family = AF_NETLINK
         if bind(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
             raise os_error("netlink bind")
-        # Connected to port 0, the kernel, the socket refuses unicasts from other processes, which would take buffer space.
+        # Connected to port 0, the kernel, the socket refuses unicasts from other processes, which would take buffer
+        # space.
         if connect(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
             raise os_error("netlink connect")
 
@@ -171,7 +172,8 @@ cdef class NetlinkSocket:
     cdef int receive(self, int most) noexcept nogil:
         """Receive the datagrams at hand, at most one for each slot and `most` in all: their number, or -errno.
 
-        -ENOBUFS means that events were lost before the next one; `lost` and `overruns` include them. One thread at a time.
+        -ENOBUFS means that events were lost before the next one; `lost` and `overruns` include them. One thread at a
+        time.
         """
         cdef int count
         most = min(most, self.slots)
@@ -191,7 +193,7 @@ cdef class NetlinkSocket:
         return -errno
 
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
-        """A datagram of the last receive(), valid until the next; NULL if it was truncated or did not come from the kernel."""
+        """A datagram of the last receive(), valid until the next; NULL if it was truncated or is foreign."""
         cdef mmsghdr *message = &self.inbox.messages[index]
         if not is_of_kernel(&self.inbox.senders[index], message.msg_hdr.msg_namelen):
             self.foreign += 1
@@ -203,7 +205,7 @@ cdef class NetlinkSocket:
         return self.inbox.vectors[index].iov_base
 
     cdef int grow(self, int limit, bint full) noexcept nogil:
-        """Double the receive buffer, up to `limit` bytes, if it is more than half full or was `full`. 1: it grew; 0; or -errno."""
+        """Double the receive buffer, up to `limit` bytes, if it is half full or was `full`. 1: grew; 0; -errno."""
         cdef int size = self.rcvbuf          # the kernel doubles what is requested
         cdef int result
         if size // 2 >= limit or not full and self.queued() < size // 2:
@@ -240,7 +242,7 @@ cdef class NetlinkSocket:
         self.unexplained_overruns = 0
 
     cdef bint _explain_loss(self) noexcept nogil:
-        """Return whether drops were counted since the last overrun. If so, they also explain one that was reported just before."""
+        """Whether drops were counted since the last overrun. If so, they also explain one that was reported before."""
         # The kernel reports an overrun just before it counts the drop, so that we may see one without the other.
         self.count_lost()
         if self.lost == self.lost_at_overrun:

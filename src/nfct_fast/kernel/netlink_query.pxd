@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from linux_netlink cimport nlmsghdr
 
 cdef enum:
-    NETQUERY_SIZE = 32768   # of a buffer for a part of a dump, which the kernel makes as large as the buffer, up to this
+    NETQUERY_SIZE = 32768   # bytes of a buffer for a part of a dump; the kernel makes no larger parts
 
 # A socket in the network namespace where it was opened. One request at a time.
 ctypedef struct netquery_t:
@@ -27,8 +27,8 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil
 # Called with one message of a reply, with its header. 0 or -errno.
 ctypedef int (*netquery_each_t)(uint16_t type, const uint8_t *message, size_t size, void *context) noexcept nogil
 
-# Request a dump and call `each` with every message of it. Returns the first -errno of that, once the dump has been read to its
-# end. Only -E2BIG ends it at once, and closes the socket, which could not begin another dump. Sets *changed if the kernel
-# reports that the objects changed during the dump.
+# Request a dump and call `each` with every message of it. Returns the first -errno of that, once the dump has been read
+# to its end. Only -E2BIG ends it at once, and closes the socket, which could not begin another dump. Sets *changed if
+# the kernel reports that the objects changed during the dump.
 cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each, void *context,
                        bint *changed) noexcept nogil

@@ -39,7 +39,7 @@ def current(proc="/proc") -> int:
 
 
 def keep_named() -> dict:
-    """Open the folders of named namespaces, as {folder: descriptor}, for a thread that may not reach them by path later."""
+    """Open the folders of named namespaces, as {folder: descriptor}, for a thread that may not reach them later."""
     kept = {}
     for folder in NAMED:
         try:
@@ -52,8 +52,8 @@ def keep_named() -> dict:
 def named(kept=None) -> dict:
     """The named namespaces, as {name: path}; a name from ip-netns(8) wins over docker's.
 
-    `kept`, from keep_named(), is used only for folders that cannot be reached by path any more: something may have been mounted
-    over the others.
+    `kept`, from keep_named(), is used only for folders that cannot be reached by path any more: something may have been
+    mounted over the others.
     """
     found = {}
     for folder in NAMED:
@@ -75,9 +75,9 @@ def named(kept=None) -> dict:
 def owner(int fd) -> tuple:
     """The owner of an open network namespace: (uid, inode of the owner's user namespace), or (None, 0) if it is ours.
 
-    A namespace is ours if it belongs to the initial user namespace or to the caller's own. Of nested user namespaces the
-    outermost one counts, so that what an owner makes inside of a namespace is the same owner's. The uid is -1 if it is not
-    known, as outside of the caller's user namespace.
+    A namespace is ours if it belongs to the initial user namespace or to the caller's own. Of nested user namespaces
+    the outermost one counts, so that what an owner makes inside of a namespace is the same owner's. The uid is -1 if it
+    is not known, as outside of the caller's user namespace.
     """
     cdef uid_t uid = 0
     cdef int outer, space = ioctl(fd, NS_GET_USERNS)
@@ -196,8 +196,8 @@ cdef class Netns:
     def entered(self) -> Entered:
         """A context manager that moves the calling thread into this namespace and back.
 
-        For set-up code only. Sockets made inside stay in the namespace. Needs CAP_SYS_ADMIN here and over the namespace. Not
-        for generators or coroutines that yield in the block.
+        For set-up code only. Sockets made inside stay in the namespace. Needs CAP_SYS_ADMIN here and over the
+        namespace. Not for generators or coroutines that yield in the block.
 
         Raises:
             RuntimeError: The thread cannot come back, and must not go on.
@@ -273,7 +273,7 @@ def resolve(spec, proc="/proc") -> list:
     spec = os.fspath(spec) if isinstance(spec, Path) else str(spec)
     if spec == "all":
         found = []
-        for inode, (name, path) in sorted(paths(proc).items()):
+        for _, (name, path) in sorted(paths(proc).items()):
             try:
                 found.append(Netns(path, name))
             except OSError as error:

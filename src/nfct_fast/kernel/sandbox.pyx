@@ -1,11 +1,11 @@
 """Restricts, for good, a process that reads untrusted input, once everything is open: seccomp(2) and landlock(7).
 
-This adds to privileges.drop(): an attacker who makes the reader execute his code finds no system call with which to start a
-program, open a file for writing or trace another process, and no file to read except those that were allowed.
+This adds to privileges.drop(): an attacker who makes the reader execute his code finds no system call with which to
+start a program, open a file for writing or trace another process, and no file to read except those that were allowed.
 """
 from libc.errno cimport EINVAL, ENOSYS, EOPNOTSUPP, errno
 from libc.stdint cimport uint32_t, uint64_t
-from posix.fcntl cimport O_RDONLY, open as c_open
+from posix.fcntl cimport open as c_open
 from posix.stat cimport S_ISDIR, struct_stat
 from posix.unistd cimport close, getpid
 
@@ -42,7 +42,8 @@ cdef extern from "nfct_fast/kernel/landlock_calls.h" nogil:
 cdef extern from * nogil:
     """
     #include <unwind.h>
-    /* glibc loads libgcc_s, which unwinds a thread's stack, at the first pthread_exit(3), and aborts if it cannot, as under the
+    /* glibc loads libgcc_s, which unwinds a thread's stack, at the first pthread_exit(3), and aborts if it cannot, as
+    under the
      * filter. This reference loads it together with this module. */
     static void *volatile nfct_fast_unwinder = (void *)_Unwind_GetIP;
     """
@@ -65,9 +66,9 @@ cdef bint _has_pidfds() noexcept nogil:
 def restrict_calls(bint setns=False, bint thread=False) -> bool:
     """Allow only the system calls that reading still needs, in all threads of the process, for good.
 
-    All others fail with EPERM. Files can be opened only for reading; no socket can be made; memory that is not executable
-    stays so; threads and processes that share the memory can be started, but no programs; and signals can be sent only to
-    this process (before Linux 5.1, which has no pidfds, also to others of its user).
+    All others fail with EPERM. Files can be opened only for reading; no socket can be made; memory that is not
+    executable stays so; threads and processes that share the memory can be started, but no programs; and signals can be
+    sent only to this process (before Linux 5.1, which has no pidfds, also to others of its user).
 
     Args:
         setns: Also allow entering network namespaces and making netlink sockets.
@@ -108,11 +109,12 @@ def has_landlock() -> bool:
 
 
 def restrict_files(read=()) -> int:
-    """Deny the calling thread, and what it starts, all files except those at or below the paths in `read`, which it may read.
+    """Deny the calling thread, and what it starts, all files except those at or below the paths in `read`, which it may
+    read.
 
-    This also denies TCP (since 6.7) and other processes' abstract sockets (since 6.12). What is open stays open. Other processes'
-    /proc/PID/exe, fd/* and ns/* cannot be read any more, whatever `read` says: Landlock counts that as tracing. A path that does
-    not exist is skipped.
+    This also denies TCP (since 6.7) and other processes' abstract sockets (since 6.12). What is open stays open. Other
+    processes' /proc/PID/exe, fd/* and ns/* cannot be read any more, whatever `read` says: Landlock counts that as
+    tracing. A path that does not exist is skipped.
 
     Returns:
         The version of the kernel's Landlock; 0 if it has none (before 5.13, or not enabled).

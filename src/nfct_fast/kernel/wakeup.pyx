@@ -1,6 +1,7 @@
 """A descriptor that one thread makes readable for another: eventfd(2).
 
-This does not use os.eventfd(): a signal handler that raises just after the call has returned would leave the descriptor open.
+This does not use os.eventfd(): a signal handler that raises just after the call has returned would leave the descriptor
+open.
 """
 cimport cython
 from libc.stdint cimport uint64_t

@@ -1,91 +1,107 @@
-"""Listens in all network namespaces, as they come and go, in a thread of its own.
+"""Monitors all network namespaces as they come and go, in a thread of its own.
 
-To find them takes a look at processes, and to listen in one some milliseconds within it: neither is on the way of a flow. The
-flows that a namespace had before it was found are told from its table.
+Finding them takes a look at processes, and opening a source in one some milliseconds within it: both are kept out of a
+flow's path. The flows that a namespace had before it was found are read from its conntrack table.
 """
+
 import contextlib
 import resource
 import select
 import time
-from _thread import allocate_lock, get_ident, start_new_thread
+from _thread import allocate_lock, start_new_thread
 
 from nfct_fast.kernel import netns
 from nfct_fast.kernel.fork_guard import ForkGuard
-from nfct_fast.namespaces.netns_finder import NamespaceFinder
-from nfct_fast.monitoring.places import MonitoredNamespaces
-from nfct_fast.monitoring.shares import OURS, Shares
 from nfct_fast.kernel.wakeup import Wakeup
+from nfct_fast.monitoring.monitored_namespaces import MonitoredNamespaces
+from nfct_fast.monitoring.quotas import OURS, Quotas
+from nfct_fast.namespaces.netns_finder import NamespaceFinder
 
 _TICK_MS = 50
 _CHORES_S = 1.0
-_CENSUS_S, _CENSUS_FACTOR = 1.0, 50     # between two looks at all processes, which take 2 % of the time at most
-_USERS_FACTOR = 20      # of the time that a user's namespace takes, until it is for the next: 5 % for all of theirs
-_PROBED = 256           # namespaces that are tried at the start whether events can come
-_PROBES = 5             # descriptors that takes of each
-_SAID = 32              # and of which it is said singly that they cannot
-_DESCRIPTORS = 7        # of each: one for events, one for the table, five for the looking up of owners;
-_TRACKED_DESCRIPTORS = 6        # and where tracking is turned on
+# After a look at all processes that took t seconds, the next one waits _CENSUS_FACTOR * t (2 % of the time), and
+# _CENSUS_S at least.
+_CENSUS_S, _CENSUS_FACTOR = 1.0, 50
+# After opening a user's namespace took t seconds, the next one waits _USERS_FACTOR * t: 5 % of the time for all users
+# together.
+_USERS_FACTOR = 20
+_PROBED_MAX = 256  # of our namespaces that are probed at the start whether events can come
+_PROBE_DESCRIPTORS = 5  # that probing one takes
+_REASONS_MAX = 32  # reasons why events cannot come that are reported one by one
+_DESCRIPTORS = 7  # of each namespace: one for events, one for the table, five for finding owners
+_TRACKED_DESCRIPTORS = 6  # of each, in addition, where tracking is turned on
 
 
-def _places(most, tracking):
-    """How many namespaces there are descriptors for, of which a third is left to others."""
+def _capacity(limit, tracking):
+    """How many namespaces there are descriptors for, `limit` at most. A third of RLIMIT_NOFILE is left free."""
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     each = _DESCRIPTORS + (_TRACKED_DESCRIPTORS if tracking else 0)
-    return most if soft_limit == resource.RLIM_INFINITY else max(1, min(most, (soft_limit - soft_limit // 3) // each))
+    return limit if soft_limit == resource.RLIM_INFINITY else max(1, min(limit, (soft_limit - soft_limit // 3) // each))
 
 
 class Follower:
-    """Listens by a Listener in all namespaces there are. rcvbuf: bytes of the own one's receive buffer at first; memory: bytes that
-    all together may ask for; news: where it is told that some are not heard. begin(), start(), stop() and close() in this order."""
+    """Monitors all namespaces there are. Call begin(), start(), stop() and close() in this order.
 
-    def __init__(self, listener, rcvbuf, memory, news):
-        self._listener = listener
-        self._news = news
-        shares = Shares(_places(listener.capacity, listener.tracking), memory, rcvbuf)
-        self.places = MonitoredNamespaces(listener, shares, news)
-        self._missing = set()       # not found when all processes were last looked at
-        self._users_due = self._census_due = self._chores_due = 0.0
+    Args:
+        source_opener: Opens sources in namespaces: a SourceOpener.
+        rcvbuf: Bytes of the receive buffer of our own namespace at first.
+        memory: Bytes of receive buffers that all namespaces together may request.
+        notices: Notices, for the report that some namespaces are not monitored.
+    """
+
+    def __init__(self, source_opener, rcvbuf, memory, notices):
+        self._source_opener = source_opener
+        self._notices = notices
+        quotas = Quotas(_capacity(source_opener.capacity, source_opener.tracking), memory, rcvbuf)
+        self.namespaces = MonitoredNamespaces(source_opener, quotas, notices)
+        self._not_found = set()  # inodes that the last census did not find
+        self._users_due = self._census_due = self._chores_due = 0.0  # monotonic s
         self._stopping = False
-        self._mark = ForkGuard()
-        self._lookout = NamespaceFinder()
+        self._fork_guard = ForkGuard()
+        self._finder = NamespaceFinder()
         self._finished = allocate_lock()
         self.thread = None
         self._wakeup = Wakeup()
 
     def begin(self, probe) -> tuple[str, ...]:
-        """Listen in those there are: why events may never come from some of ours. OSError if the own one cannot be heard."""
+        """Monitor the namespaces there are; return why events may never come from some of ours.
+
+        Raises:
+            OSError: Our own namespace cannot be monitored.
+        """
         own = netns.current()
-        for inode, (name, path) in sorted(self._lookout.all().items()):
+        for inode, (name, path) in sorted(self._finder.all().items()):
             if inode != own:
-                self.places.meet(inode, name, path)
+                self.namespaces.found(inode, name, path)
         with netns.Netns("/proc/thread-self/ns/net", "") as space:
             with contextlib.ExitStack() as stack:
-                probed = self.places.of_ours(min(_PROBED, self.places.most // _PROBES))
-                silence = self._listener.prepare([space, *[stack.enter_context(other) for other in probed]], probe)
-            self.places.hear(space, OURS, greet=False, needed=True)
-        self.places.next_of_ours(greet=False)
-        while self.places.next_of_users(greet=False):
+                most = min(_PROBED_MAX, self.namespaces.capacity // _PROBE_DESCRIPTORS)
+                probed = self.namespaces.queued_of_ours(most)
+                reasons = self._source_opener.prepare([space, *[stack.enter_context(other) for other in probed]], probe)
+            self.namespaces.monitor(space, OURS, report_existing=False, needed=True)
+        self.namespaces.add_ours(report_existing=False)
+        while self.namespaces.add_next_of_users(report_existing=False):
             pass
-        more = len(silence) - _SAID
-        return (*silence[:_SAID], *((f"and {more} more network namespaces like these",) if more > 0 else ()))
+        more = len(reasons) - _REASONS_MAX
+        return (*reasons[:_REASONS_MAX], *((f"and {more} more network namespaces like these",) if more > 0 else ()))
 
     def start(self, settled=None) -> None:
-        """Follow them, in a thread, until stop(). settled: called in it before, to give up privileges."""
+        """Follow namespaces in a thread until stop(). The thread calls settled() first, which gives up privileges."""
         self._finished.acquire()
         self.thread = start_new_thread(self._run, (settled,))
 
     def stop(self) -> None:
-        """Have the thread end soon; from any thread."""
+        """Have the thread end soon. Any thread may call this."""
         self._stopping = True
-        self._lookout.stop()
+        self._finder.stop()
         self._wakeup.set()
 
     def close(self) -> None:
-        """Close the descriptors, once the thread has ended; closing twice is harmless. In a process that has it by fork only that."""
-        if self._mark and self.thread is not None:
+        """Wait for the thread to end and close the descriptors; a forked child only closes them. Twice is harmless."""
+        if self._fork_guard and self.thread is not None:
             self._finished.acquire()
             self._finished.release()
-        self._lookout.close()
+        self._finder.close()
         self._wakeup.close()
 
     def _run(self, settled):
@@ -98,42 +114,42 @@ class Follower:
                 self._tick()
                 poll.poll(_TICK_MS)
         except BaseException as error:
-            self._news.tell(f"network namespaces are not followed any more: {error}")
+            self._notices.add(f"network namespaces are not followed any more: {error}")
         finally:
             self._finished.release()
 
     def _tick(self):
         now = time.monotonic()
-        self.places.collect()
-        for inode, (name, path) in self._lookout.recent().items():
-            self.places.meet(inode, name, path)
+        self.namespaces.collect()
+        for inode, (name, path) in self._finder.recent().items():
+            self.namespaces.found(inode, name, path)
         if now >= self._chores_due:
             self._chores_due = now + _CHORES_S
             self._chores(now)
-        self.places.next_of_ours()
+        self.namespaces.add_ours()
         if time.monotonic() >= self._users_due:
             began = time.thread_time()
-            self.places.next_of_users()
+            self.namespaces.add_next_of_users()
             self._users_due = time.monotonic() + _USERS_FACTOR * (time.thread_time() - began)
 
     def _chores(self, now):
-        if self._listener.tracking is not None:
-            self._listener.tracking.check()
+        if self._source_opener.tracking is not None:
+            self._source_opener.tracking.check()
         if now >= self._census_due:
             began = time.thread_time()
             self._take_census()
             self._census_due = time.monotonic() + max(_CENSUS_S, _CENSUS_FACTOR * (time.thread_time() - began))
 
     def _take_census(self):
-        """All there are: some may have come unseen, as by setns(2) or unshare(2) in old processes, and others have gone."""
-        found = self._lookout.all()
+        """Find all namespaces: old processes may have made some, by setns(2) or unshare(2), and others are gone."""
+        found = self._finder.all()
         if not found:
             return
-        gone = self.places.taken() - found.keys()
-        # Twice, as a process that is forked while one is looked for the other may be missed.
-        for inode in gone & self._missing:
-            self.places.end(inode)
-        self._missing = gone - self._missing
-        self.places.keep(found.keys())
+        gone = self.namespaces.inodes() - found.keys()
+        # Only if two censuses did not find it: one may miss a process that forks while its parent is looked at.
+        for inode in gone & self._not_found:
+            self.namespaces.gone(inode)
+        self._not_found = gone - self._not_found
+        self.namespaces.keep(found.keys())
         for inode, (name, path) in found.items():
-            self.places.meet(inode, name, path)
+            self.namespaces.found(inode, name, path)

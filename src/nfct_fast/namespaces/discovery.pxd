@@ -20,7 +20,7 @@ cdef class Discovery:
     cdef double search_due         # monotonic s: no search before
     cdef double users_due          # monotonic s: no reading of users' namespaces before
     cdef double checked_at         # monotonic s: when the paths of all namespaces were last checked
-    cdef readonly set skipped      # inodes of namespaces that have too much in them, are too many, or may not be entered
+    cdef readonly set skipped      # inodes of namespaces left out: too large, too many, or they may not be entered
     cdef uint64_t closed_foreign   # foreign datagrams of namespaces that were removed
     cdef dict deferred             # {inode: monotonic s until which it is not entered again}
     cdef object finder             # a NamespaceFinder
@@ -41,7 +41,8 @@ cdef class Discovery:
     cdef namespace_map_t *take(self) noexcept nogil
     # Whether something in a monitored namespace has changed that take() does not return yet.
     cdef bint is_behind(self) noexcept nogil
-    # Begin a round now and wait for its end, timeout_ms at most; False on a timeout. search: also search for new namespaces.
+    # Begin a round now and wait for its end, timeout_ms at most; False on a timeout. search: also search for new
+    # namespaces.
     cdef bint run_round(self, bint search, int timeout_ms) noexcept nogil
     cdef int _publish(self) except -1
     cdef WatchedNamespace _least_needed(self)

@@ -1,7 +1,7 @@
 """Finds the network namespaces of this host and follows them, in a thread of its own.
 
-What this asks of the kernel may take as long as a user likes, who decides how many namespaces he makes and how much is in
-them. So it is kept out of a flow's path: the result is handed over as a namespace map, by an atomic exchange.
+What this asks of the kernel may take as long as a user likes, who decides how many namespaces he makes and how much is
+in them. So it is kept out of a flow's path: the result is handed over as a namespace map, by an atomic exchange.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -113,12 +113,12 @@ cdef class Discovery:
                 times.append(max((<WatchedNamespace>space).due, self.users_due if space.uid is not None else 0.0))
         return max(0.0, min([1.0] + [when - now for when in times]))
 
-    def monitor(self, netns not None) -> int:
+    def monitor(self, added not None) -> int:
         """Add a Netns to the monitored namespaces and return its number. Enters it for a moment. OSError."""
         with self.lock:
-            space = self.namespaces.get(netns.inode)
+            space = self.namespaces.get(added.inode)
             if space is None:
-                space = WatchedNamespace(netns, self.diag, self.opener)
+                space = WatchedNamespace(added, self.diag, self.opener)
                 self._add(space)
             if not (<WatchedNamespace>space).monitored:
                 number = self.monitored.index(None) if None in self.monitored else len(self.monitored)
@@ -170,7 +170,8 @@ cdef class Discovery:
             self._read(began)
             if began >= self.checked_at + self.ttl:
                 self.checked_at = began
-                self.search_wanted = self.search_wanted or not all([space.is_there() for space in self.namespaces.values()])
+                if not all([space.is_there() for space in self.namespaces.values()]):
+                    self.search_wanted = True
             if search and self.search_wanted and began >= self.search_due:
                 searched = True
                 self._search()
@@ -190,7 +191,8 @@ cdef class Discovery:
     def _read(self, now):
         """Read the namespaces that have changed, ours first."""
         cdef WatchedNamespace space
-        users = [space for space in self.namespaces.values() if space.uid is not None and (space.changed or space.too_large)]
+        users = [space for space in self.namespaces.values()
+                 if space.uid is not None and (space.changed or space.too_large)]
         for space in self.namespaces.values():
             if space.uid is None and space.changed and space.due <= now:
                 self.is_stale = self.is_stale or space.monitored
@@ -273,7 +275,7 @@ cdef class Discovery:
         self.search_due = time.monotonic() + max(self.ttl, min(SEARCH_FACTOR * spent, SEARCH_FACTOR * self.ttl))
 
     def _try_add(self, inode, name, path):
-        """Enter a namespace and watch it, a user's only if it is linked to a known one; return whether it was entered."""
+        """Enter a namespace and watch it, a user's only if it is linked to a known one; return whether it did."""
         try:
             with netns.Netns(path, name) as space:
                 if space.inode != inode:
@@ -299,7 +301,7 @@ cdef class Discovery:
         return False
 
     cdef WatchedNamespace _least_needed(self):
-        """The namespace to remove: one without a path to a monitored one, else of the owner with the most; active ones last."""
+        """The namespace to remove: not connected to a monitored one, else an idle one of the largest owner."""
         cdef WatchedNamespace space
         reachable = set()
         for space in self.monitored:

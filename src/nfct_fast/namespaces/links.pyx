@@ -1,4 +1,4 @@
-"""The interfaces of one network namespace: which of them lead into other namespaces, and which one a packet leaves by."""
+"""The interfaces of one network namespace: which of them lead into others, and which one a packet leaves by."""
 from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EHOSTUNREACH, ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc

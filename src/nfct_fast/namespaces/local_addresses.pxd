@@ -22,8 +22,8 @@ cdef void local_addresses_close(local_addresses_t *self) noexcept nogil
 # Receive notifications without waiting and set self.dirty if there were any. 0 or -errno.
 cdef int local_addresses_receive(local_addresses_t *self) noexcept nogil
 
-# Read the routes again if they are dirty. 1: read, 0: nothing new, -errno: the old ones stay, and the next call tries again;
-# -E2BIG: there are more than self.limit, and self.query is closed.
+# Read the routes again if they are dirty. 1: read, 0: nothing new, -errno: the old ones stay, and the next call tries
+# again; -E2BIG: there are more than self.limit, and self.query is closed.
 cdef int local_addresses_read(local_addresses_t *self) noexcept nogil
 
 # local_addresses_receive(), then local_addresses_read().

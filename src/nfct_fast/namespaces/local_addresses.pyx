@@ -1,6 +1,7 @@
 """The local addresses of one network namespace, kept current by rtnetlink.
 
-The kernel decides by its routes of type "local" which addresses are local. So this reads those instead of the interfaces'
+The kernel decides by its routes of type "local" which addresses are local. So this reads those instead of the
+interfaces'
 addresses: they include AnyIP prefixes, and leave out addresses that do not work yet (IPv6 duplicate detection).
 """
 cimport cython
@@ -87,7 +88,8 @@ cdef int local_addresses_adopt(local_addresses_t *self, int monitor, int query, 
     if rc == 0:
         memset(&address, 0, sizeof(address))
         address.nl_family = AF_NETLINK
-        # IPv4 sends no notification of a route that goes because its link is removed or moved to a VRF: hence RTMGRP_LINK.
+        # IPv4 sends no notification of a route that goes because its link is removed or moved to a VRF: hence
+        # RTMGRP_LINK.
         address.nl_groups = (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE
                              | RTMGRP_IPV6_ROUTE)
         if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
@@ -150,8 +152,8 @@ cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t fami
 cdef int local_addresses_dump(local_addresses_t *self) noexcept nogil:
     cdef local_routes_t new
     cdef int rc = 0
-    cdef int attempt
-    for attempt in range(DUMP_TRIES):
+    cdef int _
+    for _ in range(DUMP_TRIES):
         memset(&new, 0, sizeof(new))
         rc = dump_family(self, &new, AF_INET)
         if rc == 0:
@@ -170,8 +172,8 @@ cdef int local_addresses_receive(local_addresses_t *self) noexcept nogil:
     cdef uint8_t buffer[64]
     cdef sockaddr_nl sender
     cdef socklen_t length
-    cdef int i
-    for i in range(RECEIVE_MAX):
+    cdef int _
+    for _ in range(RECEIVE_MAX):
         length = sizeof(sender)
         if recvfrom(self.monitor, buffer, sizeof(buffer), MSG_DONTWAIT, <sockaddr *>&sender, &length) >= 0:
             if is_of_kernel(&sender, length):
@@ -213,8 +215,8 @@ cdef int local_addresses_find(const local_addresses_t *self, const uint8_t *addr
 cdef class LocalAddresses:
     """The local addresses of the calling thread's network namespace, by the kernel's own routing.
 
-    127.0.0.0/8 and ::1 are always local; broadcast, multicast and IPv6 anycast addresses are not. Needs no privilege and
-    never waits. After close(), only loopback is local. One thread at a time.
+    127.0.0.0/8 and ::1 are always local; broadcast, multicast and IPv6 anycast addresses are not. Needs no privilege
+    and never waits. After close(), only loopback is local. One thread at a time.
     """
 
     def __cinit__(self):

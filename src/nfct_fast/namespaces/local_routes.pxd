@@ -19,7 +19,8 @@ ctypedef struct local_routes_t:
 
 cdef void routes_free(local_routes_t *self) noexcept nogil
 
-# Add the route of an RTM_NEWROUTE message, given without its netlink header. 1: added, 0: not a local route, -ENOMEM, -EBADMSG.
+# Add the route of an RTM_NEWROUTE message, given without its netlink header. 1: added, 0: not a local route, -ENOMEM,
+# -EBADMSG.
 cdef int routes_add_message(local_routes_t *self, const uint8_t *data, size_t size) noexcept nogil
 
 # Add all that is in `other`. 0 or -ENOMEM.

@@ -44,7 +44,8 @@ cdef int routes_grow(local_routes_t *self) noexcept nogil:
     cdef address_t *grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
     if grown == NULL:
         return -ENOMEM
-    if self.slots == NULL and syscall(SYS_getrandom, &self.secret[0], sizeof(self.secret), 0) != <long>sizeof(self.secret):
+    if self.slots == NULL and (
+            syscall(SYS_getrandom, &self.secret[0], sizeof(self.secret), 0) != <long>sizeof(self.secret)):
         self.secret[0] = <uint64_t>0x9e3779b97f4a7c15
         self.secret[1] = <uint64_t>0xbf58476d1ce4e5b9
     if self.slots != NULL:
@@ -126,8 +127,8 @@ cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left
     memcpy(&route, at, sizeof(route))
     if route.rtm_type != RTN_LOCAL or (route.rtm_family != AF_INET and route.rtm_family != AF_INET6):
         return 0
-    # The kernel puts the local routes of a VRF into the VRF's own table. But the route that a transparent proxy sets up for
-    # marked packets ("local default dev lo table 100") must not make every address local.
+    # The kernel puts the local routes of a VRF into the VRF's own table. But the route that a transparent proxy sets up
+    # for marked packets ("local default dev lo table 100") must not make every address local.
     if route.rtm_table != RT_TABLE_LOCAL and route.rtm_protocol != RTPROT_KERNEL:
         return 0
     size = 4 if route.rtm_family == AF_INET else 16
@@ -180,7 +181,7 @@ cdef int routes_find(const local_routes_t *self, const uint8_t *addr, int family
 
 
 def parse_route(bytes message, address):
-    """Whether an RTM_NEWROUTE message, without its netlink header, makes the address local; -errno if it is malformed."""
+    """Whether an RTM_NEWROUTE message, without its header, makes the address local; -errno if it is malformed."""
     cdef local_routes_t table
     cdef bytes packed = ipaddress.ip_address(address).packed
     cdef int rc, found

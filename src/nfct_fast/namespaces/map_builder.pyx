@@ -1,10 +1,11 @@
 """Builds a namespace map from the watched namespaces.
 
-A link names the namespace of its other end by a number (nsid) that only its own namespace uses. connect_namespaces() finds
-out which namespace each number means, and which namespaces some chain of links connects; build_map() writes both into a
-namespace_map_t that never changes again.
+A link names the namespace of its other end by a number (nsid) that only its own namespace uses. connect_namespaces()
+finds out which namespace each number means, and which namespaces some chain of links connects; build_map() writes both
+into a namespace_map_t that never changes again.
 
-`namespaces` is {inode: WatchedNamespace}; `monitored` lists the monitored ones of them by number, None where a number is free.
+`namespaces` is {inode: WatchedNamespace}; `monitored` lists the monitored ones of them by number, None where a number
+is free.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc

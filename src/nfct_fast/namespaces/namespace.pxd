@@ -19,9 +19,10 @@ ctypedef struct namespace_t:
     netquery_t routes       # an rtnetlink socket in it
     procnet_t *tables       # its /proc/net; NULL until it is needed
     uint64_t used_at        # CLOCK_MONOTONIC ns: when a flow was last found to come from it
-    uint64_t paid_until     # CLOCK_MONOTONIC ns: the time spent on following routes to it, times a factor, is paid for then
+    uint64_t paid_until     # CLOCK_MONOTONIC ns: the time spent on following routes to it is paid for by then
 
-# Takes over the descriptor `ns`, also on a failure: NULL then, and *error is an errno. diag: open a sock_diag socket, too.
+# Takes over the descriptor `ns`, also on a failure: NULL then, and *error is an errno. diag: open a sock_diag socket,
+# too.
 cdef namespace_t *namespace_open(uint64_t inode, int ns, bint diag, Opener opener, int *error) noexcept nogil
 cdef namespace_t *namespace_take(namespace_t *self) noexcept nogil
 cdef void namespace_drop(namespace_t *self) noexcept nogil
@@ -30,10 +31,10 @@ cdef uint64_t namespace_foreign(const namespace_t *self) noexcept nogil    # dat
 # diag_lookup, or diag_lookup_listener. Also finds sockets that are bound to the device that has the address, which
 # `addresses` tells.
 cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, const tuple_t *tuple, bint listener,
-                       socket_info_t *out) noexcept nogil
+                          socket_info_t *out) noexcept nogil
 
 # procnet_lookup and procnet_survey in the namespace; -errno also if it cannot be entered.
 cdef int namespace_tables_lookup(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
-                              socket_info_t *out) noexcept nogil
-cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when, diag_match_t *out,
-                              int room) noexcept nogil
+                                 socket_info_t *out) noexcept nogil
+cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
+                                 diag_match_t *out, int room) noexcept nogil

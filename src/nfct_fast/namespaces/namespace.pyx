@@ -77,12 +77,12 @@ cdef uint64_t namespace_foreign(const namespace_t *self) noexcept nogil:
 
 
 cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, const tuple_t *tuple, bint listener,
-                       socket_info_t *out) noexcept nogil:
+                          socket_info_t *out) noexcept nogil:
     cdef int rc, ifindex
     rc = diag_lookup_listener(&self.diag, tuple, 0, out) if listener else diag_lookup(&self.diag, tuple, 0, out)
     if rc == 0:
-        # sock_diag finds a socket that is bound to a device, as all with an IPv6 link-local address are, only if the request
-        # names the device. Most such sockets use an address of that device.
+        # sock_diag finds a socket that is bound to a device, as all with an IPv6 link-local address are, only if the
+        # request names the device. Most such sockets use an address of that device.
         ifindex = routes_find(addresses, &tuple.src[0], tuple.family)
         if ifindex > 0:
             rc = (diag_lookup_listener(&self.diag, tuple, ifindex, out) if listener
@@ -112,12 +112,12 @@ cdef procnet_t *tables_of(namespace_t *self, table_context_t *context) noexcept 
 
 
 cdef int namespace_tables_lookup(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
-                              socket_info_t *out) noexcept nogil:
+                                 socket_info_t *out) noexcept nogil:
     cdef table_context_t context = table_context_t(<void *>opener, self.ns)
     return procnet_lookup(self.tables, tuple, when, out) if tables_of(self, &context) != NULL else -ENOMEM
 
 
-cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when, diag_match_t *out,
-                              int room) noexcept nogil:
+cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
+                                 diag_match_t *out, int room) noexcept nogil:
     cdef table_context_t context = table_context_t(<void *>opener, self.ns)
     return procnet_survey(self.tables, tuple, when, out, room) if tables_of(self, &context) != NULL else -ENOMEM

@@ -21,8 +21,8 @@ cdef struct cached_route_t:
     int monitored           # number of the namespace in which the routes begin
     int index               # of the namespace in which they end; -1: not certain
 
-# A namespace is known by its index in the current map, which holds until the next look_again() or refresh_monitored(); a
-# monitored one by its number, which is its index in every map. Lookups and refresh() are for one thread.
+# A namespace is known by its index in the current map, which holds until the next look_again() or refresh_monitored();
+# a monitored one by its number, which is its index in every map. Lookups and refresh() are for one thread.
 cdef class NamespaceIndex:
     cdef object __weakref__
     cdef readonly Discovery discovery
@@ -38,27 +38,28 @@ cdef class NamespaceIndex:
     cdef str proc
     cdef object finalizer
 
-    # The first namespace after index `after` (-1: the first of all) that has tuple.src, or -1; only the monitored one if that
-    # has it itself. Others count only if links connect them to the monitored one.
+    # The first namespace after index `after` (-1: the first of all) that has tuple.src, or -1; only the monitored one
+    # if that has it itself. Others count only if links connect them to the monitored one.
     cdef int find_address(self, int monitored, const tuple_t *tuple, int after) noexcept nogil
     # To be called when no namespace has tuple.src: True if there is a newer map, so that asking again is worthwhile.
-    # search: search for new namespaces; without it, that is done once in a while for each private address. Waits 20 ms at
-    # most, and a fiftieth of the time at most.
+    # search: search for new namespaces; without it, that is done once in a while for each private address. Waits 20 ms
+    # at most, and a fiftieth of the time at most.
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
 
     # The namespace with this cookie, or -1.
     cdef int find_cookie(self, uint64_t cookie) noexcept nogil
-    # Whether a packet from end.src that is seen in the monitored namespace can have come out of namespace `index`, and one
-    # to end.src can arrive there: some chain of links must connect the two, and where a user made namespace `index`, the
-    # monitored one's routes for the address must end there and nowhere else. Not certain is False. The first answer for a
-    # user's namespace takes 4 us, the same answer within 0.1 s next to nothing; for each namespace 1 % of the time at most.
+    # Whether a packet from end.src that is seen in the monitored namespace can have come out of namespace `index`, and
+    # one to end.src can arrive there: some chain of links must connect the two, and where a user made namespace
+    # `index`, the monitored one's routes for the address must end there and nowhere else. Not certain is False. The
+    # first answer for a user's namespace takes 4 us, the same answer within 0.1 s next to nothing; for each namespace 1
+    # % of the time at most.
     cdef bint may_come_from(self, int monitored, int index, const tuple_t *end) noexcept nogil
 
     # The cookie by which BPF programs know the namespace; 0: not known.
     cdef uint64_t cookie(self, int index) noexcept nogil
 
-    # diag_lookup (listener: diag_lookup_listener), diag_survey, procnet_lookup and procnet_survey in one namespace. The two
-    # for tables enter it: -errno if that fails.
+    # diag_lookup (listener: diag_lookup_listener), diag_survey, procnet_lookup and procnet_survey in one namespace. The
+    # two for tables enter it: -errno if that fails.
     cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil
     # The local ports that sockets in it have: see diag_ports.

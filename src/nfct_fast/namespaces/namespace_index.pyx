@@ -1,13 +1,12 @@
 """Which network namespace of this host has an address, and the sockets in it.
 
 A flow that is forwarded here may come from a container: its address is local in another namespace. But anybody can give
-himself any address in a namespace of his own, so that it counts only if a packet from there can reach the namespace in which
-the flow was seen.
+himself any address in a namespace of his own, so that it counts only if a packet from there can reach the namespace in
+which the flow was seen.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
-from posix.unistd cimport close
 
 from sys_socket cimport AF_INET6
 
@@ -28,7 +27,6 @@ from nfct_fast.namespaces.discovery cimport Discovery
 from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.sock_diag cimport diag_ports, diag_survey
 
-import os
 import resource
 import weakref
 
@@ -42,8 +40,8 @@ cdef enum:
     UNKNOWN_ADDRESSES = 256
     CACHED_ROUTES = 256
     CACHED_ROUTE_NS = 100_000_000    # no notification covers a router's own routes, which change all the time
-    # Following routes for t ns moves namespace_t.paid_until on by FOLLOW_FACTOR * t, up to FOLLOW_DEBT_NS into the future:
-    # 1 % of the time, and 2 ms, some hundred addresses, at once.
+    # Following routes for t ns moves namespace_t.paid_until on by FOLLOW_FACTOR * t, up to FOLLOW_DEBT_NS into the
+    # future: 1 % of the time, and 2 ms, some hundred addresses, at once.
     FOLLOW_FACTOR = 100
     FOLLOW_DEBT_NS = 200_000_000
 
@@ -71,13 +69,14 @@ cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
 cdef class NamespaceIndex:
     """The network namespaces of this host, each with its addresses and a sock_diag socket.
 
-    Call refresh() about once a second: until then our sockets keep a namespace alive whose last process has ended. After
-    start() a thread does that. Entering other namespaces needs CAP_SYS_ADMIN, seeing those of other users' processes
-    CAP_SYS_PTRACE; those that it cannot enter are counted in `skipped`.
+    Call refresh() about once a second: until then our sockets keep a namespace alive whose last process has ended.
+    After start() a thread does that. Entering other namespaces needs CAP_SYS_ADMIN, seeing those of other users'
+    processes CAP_SYS_PTRACE; those that it cannot enter are counted in `skipped`.
 
     Args:
         space: The first monitored namespace, a Netns; None: the calling thread's own.
-        limit: Namespaces besides the monitored ones, at most. Each takes five file descriptors; all together take no more
+        limit: Namespaces besides the monitored ones, at most. Each takes five file descriptors; all together take no
+            more
             than 5/16 of RLIMIT_NOFILE.
         ttl: Seconds between two searches for namespaces, at least.
         proc: Where /proc is mounted.
@@ -139,7 +138,7 @@ cdef class NamespaceIndex:
             self.opener.close()
 
     def abandon(self):
-        """Close the descriptors in a forked child, and touch nothing that a thread of the parent may have been changing."""
+        """Close the descriptors in a forked child, and touch nothing that another thread may have been changing."""
         if self.discovery is not None:
             self.discovery.stop()
         namespace_map_free(self.namespace_map)
@@ -148,11 +147,12 @@ cdef class NamespaceIndex:
             self.opener.close()
 
     def refresh(self) -> bool:
-        """Search for new namespaces if there was an unknown address, and close those that are gone; return whether it searched.
+        """Search for new namespaces if there was an unknown address, and close those that are gone; return whether it
+        searched.
 
-        Takes one stat() for each known namespace; a search through /proc only if there is a reason, and at most every ttl
-        seconds (less often where it takes long). Enters other namespaces for a moment. After start() it only reports a
-        failure of the thread.
+        Takes one stat() for each known namespace; a search through /proc only if there is a reason, and at most every
+        ttl seconds (less often where it takes long). Enters other namespaces for a moment. After start() it only
+        reports a failure of the thread.
 
         Raises:
             RuntimeError: The thread could not come back from another namespace, or discovery has ended.
@@ -183,7 +183,7 @@ cdef class NamespaceIndex:
         return True
 
     cdef bint _wait(self, bint search) noexcept nogil:
-        """Wait for a round of discovery, if enough time has passed since the last wait; return whether there is a new map."""
+        """Wait for a round of discovery, unless that was done just before; return whether there is a new map."""
         cdef uint64_t began = <uint64_t>monotonic_ns()
         if began < self.wait_again_at:
             return False
@@ -204,8 +204,8 @@ cdef class NamespaceIndex:
         cdef int i
         if own == NULL:
             return -1
-        # The flow was seen in the monitored namespace: an address that is local there is that namespace's, whoever else has
-        # it too. Multicast groups have their members there.
+        # The flow was seen in the monitored namespace: an address that is local there is that namespace's, whoever else
+        # has it too. Multicast groups have their members there.
         if routes_find(own, &tuple.src[0], tuple.family) >= 0 or is_multicast(&tuple.src[0], tuple.family):
             return monitored if after < 0 else -1
         # With a hundred containers, asking each would take a quarter of all the time that a flow takes.
@@ -238,7 +238,7 @@ cdef class NamespaceIndex:
         return namespace_map_by_cookie(self.namespace_map, cookie) if self.namespace_map != NULL else -1
 
     cdef int _follow_routes(self, int monitored, int index, const tuple_t *end) noexcept nogil:
-        """Where the monitored namespace's routes for end.src end; -1 if that is not certain, or namespace `index` has used up its time."""
+        """Where the monitored namespace's routes for end.src end; -1: not certain, or `index` has used up its time."""
         cdef namespace_t *namespace = self.namespace_map.nodes[index].namespace
         cdef cached_route_t *cached = &self.cached_routes[tuple_slot(end) ^ (monitored & (CACHED_ROUTES - 1))]
         cdef uint64_t began = <uint64_t>monotonic_ns()
@@ -256,14 +256,17 @@ cdef class NamespaceIndex:
 
     cdef bint may_come_from(self, int monitored, int index, const tuple_t *end) noexcept nogil:
         cdef const map_node_t *origin
-        if self.monitored_routes(monitored) == NULL or not 0 <= index < self.namespace_map.count or self.namespace_map.nodes[index].namespace == NULL:
+        if self.monitored_routes(monitored) == NULL or not 0 <= index < self.namespace_map.count:
+            return False
+        if self.namespace_map.nodes[index].namespace == NULL:
             return False
         if index == monitored:
             return True
         origin = &self.namespace_map.nodes[index]
         if origin.connected_group != self.namespace_map.nodes[monitored].connected_group:
             return False
-        # The owner of the monitored namespace can make any address appear there: that proves nothing about other owners.
+        # The owner of the monitored namespace can make any address appear there: that proves nothing about other
+        # owners.
         if self.namespace_map.nodes[monitored].owner and origin.owner != self.namespace_map.nodes[monitored].owner:
             return False
         if origin.owner and self._follow_routes(monitored, index, end) != index:
@@ -273,8 +276,8 @@ cdef class NamespaceIndex:
 
     cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil:
         cdef map_node_t *node = &self.namespace_map.nodes[index]
-        return namespace_lookup(node.namespace, &node.addresses.routes if node.addresses != NULL else &LOOPBACK_ONLY, tuple, listener,
-                             out)
+        cdef const local_routes_t *addresses = &node.addresses.routes if node.addresses != NULL else &LOOPBACK_ONLY
+        return namespace_lookup(node.namespace, addresses, tuple, listener, out)
 
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil:
         return diag_survey(&self.namespace_map.nodes[index].namespace.diag, tuple, out, room)

@@ -29,7 +29,7 @@ ctypedef struct map_node_t:
     interface_t *interfaces
     int interface_count
     int connected_group     # the same for all nodes that some chain of links connects
-    int owner               # 0: it belongs to our own user namespace or the initial one; else a number for each other owner
+    int owner               # 0: our own user namespace or the initial one; else a number for each owner
 
 # Read-only once namespace_map_finish() has returned. The monitored namespaces come first: their index is their number.
 ctypedef struct namespace_map_t:
@@ -37,7 +37,7 @@ ctypedef struct namespace_map_t:
     int count
     int monitored_count
     int skipped             # namespaces that are not in the map: too many, too large, or may not be entered
-    local_routes_t reachable    # all addresses of nodes that are linked to a monitored one; empty if there was no memory for it
+    local_routes_t reachable    # all addresses of nodes connected to a monitored one; empty without memory
     int *by_cookie          # hash of node indexes by namespace cookie, open addressing; -1: free
     uint32_t cookie_mask    # size of that hash - 1
 
@@ -54,7 +54,8 @@ cdef int namespace_map_finish(namespace_map_t *self) noexcept nogil
 # The index of the namespace with this cookie, or -1.
 cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) noexcept nogil
 # Whether node `index` has the address and some chain of links connects it to the monitored node.
-cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr, int family) noexcept nogil
-# Where a packet to the address arrives that leaves the monitored namespace: the node's index, or -1 if that is not certain.
-# Asks the kernel for a route in each namespace on the path, eight at most.
+cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr,
+                            int family) noexcept nogil
+# Where a packet to the address arrives that leaves the monitored namespace: the node's index, or -1 if that is not
+# certain. Asks the kernel for a route in each namespace on the path, eight at most.
 cdef int namespace_map_follow(namespace_map_t *self, int monitored, const uint8_t *addr, int family) noexcept nogil

@@ -69,7 +69,9 @@ cdef bint is_linked_to_monitored(const namespace_map_t *self, int index) noexcep
     """Whether links connect the node to another monitored one."""
     cdef int i
     for i in range(self.monitored_count):
-        if i != index and self.nodes[i].namespace != NULL and self.nodes[i].connected_group == self.nodes[index].connected_group:
+        if i == index or self.nodes[i].namespace == NULL:
+            continue
+        if self.nodes[i].connected_group == self.nodes[index].connected_group:
             return True
     return False
 
@@ -115,7 +117,8 @@ cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) n
     return -1
 
 
-cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr, int family) noexcept nogil:
+cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr,
+                            int family) noexcept nogil:
     cdef const map_node_t *node = &self.nodes[index]
     return (node.connected_group == self.nodes[monitored].connected_group and node.addresses != NULL
             and routes_find(&node.addresses.routes, addr, family) >= 0)
@@ -150,7 +153,8 @@ cdef void find_neighbours(const namespace_map_t *self, int at, const route_t *ro
                 add_node(&out.has_address, interface.peer)
             if route.has_gateway and namespace_map_has(self, at, interface.peer, &route.gateway[0], family):
                 add_node(&out.has_gateway, interface.peer)
-        elif not (interface.kind == LINK_NOWHERE or interface.kind == LINK_GROUP and interface.ifindex == route.ifindex):
+        elif not (interface.kind == LINK_NOWHERE
+                  or interface.kind == LINK_GROUP and interface.ifindex == route.ifindex):
             out.has_unknown = True
 
 
@@ -158,8 +162,8 @@ cdef int namespace_map_follow(namespace_map_t *self, int monitored, const uint8_
     cdef neighbours_t neighbours
     cdef route_t route
     cdef int at = monitored
-    cdef int hop
-    for hop in range(HOPS_MAX):
+    cdef int _
+    for _ in range(HOPS_MAX):
         if route_read(&self.nodes[at].namespace.routes, addr, family, &route) < 0:
             return -1
         find_neighbours(self, at, &route, addr, family, &neighbours)

@@ -1,8 +1,8 @@
 """Which network namespaces processes are in: all processes, or those that began lately.
 
-Looking at all processes takes 3 us each. But the kernel assigns process ids in turn and shows the last one in /proc/loadavg, so
-that the new processes are those in between: next to no work where nothing began. Most processes that enter a namespace do so
-soon after they began, so each new process is looked at three times within half a second.
+Looking at all processes takes 3 us each. But the kernel assigns process ids in turn and shows the last one in
+/proc/loadavg, so that the new processes are those in between: next to no work where nothing began. Most processes that
+enter a namespace do so soon after they began, so each new process is looked at three times within half a second.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t

@@ -1,4 +1,5 @@
 """Finds network namespaces by name and by process: all of them, or those that are new."""
+
 import contextlib
 import os
 import time
@@ -6,8 +7,8 @@ import time
 from nfct_fast.kernel import netns
 from nfct_fast.namespaces.netns_census import NetnsCensus
 
-_RECENT_S = 0.005               # time for the new processes in each call of recent()
-_NAMES_NS = 1_000_000_000       # a namespace is mounted at most this long after its file has changed the folder
+_RECENT_S = 0.005  # time for the new processes in each call of recent()
+_NAMES_NS = 1_000_000_000  # a namespace is mounted at most this long after its file has changed the folder
 
 
 class NamespaceFinder:

@@ -1,8 +1,8 @@
 """Opens netlink sockets and tables of /proc/net in other network namespaces. They stay there, whoever reads them.
 
-Entering a namespace takes CAP_SYS_ADMIN; reading a conntrack table takes a socket that was opened with CAP_NET_ADMIN. So that
-the program can give both up, it forks a helper process at the start, which receives the descriptor of a namespace, enters it,
-and returns the descriptor of a netlink socket or a table. The helper reads nothing from either.
+Entering a namespace takes CAP_SYS_ADMIN; reading a conntrack table takes a socket that was opened with CAP_NET_ADMIN.
+So that the program can give both up, it forks a helper process at the start, which receives the descriptor of a
+namespace, enters it, and returns the descriptor of a netlink socket or a table. The helper reads nothing from either.
 """
 cimport cython
 from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
@@ -113,7 +113,8 @@ cdef class Opener:
 
     Args:
         proc: Where /proc is mounted.
-        spawn_helper: Rights.spawn_helper, to have a helper process enter namespaces; None: the calling thread enters them
+        spawn_helper: Rights.spawn_helper, to have a helper process enter namespaces; None: the calling thread enters
+            them
             for a moment.
 
     Raises:
@@ -126,7 +127,8 @@ cdef class Opener:
     def __init__(self, proc="/proc", spawn_helper=None):
         path = os.fsencode(proc)
         if spawn_helper is not None:
-            self.channel = HelperChannel(*spawn_helper("nfct-netns", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
+            self.channel = HelperChannel(*spawn_helper("nfct-netns", functools.partial(_prepare, path),
+                                                       ("sys_admin", "net_admin"), True))
             return
         self.root = procfs_open(path)
         if self.root < 0:

@@ -85,13 +85,14 @@ cdef class WatchedNamespace:
         return 0
 
     cdef int _open(self) except -1:
-        cdef int rc, monitor
+        cdef int rc, monitor, query
         cdef uint32_t limit = OUR_ROUTES if self.uid is None else USERS_ROUTES
         self.closed_foreign += self.addresses.foreign + self.addresses.query.foreign
         with nogil:
             local_addresses_close(&self.addresses)
             monitor = self.opener.netlink(self.namespace.ns, NETLINK_ROUTE)
-            rc = local_addresses_adopt(&self.addresses, monitor, self.opener.netlink(self.namespace.ns, NETLINK_ROUTE), limit)
+            query = self.opener.netlink(self.namespace.ns, NETLINK_ROUTE)
+            rc = local_addresses_adopt(&self.addresses, monitor, query, limit)
         self._check()
         if rc < 0 and rc != -E2BIG:
             raise OSError(-rc, os.strerror(-rc), f"network namespace {self.name}")
@@ -172,4 +173,5 @@ cdef class WatchedNamespace:
     @property
     def foreign(self) -> int:
         """Datagrams that did not come from the kernel."""
-        return self.closed_foreign + self.addresses.foreign + self.addresses.query.foreign + namespace_foreign(self.namespace)
+        return (self.closed_foreign + self.addresses.foreign + self.addresses.query.foreign
+                + namespace_foreign(self.namespace))

@@ -33,7 +33,7 @@ ctypedef struct program_t:
     uint64_t lost            # events that had been lost when it was read from /proc
     bint is_read             # it was read from /proc; no event reported it
     bint is_fresh            # it was read, and events from before that may still be in the ring
-    bint is_unbound          # it was read, and its exec id is not known yet: that of the first note or event, unless an execve came first
+    bint is_unbound          # it was read, and its exec id is not known yet
     bint is_forked           # it is the program of the process it was forked from: this one has executed nothing itself
     bint has_ended           # it has ended, or its process has executed another program
 
@@ -63,8 +63,8 @@ cdef class History:
     cdef bint _reporting                 # the proc connector is reporting events now
     cdef readonly uint64_t changes       # a number that changes whenever what is known of a program changes
 
-    # Take in all events that the kernel has reported. lost: how many it has lost in all; programs without an exec id may have
-    # executed something else since, and are forgotten. One thread only; makes no system call.
+    # Take in all events that the kernel has reported. lost: how many it has lost in all; programs without an exec id
+    # may have executed something else since, and are forgotten. One thread only; makes no system call.
     cdef void drain(self, process_ring *ring, uint64_t lost) noexcept nogil
     # Add what was read of a living process in /proc when `lost` events had been lost. Takes no reference.
     cdef void add(self, const process_t *process, uint64_t lost) noexcept nogil
@@ -87,7 +87,8 @@ cdef class History:
     # The exec id of the program that a living process runs; False if no event has reported it.
     cdef bint running(self, const process_t *process, uint32_t *exec_id) noexcept nogil
     cdef bint runs(self, const process_t *process, uint32_t exec_id) noexcept nogil
-    # Processes found by a flow after `found_after` whose title was not read since `read_before`: pids into out, their number.
+    # Processes found by a flow after `found_after` whose title was not read since `read_before`: pids into out, their
+    # number.
     cdef int titles_due(self, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil
     # Compare the title of one of them with what /proc shows now.
     cdef void check_title(self, const process_t *process) noexcept nogil

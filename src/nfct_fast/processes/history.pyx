@@ -1,16 +1,17 @@
 """Which program ran in which process, from the kernel's events of fork, execve and exit.
 
-An identity (the first thread's start time, pid, exec id) stands for one program in one process, for ever. It joins a BPF note
-with the program that the note means, however late and in whatever order they come. A program that began before we did is read
-from /proc, which does not show exec ids: it gets the id of the process's first note or event, unless that is an execve. Then
-its id was one less; or /proc had already shown the new program, which the address of the arguments tells, as every execve draws
-that anew.
+An identity (the first thread's start time, pid, exec id) stands for one program in one process, for ever. It joins a
+BPF note with the program that the note means, however late and in whatever order they come. A program that began before
+we did is read from /proc, which does not show exec ids: it gets the id of the process's first note or event, unless
+that is an execve. Then its id was one less; or /proc had already shown the new program, which the address of the
+arguments tells, as every execve draws that anew.
 
-This file has more than 400 lines: the hash, its lists and the two sources of events share one lock and one set of invariants.
+This file has more than 400 lines: the hash, its lists and the two sources of events share one lock and one set of
+invariants.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.unistd cimport _SC_CLK_TCK, sysconf
 
@@ -24,7 +25,7 @@ from nfct_fast.processes.process_event cimport (
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.processes.process cimport (
-    PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
+    PROCESS_CMDLINE, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
     PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build,
     process_drop, process_t, process_take,
 )
@@ -33,8 +34,8 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 cdef enum:
     NO_LOGIN = 0xffffffff
     PROGRAMS_PER_PROCESS = 16    # a process that calls execve in a loop must not evict all others
-    # ns by which /proc may show a new program before the proc connector's time stamp of its execve: usually microseconds, more
-    # if the process has to wait for a processor in between.
+    # ns by which /proc may show a new program before the proc connector's time stamp of its execve: usually
+    # microseconds, more if the process has to wait for a processor in between.
     EXEC_SHOWN_EARLY = 5000000
 
 
@@ -165,7 +166,8 @@ cdef program_t *find_program(History self, const process_id *id) noexcept nogil:
 
 
 cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexcept nogil:
-    # The ancestors of a program that was read from /proc are found when they are first needed: all have been read by then.
+    # The ancestors of a program that was read from /proc are found when they are first needed: all have been read by
+    # then.
     cdef program_t *parent
     if program.ancestors == NULL and program.is_read and program.ppid > 0 and depth < 64:
         parent = newest_of(self, program.ppid)
@@ -179,13 +181,15 @@ cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexc
 cdef ancestor_t *node_of(History self, program_t *program, int depth) noexcept nogil:
     cdef span_t comm, exe
     cdef const char *end
+    cdef uint64_t start_ns
     if program.node == NULL:
         end = <const char *>memchr(program.comm, 0, 16)
         comm.at, comm.size = program.comm, end - program.comm if end != NULL else 16
         exe.at, exe.size = NULL, 0
         if program.facts != NULL:
             exe = program.facts.exe
-        program.node = ancestor_build(program.id.tgid, program.id.start or program.ticks * <uint64_t>self._tick, comm, exe,
+        start_ns = program.id.start or program.ticks * <uint64_t>self._tick
+        program.node = ancestor_build(program.id.tgid, start_ns, comm, exe,
                                       ancestor_take(ancestors_of(self, program, depth)))
     return program.node
 
@@ -233,7 +237,8 @@ cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nog
     else:
         facts.cmdline.at, facts.cmdline.size = text + event.path_size, event.kept_size
         facts.cmdline_size = event.args_size
-        if facts.cmdline_size and (facts.cmdline.size < facts.cmdline_size or facts.cmdline.at[facts.cmdline.size - 1] == 0):
+        if facts.cmdline_size and (
+                facts.cmdline.size < facts.cmdline_size or facts.cmdline.at[facts.cmdline.size - 1] == 0):
             facts.cmdline_size -= 1
         facts.cmdline.size = min(facts.cmdline.size, facts.cmdline_size)
         facts.has |= PROCESS_CMDLINE
@@ -277,8 +282,8 @@ cdef void remove_read(History self, const process_event *event) noexcept nogil:
 
 
 cdef void settle_fresh(History self, process_ring *ring) noexcept nogil:
-    # Find the programs that /proc had already shown when their execve was reported. This looks at all events first: a fresh
-    # program must not be taken for the one before an execve.
+    # Find the programs that /proc had already shown when their execve was reported. This looks at all events first: a
+    # fresh program must not be taken for the one before an execve.
     cdef const process_event *event
     cdef program_t *program
     cdef uint64_t at = ring_begin(ring)
@@ -598,7 +603,8 @@ cdef class History:
         pthread_mutex_unlock(&self._mutex)
 
 
-cdef int due_among(const programs_list_t *list, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil:
+cdef int due_among(const programs_list_t *list, int64_t found_after, int64_t read_before, int32_t *out,
+                   int room) noexcept nogil:
     cdef const program_t *at = list.newest
     cdef int count = 0
     while at != NULL and count < room:

@@ -34,7 +34,8 @@ cdef sock_filter instruction(int code, uint32_t k, int jt=0, int jf=0) noexcept:
 
 
 cdef bytes process_filter():
-    """A socket filter that accepts the events of processes, and rejects those of other threads, whose pid is not their tgid.
+    """A socket filter that accepts the events of processes, and rejects those of other threads, whose pid is not their
+    tgid.
 
     A filter loads numbers as if they were in network order.
     """
@@ -83,7 +84,8 @@ cdef NetlinkSocket connector_open(int slots, int receive_buffer):
     try:
         return subscribed_socket(slots, receive_buffer)
     except ConnectionRefusedError:
-        # This is not the initial network namespace. Pid 1 is in that, but even root may not access it; pid 2 is kthreadd.
+        # This is not the initial network namespace. Pid 1 is in that, but even root may not access it; pid 2 is
+        # kthreadd.
         for path in ("/proc/1/ns/net", "/proc/2/ns/net", "/proc/self/ns/net"):
             try:
                 with Netns(path) as initial, initial.entered():
@@ -114,8 +116,8 @@ cdef NetlinkSocket subscribed_socket(int slots, int receive_buffer):
 
 cdef connector_close(NetlinkSocket sock):
     try:
-        # Kernels before 6.6 count subscribers, and go on making events for one that has closed its socket without this. A
-        # forked child must not do it, as that would unsubscribe its parent.
+        # Kernels before 6.6 count subscribers, and go on making events for one that has closed its socket without this.
+        # A forked child must not do it, as that would unsubscribe its parent.
         if sock.fork_guard:
             sock.send(request(PROC_CN_MCAST_IGNORE, 0))
     except OSError:
@@ -160,5 +162,5 @@ cdef subscribe(NetlinkSocket sock):
                     raise OSError(event.event_data.ack.err, "proc connector: needs CAP_NET_ADMIN in the initial "
                                   f"user namespace: {os.strerror(event.event_data.ack.err)}")
                 return
-    raise PermissionError(1, "proc connector: no acknowledgement: it works only in the initial pid and user namespaces, and needs "
+    raise PermissionError(1, "proc connector: no acknowledgement: it needs the initial pid and user namespaces, and "
                           "CONFIG_PROC_EVENTS")

@@ -1,11 +1,11 @@
 """Fork, exec and exit events from the proc connector, where the kernel cannot report programs by BPF.
 
-A thread receives them and reads each new program from /proc. That is late: most programs that live for a millisecond have ended
-by then. Source: linux/cn_proc.h.
+A thread receives them and reads each new program from /proc. That is late: most programs that live for a millisecond
+have ended by then. Source: linux/cn_proc.h.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from posix.time cimport nanosleep, timespec
 
 from linux_cn_proc cimport PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, proc_event
@@ -53,8 +53,8 @@ cdef void apply_event(ProcEvents self, const proc_event *event) noexcept nogil:
 cdef class ProcEvents:
     """Reports every fork, exec and exit to a History, from start() to close().
 
-    Needs CAP_NET_ADMIN, CAP_SYS_ADMIN if the thread is not in the initial network namespace, and the initial pid and user
-    namespaces.
+    Needs CAP_NET_ADMIN, CAP_SYS_ADMIN if the thread is not in the initial network namespace, and the initial pid and
+    user namespaces.
 
     Args:
         programs: The History.
@@ -79,7 +79,7 @@ cdef class ProcEvents:
         self.close()
 
     cdef int _receive(self) noexcept nogil:
-        """Receive the events at hand. 0 or -errno. What a lost event would have ended, the next event of that process ends."""
+        """Receive the events at hand. 0 or -errno. The next event of a process makes up for a lost one."""
         cdef proc_event event
         cdef const void *data
         cdef size_t size
@@ -100,11 +100,12 @@ cdef class ProcEvents:
         cdef int64_t now = monotonic_ns() + boottime_offset()
         cdef timespec pause
         cdef pollfd queue
-        cdef int turn
+        cdef int _
         pause.tv_sec, pause.tv_nsec = 0, 100000
         queue.fd, queue.events = self._socket.fd, POLLIN
-        for turn in range(10):
-            # poll() reports an overrun as an error. It comes first: what had left the queue by then was being reported already.
+        for _ in range(10):
+            # poll() reports an overrun as an error. It comes first: what had left the queue by then was being reported
+            # already.
             queue.revents = 0
             if poll(&queue, 1, 0) == 0 and self._history.has_reported(now):
                 return
@@ -126,16 +127,17 @@ cdef class ProcEvents:
         return result
 
     def start(self, settled=None):
-        """Run in a daemon thread until close(). The thread calls settled() first, which gives up privileges. OSError."""
+        """Run in a daemon thread until close(). It calls settled() first, which gives up privileges. OSError."""
         if self._thread is not None:
             raise ValueError("started already")
         self._wake = Wakeup()
         ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nfct_fast connector", daemon=True, args=(settled, ready))
+        self._thread = threading.Thread(
+            target=self._run, name="nfct_fast connector", daemon=True, args=(settled, ready))
         self._thread.start()
         ready.wait()
         if self.failed:
-            raise OSError(self.failed, f"proc connector: its thread cannot give up privileges: {os.strerror(self.failed)}")
+            raise OSError(self.failed, f"proc connector: cannot give up privileges: {os.strerror(self.failed)}")
 
     def _run(self, settled, ready):
         cdef int result

@@ -1,7 +1,8 @@
-/* The ring of process events (BPF_MAP_TYPE_RINGBUF, Documentation/bpf/ringbuf.rst), read in place without a system call.
+/* The ring of process events (BPF_MAP_TYPE_RINGBUF, Documentation/bpf/ringbuf.rst), read in place without a system
+ * call.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Here and not in Cython for the atomics. One reader at a time. */
+ * This is C for the atomics. One reader at a time. */
 #ifndef NFCT_FAST_PROCESS_RING_H
 #define NFCT_FAST_PROCESS_RING_H
 
@@ -15,13 +16,13 @@
 #define RING_BUSY (1u << 31)
 #define RING_DISCARDED (1u << 30)
 #define RING_HEADER 8
-#define RING_BUSY_LOOKS 20000 /* a writer is at an event for a microsecond, or as long as its virtual processor is not run */
+#define RING_BUSY_LOOKS 20000 /* a writer takes a microsecond, or as long as its virtual processor does not run */
 
 struct process_ring {
-    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and twice the data */
-    const uint64_t *produced;
-    const char *data;
-    size_t size, page;
+    uint64_t *consumed;       /* how far we have read: a page that we write */
+    const uint64_t *produced; /* how far the kernel has written: a page that it writes */
+    const char *data;         /* the ring, mapped twice in a row, so that no event wraps around */
+    size_t size, page;        /* bytes of the ring and of a page */
 };
 
 static inline void ring_unmap(struct process_ring *self)
@@ -33,7 +34,7 @@ static inline void ring_unmap(struct process_ring *self)
     memset(self, 0, sizeof(*self));
 }
 
-/* 0 or -errno; size is the map's max_entries. */
+/* Maps the ring of a BPF map. size: its max_entries. 0 or -errno. */
 static inline int ring_map(struct process_ring *self, int fd, size_t size)
 {
     void *memory;
@@ -57,7 +58,7 @@ static inline int ring_map(struct process_ring *self, int fd, size_t size)
 
 static inline uint64_t ring_begin(const struct process_ring *self) { return self->data ? *self->consumed : 0; }
 
-/* The event at *at and its length, NULL if there is none yet; *at goes behind it. It is valid until ring_release(). */
+/* The event at *at and its length, valid until ring_release(); NULL if there is none yet. Moves *at behind it. */
 static inline const struct process_event *ring_next(const struct process_ring *self, uint64_t *at, uint32_t *length)
 {
     if (!self->data || *at >= __atomic_load_n(self->produced, __ATOMIC_ACQUIRE))
@@ -73,7 +74,7 @@ static inline const struct process_event *ring_next(const struct process_ring *s
     return NULL;
 }
 
-/* Gives the room of all before `at` back to the kernel. */
+/* Returns the room of all events before `at` to the kernel. */
 static inline void ring_release(struct process_ring *self, uint64_t at)
 {
     if (self->data)

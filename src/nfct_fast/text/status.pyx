@@ -11,7 +11,8 @@ cdef enum:
 cdef extern from "nfct_fast/text/status_words.h" nogil:
     const char *const nfct_fast_status_words[WORD_COUNT]
 
-Status = enum.IntFlag("Status", {nfct_fast_status_words[i].decode(): 1 << i for i in range(WORD_COUNT)}, module=__name__)
+Status = enum.IntFlag(
+    "Status", {nfct_fast_status_words[i].decode(): 1 << i for i in range(WORD_COUNT)}, module=__name__)
 Status.__doc__ = "Status bits of a conntrack entry: IPS_* of linux/netfilter/nf_conntrack_common.h."
 
 

@@ -3,8 +3,9 @@
 In text, a backslash, a control character and a byte that is not UTF-8 become \\\\, \\n, \\x1b, \\xff, \\u202e as in a
 Python literal: nothing printed can end a line, drive a terminal or be taken for something else.
 
-In JSON, U+FFFD replaces what strict readers reject: bytes that are not UTF-8 (most readers reject a lone surrogate), U+0000
-(PostgreSQL's jsonb has none) and noncharacters (RFC 7493 forbids them). The caller then adds the bytes themselves in base64.
+In JSON, U+FFFD replaces what strict readers reject: bytes that are not UTF-8 (most readers reject a lone surrogate),
+U+0000 (PostgreSQL's jsonb has none) and noncharacters (RFC 7493 forbids them). The caller then adds the bytes
+themselves in base64.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf

@@ -34,7 +34,7 @@ cdef class TimeFormat:
     def __cinit__(self, str format not None):
         for match in _DIRECTIVE.finditer(format):
             if match["bad"]:
-                raise ValueError(f"time format {format!r}: {match['bad']!r} is no directive of strftime that fits into a line")
+                raise ValueError(f"time format {format!r}: {match['bad']!r} is no directive that fits into a line")
         if any([ord(character) < 32 or ord(character) == 127 for character in format]):
             raise ValueError(f"time format {format!r} has a control character")
         marked = _DIRECTIVE.sub(_marked, format)
