@@ -1,7 +1,7 @@
-"""A bounded ring of records between the thread that reads and the one that writes.
+"""A bounded ring of records between the reading thread and the consumer.
 
-Neither waits for the other until it is full, or empty; then an eventfd wakes it. The lock is held to move numbers
-only, once a batch.
+The producer waits only while the ring is full, the consumer only while it is empty; an eventfd then wakes them. The
+mutex is taken once per batch, to move numbers only.
 """
 cimport cython
 from libc.errno cimport EAGAIN, errno
@@ -23,7 +23,7 @@ cdef int _new_eventfd() except -1:
 
 
 cdef int _signal(int fd) noexcept nogil:
-    # EAGAIN: it has been signalled 2^64-2 times and is readable, which is all that is wanted.
+    # EAGAIN: the counter is at its maximum, 2^64 - 2, so the descriptor is readable already.
     if eventfd_write(fd, 1) < 0 and errno != EAGAIN:
         return -errno
     return 0
@@ -32,13 +32,13 @@ cdef int _signal(int fd) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Ring:
-    """Room for `capacity` records. Made and freed by whoever owns both threads."""
+    """Holds up to `capacity` records. Must outlive both threads. Raises MemoryError, OSError."""
 
     def __cinit__(self, int capacity):
         self.filled = self.freed = -1
         if pthread_mutex_init(&self.mutex, NULL) != 0:
             raise MemoryError("mutex")
-        # Untouched pages cost nothing: while the taker keeps up, the same few at the front are used.
+        # Untouched pages take no memory: while the consumer keeps up, only the first few are used.
         self.records = <record_t *>calloc(capacity, sizeof(record_t))
         if self.records == NULL:
             raise MemoryError("ring")
@@ -57,7 +57,7 @@ cdef class Ring:
         pthread_mutex_destroy(&self.mutex)
 
     cdef void close(self) noexcept nogil:
-        """Close its descriptors: nobody puts, takes or waits any more."""
+        """Close both descriptors; nobody may use the ring any more. Closing twice is harmless."""
         if self.filled >= 0:
             c_close(self.filled)
         if self.freed >= 0:
@@ -65,9 +65,9 @@ cdef class Ring:
         self.filled = self.freed = -1
 
     cdef record_t *room(self, int *count) noexcept nogil:
-        """Free records in one piece for the putter, how many in *count. 0: it waits, and `freed` will wake it.
+        """Return contiguous free records for the producer, their number in *count; 0 if it must wait for `freed`.
 
-        The next call may give another piece: what was put into this one must be published before.
+        The next call may return another piece: publish() the records put into this one before.
         """
         cdef record_t *result
         cdef uint64_t value
@@ -83,7 +83,7 @@ cdef class Ring:
         return result
 
     cdef int publish(self, int count) noexcept nogil:
-        """The first `count` records of room() are complete; 0 or -errno."""
+        """Hand the first `count` records of room() to the consumer; 0 or -errno."""
         cdef bint wake
         pthread_mutex_lock(&self.mutex)
         self.head = (self.head + count) % self.capacity
@@ -96,9 +96,9 @@ cdef class Ring:
         return _signal(self.filled) if wake else 0
 
     cdef record_t *take(self, int *count) noexcept nogil:
-        """The oldest records in one piece, how many in *count. 0: the taker waits, and `filled` will wake it.
+        """Return the oldest records in one piece, their number in *count; 0 if the consumer must wait for `filled`.
 
-        -1 instead of 0 when none will come any more. They stay the taker's until release().
+        *count is -1 if no more will come. The records stay the consumer's until release().
         """
         cdef record_t *result
         cdef uint64_t value
@@ -115,12 +115,12 @@ cdef class Ring:
         return result
 
     cdef int release(self, int count) noexcept nogil:
-        """The first `count` records of take() have been dealt with, their references dropped; 0 or -errno."""
+        """Give the first `count` records of take() back, their references dropped; 0 or -errno."""
         cdef bint wake
         pthread_mutex_lock(&self.mutex)
         self.tail = (self.tail + count) % self.capacity
         self.count -= count
-        # A putter that waited is woken when half is free: not for every batch.
+        # Wake a waiting producer only when half the ring is free, not at every batch.
         wake = self.putter_waits and self.count <= self.capacity // 2
         if wake:
             self.putter_waits = False
@@ -128,7 +128,7 @@ cdef class Ring:
         return _signal(self.freed) if wake else 0
 
     cdef int end(self) noexcept nogil:
-        """Nothing more will be put: wakes a taker that waits; 0 or -errno."""
+        """Tell the consumer that no more records will come, and wake it; 0 or -errno."""
         pthread_mutex_lock(&self.mutex)
         self.ended = True
         self.taker_waits = False
