@@ -8,7 +8,7 @@ from nfct_fast.kernel import privileges, sandbox
 
 USER = "nfct-fast"
 _NOBODY = 65534
-_ALL_FILES = "goes on with all files that its user may read"
+_ALL_FILES = "can still read every file that its user may read"
 _ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 
 
@@ -58,14 +58,14 @@ class Rights:
 
     def _settle(self, keep, enters, files):
         if self._user is not None and self._user[0] != os.geteuid():
-            self._try("goes on as the user who started it", lambda: privileges.become(*self._user))
+            self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filtered:
             privileges.hide()
         privileges.drop(keep)
         if self._filtered and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filtered:
-            self._try("goes on with all system calls", lambda: self._filter(enters))
+            self._try("can still use every system call", lambda: self._filter(enters))
 
     @staticmethod
     def _filter(enters):

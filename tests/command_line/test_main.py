@@ -140,7 +140,7 @@ def test_200000_flows_at_40000_a_second(tracked, flood, tmp_path, how):
 
 @pytest.mark.parametrize(("arguments", "reason"), [
     (["-p", "("], "unterminated subpattern"),
-    (["-p", "x" * 3], "matches none"),
+    (["-p", "x" * 3], "matches no protocol"),
     (["-f", "{"], "'{'"),
     (["-f", "{ev.nothing}"], "no field {ev.nothing}"),
     (["-f", "{ev.sport:d}"], "not for text"),
