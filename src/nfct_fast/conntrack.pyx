@@ -1,5 +1,4 @@
-"""`Conntrack`, the package's main class. A thread of its own reads events into a ring; the caller takes flows from
-it."""
+"""`Conntrack`, the package's main class. A thread reads events into a ring, from which the caller takes flows."""
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
@@ -51,18 +50,18 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY". protocol: a regular expression that is searched for in names like
-            "ipv4/tcp"; None for all protocols. netns: the network namespaces to monitor: None for the calling thread's,
-            a name (ip-netns(8)), a process id, a path,
-            or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one user,
-            and each takes seven descriptors.
-        attribution: how to look for owners, one of resolver.ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes of
-            receive buffer to ask the kernel for at the start. The kernel takes up to twice as much. Without
-            CAP_NET_ADMIN in the initial namespace, net.core.rmem_max is the limit.
+        events: any of "NEW", "UPDATE", "DESTROY".
+        protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
+        netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
+            path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
+            user, and each takes seven descriptors.
+        attribution: how to look for owners, one of resolver.ATTRIBUTIONS; "off" for not at all.
+        rcvbuf: bytes of receive buffer to ask the kernel for at the start. The kernel takes up to twice as much.
+            Without CAP_NET_ADMIN in the initial namespace, net.core.rmem_max is the limit.
         rcvbuf_limit: bytes the receive buffer may grow to as it fills; with netns="all", of all buffers together.
-            recover: after an overrun, look for the lost flows in the conntrack table. track: turn connection tracking
-            on in these namespaces while this object is open (Linux 5.12): for the families of
-            `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
+        recover: after an overrun, look for the lost flows in the conntrack table.
+        track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
+            of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
         flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
@@ -235,8 +234,10 @@ cdef class Conntrack:
         return self.engine.undelivered + self.engine.unreported_lost, self.engine.at_least
 
     cdef int _next(self, int timeout) except -2:
-        """Fill the batch, waiting up to `timeout` ms, -1 without limit: its size, 0 if empty, -1 if no more will
-        come."""
+        """Fill the batch, waiting up to `timeout` ms, -1 without limit.
+
+        Return its size, 0 if it is empty, -1 if no more will come.
+        """
         cdef int count
         self.engine.check()
         count = self.engine.take(timeout)
@@ -253,8 +254,7 @@ cdef class Conntrack:
         return count
 
     def next_batch(self, timeout: float | None = None) -> Batch | None:
-        """Wait up to `timeout` seconds, None without limit, for flows; return them as a Batch, valid until the next
-        call.
+        """Wait up to `timeout` seconds, None without limit; return flows as a Batch that is valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
         """

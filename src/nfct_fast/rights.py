@@ -52,8 +52,7 @@ class Rights:
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
 
     def settle(self) -> None:
-        """Give up the rights; call in each thread before it starts to work. OSError if capabilities cannot be
-        dropped."""
+        """Give up the rights; call first in each thread. Raises OSError if capabilities cannot be dropped."""
         self._settle(self._keep, self._enters, self._files)
 
     def _settle(self, keep, enters, files):

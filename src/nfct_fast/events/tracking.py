@@ -21,8 +21,7 @@ def _open(path):
 
 
 class _TrackedNamespace:
-    """Tracking in the network namespace that the calling thread is in now. Its open files stay those of that
-    namespace."""
+    """Tracking in the calling thread's network namespace, whose files it keeps open."""
 
     def __init__(self, name, wanted):
         self.name = name
@@ -107,8 +106,7 @@ class Tracking:
                                "(net.netfilter.nf_conntrack_max). When all are, the kernel drops new connections")
 
     def check(self) -> None:
-        """Give notice of tables that fill up, and stop excluding protocols where something else has begun to use
-        conntrack.
+        """Give notice of tables that fill up; track all protocols where something else has begun to use conntrack.
 
         To be called about once a second.
         """

@@ -1,5 +1,4 @@
-"""The fields a template can name, as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other end's
-owner.
+"""The fields a template can name, as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other one.
 
 An unknown field is written as `-`, an unknown pid as `?`.
 """

@@ -15,8 +15,7 @@ from nfct_fast.text.status import Status
 
 
 class Tuple(NamedTuple):
-    """Addresses and ports of one direction of a flow. Ports are 0, and the ICMP fields None, where a protocol has
-    none."""
+    """Addresses and ports of one direction. Ports are 0, and the ICMP fields None, if the protocol has none."""
 
     src: str
     sport: int
