@@ -209,7 +209,8 @@ cdef class Source:
     cdef void _finish_dump(self, bint complete) noexcept nogil:
         """Bring the log up to date after a dump.
 
-        After a complete dump, forget the flows that were not in the table: they have ended. After an incomplete one, keep all and add what it found, or flows just recovered would be recovered again.
+        After a complete dump, forget the flows that were not in the table: they have ended. After an incomplete one,
+        keep all and add what it found, or flows just recovered would be recovered again.
         """
         cdef uint64_t i
         fingerprint_set_free(&self.reported_flows)

@@ -62,8 +62,8 @@ class _TrackedNamespace:
         if level <= self.reported:
             return None
         self.reported = level
-        return (f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is full,"
-                " the kernel drops new connections. Raise net.netfilter.nf_conntrack_max")
+        return (f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is "
+                "full, the kernel drops new connections. Raise net.netfilter.nf_conntrack_max")
 
     def close(self):
         if self.table is not None:
