@@ -12,5 +12,5 @@ cdef class Batch:
     cdef int fill(self) noexcept nogil
     # Drop the records before number `until`: they have been written.
     cdef void consume(self, int until) noexcept nogil
-    # Give all records back to the ring, dropping those not consumed; 0 or -errno.
-    cdef int clear(self) noexcept nogil
+    # Give all records back to the ring, dropping those not consumed.
+    cdef void clear(self) noexcept nogil

@@ -17,11 +17,12 @@ cdef class Batch:
             record_drop(&self.records[self.consumed])
             self.consumed += 1
 
-    cdef int clear(self) noexcept nogil:
+    cdef void clear(self) noexcept nogil:
         cdef int count = self.count
         self.consume(count)
         self.count = self.consumed = 0
-        return self.ring.release(count) if count else 0
+        if count:
+            self.ring.release(count)
 
     cdef int fill(self) noexcept nogil:
         cdef int count = 0

@@ -1,5 +1,5 @@
-from libc.stdint cimport uint64_t
 from posix_pthread cimport pthread_mutex_t
+from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.records.record cimport record_t
 
 # One producer, one consumer; each works on its part of `records` in place. The mutex protects all the numbers.
@@ -13,13 +13,12 @@ cdef class Ring:
     cdef bint putter_waits       # the producer found the ring full, and wants to be woken
     cdef bint ended              # no more records will come
     cdef pthread_mutex_t mutex
-    cdef int filled              # eventfd that wakes the consumer: there are records, or the end
-    cdef int freed               # eventfd that wakes the producer: there is room
+    cdef Wakeup filled           # wakes the consumer: there are records, or the end
+    cdef Wakeup freed            # wakes the producer: there is room
     cdef int peak                # the most records held at once
 
     cdef record_t *room(self, int *count) noexcept nogil
-    cdef int publish(self, int count) noexcept nogil
+    cdef void publish(self, int count) noexcept nogil
     cdef record_t *take(self, int *count) noexcept nogil
-    cdef int release(self, int count) noexcept nogil
-    cdef int end(self) noexcept nogil
-    cdef void close(self) noexcept nogil
+    cdef void release(self, int count) noexcept nogil
+    cdef void end(self) noexcept nogil

@@ -4,29 +4,9 @@ The producer waits only while the ring is full, the consumer only while it is em
 mutex is taken once per batch, to move numbers only.
 """
 cimport cython
-from libc.errno cimport EAGAIN, errno
-from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from posix.unistd cimport close as c_close
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
-from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
 from nfct_fast.records.record cimport record_drop
-
-import os
-
-
-cdef int _new_eventfd() except -1:
-    cdef int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-    if fd < 0:
-        raise OSError(errno, f"eventfd: {os.strerror(errno)}")
-    return fd
-
-
-cdef int _signal(int fd) noexcept nogil:
-    # EAGAIN: the counter is at its maximum, 2^64 - 2, so the descriptor is readable already.
-    if eventfd_write(fd, 1) < 0 and errno != EAGAIN:
-        return -errno
-    return 0
 
 
 @cython.final
@@ -35,7 +15,6 @@ cdef class Ring:
     """Holds up to `capacity` records. Must outlive both threads. Raises MemoryError, OSError."""
 
     def __cinit__(self, int capacity):
-        self.filled = self.freed = -1
         if pthread_mutex_init(&self.mutex, NULL) != 0:
             raise MemoryError("mutex")
         # Untouched pages take no memory: while the consumer keeps up, only the first few are used.
@@ -44,8 +23,8 @@ cdef class Ring:
             raise MemoryError("ring")
         self.capacity = capacity
         self.taker_waits = True
-        self.filled = _new_eventfd()
-        self.freed = _new_eventfd()
+        self.filled = Wakeup()
+        self.freed = Wakeup()
 
     def __dealloc__(self):
         cdef int i
@@ -53,16 +32,12 @@ cdef class Ring:
             for i in range(self.count):
                 record_drop(&self.records[(self.tail + i) % self.capacity])
         free(self.records)
-        self.close()
         pthread_mutex_destroy(&self.mutex)
 
-    cdef void close(self) noexcept nogil:
+    def close(self) -> None:
         """Close both descriptors; nobody may use the ring any more. Closing twice is harmless."""
-        if self.filled >= 0:
-            c_close(self.filled)
-        if self.freed >= 0:
-            c_close(self.freed)
-        self.filled = self.freed = -1
+        self.filled.close()
+        self.freed.close()
 
     cdef record_t *room(self, int *count) noexcept nogil:
         """Return contiguous free records for the producer, their number in *count; 0 if it must wait for `freed`.
@@ -70,20 +45,19 @@ cdef class Ring:
         The next call may return another piece: publish() the records put into this one before.
         """
         cdef record_t *result
-        cdef uint64_t value
         pthread_mutex_lock(&self.mutex)
         if self.count == 0:
             self.head = self.tail = 0
         count[0] = min(self.capacity - self.head, self.capacity - self.count)
         self.putter_waits = count[0] == 0
         if self.putter_waits:
-            eventfd_read(self.freed, &value)
+            self.freed.drain()
         result = self.records + self.head
         pthread_mutex_unlock(&self.mutex)
         return result
 
-    cdef int publish(self, int count) noexcept nogil:
-        """Hand the first `count` records of room() to the consumer; 0 or -errno."""
+    cdef void publish(self, int count) noexcept nogil:
+        """Hand the first `count` records of room() to the consumer."""
         cdef bint wake
         pthread_mutex_lock(&self.mutex)
         self.head = (self.head + count) % self.capacity
@@ -93,7 +67,8 @@ cdef class Ring:
         if wake:
             self.taker_waits = False
         pthread_mutex_unlock(&self.mutex)
-        return _signal(self.filled) if wake else 0
+        if wake:
+            self.filled.notify()
 
     cdef record_t *take(self, int *count) noexcept nogil:
         """Return the oldest records in one piece, their number in *count; 0 if the consumer must wait for `filled`.
@@ -101,7 +76,6 @@ cdef class Ring:
         *count is -1 if no more will come. The records stay the consumer's until release().
         """
         cdef record_t *result
-        cdef uint64_t value
         pthread_mutex_lock(&self.mutex)
         count[0] = min(self.count, self.capacity - self.tail)
         if count[0] == 0:
@@ -109,13 +83,13 @@ cdef class Ring:
                 count[0] = -1
             else:
                 self.taker_waits = True
-                eventfd_read(self.filled, &value)
+                self.filled.drain()
         result = self.records + self.tail
         pthread_mutex_unlock(&self.mutex)
         return result
 
-    cdef int release(self, int count) noexcept nogil:
-        """Give the first `count` records of take() back, their references dropped; 0 or -errno."""
+    cdef void release(self, int count) noexcept nogil:
+        """Give the first `count` records of take() back, their references dropped."""
         cdef bint wake
         pthread_mutex_lock(&self.mutex)
         self.tail = (self.tail + count) % self.capacity
@@ -125,12 +99,13 @@ cdef class Ring:
         if wake:
             self.putter_waits = False
         pthread_mutex_unlock(&self.mutex)
-        return _signal(self.freed) if wake else 0
+        if wake:
+            self.freed.notify()
 
-    cdef int end(self) noexcept nogil:
-        """Tell the consumer that no more records will come, and wake it; 0 or -errno."""
+    cdef void end(self) noexcept nogil:
+        """Tell the consumer that no more records will come, and wake it."""
         pthread_mutex_lock(&self.mutex)
         self.ended = True
         self.taker_waits = False
         pthread_mutex_unlock(&self.mutex)
-        return _signal(self.filled)
+        self.filled.notify()
