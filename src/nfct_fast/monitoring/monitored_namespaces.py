@@ -22,7 +22,7 @@ class _Monitored:
     @property
     def active(self):
         """When it last had traffic, or was added: CLOCK_MONOTONIC ns."""
-        return max(self._added_at, self.source.active)
+        return max(self._added_at, self.source.last_event_at)
 
 
 class MonitoredNamespaces:

@@ -44,7 +44,7 @@ class Quotas:
         share, size = self._memory[owner], self._least
         if owner is OURS:
             # The first may have half of what is not kept for others; the next ones leave a fourth of all to grow into.
-            left = self._receive_memory.left
+            left = self._receive_memory.available
             room = left // 2 if self._first_buffer else min(_OUR_BUFFER, (left - self._receive_memory.total // 4) // 8)
             size, self._first_buffer = max(size, min(self._first_buffer or room, room)), 0
         return share, size
