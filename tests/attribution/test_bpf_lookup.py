@@ -14,7 +14,8 @@ from support.paths import SUPPORT, TESTS
 from support.socket_notes import compiled, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 SOCKETS = 2000
 
 

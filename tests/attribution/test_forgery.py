@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.processes import cgroup_filesystem
-from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 from support.attacks import ATTACKER, IP_PKTINFO, IPV6_PKTINFO, PORT, VICTIM, by_user, done, heard, send, serve
 from support.flows import DGRAM, INET, INET6, STREAM, Worker
 from support.netns import inside as entered
@@ -20,7 +20,8 @@ from support.socket_notes import unusable
 from support.users import as_user, own_namespaces
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 CLONE3, CLONE_INTO_CGROUP, SIGCHLD = 435, 0x200000000, 17
 LIBC = ctypes.CDLL(None, use_errno=True)
 

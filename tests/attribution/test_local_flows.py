@@ -7,11 +7,27 @@ import time
 
 import pytest
 
-from support.flows import (ALL, BOTH, COUNT, DGRAM, INET, INET6, STREAM, Worker, assert_all_named, both_ends, collect,
-                           hold, listening, made, server, udp)
+from support.flows import (
+    ALL,
+    BOTH,
+    COUNT,
+    DGRAM,
+    INET,
+    INET6,
+    STREAM,
+    Worker,
+    assert_all_named,
+    both_ends,
+    collect,
+    hold,
+    listening,
+    made,
+    server,
+    udp,
+)
 from support.netns import inside
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture

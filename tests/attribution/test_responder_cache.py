@@ -12,15 +12,15 @@ import sys
 import time
 
 import pytest
-
 from nfct_fast.attribution.resolver import Resolver
+
 from support.cli import Program, until
 from support.flows import Worker, collect_count, listening
 from support.hooks import find_flow
 from support.netns import inside, ip, ip6_address, made
 from support.socket_notes import unusable
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 INET, INET6 = socket.AF_INET, socket.AF_INET6
 PORT, OURS, OTHER = 5000, "10.77.0.1", "10.77.0.2"

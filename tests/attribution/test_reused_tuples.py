@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-
-from nfct_fast.conntrack import Conntrack
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.writer import Writer
+
+from nfct_fast.conntrack import Conntrack
 from support.cli import until
 from support.flows import Worker
 from support.netns import inside as entered
@@ -19,7 +19,8 @@ from support.socket_notes import unusable
 from support.users import as_user, unshared
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 INET, INET6, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_DGRAM
 FIRST, SECOND, THIRD, PORT, PEER = 65534, 4321, 4322, 6161, 7171
 LOOPBACK = {INET: "127.0.0.1", INET6: "::1"}

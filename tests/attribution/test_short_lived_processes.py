@@ -9,10 +9,10 @@ import sys
 import time
 
 import pytest
-
 from nfct_fast.attribution.resolver import Resolver
-from nfct_fast.conntrack import Conntrack
 from nfct_fast.processes.cgroup_filesystem import find_mount
+
+from nfct_fast.conntrack import Conntrack
 from support.cli import COMMAND, Program, inside, until
 from support.flows import nft
 from support.netns import inside as entered
@@ -20,7 +20,8 @@ from support.netns import ip, made
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
               pytest.mark.skipif(not shutil.which("bash"), reason="no bash")]
 PROCESSES = 300
 FORMAT = "{ev.dport} {info.pid} {info.uid} {info.comm} :: {info.cmdline}"

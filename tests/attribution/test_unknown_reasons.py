@@ -6,15 +6,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-
 from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.processes.cgroup_filesystem import find_mount
+
 from support.flows import Worker, alone, both_ends, collect_count, hold, inode, listening, made, server, udp
 from support.hooks import find_flow
 from support.netns import inside, ip
 from support.netns import made as made_netns
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
 TCP, UDP, INET, STREAM, DGRAM = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.AF_INET, socket.SOCK_STREAM,
                                  socket.SOCK_DGRAM)

@@ -8,14 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfct_fast.records.messages import MessageDecoder
-from support.events import record
-from support.netns import inside
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    with inside():
-        return record()
+from support.events import recorded  # noqa: F401
 
 
 def by_tuple(flows):

@@ -5,10 +5,10 @@ import subprocess
 import time
 
 import pytest
-
-from nfct_fast import Conntrack
 from nfct_fast.kernel.netns import Netns
 from nfct_fast.namespaces.local_addresses import LocalAddresses
+
+from nfct_fast import Conntrack
 from support.cli import Program, until
 from support.events import listener
 from support.netns import ip
@@ -110,6 +110,7 @@ def test_forged_ends_and_groups_of_several(netns):
             worker.say("end")
 
 
+@pytest.mark.root
 def test_a_forged_answer_does_not_pass_for_tracking():
     """The probe waits for an event of its own datagram: its ports are known to whoever looks into /proc/net/udp."""
     def work(worker):
@@ -135,6 +136,7 @@ def test_a_forged_answer_does_not_pass_for_tracking():
             assert any("new flows are not tracked" in line for line in conntrack.silence), conntrack.silence
 
 
+@pytest.mark.root
 def test_forged_routes_are_not_looked_at():
     """Each would have the addresses read anew."""
     def work(worker):

@@ -8,9 +8,9 @@ import threading
 from contextlib import ExitStack
 
 import pytest
+from nfct_fast.kernel.netns import Netns
 
 from nfct_fast import Conntrack
-from nfct_fast.kernel.netns import Netns
 from support.cli import COMMAND, SECONDS, Program, inside, until
 from support.netns import ip, made, use_conntrack
 
@@ -61,6 +61,7 @@ def test_own_namespace_is_not_left(tracked):
         assert os.stat("/proc/thread-self/ns/net").st_ino == before
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("attribution", ["auto", "off"])
 def test_all_hears_each(attribution):
     with ExitStack() as stack:
@@ -75,6 +76,7 @@ def test_all_hears_each(attribution):
                 assert (flow.netns, flow.owner.pid) == (space.inode, os.getpid() if attribution == "auto" else None)
 
 
+@pytest.mark.root
 def test_hundreds_are_heard():
     """More than a byte can count, and than a process may usually have open files for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -70,6 +70,7 @@ def reasons(**options):
         return probe.reasons()
 
 
+@pytest.mark.root
 def test_many_silent_namespaces_are_asked_at_once():
     with ExitStack() as stack:
         names = [stack.enter_context(made()) for _ in range(20)]

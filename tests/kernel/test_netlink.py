@@ -2,7 +2,6 @@
 import errno
 
 import pytest
-
 from nfct_fast.kernel.netlink import NetlinkSocket
 
 

@@ -11,6 +11,8 @@ import pytest
 from nfct_fast.kernel import netns
 from support.netns import made
 
+pytestmark = pytest.mark.root
+
 
 def here():
     return os.stat("/proc/thread-self/ns/net").st_ino

@@ -182,6 +182,7 @@ if {version} >= 4:
 """)
 
 
+@pytest.mark.root
 def test_what_landlock_takes_for_tracing(version):
     """Why the descriptors of other processes are looked at elsewhere."""
     run("""

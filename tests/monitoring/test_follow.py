@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
-from nfct_fast import Conntrack
 from nfct_fast.kernel.netns import Netns
 from nfct_fast.namespaces.netns_census import NetnsCensus
+
+from nfct_fast import Conntrack
 from nfct_fast.namespaces.netns_finder import NamespaceFinder
 from support.cli import SECONDS, Program, until
 from support.flows import Worker
@@ -322,6 +322,7 @@ def test_it_ends_at_once_amid_their_coming(netns):
         attacker.say("end")
 
 
+@pytest.mark.root
 def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
     census = NetnsCensus()
     known = census.all()
@@ -347,6 +348,7 @@ def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
     assert census.all() is None
 
 
+@pytest.mark.root
 def test_a_name_is_found_at_once_however_many_processes_there_are():
     lookout = NamespaceFinder()
     lookout.recent()

@@ -7,18 +7,32 @@ import threading
 import time
 
 import pytest
-
 from nfct_fast.attribution.resolver import Resolver
-from nfct_fast.kernel import netns
 from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from nfct_fast.sockets.socket_notes import netns_cookie
+
+from nfct_fast.kernel import netns
 from support.cli import until
 from support.containers import OUTSIDE, bridge, clients, container, hosts, in_user_namespace, mac, serving, within
-from support.flows import (ALL, COUNT, DGRAM, INET, INET6, KINDS, STREAM, Worker, assert_all_named, collect, listening,
-                           nft)
+from support.flows import (
+    ALL,
+    COUNT,
+    DGRAM,
+    INET,
+    INET6,
+    KINDS,
+    STREAM,
+    Worker,
+    assert_all_named,
+    collect,
+    listening,
+    nft,
+)
 from support.hooks import by_cookie, find_flow, find_socket, may_come_from
 from support.netns import inside, ip, made, netns_inode
 from support.users import unshared
+
+pytestmark = pytest.mark.root
 
 PORTS = range(41000, 41000 + COUNT)
 

@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 
 from nfct_fast.kernel import netns
-from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from support.cli import until
 from support.hooks import find_socket, refresh_addresses
 from support.netns import inside, ip, ip6_address, made
+
+pytestmark = pytest.mark.root
 
 UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 

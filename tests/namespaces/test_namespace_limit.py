@@ -5,14 +5,16 @@ import subprocess
 import time
 
 import pytest
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 
 from nfct_fast.kernel import netns
-from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from support.containers import container
 from support.flows import Worker
 from support.hooks import may_come_from, refresh_addresses
 from support.netns import inside, ip, made, netns_inode
 from support.users import CLONE_NEWNET, own_namespaces, unshare_many, unshared
+
+pytestmark = pytest.mark.root
 
 NESTED = 6
 

@@ -5,7 +5,6 @@ import threading
 import time
 
 import pytest
-
 from nfct_fast.output.sink import Sink
 
 

@@ -139,6 +139,7 @@ def own_group():
     path.rmdir()
 
 
+@pytest.mark.root
 def test_id_to_path_and_pids(own_group):
     fs = cgroup_filesystem.CgroupFilesystem()
     number = own_group.stat().st_ino

@@ -17,7 +17,8 @@ from support.netns import made
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 
 SEND = "import socket; s = socket.socket(2, 2); s.sendto(b'x', ('127.0.0.1', {}))"
 CLONE3, CLONE_PARENT, CLONE_INTO_CGROUP = 435, 0x8000, 0x200000000

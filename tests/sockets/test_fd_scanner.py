@@ -8,11 +8,10 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from nfct_fast.sockets.fd_scanner import FdScanner
+
 from support.fake_proc import child, fake_process
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 FREE = float("inf")
 
 
@@ -140,7 +139,7 @@ def test_holder_by_another_fd_over_a_unix_socket():
             assert FdScanner(budget=FREE).holders(number) == [(pid, 200)]
 
 
-@root_only
+@pytest.mark.root
 def test_same_user_is_looked_at_before_others():
     def work():
         os.setresuid(4321, 4321, 4321)
@@ -159,7 +158,7 @@ def test_same_user_is_looked_at_before_others():
     os.close(told)
 
 
-@root_only
+@pytest.mark.root
 def test_no_permission_is_told_apart_from_nobody():
     def ask():
         os.setgroups([])

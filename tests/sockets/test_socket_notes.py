@@ -12,7 +12,8 @@ from support.paths import SUPPORT
 from support.socket_notes import SEND, answers, compiled, namespace, netns, owners, senders, tuples, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 MODES = ["tcp", "udp", "cudp", "udp6", "mapped", "tcp6", "cudp6"]
 
 

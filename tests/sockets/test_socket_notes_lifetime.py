@@ -16,7 +16,8 @@ from nfct_fast.sockets.socket_notes import SocketNotes
 from support.socket_notes import SEND, answers, netns, owner_of, owners, senders, tuples, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 
 
 def test_two_instances_do_not_disturb_each_other(owners, netns, senders):
