@@ -111,9 +111,9 @@ cdef bint is_among(const socket_info_t *sock, const diag_match_t *others, int co
     return False
 
 
-cdef bint was_alone(const exclusive_t *alone, int index, const tuple_t *end, uint64_t inode, int64_t heard) noexcept nogil:
+cdef bint was_alone(const exclusive_t *alone, int index, const tuple_t *end, uint64_t inode, int64_t received_at) noexcept nogil:
     # What had its port to itself after all flows of the batch were heard had it when they began.
-    return (alone.inode == inode and alone.index == index and heard and alone.at >= heard
+    return (alone.inode == inode and alone.index == index and received_at and alone.at >= received_at
             and alone.end.sport == end.sport and alone.end.family == end.family
             and memcmp(alone.end.src, end.src, 16) == 0)
 
@@ -169,10 +169,10 @@ cdef class LiveLookup:
                     raise
             i += 1
 
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
-        self.heard = heard
-        self.late = emptied and heard - emptied > LATE_NS
-        self.heard_ticks = boot_ticks(monotonic_ns() - heard)
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
+        self.received_at = received_at
+        self.late = drained_at and received_at - drained_at > LATE_NS
+        self.received_ticks = boot_ticks(monotonic_ns() - received_at)
 
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, socket_info_t *out) noexcept nogil:
         cdef tuple_t any_peer
@@ -201,11 +201,11 @@ cdef class LiveLookup:
         cdef int64_t now
         if own.kind == SOCK_EXACT or own.kind == SOCK_WILDCARD and kind < 0:
             return room + 1 if own.ambiguous else 0
-        if self.sole or was_alone(alone, index, end, own.inode, self.heard):
+        if self.sole or was_alone(alone, index, end, own.inode, self.received_at):
             return 0
         now = monotonic_ns()
         count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
-                 else self.directory.tables_survey(index, end, self.heard, out, room))
+                 else self.directory.tables_survey(index, end, self.received_at, out, room))
         if count < 0 or count > room:
             return count
         for i in range(count):
@@ -249,7 +249,7 @@ cdef class LiveLookup:
                 process_drop(process)
                 continue
             # A process younger than the flow did not begin it: the port was taken again.
-            if timed and self.heard and process.start > self.heard_ticks:
+            if timed and self.received_at and process.start > self.received_ticks:
                 late = True
                 process_drop(process)
                 continue
@@ -313,7 +313,7 @@ cdef class LiveLookup:
             out.match = MATCH_NONE
             return REASON_KERNEL
         memset(&sock, 0, sizeof(sock))
-        found = self._socket(index, end, False, self.heard, &sock)
+        found = self._socket(index, end, False, self.received_at, &sock)
         if found < 0:
             return reason_of(found)
         if found == 0:
@@ -325,7 +325,7 @@ cdef class LiveLookup:
             return REASON_CLOSED
         if sock.inode == 0 and end.proto == IPPROTO_TCP and not originator and not is_orphan(&sock):
             # Still in the accept queue, or before it: nobody's yet but the listener's.
-            if self._socket(index, end, True, self.heard, &sock) != 1 or sock.inode == 0:
+            if self._socket(index, end, True, self.received_at, &sock) != 1 or sock.inode == 0:
                 return REASON_CLOSED
         if sock.inode == 0:
             note_socket(&sock, out)
@@ -337,7 +337,7 @@ cdef class LiveLookup:
         cdef socket_info_t sock
         cdef int found
         memset(&sock, 0, sizeof(sock))
-        found = self._socket(index, end, True, self.heard, &sock)
+        found = self._socket(index, end, True, self.received_at, &sock)
         if found < 0:
             return reason_of(found)
         if found == 0 or sock.inode == 0 or sock.kind != SOCK_LISTENER:
@@ -349,7 +349,7 @@ cdef class LiveLookup:
 
     cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
         cdef const exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
-        return self.sole or was_alone(alone, index, end, inode, self.heard)
+        return self.sole or was_alone(alone, index, end, inode, self.received_at)
 
     cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock, owner_t *out) noexcept nogil:
         """The processes that hold a socket which was found, or why they are not known."""
