@@ -130,7 +130,7 @@ def test_no_process_is_left(tracked, number):
         settled(program.pid)
         apart = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] in APART]
         assert len(apart) == len(APART)
-        for child in spawn_helper:
+        for child in apart:
             os.kill(child, signal.SIGTERM)
             assert status(f"/proc/{child}")["State"][0] == "S"
         program.end(number)
