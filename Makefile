@@ -1,6 +1,7 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
 # make test   install what is missing, build, and run the whole test suite, as root
 # make test-unit  the tests that need no root, as whoever calls it, in less than a minute
+# make coverage  run the suite and print which lines of Python, Cython and C it ran, per file and in all
 # make lint   check the form of Python, Cython and C; `make format` mends what can be mended by itself
 # make bench  the same, and measure beside other programs: tables, and a plot in build/bench
 # make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and what has threads under ThreadSanitizer
@@ -17,7 +18,7 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit lint format bench sanitize soak build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
@@ -26,7 +27,12 @@ test: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-unit: $(VENV)/.built $(VENV)/.test-packages
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-1} $(BIN)/python -m pytest -m "not root and not slow" $(PYTEST_ARGS)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(BIN)/python -m pytest -m "not root and not slow" $(PYTEST_ARGS)
+
+# COVERAGE_ARGS: what is for pytest.
+coverage: $(VENV)/.built $(VENV)/.tested-with
+	$(BIN)/python -m pip install -q --group coverage
+	$(SUDO) $(BIN)/python -u tests/line_coverage $(COVERAGE_ARGS)
 
 C_FILES := $(shell git ls-files '*.[ch]' 2>/dev/null | grep -v owners_skel.h)
 

@@ -88,8 +88,10 @@ def build(kind, place):
     subprocess.run([compiler(), "-O2", "-fPIC", "-c", HERE.parent / "fuzz" / "coverage.c", "-o", coverage], check=True)
     for old in (place / "package").glob("nfct_fast/_modules.*.so"):
         old.unlink()     # linked anew also where only coverage.o is another
-    subprocess.run([*setup, "build_py", *folders[:2], "build_ext", *folders], check=True, cwd=ROOT,
+    subprocess.run([*setup, "build_py", *folders[:2], "build_ext", "--with-hooks", *folders], check=True, cwd=ROOT,
                    env={**os.environ, "CC": compiler(), "CFLAGS": flags, "LDFLAGS": f"{flags} {coverage}"})
+    hooks = "nfct_fast/testing"     # as in setup.py: no wheel has the folder
+    shutil.copytree(ROOT / "src" / hooks, place / "package" / hooks, dirs_exist_ok=True)
     (place / "bin").mkdir(exist_ok=True)
     python = place / "bin" / "python"
     shutil.copy(os.path.realpath(sys.executable), python)

@@ -220,14 +220,20 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
     assert found == [(40, 50)] and scanner.scanned_processes > 0
 
 
-@pytest.mark.parametrize("uid", [None, os.geteuid(), 1234])
-def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(tmp_path, uid):
-    """Each may take 20 ms at first, and one through all of these takes 45."""
+@pytest.fixture(scope="module")
+def many_processes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("many")
     for pid in range(1, 6001):
-        (tmp_path / str(pid) / "fd").mkdir(parents=True)
-        (tmp_path / str(pid) / "fd" / "3").symlink_to(f"socket:[{10_000 + pid}]")
-    last = int(os.listdir(tmp_path)[0])     # from the end on, where they are not in order
-    scanner = FdScanner(tmp_path, budget=0.02)
+        (root / str(pid) / "fd").mkdir(parents=True)
+        (root / str(pid) / "fd" / "3").symlink_to(f"socket:[{10_000 + pid}]")
+    return root
+
+
+@pytest.mark.parametrize("uid", [None, os.geteuid(), 1234])
+def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(many_processes, uid):
+    """Each may take 20 ms at first, and one through all of these takes 45."""
+    last = int(os.listdir(many_processes)[0])     # from the end on, where they are not in order
+    scanner = FdScanner(many_processes, budget=0.02)
     end = time.monotonic() + 20
     while (found := holders_or_none(scanner, 10_000 + last, [], uid)) is None and time.monotonic() < end:
         time.sleep(0.02)
