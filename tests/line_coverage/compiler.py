@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 MARK = re.compile(r'\s*/\* "(nfct_fast/[\w/]+\.(?:pyx|pxd))":(\d+)$')
-END = ("}", "  /* function exit code */")
+END = ("}", "};", "  /* function exit code */")
 
 
 def attributed(text, name):
@@ -19,13 +19,14 @@ def attributed(text, name):
     for number, line in enumerate(lines, 1):
         if match := MARK.match(line):
             source, comment = match.groups(), True
-        ended = source and line in END
-        # Not within the comment itself, nor within a macro of several lines.
-        if source and not comment and not ended and not lines[number - 2].endswith("\\"):
-            out.append(f'#line {source[1]} "src/{source[0]}"')
-        if ended:
-            out.append(f'#line {number} "{name}"')
-            source = None
+        before, ended = lines[number - 2], source and line in END
+        if not comment and not before.endswith("\\"):
+            if source and not ended:
+                out.append(f'#line {source[1]} "src/{source[0]}"')
+            # Also where a condition ends: what was said within it may not have been compiled.
+            elif ended or before.startswith("#e"):
+                out.append(f'#line {number} "{name}"')
+        source = None if ended else source
         out.append(line)
         comment = comment and "*/" not in line
     return "\n".join(out)
