@@ -5,7 +5,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nfct_fast.sockets.sock_diag import parse_reply
+from support.hooks import parse_reply
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 V4, V6 = socket.AF_INET, socket.AF_INET6
