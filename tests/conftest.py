@@ -4,8 +4,8 @@ import shutil
 import subprocess
 
 import pytest
-from nfct_fast.kernel.netns import resolve
 
+from nfct_fast.kernel.netns import resolve
 from support.netns import ip, made, use_conntrack
 from support.paths import SUPPORT, TESTS
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.processes import cgroup_filesystem
+from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 from support.attacks import ATTACKER, IP_PKTINFO, IPV6_PKTINFO, PORT, VICTIM, by_user, done, heard, send, serve
 from support.flows import DGRAM, INET, INET6, STREAM, Worker
 from support.netns import inside as entered

@@ -12,8 +12,8 @@ import sys
 import time
 
 import pytest
-from nfct_fast.attribution.resolver import Resolver
 
+from nfct_fast.attribution.resolver import Resolver
 from support.cli import Program, until
 from support.flows import Worker, collect_count, listening
 from support.hooks import find_flow

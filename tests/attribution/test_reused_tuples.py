@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from nfct_fast.conntrack import Conntrack
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.writer import Writer
-
-from nfct_fast.conntrack import Conntrack
 from support.cli import until
 from support.flows import Worker
 from support.netns import inside as entered

@@ -9,10 +9,10 @@ import sys
 import time
 
 import pytest
-from nfct_fast.attribution.resolver import Resolver
-from nfct_fast.processes.cgroup_filesystem import find_mount
 
+from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.conntrack import Conntrack
+from nfct_fast.processes.cgroup_filesystem import find_mount
 from support.cli import COMMAND, Program, inside, until
 from support.flows import nft
 from support.netns import inside as entered

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
 from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.processes.cgroup_filesystem import find_mount
-
 from support.flows import Worker, alone, both_ends, collect_count, hold, inode, listening, made, server, udp
 from support.hooks import find_flow
 from support.netns import inside, ip

@@ -5,10 +5,10 @@ import subprocess
 import time
 
 import pytest
-from nfct_fast.kernel.netns import Netns
-from nfct_fast.namespaces.local_addresses import LocalAddresses
 
 from nfct_fast import Conntrack
+from nfct_fast.kernel.netns import Netns
+from nfct_fast.namespaces.local_addresses import LocalAddresses
 from support.cli import Program, until
 from support.events import listener
 from support.netns import ip

@@ -8,9 +8,9 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from nfct_fast.kernel.netns import Netns
 
 from nfct_fast import Conntrack
+from nfct_fast.kernel.netns import Netns
 from support.cli import COMMAND, SECONDS, Program, inside, until
 from support.netns import ip, made, use_conntrack
 

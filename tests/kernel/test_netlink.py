@@ -2,6 +2,7 @@
 import errno
 
 import pytest
+
 from nfct_fast.kernel.netlink import NetlinkSocket
 
 

@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from nfct_fast.kernel.netns import Netns
-from nfct_fast.namespaces.netns_census import NetnsCensus
 
 from nfct_fast import Conntrack
+from nfct_fast.kernel.netns import Netns
+from nfct_fast.namespaces.netns_census import NetnsCensus
 from nfct_fast.namespaces.netns_finder import NamespaceFinder
 from support.cli import SECONDS, Program, until
 from support.flows import Worker

@@ -2,9 +2,9 @@
 from collections import Counter, namedtuple
 
 import pytest
+
 from nfct_fast.events.receive_memory import ReceiveMemory, Share
 from nfct_fast.kernel.netlink import NetlinkSocket
-
 from nfct_fast.monitoring.shares import OURS, Shares, owner
 
 SECOND = 1_000_000_000

@@ -2,9 +2,9 @@
 import ipaddress
 
 import pytest
+
 from nfct_fast.namespaces.direction import direction_of_packed
 from nfct_fast.namespaces.local_addresses import LocalAddresses
-
 from support.netns import inside, ip
 
 pytestmark = pytest.mark.root

@@ -7,11 +7,11 @@ import threading
 import time
 
 import pytest
+
 from nfct_fast.attribution.resolver import Resolver
+from nfct_fast.kernel import netns
 from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from nfct_fast.sockets.socket_notes import netns_cookie
-
-from nfct_fast.kernel import netns
 from support.cli import until
 from support.containers import OUTSIDE, bridge, clients, container, hosts, in_user_namespace, mac, serving, within
 from support.flows import (

@@ -4,8 +4,8 @@ import subprocess
 import time
 
 import pytest
-from nfct_fast.namespaces.local_addresses import LocalAddresses
 
+from nfct_fast.namespaces.local_addresses import LocalAddresses
 from support.netns import inside, ip, ip6_address
 
 pytestmark = pytest.mark.root

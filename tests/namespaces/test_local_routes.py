@@ -5,6 +5,7 @@ import struct
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nfct_fast.namespaces.local_routes import parse_route
 
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from nfct_fast.namespaces.namespace_index import NamespaceIndex
 
 from nfct_fast.kernel import netns
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from support.cli import until
 from support.hooks import find_socket, find_sockets, refresh_addresses
 from support.netns import inside, ip, ip6_address, made

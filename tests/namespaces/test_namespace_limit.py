@@ -5,9 +5,9 @@ import subprocess
 import time
 
 import pytest
-from nfct_fast.namespaces.namespace_index import NamespaceIndex
 
 from nfct_fast.kernel import netns
+from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from support.containers import container
 from support.flows import Worker
 from support.hooks import may_come_from, refresh_addresses

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+
 from nfct_fast.output.sink import Sink
 
 

@@ -4,9 +4,9 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nfct_fast.output.template import Template
 from nfct_fast.text.timestamp import TimeFormat
-
 from support.cli import Program, inside
 
 FIELDS = ["ev.proto", "ev.sport", "ev.dst", "ev.dport", "info.pid", "info.comm"]

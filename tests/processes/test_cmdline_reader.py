@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 from nfct_fast.processes.cmdline_reader import CommandLineReader
+from nfct_fast.processes.process import process
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_reader import ProcessReader
-
-from nfct_fast.processes.process import process
 from support.cli import Program, inside, until
 from support.fake_proc import fake_process
 from support.paths import ROOT, SUPPORT

@@ -9,10 +9,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from nfct_fast.reading.engine import Engine
 
 from nfct_fast import Conntrack
 from nfct_fast.events.filter import wanted_protocols
+from nfct_fast.reading.engine import Engine
 from support.cli import SECONDS, inside, until
 from support.leaks import descriptors, tasks
 

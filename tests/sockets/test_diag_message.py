@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support.hooks import parse_reply
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP

@@ -8,8 +8,8 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nfct_fast.sockets.fd_scanner import FdScanner
 
+from nfct_fast.sockets.fd_scanner import FdScanner
 from support.fake_proc import child, fake_process
 
 FREE = float("inf")

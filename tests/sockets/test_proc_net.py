@@ -8,8 +8,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nfct_fast.sockets.proc_net import ProcNet
 
+from nfct_fast.sockets.proc_net import ProcNet
 from support.fake_proc import child
 
 TCP, UDP, ICMP, UDPLITE, RAW = 6, 17, 1, 136, 253

@@ -6,7 +6,6 @@ import struct
 import subprocess
 
 from nfct_fast.kernel.netns import Netns, resolve
-
 from support.flows import COUNT, DGRAM, INET, STREAM, Worker, hold, inode, made
 from support.netns import inside, ip
 from support.netns import made as made_netns

@@ -10,8 +10,8 @@ import time
 from contextlib import closing
 
 import pytest
-from nfct_fast.kernel.netlink import NetlinkSocket
 
+from nfct_fast.kernel.netlink import NetlinkSocket
 from support.netns import inside
 from support.paths import SUPPORT
 

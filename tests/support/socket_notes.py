@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from nfct_fast.sockets.socket_notes import SocketNotes
 
+from nfct_fast.sockets.socket_notes import SocketNotes
 from support.paths import TESTS
 
 LOOPBACK = {"udp6": ("::1", "::1"), "tcp6": ("::1", "::1"), "cudp6": ("::1", "::1")}

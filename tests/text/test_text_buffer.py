@@ -6,6 +6,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nfct_fast.text.text_buffer import escape
 
 TRICKY = st.lists(st.one_of(st.binary(max_size=8), st.text(max_size=8).map(lambda text: text.encode(errors="surrogatepass")),
