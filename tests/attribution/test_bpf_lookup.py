@@ -1,4 +1,4 @@
-"""Every flow a local process begins is named after it, however briefly its socket lived: with the kernel's notes."""
+"""With BPF, every flow that a local process begins is attributed to it, however briefly its socket lived."""
 import contextlib
 import os
 import socket

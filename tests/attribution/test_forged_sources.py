@@ -1,4 +1,4 @@
-"""Packets with a source that their sender made up, in a container or on the host, and sockets that a kernel thread makes."""
+"""Packets whose sender made up the source address, in a container or on the host, and sockets of kernel threads."""
 import json
 import socket
 import struct

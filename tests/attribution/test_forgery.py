@@ -1,4 +1,4 @@
-"""An unprivileged user tries to have another's name printed; each time there is an innocent process it could hit."""
+"""An unprivileged user tries to have an innocent process named in place of its own."""
 import contextlib
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Every shape of flow on one host, held open 0.1 s: the owner of each end is who made it, and nobody else."""
+"""Flows of every kind on one host, held open for 0.1 s: each end has its process as owner, and no other."""
 import os
 import socket
 import subprocess

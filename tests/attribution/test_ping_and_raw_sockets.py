@@ -1,4 +1,4 @@
-"""Ping sockets, raw ICMP and raw sockets of other protocols: known to the tables alone."""
+"""Ping sockets, raw ICMP and raw sockets of other protocols, which only the tables in /proc/net list."""
 import socket
 import struct
 

@@ -1,4 +1,4 @@
-"""Who serves a port, remembered: named as the exact look-up would name it, and forgotten as soon as it is not so any more."""
+"""The cache of server processes names whom a full lookup would name, and forgets whoever no longer serves a port."""
 import array
 import collections
 import contextlib

@@ -1,4 +1,4 @@
-"""Who used a tuple while its conntrack entry lived: the next user of a live UDP entry makes no event of its own."""
+"""All users of a tuple while its conntrack entry lives: the second user of a UDP entry causes no event."""
 import contextlib
 import json
 import socket

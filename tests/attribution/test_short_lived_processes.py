@@ -1,4 +1,4 @@
-"""Processes that are gone at once print with their own command line, through the program itself."""
+"""Processes that exit at once are printed with their own command line, by the program itself."""
 import contextlib
 import json
 import os

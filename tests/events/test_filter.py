@@ -1,4 +1,4 @@
-"""The socket filter decides as the regular expression does: interpreted on real messages, and run by the kernel."""
+"""The socket filter decides as the regular expression does, interpreted on real messages and run by the kernel."""
 import re
 import socket
 import struct

@@ -1,4 +1,4 @@
-"""Events recorded from the kernel, decoded; and whatever else may come, which must do no harm."""
+"""Events that the kernel sent are decoded, and any other bytes do no harm."""
 import random
 import socket
 import struct

@@ -1,4 +1,4 @@
-"""What is not the kernel's is not believed: root of a user's own namespace sends to the groups we hear there."""
+"""Messages that do not come from the kernel are refused: root of a user namespace can send to our multicast groups."""
 import socket
 import struct
 import subprocess

@@ -1,4 +1,4 @@
-"""Which namespaces are heard, and what is said of those that cannot be."""
+"""Which namespaces are monitored, and what is reported about those that cannot be."""
 import os
 import re
 import resource
@@ -63,7 +63,7 @@ def test_own_namespace_is_not_left(tracked):
 
 @pytest.mark.root
 @pytest.mark.parametrize("attribution", ["auto", "off"])
-def test_all_hears_each(attribution):
+def test_netns_all_monitors_each_namespace(attribution):
     with ExitStack() as stack:
         names = [stack.enter_context(made()) for _ in range(3)]
         for name in names:

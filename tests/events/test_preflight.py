@@ -1,4 +1,4 @@
-"""Why no event can come is told at the start, with what to do about it."""
+"""At the start the program says why no event can arrive, and what to do about it."""
 import errno
 import socket
 import struct
@@ -25,7 +25,7 @@ def complaints(netns, *arguments):
     return program.complaints
 
 
-def test_nothing_is_told_where_flows_are_tracked(tracked):
+def test_nothing_is_reported_where_flows_are_tracked(tracked):
     assert complaints(tracked) == []
 
 

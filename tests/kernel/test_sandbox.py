@@ -1,4 +1,4 @@
-"""What a process may still do once it has restricted itself: each test in a process of its own."""
+"""What a process may still do after it has restricted itself. Each test runs in a process of its own."""
 import os
 import platform
 import subprocess

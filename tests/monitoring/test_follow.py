@@ -1,4 +1,4 @@
-"""All namespaces are heard, as they come and go: what is made in them is told or counted, and nobody shuts others out."""
+"""All namespaces are monitored as they come and go: every flow is reported or counted, and no user shuts others out."""
 import contextlib
 import ctypes
 import fcntl

@@ -1,4 +1,4 @@
-"""Direction and NAT flags from the two tuples of a flow, in a namespace with known addresses."""
+"""Direction and NAT flags follow from the two tuples of a flow and the addresses of the namespace."""
 import ipaddress
 
 import pytest

@@ -1,4 +1,4 @@
-"""Whom a packet can have come from: the ways between namespaces, and those that users made themselves."""
+"""From which namespaces a packet can have come: links between namespaces, and those that unprivileged users made."""
 import contextlib
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The local addresses follow "ip addr" and "ip route" at once; the truth is what was just set."""
+"""Local addresses follow "ip addr" and "ip route" at once; the truth is what was just set."""
 import socket
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Messages about routes, as bytes: which of them make an address local."""
+"""Route messages, as bytes: which of them make an address local."""
 import errno
 import socket
 import struct

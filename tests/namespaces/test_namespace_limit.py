@@ -1,4 +1,4 @@
-"""How many namespaces are asked, and whose: a user who makes as many as he can does not push out others'."""
+"""A user who makes as many namespaces as they can does not displace those of others."""
 import ctypes
 import os
 import subprocess

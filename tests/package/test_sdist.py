@@ -1,4 +1,4 @@
-"""The sdist holds what is tracked and nothing else."""
+"""The sdist contains every tracked file and nothing else."""
 import os
 import subprocess
 import tarfile

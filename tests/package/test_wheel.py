@@ -1,4 +1,4 @@
-"""A wheel made here: repaired, installed where nothing else is, and at work. `make wheels` does it on every Python."""
+"""A wheel built here is repaired, installed where nothing else is, and works. `make wheels` does so on every Python."""
 import os
 import platform
 import subprocess

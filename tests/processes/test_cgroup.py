@@ -1,3 +1,4 @@
+"""Unit, slice and container are read from the path of a cgroup, and paths are found by cgroup id."""
 import os
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What users write into the path of a cgroup of their own is no name for anything, only a claim."""
+"""What users write into the path of a cgroup of their own is reported as a claim, never as a name."""
 import json
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Command lines are read by a helper that is given up when a process keeps it waiting, as support/hostage.c does."""
+"""A helper reads command lines, and is given up when a process makes it wait, as support/hostage.c does."""
 import contextlib
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Which program sent: joined by identity, whatever forks, executes and ends, and however late it is heard of."""
+"""The program that sent is known by identity, whatever forks, executes and exits, and however late its events arrive."""
 import contextlib
 import json
 import os

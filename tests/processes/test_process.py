@@ -1,3 +1,4 @@
+"""What /proc says of a process, and the cache of it: pids that are used again, processes that exit, broken files."""
 import ctypes
 import os
 import shutil

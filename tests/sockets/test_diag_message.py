@@ -1,4 +1,4 @@
-"""Replies of sock_diag, as bytes: read where they are about the socket that was asked for, else refused."""
+"""Replies of sock_diag, as bytes, are believed only if they are about the socket that was asked for."""
 import socket
 import struct
 

@@ -1,3 +1,4 @@
+"""The processes that hold a socket are found in /proc/PID/fd, within a budget of time."""
 import array
 import os
 import resource

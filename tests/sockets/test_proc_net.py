@@ -1,3 +1,4 @@
+"""Sockets are found in the tables of /proc/net, whole or broken."""
 import contextlib
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Each shape of socket is looked up by its tuple; the truth is the socket itself."""
+"""Each kind of socket is looked up by its tuple; the truth is the socket itself."""
 import os
 import socket
 import struct

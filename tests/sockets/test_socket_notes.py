@@ -1,4 +1,4 @@
-"""The kernel's record of owners against known truth: real sockets of real processes in namespaces of their own."""
+"""The kernel's notes of socket owners, compared with real sockets of real processes in namespaces of their own."""
 import os
 import subprocess
 import sys

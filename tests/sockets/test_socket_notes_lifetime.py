@@ -1,4 +1,4 @@
-"""What owner tracking takes and leaves behind: rights, cgroups, other programs, the traffic itself, kill -9."""
+"""What the BPF programs need, change and leave behind: privileges, cgroups, other programs, traffic, and after kill -9."""
 import json
 import os
 import shutil
