@@ -257,7 +257,7 @@ def test_a_user_that_the_kernel_refuses(tracked):
         for one in settled(program.pid):
             assert one["uid"] == {"0"} and one["effective"] == MODES["auto"]
         until(lambda: program.complaints)
-        assert program.complaints == ["nfct-fast: goes on as the user who started it: cannot become user 65534, group 65534: "
+        assert program.complaints == ["nfct-fast: still runs as the user who started it: cannot become user 65534, group 65534: "
                                       "Operation not permitted"]
 
 
@@ -458,9 +458,9 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize(("call", "sentence"), [
-    ("seccomp", "goes on with all system calls: seccomp: Invalid argument"),
-    ("setresuid", "goes on as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
-    ("landlock_create_ruleset", "goes on with all files that its user may read: this kernel has no Landlock, or it is not enabled"),
+    ("seccomp", "can still use every system call: seccomp: Invalid argument"),
+    ("setresuid", "still runs as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
+    ("landlock_create_ruleset", "can still read every file that its user may read: this kernel has no Landlock, or it is not enabled"),
 ])
 def test_a_kernel_that_lacks_it(tracked, call, sentence, tmp_path):
     """It says so, in one line, and the rest holds."""
