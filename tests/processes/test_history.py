@@ -1,4 +1,4 @@
-"""The program that sent is known by identity, whatever forks, executes and exits, and however late its events arrive."""
+"""The program that sent is known by identity, whatever forks, executes and exits, and however late events arrive."""
 import contextlib
 import json
 import os

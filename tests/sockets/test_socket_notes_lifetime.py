@@ -1,4 +1,4 @@
-"""What the BPF programs need, change and leave behind: privileges, cgroups, other programs, traffic, and after kill -9."""
+"""What the BPF programs need, change and leave behind: privileges, cgroups, traffic, and after kill -9."""
 import json
 import os
 import shutil
