@@ -10,8 +10,10 @@ from support_netns import ip
 from support_owners_bpf import unusable
 from support_shapes import Worker, collect_count, listening
 from support_users import as_user
-from test_forgery import (ATTACKER, DGRAM, INET, INET6, IP_FREEBIND, IP_TRANSPARENT, IPPROTO_MPTCP, IPV6_FREEBIND, PORT, STREAM,
-                          VICTIM, by_user, done, heard, send, serve)
+from test_forgery import (
+    ATTACKER, DGRAM, INET, INET6, IP_FREEBIND, IP_TRANSPARENT, IPPROTO_MPTCP, IPV6_FREEBIND, PORT, STREAM, VICTIM,
+    by_user, done, heard, send, serve,
+)
 from test_shapes_nat import hosts, within
 from test_ways import bridge, container, in_user_namespace
 
