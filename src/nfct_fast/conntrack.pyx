@@ -9,7 +9,7 @@ from nfct_fast.output.writer cimport Writer
 import weakref
 from typing import NamedTuple
 
-from nfct_fast.attribution.resolver import NOTED_FLOWS
+from nfct_fast.attribution.resolver import NOTED_FIRST, NOTED_FLOWS
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.rights import Rights
@@ -59,7 +59,8 @@ cdef class Conntrack:
     flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
     open (Linux 5.12), for the families of `protocol`, and where nobody else uses it for these protocols alone; see news().
     probe: try at the start whether events arrive, by an empty datagram over loopback; `silence`
-    has the answer. flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each. drop_privileges: the threads
+    has the answer. flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each; with NEW alone
+    most of it is taken only once there are thousands in a second. drop_privileges: the threads
     of this object give up all capabilities but those they go on to need; for the caller's own see privileges.drop().
 
     A thread of its own reads the events and finds their owners, so that none is lost while the flows are dealt with.
@@ -93,9 +94,11 @@ cdef class Conntrack:
         rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
         # Its threads hold the engine's parts, none of them this object.
         weakref.finalize(self, self.engine.close)
+        # How a flow goes on or ends is told long after its owner was noted: then notes have to reach back as far as they can.
+        first = NOTED_FIRST if groups == {GROUPS["NEW"]} else flows
         try:
             self.silence = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, flows=flows),
+                wanted, rights, track, dict(mode=attribution, flows=flows, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted), recover=recover)
         except BaseException:
             self.engine.close()

@@ -2,12 +2,13 @@
 
 To enter a namespace takes CAP_SYS_ADMIN; a conntrack table is read by a socket that was opened with CAP_NET_ADMIN. The
 program has a process of its own for that, forked at the start, which is handed a namespace, goes in, and hands out a
-netlink socket or a table of /proc/net: it reads nothing of either.
+netlink socket or a table of /proc/net: it reads nothing of either. It also makes the larger maps for the kernel's notes
+when they are needed, once: CAP_SYS_ADMIN is the right to do that, too.
 """
 cimport cython
 from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
-from libc.stdint cimport uint64_t
-from libc.string cimport memset, strcpy, strlen, strncpy
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy, memset, strcpy, strlen, strncpy
 from posix.fcntl cimport O_RDONLY, openat
 from posix.stat cimport struct_stat
 from posix.unistd cimport close
@@ -26,8 +27,13 @@ cdef extern from "<sched.h>" nogil:
     enum: CLONE_NEWNET
     int setns(int fd, int nstype)
 
+cdef extern from "nfct_fast/sockets/owners_maps.h" nogil:
+    enum: OWNERS_GROWING
+    int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
+
 cdef enum:
     STRANDED = 1 << 20       # no errno: the thread could not come back
+    LARGER_MAP = -2          # of kind 0; less for the others
 
 
 cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
@@ -80,14 +86,34 @@ cdef int fetch(int root, int ns, const errand_t *errand) noexcept nogil:
     return fd
 
 
+cdef int larger_here(int outer, const errand_t *errand) noexcept nogil:
+    cdef uint32_t entries
+    memcpy(&entries, errand.table, sizeof(entries))
+    return owners_larger_map(outer, <unsigned int>(LARGER_MAP - errand.protocol), entries)
+
+
+cdef int larger_once(int outer, const errand_t *errand, bint *made) noexcept nogil:
+    """Who asks may have come to want all of the kernel's memory."""
+    cdef int kind = LARGER_MAP - errand.protocol
+    if not 0 <= kind < OWNERS_GROWING or made[kind]:
+        return -EINVAL
+    made[kind] = True
+    return larger_here(outer, errand)
+
+
 cdef void serve_at(int fd, int root) noexcept nogil:
     cdef errand_t errand
     cdef outcome_t outcome
     cdef int ns, made
+    cdef bint larger[OWNERS_GROWING]
+    memset(larger, 0, sizeof(larger))
     while True:
         if pass_receive(fd, &errand, sizeof(errand), 0, &ns) != sizeof(errand):
             return      # the program has ended
-        made = fetch(root, ns, &errand) if ns >= 0 else -EINVAL
+        if ns >= 0 and errand.protocol <= LARGER_MAP:
+            made = larger_once(ns, &errand, larger)
+        else:
+            made = fetch(root, ns, &errand) if ns >= 0 else -EINVAL
         if ns >= 0:
             close(ns)
         outcome.number, outcome.rc = errand.head.number, min(made, 0)
@@ -146,6 +172,8 @@ cdef class Opener:
         cdef int made
         cdef ssize_t got
         if self.channel is None:
+            if errand.protocol <= LARGER_MAP:
+                return larger_here(ns, errand)
             made = fetch(self.root, ns, errand)
             if made != -STRANDED:
                 return made
@@ -172,6 +200,13 @@ cdef class Opener:
         memset(&errand, 0, sizeof(errand))
         errand.protocol = protocol
         return self._fetch(ns, &errand)
+
+    cdef int larger_map(self, int outer, unsigned int kind, uint32_t entries) noexcept nogil:
+        cdef errand_t errand
+        memset(&errand, 0, sizeof(errand))
+        errand.protocol = LARGER_MAP - <int>kind
+        memcpy(errand.table, &entries, sizeof(entries))
+        return self._fetch(outer, &errand)
 
     cdef int table(self, int ns, const char *name) noexcept nogil:
         cdef errand_t errand

@@ -18,7 +18,8 @@
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
 
-/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. */
+/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. records and buckets are arrays of
+ * two maps, see owners.h. */
 SEC(".maps") char records, buckets, cookies, ports, watches, shares, events, scratch;
 SEC(".rodata") const volatile struct owners_config config = {};
 SEC(".bss") struct owners_state state = {};
