@@ -133,6 +133,7 @@ cdef class BpfLookup:
         if not self.asked and self.owners.is_due(heard + self.ahead):
             self.asked = True
             self.watch.ask()
+        self.owners.retire(heard + self.ahead)
         self.searches = SEARCHES
         self.readings = READINGS
         # What the batch was sent by has been told of before it was received.

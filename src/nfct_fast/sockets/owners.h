@@ -8,7 +8,7 @@
  *
  * A host of few flows needs little of that: there is a small ring with its index, and the same once more, larger, which is made
  * when notes come fast. From then on it is written to, and the small one stays as it was: look-ups ask both, and whatever is
- * newest is right. A position says itself in which of the two it is, so the change needs no lock, and loses nothing.
+ * newest is right, until the larger has gone round once. A position says itself in which of the two it is, so the change needs no lock, and loses nothing.
  *
  * A record is valid at position p while its seq is p: a writer sets OWNERS_BUSY first, and a reader looks at seq before
  * and after it copies. Nobody writes to a busy record, so a torn one cannot pass for whole. */
@@ -89,7 +89,8 @@ struct owners_config {
 struct owners_state {
     __u64 head;      /* next position; starts at 1, as an empty slot is 0; the reader adds OWNERS_GROWN once */
     __u64 spare[7];  /* the fields below stay off the line every writer touches */
-    __u64 grown;     /* 1 once the larger ring is written to; the reader's, as the next one */
+    __u64 grown;     /* 1 once the larger ring is written to; the reader's, as the next two */
+    __u64 retired;   /* 1 once nothing in the small ring would still be in a ring that had been large from the start */
     __u64 share;     /* records that one user may make in a second, root apart */
     __u64 displaced; /* pushed out of a full bucket before its time in the ring was over */
     __u64 collided;  /* not written: a writer was interrupted there a whole lap ago, or two met in one slot */

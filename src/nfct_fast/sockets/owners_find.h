@@ -36,12 +36,12 @@ static inline int owners_is_same(const struct owners_record *a, const struct own
            memcmp(a->who.comm, b->who.comm, sizeof(a->who.comm)) == 0;
 }
 
-/* Where the record of a position stands; NULL: the larger ring is being made. */
+/* Where the record of a position stands; NULL: the larger ring is being made, or the small one is retired. */
 static inline const struct owners_record *owners_at(const struct owners *self, uint64_t position)
 {
     int grown = (position & OWNERS_GROWN) != 0;
     const struct owners_record *record = __atomic_load_n(&self->record[grown], __ATOMIC_ACQUIRE);
-    return record ? &record[position & (self->records[grown] - 1)] : NULL;
+    return record && (grown || !__atomic_load_n(&self->retired, __ATOMIC_RELAXED)) ? &record[position & (self->records[grown] - 1)] : NULL;
 }
 
 /* A writer is at a record for tens of nanoseconds, so a busy one of the right position is worth a few more looks. */
@@ -77,7 +77,12 @@ static inline int owners_fits(const struct owners_record *record, const struct o
            (record->key.src[0] == tuple->src[0] && record->key.src[1] == tuple->src[1]);
 }
 
-/* How many slots a look-up goes through: those of one bucket, or of two once the ring has grown. */
+/* Which slots a look-up goes through: those of one bucket, or of two once the ring has grown. */
+static inline int owners_first_slot(const struct owners *self)
+{
+    return __atomic_load_n(&self->retired, __ATOMIC_RELAXED) ? OWNERS_SLOTS : 0;
+}
+
 static inline int owners_slots(const struct owners *self)
 {
     return __atomic_load_n(&self->state->grown, __ATOMIC_ACQUIRE) ? 2 * OWNERS_SLOTS : OWNERS_SLOTS;
@@ -101,7 +106,7 @@ static inline void owners_scan(const struct owners *self, const struct owners_ke
     uint64_t hash = owners_hash(key, netns, self->seed);
     struct owners_record another;
     int slots = owners_slots(self);
-    for (int i = 0; i < slots; i++) {
+    for (int i = owners_first_slot(self); i < slots; i++) {
         struct owners_record *record = *best ? &another : &out->record;
         if (!owners_slot_read(self, hash, i, tuple, netns, record))
             continue;
@@ -161,7 +166,8 @@ static inline int owners_lookup(const struct owners *self, const struct owners_k
 static inline void owners_touch(const struct owners *self, const struct owners_key *key, uint64_t netns)
 {
     uint64_t hash = owners_hash(key, netns, self->seed);
-    for (int grown = 0; grown < owners_slots(self) / OWNERS_SLOTS; grown++) {
+    for (int i = owners_first_slot(self); i < owners_slots(self); i += OWNERS_SLOTS) {
+        int grown = i / OWNERS_SLOTS;
         uint64_t slot = __atomic_load_n(&self->bucket[grown][hash & (self->buckets[grown] - 1)].slot[0], __ATOMIC_RELAXED);
         __asm__ volatile("" : : "r"(slot));
     }

@@ -42,6 +42,7 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
 
     struct owners_state:
         uint64_t head
+        uint64_t retired
         uint64_t displaced
         uint64_t collided
         uint64_t limited
@@ -54,6 +55,7 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
         uint32_t buckets[2]
         uint32_t cookies
         uint64_t grown_at
+        bint retired
         uint64_t seed
         const uint32_t *port
         owners_state *state
@@ -76,6 +78,8 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
     int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
     int owners_take_larger(owners *self, unsigned int kind, int fd)
     void owners_switch(owners *self)
+    void owners_retire(owners *self)
+    void owners_retired(owners *self)
     uint64_t owners_written(const owners *self)
     void owners_close(owners *self)
     size_t owners_bytes(const owners *self)

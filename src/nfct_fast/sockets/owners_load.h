@@ -30,6 +30,7 @@ struct owners {
     uint32_t records[2], buckets[2]; /* the small ring and its index, and the larger one (0: there will be none); powers of two, */
     uint32_t cookies;                /* as this */
     uint64_t seed;
+    int retired;       /* look-ups leave the small ring out */
     uint64_t grown_at; /* position, without OWNERS_GROWN, of the first record of the larger ring; 0: it is not there yet */
     const struct owners_record *record[2];
     const struct owners_bucket *bucket[2];
@@ -143,6 +144,17 @@ static inline void owners_switch(struct owners *self)
     __atomic_store_n(&self->state->grown, 1, __ATOMIC_RELEASE);
     uint64_t head = __atomic_fetch_add(&self->state->head, OWNERS_GROWN, __ATOMIC_SEQ_CST);
     __atomic_store_n(&self->grown_at, head, __ATOMIC_RELEASE);
+}
+
+/* The larger ring has gone round: the programs add nothing to the small one any more, and after a while it need not be asked. */
+static inline void owners_retire(struct owners *self)
+{
+    __atomic_store_n(&self->state->retired, 1, __ATOMIC_RELEASE);
+}
+
+static inline void owners_retired(struct owners *self)
+{
+    __atomic_store_n(&self->retired, 1, __ATOMIC_RELEASE);
 }
 
 /* Notes so far. */

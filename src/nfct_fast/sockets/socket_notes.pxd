@@ -62,6 +62,9 @@ cdef class SocketNotes:
     # Whether notes come so fast that grow() is due; to be asked now and then by one thread. now: CLOCK_BOOTTIME ns.
     cdef bint is_due(self, int64_t now) noexcept nogil
 
+    # Leaves the small ring out, once nothing of it would be there any more had the larger one been there from the start. Likewise.
+    cdef void retire(self, int64_t now) noexcept nogil
+
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil
     cdef int _load(self, int fd, uint32_t records, uint32_t larger, bint each, const task_types *tasks) except -1

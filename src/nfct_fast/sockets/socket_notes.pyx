@@ -36,8 +36,8 @@ from nfct_fast.sockets.owners_find cimport (
     OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
     OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init, owners_is_watched, owners_key,
     owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port, owners_port_changes,
-    owners_prefetch, owners_record, owners_switch, owners_take_larger, owners_users, owners_watch, owners_written, task_types,
-    task_types_read,
+    owners_prefetch, owners_record, owners_retire, owners_retired, owners_switch, owners_take_larger, owners_users, owners_watch,
+    owners_written, task_types, task_types_read,
 )
 
 
@@ -231,12 +231,22 @@ cdef class SocketNotes:
             return False
         written = owners_written(&self._owners) - self._counted
         # Half of what one user may make in that time, so that there is room for more before he is refused it.
-        if written > 8 and passed < WINDOW_NS and written >= self._owners.records[0] // 8:
+        if passed < WINDOW_NS and written >= self._owners.records[0] // 8:
             return True
         if passed >= WINDOW_NS:
             self._since, self._counted = now, self._counted + written
             return written // (passed // WINDOW_NS) >= self._owners.records[0] // 8
         return False
+
+    cdef void retire(self, int64_t now) noexcept nogil:
+        if not self._open or self._owners.grown_at == 0 or self._owners.retired:
+            return
+        if self._owners.state.retired == 0:
+            if owners_written(&self._owners) + 1 - self._owners.grown_at >= self._owners.records[1]:
+                owners_retire(&self._owners)
+                self._since = now
+        elif now - self._since >= WINDOW_NS:       # whichever program was amid a note then
+            owners_retired(&self._owners)
 
     def grow(self, make=None):
         """Have room for all records from now on; what was noted stays. One thread at a time, look-ups may be under way.
@@ -417,6 +427,6 @@ cdef dict owner_dict(const bpf_owner_t *owner):
         "pid": owner.id.tgid, "start": owner.id.start, "exec": owner.id.exec, "uid": owner.uid, "gid": owner.gid,
         "comm": (<bytes>owner.comm[:16]).split(b"\0", 1)[0].decode(errors="backslashreplace"),
         "cgroup_id": owner.cgroup_id, "netns_cookie": owner.netns_cookie, "cookie": owner.cookie,
-        "time": owner.time, "other_time": owner.other_time or None,
+        "time": owner.time, "other_time": owner.other_time or None, "again": bool(owner.again),
         "hook": HOOKS[owner.hook], "match": MATCHES[owner.match],
     }

@@ -136,6 +136,8 @@ INLINE struct owners_record *record_of(__u64 cookie, __u64 *position)
     if (!slot)
         return 0;
     *position = *(volatile __u64 *)slot & (OWNERS_DONE - 1);
+    if (*(volatile __u64 *)&state.retired && !has_grown(*position))
+        return 0;
     struct owners_record *record = record_at(*position);
     if (!record || *(volatile __u64 *)&record->seq != *position || record->cookie != cookie)
         return 0;
