@@ -135,7 +135,7 @@ cdef class Conntrack:
 
     def stats(self) -> Stats:
         """Counts since the start; also after close()."""
-        self.engine.mark.check("this Conntrack")
+        self.engine.fork_guard.check("this Conntrack")
         intake = self.engine.reader.intake
         sources = self.engine.reader.sources
         counts = sources.counts()
@@ -167,7 +167,7 @@ cdef class Conntrack:
     def news(self) -> tuple[str, ...]:
         """Sentences for an operator, each once: with track what it means for the host, and later that a conntrack table fills;
         with netns="all" that some namespaces are not heard. news_fileno() polls readable when there are some."""
-        self.engine.mark.check("this Conntrack")
+        self.engine.fork_guard.check("this Conntrack")
         return self.engine.news.take()
 
     def news_fileno(self) -> int:
@@ -178,7 +178,7 @@ cdef class Conntrack:
     @property
     def missing(self) -> tuple[str, ...]:
         """What attribution "auto" would use and this host does not have, each with what it will therefore miss."""
-        self.engine.mark.check("this Conntrack")
+        self.engine.fork_guard.check("this Conntrack")
         attribution = self.engine.attribution
         reasons = []
         if attribution.missing is not None:
@@ -209,14 +209,14 @@ cdef class Conntrack:
         return self._told()[2]
 
     cdef tuple _told(self):
-        self.engine.mark.check("this Conntrack")
+        self.engine.fork_guard.check("this Conntrack")
         return self.engine.reader.sources.reported()
 
     @property
     def take_unreported(self) -> tuple[int, bool]:
         """After close(): events missing from what was taken that no LOST record told of, flows that were received and not
         taken, and losses whose record was not; and whether they may be more."""
-        self.engine.mark.check("this Conntrack")
+        self.engine.fork_guard.check("this Conntrack")
         return self.engine.untaken + self.engine.unsaid, self.engine.inexact
 
     cdef int _next(self, int timeout) except -2:

@@ -30,7 +30,7 @@ class Rights:
 
     user: its ids from then on, None to stay who it is. filtered: only the system calls that are needed go on to be
     allowed. looks: owners are looked for; else no file is read but those of time zones. split: what takes the rights to
-    look into others' files is left to processes of its own, see apart(). What this kernel or who started it does not permit
+    look into others' files is left to processes of its own, see spawn_helper(). What this kernel or who started it does not permit
     is left out, and is in `reasons`, one sentence for each.
     """
 
@@ -39,7 +39,7 @@ class Rights:
         self._keep = ("net_admin",) if not looks else ("net_admin", "sys_ptrace") if split else privileges.KEPT
         self._enters = looks and not split
         self._files = None if looks else _ZONES     # to look at other processes, Landlock forbids
-        self.apart = self._apart if split else None
+        self.spawn_helper = self._spawn_helper if split else None
         self.reasons = []
         if filtered and (split or not looks) and not sandbox.has_landlock():
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
@@ -72,7 +72,7 @@ class Rights:
             if sentence not in self.reasons:
                 self.reasons.append(sentence)
 
-    def _apart(self, name, prepare, keep, enters=False) -> tuple[int, int]:
+    def _spawn_helper(self, name, prepare, keep, enters=False) -> tuple[int, int]:
         """Have prepare()(fd) done by a process of that name: its id, and the other end of fd.
 
         Between the two it gives up all but the capabilities `keep`; enters: it goes on to enter network namespaces, and has

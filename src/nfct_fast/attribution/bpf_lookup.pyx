@@ -8,10 +8,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, sysconf
-from procfs_calls cimport CLOCK_BOOTTIME
-
+from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
@@ -32,12 +30,6 @@ cdef enum:
     READINGS = 8                 # 60 us each
 
 _PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
-
-
-cdef int64_t _now(int clock) noexcept nogil:
-    cdef timespec now
-    clock_gettime(clock, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept nogil:
@@ -125,8 +117,8 @@ cdef class BpfLookup:
         cdef int i
         # Of three readings that with the least time between: one may have been interrupted for milliseconds.
         for i in range(3):
-            before = _now(CLOCK_MONOTONIC)
-            ahead = _now(CLOCK_BOOTTIME) - before
+            before = monotonic_ns()
+            ahead = boottime_ns() - before
             self.ahead = ahead if i == 0 else min(self.ahead, ahead)
         self.heard = heard + self.ahead
         self.emptied = emptied + self.ahead
@@ -227,7 +219,7 @@ cdef class BpfLookup:
         return out.process != NULL
 
     cdef int64_t boot_time(self, int64_t time) noexcept nogil:
-        return time - (_now(CLOCK_REALTIME) - _now(CLOCK_BOOTTIME))
+        return time - (realtime_ns() - boottime_ns())
 
     cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]

@@ -7,14 +7,12 @@ from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memset
-from posix.time cimport clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from netinet_in cimport IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
-from procfs_calls cimport CLOCK_BOOTTIME
 
 from nfct_fast.sockets.diag_message cimport DIAG_WILD
-from nfct_fast.namespaces.direction cimport is_group
+from nfct_fast.namespaces.direction cimport is_multicast
 from nfct_fast.sockets.socket_holders cimport HOLDERS_MAX, holder_t
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
@@ -22,7 +20,7 @@ from nfct_fast.records.owner cimport (
     REASON_PERMISSION, REASON_UNSUPPORTED,
 )
 from nfct_fast.processes.process cimport process_drop, process_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
 from nfct_fast.sockets.socket_info cimport (
     SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
 )
@@ -73,7 +71,7 @@ cdef bint competes(const diag_match_t *one, const diag_match_t *own, const tuple
                    bint originator) noexcept nogil:
     # Any socket of the port may have sent. What comes in goes to the best fit: sockets of one device before others,
     # then by family and address; but to all members of a group.
-    if originator or own.sock.kind == SOCK_PROTOCOL or one.ifindex or is_group(&end.src[0], end.family):
+    if originator or own.sock.kind == SOCK_PROTOCOL or one.ifindex or is_multicast(&end.src[0], end.family):
         return True
     return one.remote == DIAG_WILD and one.local == own.local and one.family == own.family
 
@@ -130,11 +128,7 @@ cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept 
 
 cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
     """The time `past_ns` ago in the clock ticks of process_t.start."""
-    cdef timespec now
-    cdef int64_t time
-    clock_gettime(CLOCK_BOOTTIME, &now)
-    time = <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec - past_ns
-    return <uint64_t>(time // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
+    return <uint64_t>((boottime_ns() - past_ns) // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
 
 
 @cython.final
@@ -143,16 +137,16 @@ cdef class LiveLookup:
     """Looks in one namespace after the other for the owner of a tuple.
 
     mode: "proc" has only the tables in /proc/net, "diag" raises OSError where sock_diag does not answer for TCP and
-    UDP; else sock_diag is asked for what it answers for. proc, budget and apart: see Attribution. One caller at a time.
+    UDP; else sock_diag is asked for what it answers for. proc, budget and spawn_helper: see Attribution. One caller at a time.
     """
 
-    def __init__(self, str mode not None, proc, double budget, apart=None):
+    def __init__(self, str mode not None, proc, double budget, spawn_helper=None):
         self.reader = ProcessReader(proc)
         # First, so that a process that is forked for it has nothing of what follows.
-        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, apart)
+        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper)
         if mode != "proc":
             self._probe(mode == "diag")
-        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], apart=apart)
+        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], spawn_helper=spawn_helper)
         self.processes = ProcessCache(self.reader)
 
     def close(self):
@@ -178,7 +172,7 @@ cdef class LiveLookup:
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
         self.heard = heard
         self.late = emptied and heard - emptied > LATE_NS
-        self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
+        self.heard_ticks = boot_ticks(monotonic_ns() - heard)
 
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, socket_info_t *out) noexcept nogil:
         cdef tuple_t any_peer
@@ -209,7 +203,7 @@ cdef class LiveLookup:
             return room + 1 if own.ambiguous else 0
         if self.sole or was_alone(alone, index, end, own.inode, self.heard):
             return 0
-        now = procfs_monotonic_ns()
+        now = monotonic_ns()
         count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
                  else self.directory.tables_survey(index, end, self.heard, out, room))
         if count < 0 or count > room:
@@ -392,7 +386,7 @@ cdef class LiveLookup:
         if reason != REASON_EXITED and reason != REASON_PERMISSION:
             return reason
         # Not in a table that was read before: there it still is.
-        found = self._socket(index, end, sock.kind == SOCK_LISTENER, procfs_monotonic_ns(), &again)
+        found = self._socket(index, end, sock.kind == SOCK_LISTENER, monotonic_ns(), &again)
         if found != 1 or again.inode != sock.inode:
             return REASON_EXITED
         # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.

@@ -30,7 +30,7 @@ cdef class Resolver:
     # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
     # `emptied`: the last time, on the same clock, that every event before it had been received.
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
-    # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
+    # Fills in direction, owner and peer. record.flow.netns is what monitor gave for the namespace it was heard in.
     cdef void prefetch(self, const record_t *record) noexcept nogil
     cdef void resolve(self, record_t *record) noexcept nogil
 

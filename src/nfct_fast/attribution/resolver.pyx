@@ -21,7 +21,7 @@ from nfct_fast.records.owner cimport (
     REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_drop,
 )
 from nfct_fast.processes.process cimport process_t, process_take
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, ResponderCache, responder_t
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
@@ -44,14 +44,14 @@ cdef class Resolver:
     only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
     OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
     each second on looking through the open files of processes nobody suspects, 0.04 of them at once; inf for no
-    bound. flows: how many the kernel's notes reach back, once there is need for more than first. settled: see Notes; apart:
-    Rights.apart, where what takes rights is to be done by processes of its own. Used by one thread at a time.
+    bound. flows: how many the kernel's notes reach back, once there is need for more than first. settled: see Notes; spawn_helper:
+    Rights.spawn_helper, where what takes rights is to be done by processes of its own. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS, first=NOTED_FIRST,
-                 settled=None, apart=None):
+                 settled=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -59,7 +59,7 @@ cdef class Resolver:
         self.unasked = set()
         if self.off:
             return
-        self.live_lookup = LiveLookup(mode, proc, budget, apart)
+        self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper)
         self.directory = self.live_lookup.directory
         self.directory.discovery.look()       # the containers there are have flows from the start
         self.directory.refresh()
@@ -78,21 +78,21 @@ cdef class Resolver:
         if settled is not None:
             self.live_lookup.reader.lines.close()       # its helper has more rights than who needs one next
 
-    def add_home(self, netns=None) -> int:
+    def monitor(self, netns=None) -> int:
         """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
 
         Enters it for a moment. A namespace that is among them already keeps its number. OSError.
         """
         if not self.off:
-            return self.directory.add_home(netns)
+            return self.directory.monitor(netns)
         number = next(number for number in range(len(self.unasked) + 1) if number not in self.unasked)
         self.unasked.add(number)
         return number
 
-    def remove_home(self, int number) -> None:
+    def stop_monitoring(self, int number) -> None:
         """Nothing is listened in under that number any more: it may be given again. From any thread."""
         if not self.off:
-            self.directory.remove_home(number)
+            self.directory.stop_monitoring(number)
         self.unasked.discard(number)
 
     def close(self):
@@ -150,7 +150,7 @@ cdef class Resolver:
         if self.notes is not None:
             self.notes.begin(heard, emptied)
         self.live_lookup.begin(heard, emptied)
-        self.directory.refresh_home()
+        self.directory.refresh_monitored()
 
     cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=NEVER) noexcept nogil:
         """Notes.name(); of a flow that is not new with all who used it."""
@@ -216,7 +216,7 @@ cdef class Resolver:
             if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.heard):
                 out.match = MATCH_NONE
                 return REASON_CLOSED
-        began = procfs_monotonic_ns()
+        began = monotonic_ns()
         changes = self.notes.owners.port_changes(netns, end.proto, end.sport)
         self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.heard)
         reason = self.live_lookup.owner(index, end, False, out)
@@ -252,7 +252,7 @@ cdef class Resolver:
 
     cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
                     int reason) noexcept nogil:
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef responder_t *kept = self.responder_cache.put(end, netns, changes, now, now - began, found, &self.live_lookup.named, reason)
         # Closed before it was watched, it is not any more.
         if kept != NULL and found.process != NULL and found.inode and not self.live_lookup.holds(&kept.holder, found.inode):
@@ -265,12 +265,12 @@ cdef class Resolver:
         cdef owner_t tried
         cdef int reason = NOWHERE
         cdef int found = 0, one
-        cdef int index = home if local else self.directory.place(home, end, -1)
+        cdef int index = home if local else self.directory.find_address(home, end, -1)
         if index < 0 and self.directory.look_again(end, search):
-            index = self.directory.place(home, end, -1)
+            index = self.directory.find_address(home, end, -1)
         while index >= 0:
             if not self.directory.may_come_from(home, index, end):
-                index = self.directory.place(home, end, index)
+                index = self.directory.find_address(home, end, index)
                 continue
             memset(&tried, 0, sizeof(tried))
             one = self._originator(index, end, &tried) if originator else self._responder(index, end, fresh, &tried)
@@ -281,7 +281,7 @@ cdef class Resolver:
                 reason = one
             elif found == 0:
                 reason = one
-            index = -1 if local else self.directory.place(home, end, index)
+            index = -1 if local else self.directory.find_address(home, end, index)
         if found > 1:
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
@@ -308,7 +308,7 @@ cdef class Resolver:
             return
         self.used = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
-        addresses = self.directory.home(home)
+        addresses = self.directory.monitored_routes(home)
         if addresses == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return

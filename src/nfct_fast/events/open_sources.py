@@ -107,7 +107,7 @@ class Listener:
             socket = _open_socket(self._descriptor(space), self._inbox, self._groups, self._program, share, size)
             try:
                 table = ConntrackDump(self._descriptor(space)) if self._recover else None
-                number = self._attribution.add_home(space)
+                number = self._attribution.monitor(space)
             except BaseException:
                 _close(socket, share)
                 raise
@@ -118,7 +118,7 @@ class Listener:
             self._untrack(inode)
             if source is not None:
                 source.close()
-                self._attribution.remove_home(source.index)
+                self._attribution.stop_monitoring(source.index)
             raise
         return source
 
@@ -128,7 +128,7 @@ class Listener:
     def collect(self) -> None:
         """Free what the reader has let go."""
         for source in self.reader.sources.collect():
-            self._attribution.remove_home(source.index)
+            self._attribution.stop_monitoring(source.index)
             self._untrack(source.inode)
 
     def _untrack(self, inode):

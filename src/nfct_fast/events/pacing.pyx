@@ -6,7 +6,7 @@ At 40,000 flows/s it makes of 1 or 2 events a wake-up some 400, and of 10 us of 
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport nanosleep, timespec
 
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     PACE_NS = 1000000            # the least time between two wake-ups,
@@ -15,7 +15,7 @@ cdef enum:
 
 
 cdef void pace_keep(pacing_t *pace, uint64_t events, bint hasty) noexcept nogil:
-    cdef int64_t now = procfs_monotonic_ns()
+    cdef int64_t now = monotonic_ns()
     cdef int64_t fast = <int64_t>(events - pace.before) // 4
     cdef int64_t length = (HASTY_NS if hasty else PACE_NS) * max(1, min(PACES, fast))
     cdef timespec pause
@@ -23,7 +23,7 @@ cdef void pace_keep(pacing_t *pace, uint64_t events, bint hasty) noexcept nogil:
         pause.tv_sec = 0
         pause.tv_nsec = pace.awake + length - now
         nanosleep(&pause, NULL)     # cut short by a signal it only gathers less
-        now = procfs_monotonic_ns()
+        now = monotonic_ns()
     pace.awake = now
     pace.before = events
     pace.drained = True

@@ -95,7 +95,7 @@ cdef class Source:
         """Close its sockets; closing twice is harmless."""
         self.socket.close()
         # In a process that has it by fork, whoever held the lock is not there.
-        if not self.closed and self.socket.mark.here():
+        if not self.closed and self.socket.fork_guard.here():
             self.share.close(self.socket)
         self.closed = True
         if self.table is not None:

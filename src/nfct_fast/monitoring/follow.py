@@ -29,9 +29,9 @@ _TRACKED_DESCRIPTORS = 6        # and where tracking is turned on
 
 def _places(most, tracking):
     """How many namespaces there are descriptors for, of which a third is left to others."""
-    provisional, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     each = _DESCRIPTORS + (_TRACKED_DESCRIPTORS if tracking else 0)
-    return most if provisional == resource.RLIM_INFINITY else max(1, min(most, (provisional - provisional // 3) // each))
+    return most if soft_limit == resource.RLIM_INFINITY else max(1, min(most, (soft_limit - soft_limit // 3) // each))
 
 
 class Follower:

@@ -1,14 +1,14 @@
 """Sockets and tables of other network namespaces than the thread's own."""
 from libc.stdint cimport uint32_t
 
-from nfct_fast.kernel.helper_channel cimport HelperChannel, question_head_t
+from nfct_fast.kernel.helper_channel cimport HelperChannel, request_head_t
 
-cdef struct errand_t:
-    question_head_t head
+cdef struct open_request_t:
+    request_head_t head
     int protocol                   # -1: a table; -2, and less: a map of the notes, and no namespace
     char table[16]                 # its name; of a map the number of its entries in the first four bytes
 
-cdef struct outcome_t:
+cdef struct open_reply_t:
     uint32_t number
     int rc
 
@@ -24,4 +24,4 @@ cdef class Opener:
     cdef int table(self, int ns, const char *name) noexcept nogil
     # A larger map of the notes, put into the one open as `outer`: see owners_larger_map().
     cdef int larger_map(self, int outer, unsigned int kind, uint32_t entries) noexcept nogil
-    cdef int _fetch(self, int ns, errand_t *errand) noexcept nogil
+    cdef int _fetch(self, int ns, open_request_t *request) noexcept nogil

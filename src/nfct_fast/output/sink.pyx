@@ -2,9 +2,10 @@
 cimport cython
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, write
 from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
+
+from nfct_fast.kernel.clock cimport monotonic_ns
 
 import os
 import stat
@@ -16,9 +17,7 @@ cdef enum:
 
 
 cdef int64_t _now_ms() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+    return monotonic_ns() // 1_000_000
 
 
 cdef size_t whole_lines(const char *data, size_t length) noexcept nogil:

@@ -6,7 +6,7 @@ from nfct_fast.records.ring cimport Ring
 from nfct_fast.output.writer cimport Writer
 
 cdef class Engine:
-    cdef readonly ForkGuard mark
+    cdef readonly ForkGuard fork_guard
     cdef Ring ring
     cdef Batch batch
     cdef Reader reader

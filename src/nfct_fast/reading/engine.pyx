@@ -13,7 +13,7 @@ from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write
 from nfct_fast.events.flow cimport EVENT_LOST
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.output.writer cimport writer_error
 
 import os
@@ -45,7 +45,7 @@ cdef class Engine:
 
     def __cinit__(self):
         self.epoll = self.wake = -1
-        self.mark = ForkGuard()
+        self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
@@ -53,11 +53,11 @@ cdef class Engine:
         """Open all, and begin to read; why events may never come. attribution, listener: arguments of Attribution and
         Listener. spec: the namespaces to be heard. rcvbuf, memory: bytes of receive buffers, at first and for all together.
         rights: None, or a Rights; settle() is called in each thread before it begins."""
-        settled, apart = (None, None) if rights is None else (rights.settle, rights.apart)
+        settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.mark)
+        self.batch = Batch(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that it is closed also if only half of it is made
-        self.attribution.__init__(**attribution, settled=settled, apart=apart)
+        self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
         self.news = Notices()
         if track:
             self.tracking = Tracking(self.news)
@@ -66,8 +66,8 @@ cdef class Engine:
         with descriptors():
             opener = (<object>self.attribution).opener
             if opener is None:
-                opener = self.opener = Opener(apart=apart if everywhere else None)
-            listens = Listener(self.reader, opener, self.tracking, apart is None, wanted, **listener)
+                opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
+            listens = Listener(self.reader, opener, self.tracking, spawn_helper is None, wanted, **listener)
             if everywhere:
                 self.follower = Follower(listens, rcvbuf, memory, self.news)
                 silence = self.follower.begin(probe)
@@ -90,7 +90,7 @@ cdef class Engine:
         return silence
 
     cdef int check(self) except -1:
-        self.mark.check("this Conntrack")
+        self.fork_guard.check("this Conntrack")
         if self.closed:
             raise ValueError("operation on closed Conntrack")
         return 0
@@ -105,7 +105,7 @@ cdef class Engine:
 
     def stop(self) -> None:
         """Have reading end."""
-        self.mark.check("this Conntrack")
+        self.fork_guard.check("this Conntrack")
         if self.thread is not None:
             self.reader.stop()
 
@@ -113,7 +113,7 @@ cdef class Engine:
         """End the threads and close everything, but for what a taker in another thread still uses: that closes it then.
 
         Cut short by a signal, it goes on when it is called again."""
-        if not self.mark.here():
+        if not self.fork_guard.here():
             self._abandon()
             return
         # Forgotten, it may be found by a garbage collection of its own thread.
@@ -203,7 +203,7 @@ cdef class Engine:
     cdef int _pass(self, Writer writer, int *result) noexcept nogil:
         """Write what there is and what comes within TURN_MS, as _fill(-1) if nothing is there: how many records were
         written, or as _fill. *result: 0 or what writing failed with."""
-        cdef int64_t until = procfs_monotonic_ns() + TURN_MS * <int64_t>1000000
+        cdef int64_t until = monotonic_ns() + TURN_MS * <int64_t>1000000
         cdef int64_t left = -1
         cdef int written = 0
         cdef int count
@@ -215,7 +215,7 @@ cdef class Engine:
         while count > 0:
             result[0] = writer.put(self.batch)
             written += count
-            left = (until - procfs_monotonic_ns()) // 1000000
+            left = (until - monotonic_ns()) // 1000000
             if result[0] < 0 or left <= 0:
                 break
             count = self._fill(<int>left) or self.batch.fill()

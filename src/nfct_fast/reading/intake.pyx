@@ -7,25 +7,18 @@ cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close
 from sys_socket cimport (
     AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd,
 )
 from nfct_fast.events.flow cimport EVENT_LOST
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 
 import os
 
 cdef enum:
     ROOM_MS = 1000               # between two looks whether there is room
     PROGRAMS_MS = 100            # and between two at what is told of programs meanwhile
-
-
-cdef int64_t time_of_day() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 @cython.final
@@ -78,7 +71,7 @@ cdef class Intake:
         """Decode `count` received datagrams into the ring, which has room for them, and attribute; 0 or -errno."""
         cdef int room = 0
         cdef record_t *records = self.ring.room(&room)
-        cdef int64_t time = time_of_day()
+        cdef int64_t time = realtime_ns()
         cdef size_t length = 0
         cdef const void *data
         cdef int kept = 0
@@ -98,7 +91,7 @@ cdef class Intake:
 
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil:
         cdef int i
-        source.active = procfs_monotonic_ns()
+        source.active = monotonic_ns()
         self.attribution.begin(source.active, since)
         for i in range(count):
             self.attribution.prefetch(&records[i])
@@ -114,7 +107,7 @@ cdef class Intake:
         if count == -ENOBUFS:
             source.mark_overrun()
             # Where the kernel has no memory for events, a larger buffer is none to ask it for.
-            if source.socket.unexplained == 0:
+            if source.socket.unexplained_overruns == 0:
                 source.grow(True)
         if count <= 0:
             return count
@@ -146,7 +139,7 @@ cdef class Intake:
             return 0
         memset(record, 0, sizeof(record_t))
         record.flow.type = EVENT_LOST
-        record.flow.time = time_of_day()
+        record.flow.time = realtime_ns()
         record.flow.packets[0] = lost
         record.flow.packets[1] = unmade
         record.flow.netns_inode = source.inode
@@ -181,7 +174,7 @@ cdef class Intake:
         cdef int room = 0
         cdef int result
         while True:
-            left = until - procfs_monotonic_ns()
+            left = until - monotonic_ns()
             self.ring.room(&room)
             if left <= 0 or room == 0 and self.deserted:
                 return 1
@@ -198,7 +191,7 @@ cdef class Intake:
         """Count what is queued, which takes 0.9 us each; 0 or -errno. If there is no time, what is left is one at least."""
         cdef int count
         while True:
-            if procfs_monotonic_ns() > until and source.socket.queued() > 0:
+            if monotonic_ns() > until and source.socket.queued() > 0:
                 self.rushed = True
                 self.unread += 1
                 return 0

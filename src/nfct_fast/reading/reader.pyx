@@ -10,7 +10,7 @@ from sys_epoll cimport (
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.pacing cimport pace_keep
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.sources cimport SOURCES
 
@@ -155,7 +155,7 @@ cdef class Reader:
         self.intake.ring.room(&room)
         if room == 0:
             return 0
-        asked = procfs_monotonic_ns()
+        asked = monotonic_ns()
         count = self.intake.read(source, room)
         if count <= 0:
             return 1 if count == -ENOBUFS else count
@@ -224,7 +224,7 @@ cdef class Reader:
     cdef int _pump(self) noexcept nogil:
         """Read until stop() or for about HOUSEKEEPING_MS; 0 or -errno."""
         cdef epoll_event ready[READY]
-        cdef int64_t until = procfs_monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
+        cdef int64_t until = monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
         cdef int64_t left
         cdef int room = 0
         cdef int count
@@ -235,7 +235,7 @@ cdef class Reader:
         # Without the kernel's notes an owner is lost with its socket.
         cdef bint hasty = not self.intake.attribution.off and self.intake.attribution.notes is None
         while not self.intake.stopping:
-            left = (until - procfs_monotonic_ns()) // 1000000
+            left = (until - monotonic_ns()) // 1000000
             if left <= 0:
                 break
             self.intake.ring.room(&room)
@@ -278,7 +278,7 @@ cdef class Reader:
     cdef void _end(self) noexcept nogil:
         """Read what is still queued, while whoever takes it makes room, for END_MS at most; count what is left then, and
         tell of losses that were not yet told."""
-        cdef int64_t until = procfs_monotonic_ns() + END_MS * <int64_t>1000000
+        cdef int64_t until = monotonic_ns() + END_MS * <int64_t>1000000
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):

@@ -6,9 +6,8 @@ nobody else's waiting.
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_RECOVERED, flow_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 from nfct_fast.records.record cimport record_t
 from nfct_fast.events.source cimport SIFT_RECOVER, SIFT_SWEEP
 
@@ -26,7 +25,7 @@ cdef class Recovery:
         self.sources = sources
 
     cdef void sweep(self) noexcept nogil:
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):
@@ -49,7 +48,7 @@ cdef class Recovery:
         return 0
 
     cdef int read_on(self) noexcept nogil:
-        cdef int64_t until = procfs_monotonic_ns() + SLICE_NS
+        cdef int64_t until = monotonic_ns() + SLICE_NS
         cdef int result = 0
         cdef void *at
         cdef int i
@@ -62,7 +61,7 @@ cdef class Recovery:
                 continue
             # A table that cannot be read does not end the events: of it, what was known stays known, and what was lost is
             # counted.
-            while (<Source>at).reading and result == 0 and procfs_monotonic_ns() < until:
+            while (<Source>at).reading and result == 0 and monotonic_ns() < until:
                 (<Source>at).read_on()
                 result = self._deliver_missed(<Source>at)
                 self.turn = (turn + i + 1) % bound      # whoever has the largest table has no more of the time for that
@@ -83,14 +82,13 @@ cdef class Recovery:
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:
         """Deliver those of the missed flows that are wanted; 0 or -errno."""
-        cdef timespec now
+        cdef int64_t now = realtime_ns()
         cdef record_t *records
         cdef flow_t *flows = source.found
         cdef int room = 0
         cdef int i = 0
         cdef int kept
         cdef int result
-        clock_gettime(CLOCK_REALTIME, &now)
         while i < source.missed:
             records = self.intake.room(&room)
             if records == NULL:
@@ -107,7 +105,7 @@ cdef class Recovery:
                     records[kept].flow = flows[i]
                     records[kept].flow.type = EVENT_NEW
                     records[kept].flow.has |= FLOW_RECOVERED
-                    records[kept].flow.time = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+                    records[kept].flow.time = now
                     kept += 1
                 i += 1
             source.found_again(kept)

@@ -6,7 +6,7 @@ from libc.string cimport memset
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, tuple_set, tuple_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
 from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.sock_diag cimport diag_check, sock_dict
@@ -35,7 +35,7 @@ def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, r
         record.flow.reply.icmp_id = icmp_id
         record.flow.has |= FLOW_REPLY
     with nogil:
-        attribution.begin(procfs_monotonic_ns() - <int64_t>(age * 1e9), 0)
+        attribution.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
         attribution.resolve(&record)
     return flow_object(&record)
 
@@ -45,14 +45,14 @@ cdef int look_for(NamespaceIndex directory, const tuple_t *tuple, bint listener,
     has tuple.src has no such socket; -ENXIO: no member has the address; other -errno."""
     cdef socket_info_t sock
     cdef int rc, owners = 0, found = 0, error = 0
-    cdef int i = directory.place(0, tuple, -1)
+    cdef int i = directory.find_address(0, tuple, -1)
     memset(out, 0, sizeof(out[0]))
     index[0] = -1
     while i >= 0:
         owners += 1
         rc = directory.lookup_at(i, tuple, listener, &sock)
         if rc == 1:
-            rc = diag_check(&directory.namespace_map.places[i].member.diag, tuple, &sock)
+            rc = diag_check(&directory.namespace_map.nodes[i].namespace.diag, tuple, &sock)
             rc = rc if rc < 0 else 1
         if rc < 0:
             error = rc
@@ -62,7 +62,7 @@ cdef int look_for(NamespaceIndex directory, const tuple_t *tuple, bint listener,
             out[0] = sock
         elif i == 0:
             index[0] = i
-        i = directory.place(0, tuple, i)
+        i = directory.find_address(0, tuple, i)
     if owners == 0:
         return -ENXIO
     if found > 1 or found == 1 and error < 0:
@@ -95,12 +95,12 @@ def find_socket(NamespaceIndex directory not None, proto, src, sport, dst, dport
         raise OSError(-rc, os.strerror(-rc), "sock_diag")
     if rc == 0:
         return None
-    return directory.namespace_map.places[index].member.inode if index >= 0 else None, sock_dict(&sock)
+    return directory.namespace_map.nodes[index].namespace.inode if index >= 0 else None, sock_dict(&sock)
 
 
 def refresh_addresses(NamespaceIndex directory not None):
     """Takes in the changes of home's addresses heard of."""
-    directory.refresh_home()
+    directory.refresh_monitored()
 
 
 def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
@@ -109,12 +109,12 @@ def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
     cdef int i
     tuple_set(&tuple, 17, address, 1, address, 1)
     for i in range(directory.namespace_map.count):
-        if directory.namespace_map.places[i].member != NULL and directory.namespace_map.places[i].member.inode == inode:
+        if directory.namespace_map.nodes[i].namespace != NULL and directory.namespace_map.nodes[i].namespace.inode == inode:
             return directory.may_come_from(home, i, &tuple)
     raise LookupError(f"no known network namespace is {inode}")
 
 
 def by_cookie(NamespaceIndex directory not None, cookie):
     """The inode of the namespace with that cookie, or None."""
-    cdef int index = directory.by_cookie(cookie)
-    return directory.namespace_map.places[index].member.inode if index >= 0 else None
+    cdef int index = directory.find_cookie(cookie)
+    return directory.namespace_map.nodes[index].namespace.inode if index >= 0 else None
