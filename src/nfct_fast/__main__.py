@@ -38,18 +38,18 @@ A process nobody knows is printed as "?", any other unknown field as "-". Contro
 UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line is cut after 4096 bytes, and then ends
 in "...". The status is 1 on a failure and 2 for arguments that cannot be used.
 """
-_OUTPUT = 1
-_COMPLAINTS = 2
-_COMPLAINT_MS = 100     # what a standard error that nobody reads may hold us up
+_STDOUT = 1
+_STDERR = 2
+_STDERR_WAIT_MS = 100     # what a standard error that nobody reads may hold us up
 
 
-def _complain(*messages):
+def _warn(*messages):
     """One line each on standard error. That it is closed, full or stuck is no reason to stop."""
     poll = select.poll()
-    poll.register(_COMPLAINTS, select.POLLOUT)
-    if messages and poll.poll(_COMPLAINT_MS):
+    poll.register(_STDERR, select.POLLOUT)
+    if messages and poll.poll(_STDERR_WAIT_MS):
         try:
-            os.write(_COMPLAINTS, "".join([f"{_PROGRAM}: {message}\n" for message in messages]).encode(errors="backslashreplace"))
+            os.write(_STDERR, "".join([f"{_PROGRAM}: {message}\n" for message in messages]).encode(errors="backslashreplace"))
         except OSError:
             pass
 
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
     """Refuses arguments in one line."""
 
     def error(self, message):
-        _complain(f"{message} (-h helps)")
+        _warn(f"{message} (-h helps)")
         sys.exit(2)
 
 
@@ -133,7 +133,7 @@ class _Stop:
         self.asked = True
 
 
-def _reader_is_gone(fd):
+def _is_reader_gone(fd):
     poll = select.poll()
     poll.register(fd, 0)
     return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
@@ -150,7 +150,7 @@ def _fill_standard_descriptors():
 
 def _watch(conntrack, stop, output):
     conntrack.watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
-    conntrack.watch(conntrack.news_fileno())
+    conntrack.watch(conntrack.notices_fileno())
     try:
         conntrack.watch(output, select.EPOLLERR)
     except OSError as error:
@@ -163,56 +163,56 @@ class _LossReport:
 
     def __init__(self, conntrack):
         self._conntrack = conntrack
-        self._told = (0, 0, 0, 0)
+        self._reported = (0, 0, 0, 0)
         self._next = 0.0
 
-    def tell(self, now):
-        if now >= self._next and (messages := self._news()):
-            _complain(*messages)
+    def report(self, now):
+        if now >= self._next and (messages := self._messages()):
+            _warn(*messages)
             self._next = now + 1
 
-    def _news(self):
-        counts = (self._conntrack.lost, self._conntrack.recovered, self._conntrack.unmade, self._conntrack.programs_lost)
-        lost, recovered, unmade, programs = (count - reported for count, reported in zip(counts, self._told))
-        self._told = counts
+    def _messages(self):
+        counts = (self._conntrack.lost, self._conntrack.recovered, self._conntrack.unallocated, self._conntrack.process_events_lost)
+        lost, recovered, unallocated, programs = (count - reported for count, reported in zip(counts, self._reported))
+        self._reported = counts
         messages = []
         if recovered > 0:
             messages.append(f"{recovered} flows recovered from the conntrack table: their events were lost")
-        if unmade > 0:
-            messages.append(f"{lost} events lost or more: the kernel had no memory for {unmade} at least, and does not count them")
+        if unallocated > 0:
+            messages.append(f"{lost} events lost or more: the kernel had no memory for {unallocated} at least, and does not count them")
         elif lost > 0:
             messages.append(f"{lost} events lost: they came faster than they were read (a larger --rcvbuf-max holds more)")
         if programs > 0:
             messages.append(f"{programs} starts and ends of programs lost: some that have ended will have no command line")
         return messages
 
-    def tell_end(self):
+    def report_end(self):
         """All that is still to be told, once it is closed."""
-        messages = self._news()
+        messages = self._messages()
         stats = self._conntrack.stats()
-        if stats.untaken:
-            more = " or more" if self._conntrack.take_unreported[1] else ""
-            messages.append(f"{stats.untaken}{more} flows received and not written")
+        if stats.undelivered:
+            more = " or more" if self._conntrack.unreported[1] else ""
+            messages.append(f"{stats.undelivered}{more} flows received and not written")
         if stats.undecoded:
             messages.append(f"{stats.undecoded} events not understood, and not written")
-        _complain(*messages)
+        _warn(*messages)
 
 
 def _log(conntrack, writer, stop, output):
     report = _LossReport(conntrack)
     try:
         while (written := conntrack.write_to(writer)) is not None:
-            report.tell(time.monotonic())
-            _complain(*conntrack.news())
+            report.report(time.monotonic())
+            _warn(*conntrack.notices())
             if stop.asked:
                 conntrack.stop()        # what was read is still written
-            elif not written and _reader_is_gone(output):
+            elif not written and _is_reader_gone(output):
                 return
     finally:
         # However it ends: what was received and not written is counted.
         conntrack.close()
-        writer.tell_lost(*conntrack.take_unreported)
-        report.tell_end()
+        writer.write_loss(*conntrack.unreported)
+        report.report_end()
 
 
 def _allow_descriptors():
@@ -235,7 +235,7 @@ def _rights(arguments):
 
 
 def _run(arguments, formatter):
-    output = _OUTPUT
+    output = _STDOUT
     rights = _rights(arguments)
     if arguments.netns == "all":
         _allow_descriptors()
@@ -246,13 +246,13 @@ def _run(arguments, formatter):
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
         rights.settle()
-        for reason in (*rights.reasons, *conntrack.silence, *conntrack.missing, *conntrack.news()):
-            _complain(reason)
+        for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
+            _warn(reason)
         try:
             _log(conntrack, writer, stop, output)
         finally:
             if arguments.debug:
-                _complain(conntrack.stats())
+                _warn(conntrack.stats())
 
 
 def _formatter(arguments):
@@ -266,7 +266,7 @@ def main(argv=None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if sys.stdout is None:
-        _complain("standard output is closed")
+        _warn("standard output is closed")
         return 1
     _fill_standard_descriptors()
     try:
@@ -280,7 +280,7 @@ def main(argv=None) -> int:
     except OSError as error:
         if arguments.debug:
             raise
-        _complain(error.strerror if error.strerror and error.filename is None else error)
+        _warn(error.strerror if error.strerror and error.filename is None else error)
         return 1
     return 0
 

@@ -30,18 +30,18 @@ class Stats(NamedTuple):
     overruns: int       # times the kernel said that events were lost
     undecoded: int      # messages too long or not understood
     named: int          # flows whose owner has a process
-    queued: int         # the most records that waited at once to be taken
+    max_queued: int         # the most records that waited at once to be taken
     rcvbuf: int         # bytes the kernel now grants the largest receive buffer
-    programs_lost: int  # forks, executions and exits the kernel had no room to tell of: asked of /proc, as long as they live
-    untaken: int        # received, and at the end neither taken nor told of; 0 before close()
+    process_events_lost: int  # forks, executions and exits the kernel had no room to tell of: asked of /proc, as long as they live
+    undelivered: int        # received, and at the end neither taken nor told of; 0 before close()
     foreign: int        # datagrams on netlink sockets that the kernel did not send: not looked at
-    unmade: int         # events the kernel had no memory to make: at least so many, it does not count them
+    unallocated: int         # events the kernel had no memory to make: at least so many, it does not count them
     rcvbuf_all: int     # bytes that the kernel may take for all receive buffers together
     namespaces: int     # that are heard now
-    came: int           # and came after the start, with netns="all", as the next three
-    went: int           # that ended, or were closed because they had no process
-    unheard: int        # that were there, and not heard at least for a while
-    early: int          # flows told from the conntrack table of a namespace that began before it was found
+    namespaces_added: int           # and came after the start, with netns="all", as the next three
+    namespaces_removed: int           # that ended, or were closed because they had no process
+    unmonitored: int        # that were there, and not heard at least for a while
+    preexisting: int          # flows told from the conntrack table of a namespace that began before it was found
 
 
 @cython.final
@@ -73,12 +73,12 @@ cdef class Conntrack:
     """
     cdef object __weakref__
     cdef Engine engine
-    cdef object kept                # iterator over flows that a read() had taken when a signal cut it short
-    cdef readonly tuple silence     # sentences that tell why events can never arrive here, and what to do; else empty
+    cdef object kept_flows                # iterator over flows that a read() had taken when a signal cut it short
+    cdef readonly tuple no_event_reasons     # sentences that tell why events can never arrive here, and what to do; else empty
 
     def __cinit__(self):
-        self.kept = iter(())
-        self.silence = ()
+        self.kept_flows = iter(())
+        self.no_event_reasons = ()
         self.engine = Engine()
 
     def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
@@ -97,7 +97,7 @@ cdef class Conntrack:
         # How a flow goes on or ends is told long after its owner was noted: then notes have to reach back as far as they can.
         first = NOTED_FIRST if groups == {GROUPS["NEW"]} else flows
         try:
-            self.silence = self.engine.open(
+            self.no_event_reasons = self.engine.open(
                 wanted, rights, track, dict(mode=attribution, flows=flows, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted), recover=recover)
         except BaseException:
@@ -150,33 +150,33 @@ cdef class Conntrack:
             overruns=counts.overruns,
             undecoded=intake.undecoded + counts.truncated,
             named=intake.named,
-            queued=self.engine.ring.most,
+            max_queued=self.engine.ring.peak,
             rcvbuf=max(sizes, default=0),
-            programs_lost=(<object>self.engine.attribution).programs_lost,
-            untaken=self.engine.untaken,
+            process_events_lost=(<object>self.engine.attribution).programs_lost,
+            undelivered=self.engine.undelivered,
             foreign=counts.foreign + (<object>self.engine.attribution).foreign,
-            unmade=counts.unmade,
+            unallocated=counts.unallocated,
             rcvbuf_all=sum(sizes),
             namespaces=len(sources),
-            came=0 if places is None else places.came,
-            went=0 if places is None else places.went,
-            unheard=0 if places is None else places.unheard,
-            early=counts.early,
+            namespaces_added=0 if places is None else places.came,
+            namespaces_removed=0 if places is None else places.went,
+            unmonitored=0 if places is None else places.unheard,
+            preexisting=counts.preexisting,
         )
 
-    def news(self) -> tuple[str, ...]:
+    def notices(self) -> tuple[str, ...]:
         """Sentences for an operator, each once: with track what it means for the host, and later that a conntrack table fills;
         with netns="all" that some namespaces are not heard. news_fileno() polls readable when there are some."""
         self.engine.fork_guard.check("this Conntrack")
-        return self.engine.news.take()
+        return self.engine.notices.take()
 
-    def news_fileno(self) -> int:
+    def notices_fileno(self) -> int:
         """A descriptor for poll() or watch(): see news()."""
         self.engine.check()
-        return self.engine.news.fileno()
+        return self.engine.notices.fileno()
 
     @property
-    def missing(self) -> tuple[str, ...]:
+    def degraded(self) -> tuple[str, ...]:
         """What attribution "auto" would use and this host does not have, each with what it will therefore miss."""
         self.engine.fork_guard.check("this Conntrack")
         attribution = self.engine.attribution
@@ -189,46 +189,46 @@ cdef class Conntrack:
         return tuple(reasons)
 
     @property
-    def programs_lost(self) -> int:
+    def process_events_lost(self) -> int:
         """As in stats(); cheaper."""
         return (<object>self.engine.attribution).programs_lost
 
     @property
     def lost(self) -> int:
         """Events lost for good so far, as told by LOST records; cheaper than stats()."""
-        return self._told()[0]
+        return self._reported()[0]
 
     @property
     def recovered(self) -> int:
         """Flows delivered from the conntrack table because their events were lost; cheaper than stats()."""
-        return self._told()[1]
+        return self._reported()[1]
 
     @property
-    def unmade(self) -> int:
+    def unallocated(self) -> int:
         """Events lost in no count of the kernel's, at least so many, as told by LOST records; cheaper than stats()."""
-        return self._told()[2]
+        return self._reported()[2]
 
-    cdef tuple _told(self):
+    cdef tuple _reported(self):
         self.engine.fork_guard.check("this Conntrack")
         return self.engine.reader.sources.reported()
 
     @property
-    def take_unreported(self) -> tuple[int, bool]:
+    def unreported(self) -> tuple[int, bool]:
         """After close(): events missing from what was taken that no LOST record told of, flows that were received and not
         taken, and losses whose record was not; and whether they may be more."""
         self.engine.fork_guard.check("this Conntrack")
-        return self.engine.untaken + self.engine.unsaid, self.engine.inexact
+        return self.engine.undelivered + self.engine.unreported_lost, self.engine.at_least
 
     cdef int _next(self, int timeout) except -2:
         """Fill the batch, waiting up to timeout ms (-1: for ever): its number of records, 0 for none now, -1 for none ever."""
         cdef int count
         self.engine.check()
-        count = self.engine.turn(timeout)
+        count = self.engine.take(timeout)
         if count == 0:
             # No Python code runs between two waits of an iteration: a ^C would wait for the next flow. Raised before
             # anything is taken, it loses none.
             PyErr_CheckSignals()
-            count = self.engine.turn(0)
+            count = self.engine.take(0)
         return self._ended(count)
 
     cdef int _ended(self, int count) except -2:
@@ -252,7 +252,7 @@ cdef class Conntrack:
         the rest. None when no more will come. Blocks and raises OSError as the writer's Sink does.
         """
         self.engine.check()
-        count = self._ended(self.engine.turn(-1, writer))
+        count = self._ended(self.engine.take(-1, writer))
         return None if count < 0 else count
 
     def read(self, timeout: float | None = None) -> list:
@@ -261,12 +261,12 @@ cdef class Conntrack:
         What it had taken when a signal's handler raised, as ^C does, the next read() or iteration has.
         """
         self.engine.check()
-        flows = [*self.kept, *self.engine.batch]
+        flows = [*self.kept_flows, *self.engine.batch]
         try:
             while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
                 flows += batch
         except BaseException:
-            self.kept = iter(flows)
+            self.kept_flows = iter(flows)
             raise
         return flows
 
@@ -277,7 +277,7 @@ cdef class Conntrack:
         while True:
             for flow in self.engine.batch:      # which may have had nothing but a LOST record left
                 return flow
-            for flow in self.kept:
+            for flow in self.kept_flows:
                 return flow
             PyErr_CheckSignals()        # also where flows come without end
             if self.engine.closed or self._next(-1) < 0:

@@ -300,7 +300,7 @@ def test_honest_container_of_a_user(mode, kind, with_bridge, family, src, dst):
                 with Worker(in_user_namespace(user.pid, clients(family, kind, dst, 5100, src))) as asking:
                     flows = collect(conntrack, lambda flow: flow.dport == 5100)
                     assert_all_named(flows, asking.result())
-                assert all(flow.peer.pid == answering.pid for flow in flows)
+                assert {(flow.peer.pid, flow.peer.reason) for flow in flows} == {(answering.pid, None)}
         serve = Worker(in_user_namespace(user.pid, serving_work(family, kind, 5300)))
         with serve as answering:
             assert answering.hear() == "serving"

@@ -83,7 +83,7 @@ def test_not_made_for_want_of_each_descriptor(tracked, within):
                 except OSError:
                     failed += 1
                 else:
-                    missing = conntrack.missing
+                    missing = conntrack.degraded
                     conntrack.close()
                     del conntrack
                     if missing == ():

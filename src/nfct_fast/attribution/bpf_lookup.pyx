@@ -111,7 +111,7 @@ cdef class BpfLookup:
         if self.owners.processes_missing is None:
             self.programs.drain(owners_ring(self.owners), owners_lost(self.owners))
 
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         """A batch begins; both times CLOCK_MONOTONIC ns."""
         cdef int64_t before, ahead
         cdef int i
@@ -120,12 +120,12 @@ cdef class BpfLookup:
             before = monotonic_ns()
             ahead = boottime_ns() - before
             self.ahead = ahead if i == 0 else min(self.ahead, ahead)
-        self.heard = heard + self.ahead
-        self.emptied = emptied + self.ahead
-        if not self.asked and self.owners.is_due(heard + self.ahead):
+        self.received_at = received_at + self.ahead
+        self.drained_at = drained_at + self.ahead
+        if not self.asked and self.owners.is_due(self.received_at):
             self.asked = True
             self.watch.ask()
-        self.owners.retire(heard + self.ahead)
+        self.owners.retire(self.received_at)
         self.searches = SEARCHES
         self.readings = READINGS
         # What the batch was sent by has been told of before it was received.
@@ -204,14 +204,14 @@ cdef class BpfLookup:
         if note.hook == OWNERS_ACCEPT and <int64_t>note.time < accepted:
             return False
         # A tuple may have been used again since, or twice before it was heard of.
-        if <int64_t>note.time > self.heard or note.again:
+        if <int64_t>note.time > self.received_at or note.again:
             found = -1
             if self.searches:
                 self.searches -= 1
-                found = self.owners.lookup_past(end, netns, max(0, self.emptied - SLACK_NS), self.heard, &note)
-            if found != 1 and <int64_t>note.time > self.heard:
+                found = self.owners.lookup_past(end, netns, max(0, self.drained_at - SLACK_NS), self.received_at, &note)
+            if found != 1 and <int64_t>note.time > self.received_at:
                 return False
-        if note.other_time and <int64_t>note.other_time > self.emptied - SLACK_NS:
+        if note.other_time and <int64_t>note.other_time > self.drained_at - SLACK_NS:
             return -1
         if note.is_kernel:
             return -2
@@ -224,7 +224,7 @@ cdef class BpfLookup:
     cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0
-        cdef int count = self.owners.lookup_users(end, netns, since, SLACK_NS, self.heard, users)
+        cdef int count = self.owners.lookup_users(end, netns, since, SLACK_NS, self.received_at, users)
         cdef process_t *process
         cdef int i
         if count < 2 or out.other_count:
@@ -245,7 +245,7 @@ cdef class BpfLookup:
 
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
-        if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.heard or note.is_kernel:
+        if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.received_at or note.is_kernel:
             return False
         self._fill(&note, out)
         return out.process != NULL

@@ -6,7 +6,6 @@ has more room made for the kernel's notes, which takes some 50 ms.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from sys_socket cimport eventfd_write
 
 from nfct_fast.sockets.socket_notes cimport SocketNotes, owners_lost
 from nfct_fast.processes.process cimport process_drop, process_t
@@ -102,7 +101,7 @@ cdef class ProcessWatch:
 
     cdef void ask(self) noexcept nogil:
         """Have more room made for notes, soon."""
-        eventfd_write(self._wake.fd, 1)
+        self._wake.notify()
 
     def _larger_map(self, int outer, unsigned int kind, uint32_t entries):
         cdef int fd

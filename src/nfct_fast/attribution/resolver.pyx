@@ -144,12 +144,12 @@ cdef class Resolver:
         """Datagrams that the kernel did not send, on the sockets that are asked for namespaces and sockets."""
         return self.directory.foreign if self.directory is not None else 0
 
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         if self.off:
             return
         if self.notes is not None:
-            self.notes.begin(heard, emptied)
-        self.live_lookup.begin(heard, emptied)
+            self.notes.begin(received_at, drained_at)
+        self.live_lookup.begin(received_at, drained_at)
         self.directory.refresh_monitored()
 
     cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=NEVER) noexcept nogil:
@@ -207,18 +207,18 @@ cdef class Resolver:
         if self._noted(end, netns, out, accepted) > 0:
             return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
         if fresh:
-            how = self.responder_cache.find(end, netns, self.live_lookup.heard, &known)
+            how = self.responder_cache.find(end, netns, self.live_lookup.received_at, &known)
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
-                self.responder_cache.confirm(known, self.live_lookup.heard)
+                self.responder_cache.confirm(known, self.live_lookup.received_at)
                 how = RESPONDER_KNOWN
             if how == RESPONDER_KNOWN and self.responder_cache.take(known, out):
                 return known.reason
-            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.heard):
+            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.received_at):
                 out.match = MATCH_NONE
                 return REASON_CLOSED
         began = monotonic_ns()
         changes = self.notes.owners.port_changes(netns, end.proto, end.sport)
-        self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.heard)
+        self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.received_at)
         reason = self.live_lookup.owner(index, end, False, out)
         if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
             owner_drop(out)

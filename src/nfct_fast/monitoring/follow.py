@@ -41,7 +41,7 @@ class Follower:
     def __init__(self, listener, rcvbuf, memory, news):
         self._listener = listener
         self._news = news
-        shares = Shares(_places(listener.reader.sources.most, listener.tracking), memory, rcvbuf)
+        shares = Shares(_places(listener.capacity, listener.tracking), memory, rcvbuf)
         self.places = MonitoredNamespaces(listener, shares, news)
         self._missing = set()       # not found when all processes were last looked at
         self._users_due = self._census_due = self._chores_due = 0.0

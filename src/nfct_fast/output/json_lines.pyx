@@ -9,7 +9,7 @@ from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (
-    EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
+    FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
     FLOW_TIMEOUT, flow_t, tuple_t,
 )
 from nfct_fast.output.formatter cimport Formatter
@@ -22,9 +22,9 @@ from nfct_fast.processes.process cimport (
     PROCESS_PPID, ancestor_t, process_drop, process_t, process_take,
 )
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.records.record cimport record_t
+from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 cdef extern from "<time.h>" nogil:
     tm *gmtime_r(const time_t *time, tm *result)
@@ -53,7 +53,7 @@ cdef void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept 
     buffer_unsigned(out, value)
 
 
-cdef void _word(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
+cdef void _label(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
     if word != NULL:
         _raw(out, key)
         buffer_put(out, b'"', 1)
@@ -237,8 +237,8 @@ cdef void _owner(known_t *memory, text_buffer_t *out, const char *key, const own
         for i in range(owner.other_count):
             _number(out, b"," if i else b',"others":[', owner.others[i].pid)
         buffer_put(out, b"]", 1)
-    _word(out, b',"match":', match_name(owner.match))
-    _word(out, b',"reason":', reason_name(owner.reason))
+    _label(out, b',"match":', match_name(owner.match))
+    _label(out, b',"reason":', reason_name(owner.reason))
     buffer_put(out, b"}", 1)
 
 
@@ -310,24 +310,29 @@ cdef class JsonLines(Formatter):
         buffer_put(out, digits, 11)
         _number(out, b',"time_ns":', <uint64_t>time)
 
+    cdef void _put_loss(self, text_buffer_t *out, const loss_t *loss) noexcept nogil:
+        if loss.events == 0 and not loss.at_least:      # all of them were recovered
+            return
+        _raw(out, b'{"type":"LOST"')
+        self._put_time(out, loss.time)
+        _number(out, b',"lost":', loss.events)
+        _raw(out, b',"at_least":true}\n' if loss.at_least else b"}\n")
+
     cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         cdef char name[32]
-        if flow.type == EVENT_LOST and flow.packets[0] == 0 and flow.packets[1] == 0:
+        if record.kind == RECORD_LOSS:
+            self._put_loss(out, &record.loss)
             return
-        _word(out, b'{"type":', event_word(flow.type))
+        _label(out, b'{"type":', event_name(flow.type))
         self._put_time(out, flow.time)
-        if flow.type == EVENT_LOST:
-            _number(out, b',"lost":', flow.packets[0])
-            _raw(out, b',"at_least":true}\n' if flow.packets[1] else b"}\n")
-            return
         _raw(out, b',"proto":"')
         buffer_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
         _number(out, b'","protonum":', flow.orig.proto)
         _tuple(out, b',"original":{', &flow.orig)
         if flow.has & FLOW_REPLY:
             _tuple(out, b',"reply":{', &flow.reply)
-        _word(out, b',"direction":', direction_word(record.direction))
+        _label(out, b',"direction":', direction_name(record.direction))
         if flow.has & FLOW_STATUS:
             _raw(out, b',"status":["' if flow.status else b',"status":[')
             status_put(out, flow.status, b'","')

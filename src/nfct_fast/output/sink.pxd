@@ -4,7 +4,7 @@ cdef object sink_error(int result)       # the OSError for what Sink.put returne
 
 cdef class Sink:
     cdef int fd
-    cdef int own                 # the same, opened anew; or -1
+    cdef int reopened_fd                 # the same, opened anew; or -1
     cdef int stop_fd
     cdef bint chunked
     cdef int64_t deadline

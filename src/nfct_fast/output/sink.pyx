@@ -45,7 +45,7 @@ cdef class Sink:
 
     def __cinit__(self, int fd, int stop_fd=-1):
         mode = os.fstat(fd).st_mode
-        self.own = -1
+        self.reopened_fd = -1
         self.stop_fd = stop_fd
         self.deadline = 0
         # A regular file always polls writable and takes any size; anything else may block in the middle.
@@ -53,14 +53,14 @@ cdef class Sink:
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             # A terminal that polls writable may block all the same. Opened anew, it is ours to make non-blocking.
             try:
-                self.own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+                self.reopened_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             except OSError:
                 pass            # another user's, or no /proc: then chunks must do
-        self.fd = fd if self.own < 0 else self.own
+        self.fd = fd if self.reopened_fd < 0 else self.reopened_fd
 
     def __dealloc__(self):
-        if self.own >= 0:
-            close(self.own)
+        if self.reopened_fd >= 0:
+            close(self.reopened_fd)
 
     cdef int _wait(self) noexcept nogil:
         """Wait until fd takes more: 0, -EINTR once when the end is asked for, -ETIMEDOUT once time is over, or -errno."""

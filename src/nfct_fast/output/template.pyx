@@ -7,10 +7,9 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
 from nfct_fast.output.fields cimport field_find, field_put
-from nfct_fast.events.flow cimport EVENT_LOST
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
-from nfct_fast.records.record cimport record_t
+from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.timestamp cimport TimeFormat
 
 import re
@@ -136,7 +135,7 @@ cdef class Template(Formatter):
         cdef piece_t *piece
         cdef size_t begin
         cdef int i
-        if record.flow.type == EVENT_LOST:      # said of on standard error
+        if record.kind == RECORD_LOSS:      # the command line reports losses on standard error
             return
         for i in range(self.count):
             piece = &self.pieces[i]

@@ -4,10 +4,10 @@ from nfct_fast.records.ring cimport Ring
 
 cdef class Batch:
     cdef Ring ring
-    cdef ForkGuard mark
+    cdef ForkGuard fork_guard
     cdef record_t *records
     cdef int count
-    cdef int taken               # from the first on, by __next__ or written
+    cdef int consumed               # from the first on, by __next__ or written
     cdef int fill(self) noexcept nogil
-    cdef void pass_over(self, int until) noexcept nogil
+    cdef void consume(self, int until) noexcept nogil
     cdef int clear(self) noexcept nogil

@@ -1,7 +1,6 @@
 """Records just taken from the ring, in order: written from where they are, or made into Flow objects."""
 cimport cython
-from nfct_fast.events.flow cimport EVENT_LOST
-from nfct_fast.records.record cimport flow_object, record_drop
+from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 
 
 @cython.final
@@ -9,21 +8,21 @@ from nfct_fast.records.record cimport flow_object, record_drop
 cdef class Batch:
     """Iterating takes the flows out as Flow objects. Valid until the next batch is asked for."""
 
-    def __cinit__(self, Ring ring not None, ForkGuard mark not None):
+    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None):
         self.ring = ring
-        self.mark = mark
+        self.fork_guard = fork_guard
 
-    cdef void pass_over(self, int until) noexcept nogil:
+    cdef void consume(self, int until) noexcept nogil:
         """The records before the one with that number have been dealt with."""
-        while self.taken < until:
-            record_drop(&self.records[self.taken])
-            self.taken += 1
+        while self.consumed < until:
+            record_drop(&self.records[self.consumed])
+            self.consumed += 1
 
     cdef int clear(self) noexcept nogil:
         """Give the records back, dropping what was not taken; 0 or -errno."""
         cdef int count = self.count
-        self.pass_over(count)
-        self.count = self.taken = 0
+        self.consume(count)
+        self.count = self.consumed = 0
         return self.ring.release(count) if count else 0
 
     cdef int fill(self) noexcept nogil:
@@ -35,15 +34,15 @@ cdef class Batch:
         return count
 
     def __len__(self):
-        return self.count - self.taken
+        return self.count - self.consumed
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        self.mark.check("this Batch")
-        while self.taken < self.count:
-            self.taken += 1
-            if self.records[self.taken - 1].flow.type != EVENT_LOST:
-                return flow_object(&self.records[self.taken - 1])
+        self.fork_guard.check("this Batch")
+        while self.consumed < self.count:
+            self.consumed += 1
+            if self.records[self.consumed - 1].kind == RECORD_FLOW:
+                return flow_object(&self.records[self.consumed - 1])
         raise StopIteration

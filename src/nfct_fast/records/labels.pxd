@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t
 
-cdef const char *event_word(uint8_t type) noexcept nogil            # NULL for no EVENT_*
-cdef const char *direction_word(uint8_t direction) noexcept nogil   # NULL for no DIRECTION_*
+cdef const char *event_name(uint8_t type) noexcept nogil            # NULL for no EVENT_*
+cdef const char *direction_name(uint8_t direction) noexcept nogil   # NULL for no DIRECTION_*
 
 cdef enum:
     ADDRESS_SIZE = 46        # INET6_ADDRSTRLEN

@@ -4,17 +4,17 @@ from libc.string cimport strlen
 from netinet_in cimport inet_ntop
 from sys_socket cimport AF_INET
 
-cdef extern from "nfct_fast/records/flow_words.h" nogil:
-    const char *const nfct_fast_event_words[9]
-    const char *const nfct_fast_direction_words[5]
+cdef extern from "nfct_fast/records/flow_labels.h" nogil:
+    const char *const nfct_fast_event_names[5]
+    const char *const nfct_fast_direction_names[5]
 
 
-cdef const char *event_word(uint8_t type) noexcept nogil:
-    return nfct_fast_event_words[type] if type < 9 else NULL
+cdef const char *event_name(uint8_t type) noexcept nogil:
+    return nfct_fast_event_names[type] if type < 5 else NULL
 
 
-cdef const char *direction_word(uint8_t direction) noexcept nogil:
-    return nfct_fast_direction_words[direction] if direction < 5 else NULL
+cdef const char *direction_name(uint8_t direction) noexcept nogil:
+    return nfct_fast_direction_names[direction] if direction < 5 else NULL
 
 
 cdef int _octet(uint8_t value, char *out) noexcept nogil:

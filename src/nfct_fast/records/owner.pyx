@@ -7,9 +7,9 @@ from nfct_fast.processes.process cimport (
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.sockets.fd_scanner cimport FdScanner
 
-cdef extern from "nfct_fast/records/owner_words.h" nogil:
-    const char *const nfct_fast_match_words[MATCH_COUNT]
-    const char *const nfct_fast_reason_words[REASON_COUNT]
+cdef extern from "nfct_fast/records/owner_labels.h" nogil:
+    const char *const nfct_fast_match_names[MATCH_COUNT]
+    const char *const nfct_fast_reason_names[REASON_COUNT]
 
 
 cdef void owner_drop(owner_t *owner) noexcept nogil:
@@ -25,14 +25,14 @@ cdef void owner_drop(owner_t *owner) noexcept nogil:
 
 
 cdef const char *match_name(uint8_t match) noexcept nogil:
-    return nfct_fast_match_words[match] if match < MATCH_COUNT else NULL
+    return nfct_fast_match_names[match] if match < MATCH_COUNT else NULL
 
 
 cdef const char *reason_name(uint8_t reason) noexcept nogil:
-    return nfct_fast_reason_words[reason] if reason < REASON_COUNT else NULL
+    return nfct_fast_reason_names[reason] if reason < REASON_COUNT else NULL
 
 
-cdef str _word(const char *word):
+cdef str _label(const char *word):
     return None if word == NULL else word.decode("ascii")
 
 
@@ -134,12 +134,12 @@ cdef class Owner:
     @property
     def match(self) -> str | None:
         """How the socket was found: "bpf", "socket", "wildcard", "listener" or "protocol"; None if it was not."""
-        return _word(match_name(self.owner.match))
+        return _label(match_name(self.owner.match))
 
     @property
     def reason(self) -> str | None:
         """Why there is no process: "closed", "forwarded", "ambiguous", ...; None where there is one."""
-        return _word(reason_name(self.owner.reason))
+        return _label(reason_name(self.owner.reason))
 
     def __repr__(self):
         return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"

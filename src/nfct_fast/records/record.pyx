@@ -6,7 +6,7 @@ from nfct_fast.events.flow cimport (FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_RECO
                     FLOW_STATE, FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ cdef class Flow:
     @property
     def type(self) -> str:
         """"NEW", "UPDATE" or "DESTROY"."""
-        return event_word(self.record.flow.type).decode("ascii")
+        return event_name(self.record.flow.type).decode("ascii")
 
     @property
     def proto(self) -> str:
@@ -124,7 +124,7 @@ cdef class Flow:
     @property
     def direction(self) -> str | None:
         """"out", "in", "local" (both ends are here) or "forward" (neither is)."""
-        return direction_word(self.record.direction).decode("ascii") if self.record.direction else None
+        return direction_name(self.record.direction).decode("ascii") if self.record.direction else None
 
     @property
     def time_ns(self) -> int:

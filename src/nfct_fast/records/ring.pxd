@@ -15,7 +15,7 @@ cdef class Ring:
     cdef pthread_mutex_t mutex
     cdef int filled              # eventfd: there is something for a taker that waits, or the end
     cdef int freed               # eventfd: there is room again for a putter that waits
-    cdef int most                # records it has held at once
+    cdef int peak                # records it has held at once
 
     cdef record_t *room(self, int *count) noexcept nogil
     cdef int publish(self, int count) noexcept nogil

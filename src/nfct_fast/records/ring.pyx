@@ -88,7 +88,7 @@ cdef class Ring:
         pthread_mutex_lock(&self.mutex)
         self.head = (self.head + count) % self.capacity
         self.count += count
-        self.most = max(self.most, self.count)
+        self.peak = max(self.peak, self.count)
         wake = self.taker_waits and count > 0
         if wake:
             self.taker_waits = False

@@ -1,9 +1,9 @@
 /* The words for how an owner was found and why there is none, in the order of the enums in owner.pxd. */
-#ifndef NFCT_FAST_OWNER_WORDS_H
-#define NFCT_FAST_OWNER_WORDS_H
+#ifndef NFCT_FAST_OWNER_LABELS_H
+#define NFCT_FAST_OWNER_LABELS_H
 
-static const char *const nfct_fast_match_words[] = {0, "bpf", "socket", "wildcard", "listener", "protocol"};
-static const char *const nfct_fast_reason_words[] = {0,           "off",    "forwarded",   "closed", "orphaned",
+static const char *const nfct_fast_match_names[] = {0, "bpf", "socket", "wildcard", "listener", "protocol"};
+static const char *const nfct_fast_reason_names[] = {0,           "off",    "forwarded",   "closed", "orphaned",
                                                      "exited",    "permission", "budget",  "ambiguous", "kernel",
                                                      "unsupported", "error", "remote",  "netns"};
 
