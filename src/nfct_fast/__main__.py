@@ -96,7 +96,8 @@ def _parser():
     parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
                         help="how owners are looked for (default: auto, the best this kernel has)")
     parser.add_argument("--flows", metavar="N", type=_flows, default=NOTED_FLOWS,
-                        help="how many flows the kernel's notes of owners reach back (default: %(default)s)")
+                        help="how many flows the kernel's notes of owners reach back when there are thousands a second "
+                             "(default: %(default)s)")
     parser.add_argument("--track", action="store_true",
                         help="turn connection tracking on while the program runs, by an nftables table of its own; when the "
                              "conntrack table is full, new connections are dropped")
