@@ -132,6 +132,7 @@ for i in range(int(sys.argv[1])):
 def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkeypatch):
     """Every flow of 60,000 is named, first in the one, then in both, then in the larger one that has gone round."""
     monkeypatch.setattr(conntrack_module, "NOTED_FIRST", 4096)
+    monkeypatch.setattr(conntrack_module, "NOTED_FLOWS", 32768)
     with entered(), Conntrack(protocol="ipv4/udp", track=True, probe=False, flows=32768) as conntrack:
         assert 32768 * 128 >> 10 not in mapped()
         # Root, whose notes are not limited, but in a group of its own: another program may probe whether it hears this namespace.
@@ -145,9 +146,11 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
         assert len(mine) >= 59_000 and {flow.owner.pid for flow in mine} == {process.pid}
 
 
-def test_update_and_destroy_have_all_room_from_the_start():
-    with entered(), Conntrack(events=("NEW", "DESTROY"), track=True, probe=False, flows=32768):
-        assert 32768 * 128 >> 10 in mapped()
+@pytest.mark.parametrize("arguments", [{"events": ("NEW", "DESTROY")}, {"flows": 1 << 18}])
+def test_all_room_from_the_start(arguments):
+    """For events that ask what was noted long ago, and for whoever says how much it shall be."""
+    with entered(), Conntrack(track=True, probe=False, **arguments):
+        assert arguments.get("flows", 1 << 19) * 128 >> 10 in mapped()
 
 
 def test_the_program_is_small_until_a_user_sends_fast():
