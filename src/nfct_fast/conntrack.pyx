@@ -104,7 +104,7 @@ cdef class Conntrack:
         first = NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
         try:
             self.no_event_reasons = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, flows=flows),
+                wanted, rights, track, dict(mode=attribution, flows=flows, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
                 recover=recover)
         except BaseException:
