@@ -99,7 +99,7 @@ cdef class Conntrack:
         rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
-        # How a flow goes on or ends is told long after its owner was noted: then notes have to reach back as far as they can.
+        # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they can.
         # While the program is stopped no room can be made: whoever asks for a number has it from the start.
         first = NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
         try:

@@ -1,4 +1,4 @@
-"""The notes' small ring and the larger one: what was noted in either is found, by its right owner, also while it changes."""
+"""The notes' small ring and the larger one: what was noted in either is found with its owner, also while it changes."""
 import os
 import re
 import subprocess
@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("nfct_fast.sockets.socket_notes")
-from nfct_fast import conntrack as conntrack_module
-from nfct_fast.conntrack import Conntrack
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.sockets.socket_notes import SocketNotes
+
+from nfct_fast import conntrack as conntrack_module
+from nfct_fast.conntrack import Conntrack
 from support.cli import Program, inside, until
 from support.netns import inside as entered
 from support.netns import made
-from support.socket_notes import SEND, answers, netns, owner_of, senders, tuples, unusable
+from support.socket_notes import SEND, answers, owner_of, tuples, unusable
 
 REASON = unusable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
@@ -108,7 +109,8 @@ s.sendto(b"", ("127.0.0.1", 9))
 def test_nothing_is_lost_while_it_grows(netns, part, senders, mode):
     """Two senders at full speed meanwhile."""
     with SocketNotes(first=1 << 16, flows=1 << 17, cgroup=part) as owners:
-        processes = [netns.start("sh", "-c", f"sleep 0.2; exec {senders} ports {mode} 9000", cgroup=part) for _ in range(2)]
+        command = f"sleep 0.2; exec {senders} ports {mode} 9000"
+        processes = [netns.start("sh", "-c", command, cgroup=part) for _ in range(2)]
         until(lambda: owners.counters()["written"] > 2000, 30, "the first notes")
         before = owners.counters()["written"]
         owners.grow()
@@ -117,7 +119,8 @@ def test_nothing_is_lost_while_it_grows(netns, part, senders, mode):
         counters = owners.counters()
         assert before <= after < counters["written"] < 1 << 16     # so that the small ring alone would have held all
         assert counters["replaced"] == counters["collided"] == 0
-        missed, wrong = map(sum, zip(*(answers(owners, tuples(mode, out), process.pid, netns.cookie) for process, out in outputs)))
+        missed, wrong = map(sum, zip(*(
+            answers(owners, tuples(mode, out), process.pid, netns.cookie) for process, out in outputs)))
         assert wrong == 0 and missed <= counters["displaced"]
 
 
@@ -135,8 +138,9 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
     monkeypatch.setattr(conntrack_module, "NOTED_FLOWS", 32768)
     with entered(), Conntrack(protocol="ipv4/udp", track=True, probe=False, flows=32768) as conntrack:
         assert 32768 * 128 >> 10 not in mapped()
-        # Root, whose notes are not limited, but in a group of its own: another program may probe whether it hears this namespace.
-        process = subprocess.Popen(["setpriv", f"--regid={USER}", "--clear-groups", sys.executable, "-c", SOCKETS, "60000"])
+        # Root, whose notes are not limited, but in a group of its own: another program may probe what it hears of here.
+        process = subprocess.Popen(
+            ["setpriv", f"--regid={USER}", "--clear-groups", sys.executable, "-c", SOCKETS, "60000"])
         flows, end = [], time.monotonic() + 60
         while process.poll() is None and time.monotonic() < end:
             flows += conntrack.read(0.1)
@@ -155,13 +159,16 @@ def test_all_room_from_the_start(arguments):
 
 def test_the_program_is_small_until_a_user_sends_fast():
     """It grows although it has given up the right to make maps, and before that user has used up a share."""
-    with made() as space, Program(space, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} {info.pid} {info.uid}") as program:
+    arguments = "--track", "-p", "ipv4/udp", "-f", "{ev.dport} {info.pid} {info.uid}"
+    with made() as space, Program(space, *arguments) as program:
         assert sum(mapped(program.pid)) < 20 << 10 and 1 << 16 not in mapped(program.pid)
         for count in (1000, 25_000):
             program.lines.clear()
             sender = subprocess.Popen(inside(space, [*AS_USER, sys.executable, "-c", SOCKETS, str(count)]))
             assert sender.wait(60) == 0
-            until(lambda: len(program.lines) >= count - count // 100, 30, "the flows")     # a source port may be taken twice
-            assert {line.split(" ", 1)[1] for line in program.lines if not line.endswith(" 0")} == {f"{sender.pid} {USER}"}
+            enough = count - count // 100       # a source port may be taken twice
+            until(lambda: len(program.lines) >= enough, 30, "the flows")
+            owners = {line.split(" ", 1)[1] for line in program.lines if not line.endswith(" 0")}
+            assert owners == {f"{sender.pid} {USER}"}
             assert (1 << 16 in mapped(program.pid)) == (count > 1000)
         assert program.end()[0] == 0

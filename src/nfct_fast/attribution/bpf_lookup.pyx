@@ -42,8 +42,8 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
 @cython.final
 @cython.auto_pickle(False)
 cdef class BpfLookup:
-    """Has the kernel take notes from now on, until close(). flows, first: see SocketNotes; opener: who makes larger maps for more
-    than first; settled: called in each thread of its own before
+    """Has the kernel take notes from now on, until close(). flows, first: see SocketNotes; opener: who makes larger maps
+    for more than first; settled: called in each thread of its own before
     it begins, to give up privileges.
 
     Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. Where the kernel

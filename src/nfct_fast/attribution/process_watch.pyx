@@ -1,8 +1,8 @@
 """What is known of processes beside the kernel's events: those that were there before, and titles.
 
 Its thread reads /proc where nobody waits for it: all processes once, again after events were lost, and of the programs
-that make flows now and then whether they have written a title over their arguments (as sshd, nginx and postgres do). It also
-has more room made for the kernel's notes, which takes some 50 ms.
+that make flows now and then whether they have written a title over their arguments (as sshd, nginx and postgres do). It
+also has more room made for the kernel's notes, which takes some 50 ms.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -27,7 +27,9 @@ cdef int64_t NAMED_NS = 10_000_000_000          # programs named longer ago are 
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessWatch:
-    """Reads all processes into `programs`, and goes on in a thread from start() to close(). opener: who makes larger maps."""
+    """Reads all processes into `programs`, and goes on in a thread from start() to close().
+
+    opener: who makes larger maps for `owners`; None: the thread does."""
 
     def __init__(self, History programs not None, SocketNotes owners not None, ProcessReader reader not None,
                  Opener opener=None):

@@ -32,9 +32,9 @@
 enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
-/* SANDBOX_SETNS: who enters network namespaces also makes netlink sockets and maps for BPF, and nobody else any. SANDBOX_KILL: signals.
- * How an argument has to be: the bits of `value` all clear; all of them set, or the whole of it equal to `other`; equal
- * to one of the two; from the one to the other. */
+/* SANDBOX_SETNS: who enters network namespaces also makes netlink sockets and maps for BPF, and nobody else any.
+ * SANDBOX_KILL: signals. How an argument has to be: the bits of `value` all clear; all of them set, or the whole of it
+ * equal to `other`; equal to one of the two; from the one to the other. */
 enum { SANDBOX_ANY, SANDBOX_CLEAR, SANDBOX_SET, SANDBOX_EQUAL, SANDBOX_FROM_TO };
 
 struct sandbox_rule {

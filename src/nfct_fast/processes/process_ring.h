@@ -19,7 +19,8 @@
 #define RING_BUSY_LOOKS 20000 /* a writer is at an event for a microsecond, or as long as its virtual processor is not run */
 
 struct process_ring {
-    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and the data, whose begin comes once more */
+    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and the data, whose begin comes
+                           once more */
     const uint64_t *produced;
     const char *data;
     size_t size, page, mapped;
@@ -45,8 +46,8 @@ static inline int ring_map(struct process_ring *self, int fd, size_t size)
     if (memory == MAP_FAILED)
         return -errno;
     self->consumed = (uint64_t *)memory;
-    /* The kernel has the data twice in a row, so that an event at the end can be read on. Of the second time no more than that
-     * takes: pages are counted as resident as often as they are mapped. */
+    /* The kernel has the data twice in a row, so that an event at the end can be read on. Of the second time no more
+     * than that takes: pages are counted as resident as often as they are mapped. */
     self->mapped = self->page + size + (RING_EVENT_MAX + self->page - 1) / self->page * self->page;
     memory = mmap(NULL, self->mapped, PROT_READ, MAP_SHARED, fd, (off_t)self->page);
     if (memory == MAP_FAILED) {

@@ -3,12 +3,13 @@
  *
  * Records stand in one ring: a writer takes the next position from a counter, so what is replaced is always the
  * oldest of all. The tuple index is a hash table of buckets (one cache line) of 8 slots, each a tag and a position;
- * the cookie index is direct-mapped, since the kernel deals cookies out in sequence. Kernel LRU hashes cost 2.5 times as
- * much to write, and reading them from user space costs a system call each.
+ * the cookie index is direct-mapped, since the kernel deals cookies out in sequence. Kernel LRU hashes cost 2.5 times
+ * as much to write, and reading them from user space costs a system call each.
  *
- * A host of few flows needs little of that: there is a small ring with its index, and the same once more, larger, which is made
- * when notes come fast. From then on it is written to, and the small one stays as it was: look-ups ask both, and whatever is
- * newest is right, until the larger has gone round once. A position says itself in which of the two it is, so the change needs no lock, and loses nothing.
+ * A host of few flows needs little of that: there is a small ring with its index, and the same once more, larger, which
+ * is made when notes come fast. From then on it is written to, and the small one stays as it was: look-ups ask both,
+ * and whatever is newest is right, until the larger has gone round once. A position says itself in which of the two it
+ * is, so the change needs no lock, and loses nothing.
  *
  * A record is valid at position p while its seq is p: a writer sets OWNERS_BUSY first, and a reader looks at seq before
  * and after it copies. Nobody writes to a busy record, so a torn one cannot pass for whole. */
@@ -24,7 +25,7 @@
 #define OWNERS_POSITION ((1ULL << 48) - 1) /* in a bucket slot; the upper 16 bits are a tag */
 #define OWNERS_TAG_SHIFT 48
 #define OWNERS_DONE (1ULL << 47)           /* in a cookie slot: the tuple of this socket is in the index already */
-#define OWNERS_GROWN_SHIFT 46              /* in a position: it is one of the larger ring. Below it the notes are counted on: */
+#define OWNERS_GROWN_SHIFT 46 /* in a position: it is one of the larger ring. Below it the notes are counted on: */
 #define OWNERS_GROWN (1ULL << OWNERS_GROWN_SHIFT) /* 2^46 are 22 years of 100,000 a second */
 
 enum owners_hook {

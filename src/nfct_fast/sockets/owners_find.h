@@ -41,7 +41,9 @@ static inline const struct owners_record *owners_at(const struct owners *self, u
 {
     int grown = (position & OWNERS_GROWN) != 0;
     const struct owners_record *record = __atomic_load_n(&self->record[grown], __ATOMIC_ACQUIRE);
-    return record && (grown || !__atomic_load_n(&self->retired, __ATOMIC_RELAXED)) ? &record[position & (self->records[grown] - 1)] : NULL;
+    return record && (grown || !__atomic_load_n(&self->retired, __ATOMIC_RELAXED))
+               ? &record[position & (self->records[grown] - 1)]
+               : NULL;
 }
 
 /* A writer is at a record for tens of nanoseconds, so a busy one of the right position is worth a few more looks. */
@@ -116,7 +118,8 @@ static inline void owners_scan(const struct owners *self, const struct owners_ke
             out->other_time = older > out->other_time ? older : out->other_time;
         } else if (*best && (record->seq ^ *best) & OWNERS_GROWN) {
             /* The programs compare a record with the last one in its own bucket only. */
-            int again = !owners_is_same(record, &out->record) || (record->key.flags | out->record.key.flags) & OWNERS_AGAIN;
+            int again =
+                !owners_is_same(record, &out->record) || (record->key.flags | out->record.key.flags) & OWNERS_AGAIN;
             record->key.flags |= again ? OWNERS_AGAIN : 0;
             out->record.key.flags |= again ? OWNERS_AGAIN : 0;
         }
@@ -168,7 +171,8 @@ static inline void owners_touch(const struct owners *self, const struct owners_k
     uint64_t hash = owners_hash(key, netns, self->seed);
     for (int i = owners_first_slot(self); i < owners_slots(self); i += OWNERS_SLOTS) {
         int grown = i / OWNERS_SLOTS;
-        uint64_t slot = __atomic_load_n(&self->bucket[grown][hash & (self->buckets[grown] - 1)].slot[0], __ATOMIC_RELAXED);
+        uint64_t slot =
+            __atomic_load_n(&self->bucket[grown][hash & (self->buckets[grown] - 1)].slot[0], __ATOMIC_RELAXED);
         __asm__ volatile("" : : "r"(slot));
     }
 }

@@ -27,11 +27,13 @@
 struct owners {
     int maps[OWNERS_MAPS];
     int links[OWNERS_PROGRAMS];
-    uint32_t records[2], buckets[2]; /* the small ring and its index, and the larger one (0: there will be none); powers of two, */
-    uint32_t cookies;                /* as this */
+    uint32_t records[2],
+        buckets[2];   /* the small ring and its index, and the larger one (0: there will be none); powers of two, */
+    uint32_t cookies; /* as this */
     uint64_t seed;
-    int retired;       /* look-ups leave the small ring out */
-    uint64_t grown_at; /* position, without OWNERS_GROWN, of the first record of the larger ring; 0: it is not there yet */
+    int retired; /* look-ups leave the small ring out */
+    uint64_t
+        grown_at; /* position, without OWNERS_GROWN, of the first record of the larger ring; 0: it is not there yet */
     const struct owners_record *record[2];
     const struct owners_bucket *bucket[2];
     const uint64_t *cookie;
@@ -94,7 +96,8 @@ static inline size_t owners_bytes(const struct owners *self)
     return size;
 }
 
-static inline int owners_array(struct owners *self, int which, const char *name, uint32_t flags, uint32_t value, uint32_t entries)
+static inline int owners_array(struct owners *self, int which, const char *name, uint32_t flags, uint32_t value,
+                               uint32_t entries)
 {
     return self->maps[which] = owners_map(BPF_MAP_TYPE_ARRAY, name, flags, value, entries, 0);
 }
@@ -114,8 +117,10 @@ static inline int owners_mmap(struct owners *self, int which, size_t size, const
     return owners_mmap_fd(self->maps[which], access, size, at);
 }
 
-/* The small map of a kind, mapped at *at, in an outer one that has room for the larger. The mapping and the outer map hold it. */
-static inline int owners_small(struct owners *self, int which, unsigned int kind, uint32_t entries, size_t size, const void **at)
+/* The small map of a kind, mapped at *at, in an outer one that has room for the larger. The mapping and the outer map
+ * hold it. */
+static inline int owners_small(struct owners *self, int which, unsigned int kind, uint32_t entries, size_t size,
+                               const void **at)
 {
     int fd = owners_growing_map(kind, entries);
     if (fd < 0)
@@ -132,12 +137,14 @@ static inline int owners_small(struct owners *self, int which, unsigned int kind
 /* The larger map of that kind, by its fd, which stays the caller's. */
 static inline int owners_take_larger(struct owners *self, unsigned int kind, int fd)
 {
-    return kind == OWNERS_GROWING_RECORDS
-               ? owners_mmap_fd(fd, PROT_READ, sizeof(*self->record[1]) * self->records[1], (const void **)&self->record[1])
-               : owners_mmap_fd(fd, PROT_READ, sizeof(*self->bucket[1]) * self->buckets[1], (const void **)&self->bucket[1]);
+    return kind == OWNERS_GROWING_RECORDS ? owners_mmap_fd(fd, PROT_READ, sizeof(*self->record[1]) * self->records[1],
+                                                           (const void **)&self->record[1])
+                                          : owners_mmap_fd(fd, PROT_READ, sizeof(*self->bucket[1]) * self->buckets[1],
+                                                           (const void **)&self->bucket[1]);
 }
 
-/* Both larger maps are taken: all records from now on are theirs, those whose position is taken already the small ring's. */
+/* Both larger maps are taken: all records from now on are theirs, those whose position is taken already the small
+ * ring's. */
 static inline void owners_switch(struct owners *self)
 {
     __atomic_store_n(&self->state->share, self->records[1] / 4, __ATOMIC_RELAXED);
@@ -146,16 +153,11 @@ static inline void owners_switch(struct owners *self)
     __atomic_store_n(&self->grown_at, head, __ATOMIC_RELEASE);
 }
 
-/* The larger ring has gone round: the programs add nothing to the small one any more, and after a while it need not be asked. */
-static inline void owners_retire(struct owners *self)
-{
-    __atomic_store_n(&self->state->retired, 1, __ATOMIC_RELEASE);
-}
+/* The larger ring has gone round: the programs add nothing to the small one any more, and after a while it need not be
+ * asked. */
+static inline void owners_retire(struct owners *self) { __atomic_store_n(&self->state->retired, 1, __ATOMIC_RELEASE); }
 
-static inline void owners_retired(struct owners *self)
-{
-    __atomic_store_n(&self->retired, 1, __ATOMIC_RELEASE);
-}
+static inline void owners_retired(struct owners *self) { __atomic_store_n(&self->retired, 1, __ATOMIC_RELEASE); }
 
 /* Notes so far. */
 static inline uint64_t owners_written(const struct owners *self)
@@ -263,12 +265,11 @@ static inline int owners_attach_all(struct owners *self, int cgroup, int packets
     return 0;
 }
 
-/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; larger, too: what the
- * ring may grow to, or as many as records; packets says
- * whether the program that sees every packet is attached; tasks NULL: nothing is told of processes, and the notes have
- * neither start nor exec id. */
-static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t larger, uint32_t cookies, int packets,
-                              const struct task_types *tasks)
+/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; larger, too: what
+ * the ring may grow to, or as many as records; packets says whether the program that sees every packet is attached;
+ * tasks NULL: nothing is told of processes, and the notes have neither start nor exec id. */
+static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t larger, uint32_t cookies,
+                              int packets, const struct task_types *tasks)
 {
     int rc;
     owners_init(self);
@@ -278,7 +279,8 @@ static inline int owners_open(struct owners *self, int cgroup, uint32_t records,
 #endif
     self->records[0] = records;
     self->records[1] = larger > records ? larger : 0;
-    for (int i = 0; i < 2; i++) /* twice as many slots as records: of 312,000 records made in a burst 6 were pushed out */
+    for (int i = 0; i < 2;
+         i++) /* twice as many slots as records: of 312,000 records made in a burst 6 were pushed out */
         self->buckets[i] = self->records[i] / 4;
     self->cookies = cookies;
     self->step = "map"; /* a value takes a multiple of 8 bytes: two ports share one */
@@ -286,24 +288,31 @@ static inline int owners_open(struct owners *self, int cgroup, uint32_t records,
                            (const void **)&self->record[0])) < 0 ||
         (rc = owners_small(self, OWNERS_MAP_BUCKETS, OWNERS_GROWING_BUCKETS, self->buckets[0], sizeof(*self->bucket[0]),
                            (const void **)&self->bucket[0])) < 0 ||
-        (rc = owners_array(self, OWNERS_MAP_COOKIES, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_COOKIES, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) <
+            0 ||
         (rc = owners_array(self, OWNERS_MAP_PORTS, "nfct_ports", BPF_F_MMAPABLE, 2 * sizeof(*self->port),
                            OWNERS_PORT_PAGES * OWNERS_PORTS / 2)) < 0 ||
-        (rc = owners_array(self, OWNERS_MAP_WATCHES, "nfct_watches", BPF_F_MMAPABLE, sizeof(*self->watch), OWNERS_WATCHES)) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_WATCHES, "nfct_watches", BPF_F_MMAPABLE, sizeof(*self->watch),
+                           OWNERS_WATCHES)) < 0 ||
         (rc = owners_array(self, OWNERS_MAP_SHARES, "nfct_shares", 0, sizeof(uint64_t), OWNERS_SHARES)) < 0 ||
         (rc = owners_array(self, OWNERS_MAP_STATE, "nfct_state", BPF_F_MMAPABLE, sizeof(*self->state), 1)) < 0 ||
-        (rc = owners_array(self, OWNERS_MAP_CONFIG, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config), 1)) < 0)
+        (rc = owners_array(self, OWNERS_MAP_CONFIG, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config),
+                           1)) < 0)
         return rc;
-    if (tasks &&
-        ((rc = self->maps[OWNERS_MAP_EVENTS] = owners_map(BPF_MAP_TYPE_RINGBUF, "nfct_processes", 0, 0, OWNERS_RING, 0)) < 0 ||
-         (rc = self->maps[OWNERS_MAP_SCRATCH] = owners_map(BPF_MAP_TYPE_PERCPU_ARRAY, "nfct_scratch", 0, OWNERS_SCRATCH, 1, 0)) < 0))
+    if (tasks && ((rc = self->maps[OWNERS_MAP_EVENTS] =
+                       owners_map(BPF_MAP_TYPE_RINGBUF, "nfct_processes", 0, 0, OWNERS_RING, 0)) < 0 ||
+                  (rc = self->maps[OWNERS_MAP_SCRATCH] =
+                       owners_map(BPF_MAP_TYPE_PERCPU_ARRAY, "nfct_scratch", 0, OWNERS_SCRATCH, 1, 0)) < 0))
         return rc;
     if ((rc = owners_configure(self, tasks)) < 0)
         return rc;
     self->step = "mmap";
-    if ((rc = owners_mmap(self, OWNERS_MAP_COOKIES, sizeof(*self->cookie) * cookies, (const void **)&self->cookie)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_PORTS, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS, (const void **)&self->port)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_WATCHES, sizeof(*self->watch) * OWNERS_WATCHES, (const void **)&self->watch)) < 0 ||
+    if ((rc = owners_mmap(self, OWNERS_MAP_COOKIES, sizeof(*self->cookie) * cookies, (const void **)&self->cookie)) <
+            0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_PORTS, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS,
+                          (const void **)&self->port)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_WATCHES, sizeof(*self->watch) * OWNERS_WATCHES,
+                          (const void **)&self->watch)) < 0 ||
         (rc = owners_mmap(self, OWNERS_MAP_STATE, sizeof(*self->state), (const void **)&self->state)) < 0 ||
         (tasks && (rc = ring_map(&self->ring, self->maps[OWNERS_MAP_EVENTS], OWNERS_RING)) < 0))
         return rc;

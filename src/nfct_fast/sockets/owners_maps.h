@@ -1,5 +1,5 @@
-/* Making the maps of the notes, and putting one among those that the programs see. Also for the process that has kept the right to.
- * SPDX-License-Identifier: GPL-2.0-or-later */
+/* Making the maps of the notes, and putting one among those that the programs see. Also for the process that has kept
+ * the right to. SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_OWNERS_MAPS_H
 #define NFCT_FAST_OWNERS_MAPS_H
 
@@ -23,7 +23,8 @@ static inline int owners_bpf(int command, void *attr, size_t size)
 }
 
 /* An array of maps takes the fd of one like those that it will hold. */
-static inline int owners_map(uint32_t type, const char *name, uint32_t flags, uint32_t value, uint32_t entries, int like)
+static inline int owners_map(uint32_t type, const char *name, uint32_t flags, uint32_t value, uint32_t entries,
+                             int like)
 {
     union bpf_attr attr;
     memset(&attr, 0, sizeof(attr));

@@ -62,7 +62,8 @@ cdef class SocketNotes:
     # Whether notes come so fast that grow() is due; to be asked now and then by one thread. now: CLOCK_BOOTTIME ns.
     cdef bint is_due(self, int64_t now) noexcept nogil
 
-    # Leaves the small ring out, once nothing of it would be there any more had the larger one been there from the start. Likewise.
+    # Leaves the small ring out, once nothing of it would be there any more had the larger one been there from the start.
+    # To be called likewise.
     cdef void retire(self, int64_t now) noexcept nogil
 
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.

@@ -34,10 +34,10 @@ from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
     OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
-    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init, owners_is_watched, owners_key,
-    owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port, owners_port_changes,
-    owners_prefetch, owners_record, owners_retire, owners_retired, owners_switch, owners_take_larger, owners_users, owners_watch,
-    owners_written, task_types, task_types_read,
+    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init, owners_is_watched,
+    owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
+    owners_port_changes, owners_prefetch, owners_record, owners_retire, owners_retired, owners_switch,
+    owners_take_larger, owners_users, owners_watch, owners_written, task_types, task_types_read,
 )
 
 
@@ -133,8 +133,8 @@ cdef class SocketNotes:
 
     flows is how many records are kept before the oldest is replaced (a socket that binds
     and then sends takes two); it is rounded up to a power of two, and each takes 152 bytes of kernel memory:
-    76 MiB for the default (and 6 MiB whatever it is). first is how many there is room for until grow() is called; None: all.
-    Eight bytes of each are there from the start. cgroup is a cgroup v2 directory: only sockets of
+    76 MiB for the default (and 6 MiB whatever it is). first is how many there is room for until grow() is called;
+    None: all. Eight bytes of each are there from the start. cgroup is a cgroup v2 directory: only sockets of
     processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
 
     packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
@@ -275,7 +275,8 @@ cdef class SocketNotes:
     def counters(self):
         """What was noted since the start, as a dict.
 
-        written: records; replaced: of these, the oldest, when the ring was full; room: for how many there is now; displaced: not to be found any more though not
+        written: records; replaced: of these, the oldest, when the ring was full; room: for how many there is now;
+        displaced: not to be found any more though not
         the oldest, because many tuples fell into one bucket; collided: not noted, because two writers met; limited: not noted,
         because their user, who is not root, made more than a quarter of `room` within a second; programs_lost:
         forks, executions and exits for which there was no room; wakeups: see fileno().

@@ -18,8 +18,8 @@
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
 
-/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. records and buckets are arrays of
- * two maps, see owners.h. */
+/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. records and buckets
+ * are arrays of two maps, see owners.h. */
 SEC(".maps") char records, buckets, cookies, ports, watches, shares, events, scratch;
 SEC(".rodata") const volatile struct owners_config config = {};
 SEC(".bss") struct owners_state state = {};
@@ -222,7 +222,8 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position,
     } else {
         if (same >= OWNERS_SLOTS / 2)
             oldest = oldest_same;
-        if (oldest >= OWNERS_SLOTS && (__u64)(oldest >> 3) + mask_of(config.record_mask, has_grown(position)) >= position)
+        if (oldest >= OWNERS_SLOTS &&
+            (__u64)(oldest >> 3) + mask_of(config.record_mask, has_grown(position)) >= position)
             __sync_fetch_and_add(&state.displaced, 1);
     }
     if (!slot_put(bucket, oldest, new) && !slot_put(bucket, oldest + 1, new)) /* others wrote there at this moment */
