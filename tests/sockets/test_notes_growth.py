@@ -11,16 +11,16 @@ import pytest
 pytest.importorskip("nfct_fast.sockets.socket_notes")
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.sockets.socket_notes import SocketNotes
-
 from nfct_fast import conntrack as conntrack_module
 from nfct_fast.conntrack import Conntrack
 from support.cli import Program, inside, until
 from support.netns import inside as entered
 from support.netns import made
-from support.socket_notes import SEND, answers, owner_of, tuples, unusable
+from support.socket_notes import SEND, answers, netns, owner_of, senders, tuples, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 USER = 61234
 AS_USER = ["setpriv", f"--reuid={USER}", "--clear-groups"]
 
