@@ -30,10 +30,12 @@
 #endif
 
 enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
+enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
-/* SANDBOX_SETNS: also allow setns(2), and socket(2) for netlink. SANDBOX_KILL: also allow signals to other processes.
- * Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of `value` are set, or
- * it equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: `value` <= it <= `other`. */
+/* SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow signals to
+ * other processes. Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of
+ * `value` are set, or it equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: `value` <= it <=
+ * `other`. */
 enum { SANDBOX_ANY, SANDBOX_CLEAR, SANDBOX_SET, SANDBOX_EQUAL, SANDBOX_FROM_TO };
 
 struct sandbox_rule {
@@ -209,7 +211,8 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
     const uint8_t how = allowed & SANDBOX_KILL ? SANDBOX_ANY : SANDBOX_EQUAL;
     const struct sandbox_rule signals[] = {{SYS_kill, how, 0, self, self}, {SYS_tgkill, SANDBOX_EQUAL, 0, self, self}};
     const struct sandbox_rule enters[] = {{SYS_setns, SANDBOX_EQUAL, 1, CLONE_NEWNET, CLONE_NEWNET},
-                                          {SYS_socket, SANDBOX_EQUAL, 0, AF_NETLINK, AF_NETLINK}};
+                                          {SYS_socket, SANDBOX_EQUAL, 0, AF_NETLINK, AF_NETLINK},
+                                          {SYS_bpf, SANDBOX_EQUAL, 0, SANDBOX_MAP_CREATE, SANDBOX_MAP_UPDATE_ELEM}};
     struct sock_filter *at = nfct_fast_sandbox_load(out, offsetof(struct seccomp_data, arch));
     /* Another architecture's calls have other numbers. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NFCT_FAST_AUDIT_ARCH, 1, 0);
@@ -223,7 +226,7 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
         at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_rules[i]);
     for (size_t i = 0; i < 2; i++)
         at = nfct_fast_sandbox_allow(at, &signals[i]);
-    for (size_t i = 0; i < (allowed & SANDBOX_SETNS ? 2 : 0); i++)
+    for (size_t i = 0; i < (allowed & SANDBOX_SETNS ? sizeof(enters) / sizeof(*enters) : 0); i++)
         at = nfct_fast_sandbox_allow(at, &enters[i]);
     /* clone3(2), since 5.3, is 435 on every machine. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 435, 0, 1);

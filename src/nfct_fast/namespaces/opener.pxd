@@ -6,8 +6,8 @@ from nfct_fast.kernel.helper_channel cimport HelperChannel, request_head_t
 # To the helper process, together with the descriptor of a namespace.
 cdef struct open_request_t:
     request_head_t head
-    int protocol                   # NETLINK_*; -1: open a table
-    char table[16]                 # its name in /proc/net
+    int protocol                   # NETLINK_*; -1: open a table; -2 and less: make a map of the notes, without a namespace
+    char table[16]                 # its name in /proc/net; for a map the number of its entries in the first four bytes
 
 # Its reply, together with the descriptor that it opened.
 cdef struct open_reply_t:
@@ -24,4 +24,6 @@ cdef class Opener:
     cdef int netlink(self, int ns, int protocol) noexcept nogil
     # Open a table of its /proc/net for reading: a descriptor or -errno.
     cdef int table(self, int ns, const char *name) noexcept nogil
+    # A larger map of the notes, put into the one open as `outer`: see owners_larger_map().
+    cdef int larger_map(self, int outer, unsigned int kind, uint32_t entries) noexcept nogil
     cdef int _fetch(self, int ns, open_request_t *request) noexcept nogil
