@@ -64,6 +64,7 @@ cdef struct _decoding:
     int64_t time
     uint16_t netns
     int errors
+    bint by_library          # and never by direct_decode
 
 cdef class FlowDecoder:
     cdef _decoding state

@@ -1,4 +1,4 @@
-"""One conntrack event as a plain C struct, decoded by libnetfilter_conntrack.
+"""One conntrack event as a plain C struct: see direct_decode, and for what is not of that form libnetfilter_conntrack.
 
 Attributes and message types that are not known here are skipped: newer kernels add them freely.
 """
@@ -13,6 +13,7 @@ from linux_netlink cimport (IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, NFNL_MSG_TY
                             NFNL_SUBSYS_ID, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_MULTI,
                             NLMSG_DONE, NLMSG_ERROR, nlmsghdr)
 from netinet_in cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
+from nfct_fast.events.direct_decode cimport direct_decode, icmp_answer
 from sys_socket cimport AF_INET, AF_INET6
 
 import ipaddress
@@ -85,31 +86,13 @@ cdef void _copy_original(const nf_conntrack *ct, tuple_t *out) noexcept nogil:
         _copy_ports(ct, nfct.ATTR_GRP_ORIG_PORT, out)
 
 
-cdef uint8_t _icmp_answer(uint8_t proto, uint8_t type) noexcept nogil:
-    # The kernel's own table (invmap in nf_conntrack_proto_icmp.c): the library tells the original's type only.
-    if proto == IPPROTO_ICMP:
-        if type == 8:
-            return 0
-        if type == 0:
-            return 8
-        if type in (13, 15, 17):
-            return type + 1
-        if type in (14, 16, 18):
-            return type - 1
-    elif type == 128 or type == 139:
-        return type + 1
-    elif type == 129 or type == 140:
-        return type - 1
-    return type
-
-
 cdef void _copy_reply(const nf_conntrack *ct, const tuple_t *orig, tuple_t *out) noexcept nogil:
     out.family = orig.family
     out.proto = orig.proto
     _copy_addresses(ct, nfct.ATTR_GRP_REPL_IPV4, nfct.ATTR_GRP_REPL_IPV6, out)
     if _is_icmp(out.proto):
         out.icmp_id = orig.icmp_id
-        out.icmp_type = _icmp_answer(out.proto, orig.icmp_type)
+        out.icmp_type = icmp_answer(out.proto, orig.icmp_type)
         out.icmp_code = orig.icmp_code
     else:
         _copy_ports(ct, nfct.ATTR_GRP_REPL_PORT, out)
@@ -187,13 +170,18 @@ cdef void _message(_decoding *state, const nlmsghdr *message) noexcept nogil:
     if NFNL_SUBSYS_ID(message.nlmsg_type) != NFNL_SUBSYS_CTNETLINK or (
             type != IPCTNL_MSG_CT_NEW and type != IPCTNL_MSG_CT_DELETE):
         return
-    if state.count == state.room or not nfct_fast_ct_message(message, message.nlmsg_len) or _reset(state) < 0 or (
-            nfct.nfct_nlmsg_parse(message, state.object) < 0):
+    if state.count == state.room:
         state.errors += 1
         return
     out = state.out + state.count
     memset(out, 0, sizeof(flow_t))
-    _copy_flow(state.object, out)
+    if state.by_library or not direct_decode(<const uint8_t *>message, message.nlmsg_len, out):
+        if not nfct_fast_ct_message(message, message.nlmsg_len) or _reset(state) < 0 or (
+                nfct.nfct_nlmsg_parse(message, state.object) < 0):
+            state.errors += 1
+            return
+        memset(out, 0, sizeof(flow_t))
+        _copy_flow(state.object, out)
     if type == IPCTNL_MSG_CT_DELETE:
         out.type = EVENT_DESTROY
     elif message.nlmsg_flags & (NLM_F_CREATE | NLM_F_EXCL):
@@ -208,9 +196,12 @@ cdef void _message(_decoding *state, const nlmsghdr *message) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class FlowDecoder:
-    """Turns conntrack messages into flow_t, with one library object used again for each."""
+    """Turns conntrack messages into flow_t, with one library object used again for those it decodes.
 
-    def __cinit__(self):
+    by_library: for all of them."""
+
+    def __cinit__(self, bint by_library=False):
+        self.state.by_library = by_library
         self.state.object = nfct.nfct_new()
         self.state.empty = nfct.nfct_new()
         if self.state.object == NULL or self.state.empty == NULL:
