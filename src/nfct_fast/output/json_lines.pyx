@@ -42,7 +42,8 @@ cdef inline void _raw(text_buffer_t *out, const char *text) noexcept nogil:
     buffer_put(out, text, strlen(text))
 
 
-cdef void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept nogil:
+cdef inline void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept nogil:
+    # Inline, so that the keys' lengths are known to the compiler.
     _raw(out, key)
     buffer_unsigned(out, value)
 
@@ -272,6 +273,8 @@ cdef class JsonLines(Formatter):
     cdef char time[40]
     cdef size_t time_size
     cdef int64_t second
+    cdef text_buffer_t stamp     # of `stamped`: events that were received together have one time
+    cdef int64_t stamped
     cdef known_t known[KNOWN]
 
     def __cinit__(self):
@@ -279,6 +282,7 @@ cdef class JsonLines(Formatter):
 
     def __dealloc__(self):
         cdef int i
+        buffer_free(&self.stamp)
         for i in range(KNOWN):
             process_drop(self.known[i].process)
             buffer_free(&self.known[i].text)
@@ -310,7 +314,13 @@ cdef class JsonLines(Formatter):
         if flow.type == EVENT_LOST and flow.packets[0] == 0 and flow.packets[1] == 0:
             return
         _word(out, b'{"type":', event_word(flow.type))
-        self._put_time(out, flow.time)
+        if flow.time != self.stamped or self.stamp.length == 0 or self.stamp.failed:
+            self.stamp.failed = False
+            self.stamp.length = 0
+            self._put_time(&self.stamp, flow.time)
+            self.stamped = flow.time
+        out.failed = out.failed or self.stamp.failed
+        buffer_put(out, self.stamp.data, self.stamp.length)
         if flow.type == EVENT_LOST:
             _number(out, b',"lost":', flow.packets[0])
             _raw(out, b',"at_least":true}\n' if flow.packets[1] else b"}\n")
