@@ -7,8 +7,18 @@ from nfct_fast.attribution.live_lookup cimport LiveLookup
 from nfct_fast.attribution.bpf_lookup cimport BpfLookup
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.record cimport record_t
+from nfct_fast.sockets.owners_find cimport owners_probe
 from nfct_fast.attribution.responder_cache cimport ResponderCache
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
+
+cdef enum:
+    GROUP = 64               # flows whose memory is fetched at the same time
+
+# A flow that is being resolved.
+cdef struct pending_t:
+    owners_probe originator  # what is noted of its ends in the namespace it was heard in; netns 0: not asked for
+    owners_probe responder
+    uint64_t turn            # what direction was told by, see NamespaceIndex; 0: not told yet
 
 # One caller at a time.
 cdef class Resolver:
@@ -24,20 +34,24 @@ cdef class Resolver:
     cdef readonly ClosedPorts closed_ports
     cdef bint used                 # the flow being resolved is not new: others may have used its entry
     cdef int64_t began             # when that began, ns since the epoch; 0: not known
+    cdef pending_t *pending        # it,
+    cdef pending_t group[64]       # and those that are resolved with it
 
     # Take in what the kernel has told of programs: about once a second, and when fileno() is readable.
     cdef void drain(self) noexcept nogil
     # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
     # `emptied`: the last time, on the same clock, that every event before it had been received.
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
-    # Fills in direction, owner and peer. record.flow.netns is what add_home gave for the namespace it was heard in.
-    cdef void prefetch(self, const record_t *record) noexcept nogil
-    cdef void resolve(self, record_t *record) noexcept nogil
+    # Fills in direction, owner and peer of each. record.flow.netns is what add_home gave for the namespace it was heard in.
+    cdef void resolve(self, record_t *records, int count) noexcept nogil
+    cdef void _prepare(self, record_t *record, pending_t *pending) noexcept nogil
+    cdef void _resolve(self, record_t *record, pending_t *pending) noexcept nogil
 
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
     cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
                   owner_t *out) noexcept nogil
-    cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=*) noexcept nogil
+    cdef int _noted(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+                    int64_t accepted=*) noexcept nogil
     cdef int _originator(self, int index, const tuple_t *end, owner_t *out) noexcept nogil
     cdef int _responder(self, int index, const tuple_t *end, bint fresh, owner_t *out) noexcept nogil
     cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,

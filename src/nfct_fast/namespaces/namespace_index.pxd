@@ -34,6 +34,7 @@ cdef class NamespaceIndex:
     cdef uint64_t drained       # CLOCK_MONOTONIC ns
     cdef uint64_t patient       # not to wait for the scout before
     cdef uint64_t now           # when refresh_home() was last called
+    cdef uint64_t turn          # from 1: another one whenever members and addresses may have changed
     cdef str proc
     cdef object finalizer
 

@@ -98,11 +98,9 @@ cdef class Intake:
         cdef int i
         source.active = procfs_monotonic_ns()
         self.attribution.begin(source.active, since)
-        for i in range(count):
-            self.attribution.prefetch(&records[i])
+        self.attribution.resolve(records, count)
         for i in range(count):
             records[i].flow.netns_inode = source.inode
-            self.attribution.resolve(&records[i])
             self.named += records[i].owner.process != NULL
         return self.ring.publish(count)
 
