@@ -1,5 +1,6 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
 # make test   install what is missing, build, and run the whole test suite
+# make lint   check the form of Python, Cython and C; `make format` mends what can be mended by itself
 # make bench  the same, and measure beside other programs: tables, and a plot in build/bench
 # make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and what has threads under ThreadSanitizer
 # make soak   half an hour of everything at once, and what is left of memory, descriptors and counts then
@@ -15,13 +16,31 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test bench sanitize soak build wheels wheels-aarch64 clean
+.PHONY: run test lint format bench sanitize soak build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
 
 test: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+C_FILES := $(shell git ls-files '*.[ch]' 2>/dev/null | grep -v owners_skel.h)
+
+lint: $(VENV)/.linted-with
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src include
+	$(BIN)/clang-format --style=file:src/.clang-format --dry-run --Werror $(C_FILES)
+
+format: $(VENV)/.linted-with
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+	$(BIN)/clang-format --style=file:src/.clang-format -i $(C_FILES)
+
+$(VENV)/.linted-with: $(VENV)/.system pyproject.toml
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q --group lint
+	@touch $@
 
 bench: $(VENV)/.built $(VENV)/.tested-with
 	$(BIN)/python -m pip install -q --group bench

@@ -80,10 +80,14 @@ class Joined(build_ext):
 
     Each in a shared object of its own, what Cython repeats in them makes a wheel twice as large."""
 
+    def run(self):
+        # A wheel has no hooks for tests; a tree that is developed in has. While it builds, setuptools clears `inplace`.
+        self.with_hooks = self.inplace or self.editable_mode
+        super().run()
+
     def build_extensions(self):
         joined, = self.extensions
-        # A wheel has no hooks for tests; a tree that is developed in has.
-        found = modules(testing=self.inplace or self.editable_mode)
+        found = modules(testing=self.with_hooks)
         found.append(self.table_of_contents([module.name for module in found], found[0]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(self.compile_module, found))

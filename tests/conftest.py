@@ -2,14 +2,12 @@
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
-from support_netns import ip, made
 
 from nfct_fast.kernel.netns import resolve
-
-HERE = Path(__file__).parent
+from support.netns import ip, made, use_conntrack
+from support.paths import SUPPORT, TESTS
 
 
 def pytest_sessionstart(session):
@@ -37,8 +35,7 @@ def netns():
 @pytest.fixture
 def tracked(netns):
     """The same with a rule that uses conntrack."""
-    rules = "table inet user { chain seen { type filter hook output priority 0; ct state new counter; }; }"
-    subprocess.run(["nsenter", f"--net=/run/netns/{netns}", "nft", rules], check=True)
+    use_conntrack(netns)
     return netns
 
 
@@ -56,7 +53,7 @@ def flood(netns, tmp_path_factory):
     program = tmp_path_factory.getbasetemp() / "flood"
     if not program.exists():
         compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
-        subprocess.run([compiler, "-O2", "-o", program, HERE / "bench" / "flood.c"], check=True)
+        subprocess.run([compiler, "-O2", "-o", program, TESTS / "bench" / "flood.c"], check=True)
     for kind in ("dummy", "ifb"):
         if subprocess.run(["ip", "-n", netns, "link", "add", "sink", "type", kind], capture_output=True).returncode == 0:
             break
@@ -75,9 +72,9 @@ def flood(netns, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def faults(tmp_path_factory):
-    """Environment of a program whose kernel does what support_faults.c says."""
+    """Environment of a program whose kernel does what support/faults.c says."""
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
-    subprocess.run([compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", library, HERE / "support_faults.c", "-ldl"], check=True)
+    subprocess.run([compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", library, SUPPORT / "faults.c", "-ldl"], check=True)
     return lambda fault, **settings: os.environ | {"LD_PRELOAD": str(library), "NFCT_FAULT": fault} | {
         f"NFCT_{name.upper()}": str(value) for name, value in settings.items()}

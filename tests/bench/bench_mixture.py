@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support_bench import rounds, table      # noqa: E402
-from support_netns import inside, ip         # noqa: E402
-from support_shapes import Worker            # noqa: E402
+from support.netns import inside, ip         # noqa: E402
+from support.flows import Worker            # noqa: E402
 
 from nfct_fast import Conntrack              # noqa: E402
 from nfct_fast.kernel.netns import resolve          # noqa: E402

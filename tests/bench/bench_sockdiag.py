@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from nfct_fast.sockets.sock_diag import SockDiag, benchmark
-from support_netns import inside
+from support.netns import inside
 
 ROUNDS = 5
 

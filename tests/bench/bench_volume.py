@@ -5,7 +5,9 @@ start-up; output goes to a file.
 """
 import sys
 
-from support_bench import CONNTRACK, HERE, NFCT_FAST, RCVBUF, compiled, count_lines, first_number, measure, medians, rounds, space, table
+from support_bench import (
+    CONNTRACK, HERE, NFCT_FAST, RCVBUF, compiled, count_lines, first_number, measure, medians, rounds, space, table,
+)
 
 FLOWS, RATE = 200_000, 40_000
 

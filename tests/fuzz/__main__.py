@@ -15,9 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-import nfct_fast
 from mutate import mutate
 from targets import TARGETS
+
+import nfct_fast
 
 HERE = Path(__file__).resolve().parent
 FOUND = HERE.parent.parent / "build" / "fuzz"

@@ -9,13 +9,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from nfct_fast.processes import cgroup
 from nfct_fast.namespaces.local_routes import parse_route
-from nfct_fast.records.messages import MessageDecoder
-from nfct_fast.text.text_buffer import escape
+from nfct_fast.processes import cgroup
 from nfct_fast.processes.process import process
+from nfct_fast.records.messages import MessageDecoder
 from nfct_fast.sockets.proc_net import ProcNet
 from nfct_fast.sockets.sock_diag import parse_reply
+from nfct_fast.text.text_buffer import escape
 
 BETWEEN = b"\xfe--\xfe"     # parts of one input that go into files of their own
 PROTOCOLS = {"tcp": 6, "udp": 17, "udp6": 17, "raw": 255}

@@ -18,11 +18,13 @@ PACKAGES = sysconfig.get_path("purelib")
 
 # Nothing of ours runs there (mypy, pip, clang), or what is looked at is the time, the memory or the rights of a program as it is
 # shipped: a sanitizer opens files, when it reports and at the end.
-NOT_HERE = ["test_rights.py", "test_wheel.py", "test_sdist.py", "test_types.py", "test_owners_source.py"]
+NOT_HERE = ["command_line/test_rights.py", "package/test_wheel.py", "package/test_sdist.py", "package/test_types.py",
+            "sockets/test_bpf_header.py"]
 # The instrumented program is several times slower, and these give it a bounded time, or a bounded buffer.
 NOT_IN_TIME = ["test_a_flood_is_on", "test_fire_and_forget_is_named_right_or_not_at_all", "test_container_made_after_the_start"]
-THREADED = ["test_conntrack.py", "test_interrupted.py", "test_stopped.py", "test_ring.py", "test_procevents.py", "test_recovery.py",
-            "test_netns.py", "test_listen.py", "test_exact_processes.py"]
+THREADED = ["reading/test_conntrack.py", "reading/test_interrupted_waits.py", "attribution/test_stopped_program.py",
+            "records/test_ring.py", "processes/test_history.py", "reading/test_recovery.py", "kernel/test_netns.py",
+            "events/test_open_sources.py", "attribution/test_short_lived_processes.py"]
 
 KINDS = {
     "address": {

@@ -17,8 +17,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "bench"))
 
-from nfct_fast.processes.cgroup_filesystem import find_mount
 from support_bench import NFCT_FAST, Program, space, status_kib
+
+from nfct_fast.processes.cgroup_filesystem import find_mount
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SLACK = 1.02

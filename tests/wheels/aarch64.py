@@ -11,8 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from build import FLAGS, HERE, PROJECT, run, step, tools
 from roots import AARCH64_ROOT
+
+from build import FLAGS, HERE, PROJECT, run, step, tools
 
 TARGET = "aarch64-linux-gnu"
 QEMU = "qemu-aarch64-static"

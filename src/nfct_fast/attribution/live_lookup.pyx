@@ -23,7 +23,9 @@ from nfct_fast.records.owner cimport (
 )
 from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
-from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD
+from nfct_fast.sockets.socket_info cimport (
+    SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
+)
 
 from nfct_fast.sockets.sock_diag import SockDiag
 

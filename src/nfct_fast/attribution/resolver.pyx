@@ -11,7 +11,9 @@ from netinet_in cimport IPPROTO_TCP, IPPROTO_UDP
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
-from nfct_fast.namespaces.direction cimport DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of
+from nfct_fast.namespaces.direction cimport (
+    DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of,
+)
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
 from nfct_fast.attribution.bpf_lookup cimport NEVER
 from nfct_fast.records.owner cimport (

@@ -10,8 +10,10 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from nfct_fast.events.flow cimport EVENT_NEW, flow_t
-from nfct_fast.events.fingerprints cimport (flow_fingerprint, log_add, log_free, fingerprint_set_add, fingerprint_set_add_log, fingerprint_set_free, fingerprint_set_has,
-                    fingerprint_set_reserve)
+from nfct_fast.events.fingerprints cimport (
+    flow_fingerprint, log_add, log_free, fingerprint_set_add, fingerprint_set_add_log, fingerprint_set_free,
+    fingerprint_set_has, fingerprint_set_reserve,
+)
 
 cdef enum:
     SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB

@@ -11,7 +11,8 @@ from posix.unistd cimport close
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd
 
 from nfct_fast.namespaces.namespace_map cimport (
-    STEP_STAYS, STEP_UNKNOWN, namespace_map_close, namespace_map_free, namespace_map_make, namespace_map_t, place_t, step_t, table_take,
+    STEP_STAYS, STEP_UNKNOWN, namespace_map_close, namespace_map_free, namespace_map_make, namespace_map_t, place_t,
+    step_t, table_take,
 )
 from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.namespaces.links cimport link_t

@@ -11,12 +11,16 @@ from posix.unistd cimport close
 from sys_socket cimport AF_INET6
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t, table_find
-from nfct_fast.namespaces.namespace_map cimport namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t, place_t
+from nfct_fast.namespaces.namespace_map cimport (
+    namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t, place_t,
+)
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.namespaces.direction cimport is_group
 from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.events.flow cimport tuple_t
-from nfct_fast.namespaces.namespace cimport namespace_lookup, namespace_t, namespace_tables_lookup, namespace_tables_survey
+from nfct_fast.namespaces.namespace cimport (
+    namespace_lookup, namespace_t, namespace_tables_lookup, namespace_tables_survey,
+)
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 from nfct_fast.namespaces.discovery cimport Discovery
 from nfct_fast.sockets.socket_info cimport socket_info_t

@@ -10,8 +10,10 @@ from libc.string cimport memset
 from posix.stat cimport struct_stat
 from posix.unistd cimport close
 from nfct_fast.kernel.fstatat cimport fstatat
-from nfct_fast.kernel.procfs cimport (numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_monotonic_ns, procfs_name,
-                      procfs_open, procfs_read)
+from nfct_fast.kernel.procfs cimport (
+    numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_monotonic_ns, procfs_name, procfs_open,
+    procfs_read,
+)
 
 import os
 

@@ -10,7 +10,9 @@ from posix.fcntl cimport F_DUPFD_CLOEXEC
 
 from linux_netlink cimport NETLINK_ROUTE
 
-from nfct_fast.namespaces.local_addresses cimport local_addresses_close, local_addresses_hear, local_addresses_init, local_addresses_read, local_addresses_take
+from nfct_fast.namespaces.local_addresses cimport (
+    local_addresses_close, local_addresses_hear, local_addresses_init, local_addresses_read, local_addresses_take,
+)
 from nfct_fast.namespaces.namespace_map cimport table_drop, table_share
 from nfct_fast.namespaces.links cimport links_free, links_nsid, links_read, links_t
 from nfct_fast.namespaces.namespace cimport namespace_drop, namespace_foreign, namespace_open

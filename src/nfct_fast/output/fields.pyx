@@ -7,7 +7,9 @@ from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
                     FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
-from nfct_fast.text.text_buffer cimport ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned
+from nfct_fast.text.text_buffer cimport (
+    ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned,
+)
 from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
 from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, PROCESS_PPID, process_t
 from nfct_fast.text.protocol cimport protocol_write

@@ -8,13 +8,19 @@ from libc.stdint cimport SIZE_MAX, int64_t, uint64_t
 from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.processes.cgroup cimport span_t
-from nfct_fast.events.flow cimport (EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
-                    FLOW_STOP, FLOW_TIMEOUT, flow_t, tuple_t)
+from nfct_fast.events.flow cimport (
+    EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
+    FLOW_TIMEOUT, flow_t, tuple_t,
+)
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.text.text_buffer cimport ESCAPE_JSON, buffer_base64, buffer_escaped, buffer_free, buffer_put, text_buffer_t, buffer_unsigned
+from nfct_fast.text.text_buffer cimport (
+    ESCAPE_JSON, buffer_base64, buffer_escaped, buffer_free, buffer_put, text_buffer_t, buffer_unsigned,
+)
 from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, owner_t, reason_name
-from nfct_fast.processes.process cimport (ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED,
-                      PROCESS_IDS, PROCESS_LOGIN, PROCESS_PPID, ancestor_t, process_drop, process_t, process_take)
+from nfct_fast.processes.process cimport (
+    ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
+    PROCESS_PPID, ancestor_t, process_drop, process_t, process_take,
+)
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put

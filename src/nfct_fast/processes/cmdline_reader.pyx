@@ -12,8 +12,10 @@ cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ETIMEDOUT
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from nfct_fast.processes.cmdline_helper cimport (cmdline_answer, cmdline_is_inside, cmdline_post, cmdline_receive, cmdline_start,
-                             helper_close, helper_init, helper_is_blocked, helper_kept, helper_kill, helper_reap)
+from nfct_fast.processes.cmdline_helper cimport (
+    cmdline_answer, cmdline_is_inside, cmdline_post, cmdline_receive, cmdline_start, helper_close, helper_init,
+    helper_is_blocked, helper_kept, helper_kill, helper_reap,
+)
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
 
 from nfct_fast.kernel.mutex cimport mutex_make

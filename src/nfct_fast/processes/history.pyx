@@ -13,15 +13,19 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
-from nfct_fast.processes.process_event cimport (PROCESS_EVENT_DELETED, PROCESS_EVENT_EXEC, PROCESS_EVENT_EXIT, PROCESS_EVENT_EXIT_SIZE,
-                            PROCESS_EVENT_FORK, PROCESS_EVENT_FORK_SIZE, PROCESS_EVENT_NO_ARGS, PROCESS_PATH_MAX,
-                            RING_DISCARDED, process_event, process_id, process_ring, ring_begin, ring_next, ring_release)
+from nfct_fast.processes.process_event cimport (
+    PROCESS_EVENT_DELETED, PROCESS_EVENT_EXEC, PROCESS_EVENT_EXIT, PROCESS_EVENT_EXIT_SIZE, PROCESS_EVENT_FORK,
+    PROCESS_EVENT_FORK_SIZE, PROCESS_EVENT_NO_ARGS, PROCESS_PATH_MAX, RING_DISCARDED, process_event, process_id,
+    process_ring, ring_begin, ring_next, ring_release,
+)
 
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.kernel.mutex cimport mutex_make
-from nfct_fast.processes.process cimport (PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS,
-                       PROCESS_LOGIN, PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t,
-                       ancestor_take, process_build, process_drop, process_t, process_take)
+from nfct_fast.processes.process cimport (
+    PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
+    PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build, process_drop,
+    process_t, process_take,
+)
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 
 cdef enum:

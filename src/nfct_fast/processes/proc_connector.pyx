@@ -7,7 +7,9 @@ from libc.string cimport memcpy, memset
 
 from linux_cn_proc cimport (CN_IDX_PROC, CN_VAL_PROC, NETLINK_CONNECTOR, PROC_CN_MCAST_IGNORE, PROC_CN_MCAST_LISTEN,
                             PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, PROC_EVENT_NONE, cn_msg, proc_event)
-from linux_filter cimport (BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, BPF_X, sock_filter)
+from linux_filter cimport (
+    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, BPF_X, sock_filter,
+)
 from linux_netlink cimport NLMSG_DONE, nlmsghdr
 from netinet_in cimport htonl
 from sys_socket cimport POLLIN, poll, pollfd

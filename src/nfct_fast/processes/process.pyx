@@ -21,8 +21,9 @@ from nfct_fast.processes.cgroup cimport cgroup_names, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
 from nfct_fast.processes.cmdline_reader cimport CMDLINES_NOBODY, CommandLineReader, cmdline_t
 from nfct_fast.kernel.procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
-from nfct_fast.processes.proc_stat cimport (PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, image_mix, stat_read, stat_read_below, stat_t,
-                        status_number)
+from nfct_fast.processes.proc_stat cimport (
+    PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, image_mix, stat_read, stat_read_below, stat_t, status_number,
+)
 
 import os
 from typing import NamedTuple

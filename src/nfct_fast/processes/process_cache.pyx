@@ -11,8 +11,10 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
 
 from nfct_fast.kernel.mutex cimport mutex_make
-from nfct_fast.processes.process cimport (PROCESS_ENDING, PROCESS_SAME, process_check, process_completed, process_drop, process_object,
-                       process_t, process_take)
+from nfct_fast.processes.process cimport (
+    PROCESS_ENDING, PROCESS_SAME, process_check, process_completed, process_drop, process_object, process_t,
+    process_take,
+)
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 from nfct_fast.processes.process_reader cimport ProcessReader
 

@@ -9,7 +9,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close
-from sys_socket cimport AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd
+from sys_socket cimport (
+    AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_read, eventfd_write, poll, pollfd,
+)
 from nfct_fast.events.flow cimport EVENT_LOST
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 

@@ -1,7 +1,9 @@
 """Who is behind one end of a flow: the process, how it was found, and why not if it was not."""
 cimport cython
 from libc.stdlib cimport free, malloc
-from nfct_fast.processes.process cimport PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take
+from nfct_fast.processes.process cimport (
+    PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
+)
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.sockets.fd_scanner cimport FdScanner
 

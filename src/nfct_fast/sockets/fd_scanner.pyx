@@ -14,8 +14,10 @@ from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from nfct_fast.sockets.socket_holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
-from nfct_fast.kernel.procfs cimport (numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number,
-                      procfs_monotonic_ns, procfs_name, procfs_open, procfs_read)
+from nfct_fast.kernel.procfs cimport (
+    numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number, procfs_monotonic_ns,
+    procfs_name, procfs_open, procfs_read,
+)
 from nfct_fast.processes.proc_stat cimport PF_EXITING, STAT_SIZE, stat_read, stat_t
 
 import os

@@ -20,8 +20,12 @@ from sys_socket cimport AF_INET, AF_INET6
 from nfct_fast.sockets.diag_message cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns, procfs_open
-from nfct_fast.sockets.socket_info cimport SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, socket_info_t
-from nfct_fast.sockets.proc_net_table cimport FORM_ICMP, FORM_V6, as_mapped, row_hash, row_t, table_free, table_load, table_t
+from nfct_fast.sockets.socket_info cimport (
+    SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, socket_info_t,
+)
+from nfct_fast.sockets.proc_net_table cimport (
+    FORM_ICMP, FORM_V6, as_mapped, row_hash, row_t, table_free, table_load, table_t,
+)
 
 import os
 

@@ -22,7 +22,9 @@ from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.kernel.netlink_query cimport (
     NETQUERY_SIZE, netquery_ask, netquery_close, netquery_dump, netquery_open, netquery_receive, netquery_t,
 )
-from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD, socket_info_t
+from nfct_fast.sockets.socket_info cimport (
+    SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_UID, SOCK_WILDCARD, socket_info_t,
+)
 
 import os
 import time

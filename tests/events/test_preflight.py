@@ -1,0 +1,124 @@
+"""Why no event can come is told at the start, with what to do about it."""
+import errno
+import socket
+import struct
+import subprocess
+import time
+from contextlib import ExitStack, closing
+
+import pytest
+
+from nfct_fast import Conntrack
+from nfct_fast.events import preflight
+from nfct_fast.events.preflight import NO_MODULE, Probe, await_answers
+from support.cli import SECONDS, Program, inside, until
+from support.netns import ip, made
+
+
+def set_events(netns, value):
+    subprocess.run(inside(netns, ["sysctl", "-qw", f"net.netfilter.nf_conntrack_events={value}"]), check=True)
+
+
+def complaints(netns, *arguments):
+    with Program(netns, *arguments) as program:
+        program.end()
+    return program.complaints
+
+
+def test_nothing_is_told_where_flows_are_tracked(tracked):
+    assert complaints(tracked) == []
+
+
+def test_no_rule_uses_conntrack(netns):
+    [line] = complaints(netns)
+    assert "no rule in this network namespace uses conntrack" in line and "--track" in line
+
+
+def test_what_is_advised_against_no_rule_helps(netns):
+    [line] = complaints(netns)
+    advice = line.split("`")[1]
+    for command in advice.split("; "):
+        subprocess.run(inside(netns, command.split()), check=True)
+    assert complaints(netns) == []
+
+
+def test_track_helps_against_no_rule(netns):
+    [line] = complaints(netns, "--track")
+    assert "connection tracking is turned on" in line
+
+
+@pytest.mark.parametrize(("family", "silent"), [("ip", "IPv6"), ("ip6", "IPv4")])
+def test_one_family_alone_is_tracked(netns, family, silent):
+    rules = f"table {family} user {{ chain c {{ type filter hook output priority 0; ct state new counter; }}; }}"
+    subprocess.run(inside(netns, ["nft", rules]), check=True)
+    [line] = complaints(netns)
+    assert f"{silent} flows are not tracked" in line
+
+
+def test_events_are_off(tracked):
+    set_events(tracked, 0)
+    [line] = complaints(tracked)
+    assert "nf_conntrack_events is 0" in line
+    command = line.split("`")[1]
+    subprocess.run(inside(tracked, command.split()), check=True)
+    assert complaints(tracked) == []
+
+
+def reasons(**options):
+    with closing(Probe(**options)) as probe:
+        await_answers([probe])
+        return probe.reasons()
+
+
+def test_many_silent_namespaces_are_asked_at_once():
+    with ExitStack() as stack:
+        names = [stack.enter_context(made()) for _ in range(20)]
+        began = time.monotonic()
+        with Conntrack(netns="all", attribution="off") as conntrack:
+            assert time.monotonic() - began < SECONDS       # one after the other they take twenty
+        assert {name for name in names if any(f" {name}: new flows are not tracked" in line for line in conntrack.silence)} == set(names)
+
+
+def test_loopback_is_down(netns, within):
+    ip("addr", "flush", "dev", "lo", netns=netns)
+    with within():
+        [reason] = reasons()
+    assert "could not be tried" in reason
+
+
+def test_without_probe_only_what_the_kernel_says(netns, within):
+    with within():
+        assert reasons(try_loopback=False) == []
+        with Conntrack(probe=False) as conntrack:
+            assert conntrack.silence == ()
+        with Conntrack() as conntrack:
+            assert len(conntrack.silence) == 1
+
+
+class NoModule(socket.socket):
+    """A netlink socket of a kernel that has nfnetlink, but nothing that answers for conntrack."""
+
+    def recv(self, size):
+        answer = super().recv(size)
+        request = struct.pack("=IHHII", 20, (1 << 8) | 5, 5, 1, 0)
+        return struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.EINVAL) + request if answer else answer
+
+
+def _no_nfnetlink(*arguments):
+    raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+
+# A kernel without the module cannot be had here: what it answers (nfnetlink_rcv_msg, __sock_create) is put in its place.
+@pytest.mark.parametrize("kernel", [NoModule, _no_nfnetlink])
+def test_the_module_is_missing(netns, within, monkeypatch, kernel):
+    monkeypatch.setattr(preflight.socket, "socket", kernel)
+    with within():
+        assert reasons() == [NO_MODULE]
+    assert "modprobe nf_conntrack_netlink" in NO_MODULE
+
+
+def test_a_flow_of_the_probe_is_not_printed(tracked):
+    with Program(tracked) as program:
+        until(lambda: True)
+        program.end()
+    assert program.lines == []

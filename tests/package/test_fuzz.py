@@ -1,0 +1,24 @@
+"""What reads other people's bytes, given the saved corpus and mutations of it for FUZZ_SECONDS each (5); see tests/fuzz."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from support.paths import TESTS
+
+FUZZ = TESTS / "fuzz"
+TARGETS = sorted(path.stem for path in (FUZZ / "corpus").glob("*.txt"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_any_bytes_are_read_or_refused(target):
+    done = subprocess.run([sys.executable, FUZZ, "--seconds", os.environ.get("FUZZ_SECONDS", "5"), target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split(": ")[1].split(" inputs")[0]) > 1000, done.stdout
+
+
+def test_every_target_has_a_corpus():
+    done = subprocess.run([sys.executable, FUZZ, "none"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("fuzz: there are ")
+    assert sorted(done.stderr.removeprefix("fuzz: there are ").partition(" and files")[0].split(", ")) == TARGETS

@@ -1,0 +1,96 @@
+"""Losses are counted by one thread, and said to be exact only where they are."""
+import json
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from support.cli import Program, until
+from support.overruns import listening, settled
+
+
+def test_whoever_asks_for_the_counts_does_not_change_them(tracked, within, flood):
+    """Asked by other threads all the time, while the buffer overruns and overruns."""
+    with within(), listening(flood, recover=False, rcvbuf=4096, rcvbuf_limit=4096) as conntrack:
+        stop, seen = threading.Event(), []
+
+        def ask():
+            before = 0
+            while not stop.is_set():
+                dropped = conntrack.stats().dropped
+                seen.append(0 <= dropped - before < 1 << 31)
+                before = dropped
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        made, flows = 0, []
+        for number in range(1, 11):
+            made += flood(20_000, 30_000, address=f"10.99.{number}.1")
+            flows += conntrack.read(0)
+        flows += settled(conntrack)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        stats = conntrack.stats()
+    assert stats.overruns > 10 and len(seen) > 100
+    assert all(seen), "the count went back, or up by 2^32"
+    assert len(flows) + stats.lost == made
+
+
+def seeded(program, flood):
+    """It has read the table: what it finds there at its start counts as known."""
+    flood(1, 0, address="10.99.200.1")
+    program.await_lines(1)
+    return 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_events_there_was_no_memory_for(tracked, flood, faults, times):
+    """In no count of the kernel's: their flows are looked for in the table, and what is missing is missing at least."""
+    environment = faults("nomem", times=times, after=2)
+    with Program(tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", env=environment) as program:
+        made = seeded(program, flood) + sum(flood(1_000, 0, address=f"10.99.{number}.1") for number in range(1, 11))
+        program.await_all_read()
+        until(lambda: sum('"NEW"' in line for line in program.lines) == made)
+        assert program.end()[0] == 0
+    records = [json.loads(line) for line in program.lines]
+    recovered = [record for record in records if record.get("recovered")]
+    told = [record for record in records if record["type"] == "LOST"]
+    assert recovered and told and all(record["at_least"] is True for record in told)
+    assert sum(record["lost"] for record in told) == 0
+    assert 0 < sum(int(line.split()[1]) for line in program.complaints if "recovered" in line) <= len(recovered)
+    assert any("events lost or more" in line for line in program.complaints)
+
+
+def test_events_there_was_no_memory_for_and_that_are_gone(tracked, flood, faults):
+    environment = faults("nomem", times=2, after=2)
+    with Program(tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", env=environment) as program:
+        made = seeded(program, flood)
+        for number in range(1, 11):
+            os.kill(program.pid, signal.SIGSTOP)
+            made += flood(1_000, 0, address=f"10.99.{number}.1")
+            subprocess.run(["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True)
+            os.kill(program.pid, signal.SIGCONT)
+            program.await_all_read()
+        assert program.end()[0] == 0
+    records = [json.loads(line) for line in program.lines]
+    told = [record for record in records if record["type"] == "LOST"]
+    written = sum(record["type"] == "NEW" for record in records)
+    assert 2 <= sum(record["lost"] for record in told) <= made - written
+    assert all(record["at_least"] is True for record in told)
+
+
+def test_what_was_dropped_is_exact(tracked, flood):
+    with Program(tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
+        os.kill(program.pid, signal.SIGSTOP)
+        made = flood(3_000, 0)
+        subprocess.run(["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True)
+        os.kill(program.pid, signal.SIGCONT)
+        until(lambda: any("LOST" in line for line in program.lines))
+        assert program.end()[0] == 0
+    records = [json.loads(line) for line in program.lines]
+    told = [record for record in records if record["type"] == "LOST"]
+    assert sum(record["lost"] for record in told) + sum(record["type"] == "NEW" for record in records) == made
+    assert not any("at_least" in record for record in told)

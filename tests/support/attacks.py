@@ -1,0 +1,61 @@
+"""An attacker without privileges, and the victim that it would have named in its place."""
+import contextlib
+import socket
+import time
+
+from support.flows import DGRAM, STREAM, Worker
+from support.users import as_user
+
+VICTIM, ATTACKER, PORT = 65534, 4321, 5151
+IP_PKTINFO, IPV6_PKTINFO, IP_FREEBIND, IPV6_FREEBIND, IP_TRANSPARENT, IPPROTO_MPTCP = 8, 50, 15, 78, 19, 262
+
+
+def by_user(uid, work):
+    """A Worker of that user, which lives until the block ends."""
+    def run(worker):
+        if uid:
+            as_user(uid)
+        kept = work(worker)
+        worker.say("done")
+        worker.hear()
+        return kept
+    return Worker(run)
+
+
+def serve(family, address, port, *options, kind=DGRAM):
+    def work(worker):
+        sock = socket.socket(family, kind)
+        for level, option in options:
+            sock.setsockopt(level, option, 1)
+        sock.bind((address, port))
+        if kind == STREAM:
+            sock.listen()
+        return sock
+    return work
+
+
+def send(family, address, port, to, *options):
+    def work(worker):
+        sock = serve(family, address, port, *options)(worker)
+        sock.sendto(b"x", to)
+        return sock
+    return work
+
+
+@contextlib.contextmanager
+def done(*workers):
+    with contextlib.ExitStack() as stack:
+        for worker in workers:
+            stack.enter_context(worker)
+            assert worker.hear() == "done"
+        yield
+
+
+def heard(conntrack, wanted, seconds=3.0):
+    """The first flow that is wanted."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for flow in conntrack.read(0.2):
+            if wanted(flow):
+                return flow
+    raise AssertionError("no such flow was heard")

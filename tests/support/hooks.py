@@ -1,0 +1,11 @@
+"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped against one, and fail in a source tree without it."""
+import pytest
+
+from support.wheel import is_source_tree
+
+if not is_source_tree():
+    pytest.importorskip("nfct_fast.testing.hooks", reason="an installed wheel has no hooks for tests")
+
+from nfct_fast.testing.hooks import (  # noqa: E402, F401
+    by_cookie, decode_by_library, decode_directly, find_flow, find_socket, may_come_from, refresh_addresses,
+)

