@@ -1,5 +1,5 @@
 """The ladder from a tuple to its owner."""
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport tuple_t
@@ -13,12 +13,6 @@ from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 cdef enum:
     GROUP = 64               # flows whose memory is fetched at the same time
-
-# A flow that is being resolved.
-cdef struct pending_t:
-    owners_probe originator  # what is noted of its ends in the namespace it was heard in; netns 0: not asked for
-    owners_probe responder
-    uint64_t turn            # what direction was told by, see NamespaceIndex; 0: not told yet
 
 # One caller at a time.
 cdef class Resolver:
@@ -34,8 +28,11 @@ cdef class Resolver:
     cdef readonly ClosedPorts closed_ports
     cdef bint used                 # the flow being resolved is not new: others may have used its entry
     cdef int64_t began             # when that began, ns since the epoch; 0: not known
-    cdef pending_t *pending        # it,
-    cdef pending_t group[64]       # and those that are resolved with it
+    # The ends of the flows that are resolved together, originator and responder of each, in the namespace they were heard in; netns
+    # 0: nothing will be asked of it.
+    cdef owners_probe ends[128]
+    cdef owners_probe *at          # the flow being resolved
+    cdef uint64_t turn             # the addresses that their directions were told by, see NamespaceIndex
 
     # Take in what the kernel has told of programs: about once a second, and when fileno() is readable.
     cdef void drain(self) noexcept nogil
@@ -44,8 +41,9 @@ cdef class Resolver:
     cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
     # Fills in direction, owner and peer of each. record.flow.netns is what add_home gave for the namespace it was heard in.
     cdef void resolve(self, record_t *records, int count) noexcept nogil
-    cdef void _prepare(self, record_t *record, pending_t *pending) noexcept nogil
-    cdef void _resolve(self, record_t *record, pending_t *pending) noexcept nogil
+    cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil
+    cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil
+    cdef uint8_t _direction(self, int home, const tuple_t *orig, const tuple_t *reply) noexcept nogil
 
     # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
     cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,

@@ -4,15 +4,14 @@ A tuple is looked up as its socket sees it. The originator's socket has the orig
 responder's has the reply tuple, after DNAT.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from netinet_in cimport IPPROTO_TCP, IPPROTO_UDP
 
-from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.direction cimport (
-    DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of,
+    DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_from,
 )
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
 from nfct_fast.attribution.bpf_lookup cimport NEVER
@@ -173,7 +172,7 @@ cdef class Resolver:
         cdef int reason, named
         if self.notes is None or netns == 0:
             return self.live_lookup.owner(index, end, True, out)
-        named = self._noted(end, netns, &self.pending.originator, out)
+        named = self._noted(end, netns, &self.at[0], out)
         if named > 0:
             return REASON_NONE
         if named < 0:
@@ -183,7 +182,7 @@ cdef class Resolver:
             return REASON_AMBIGUOUS if named == -1 else REASON_KERNEL
         reason = self.live_lookup.owner(index, end, True, out)
         # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
-        if self.notes.name(end, netns, &self.pending.originator, &noted) > 0:
+        if self.notes.name(end, netns, &self.at[0], &noted) > 0:
             owner_drop(out)
             out[0] = noted
             return REASON_NONE
@@ -211,7 +210,7 @@ cdef class Resolver:
             return self.live_lookup.owner(index, end, False, out)
         # Of a new one it is not known closely enough when it began: the same addresses may have had another just before.
         accepted = self.notes.boot_time(self.began) if self.used and self.began else NEVER
-        if self._noted(end, netns, &self.pending.responder, out, accepted) > 0:
+        if self._noted(end, netns, &self.at[1], out, accepted) > 0:
             return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
         if fresh:
             how = self.responder_cache.find(end, netns, self.live_lookup.heard, &known)
@@ -304,40 +303,37 @@ cdef class Resolver:
         cdef int i, size
         while begin < count:
             size = min(<int>GROUP, count - begin)
+            self.turn = 0 if self.off else self.directory.turn
             for i in range(size):
-                self._prepare(&records[begin + i], &self.group[i])
+                self._prepare(&records[begin + i], &self.ends[2 * i])
             if self.notes is not None and not self.off:
-                for i in range(size):
-                    self.notes.owners.approach(&self.group[i].originator)
-                    self.notes.owners.approach(&self.group[i].responder)
+                self.notes.owners.approach(self.ends, 2 * size)
             for i in range(size):
-                self._resolve(&records[begin + i], &self.group[i])
+                self._resolve(&records[begin + i], &self.ends[2 * i])
             begin += size
 
-    cdef void _prepare(self, record_t *record, pending_t *pending) noexcept nogil:
+    cdef uint8_t _direction(self, int home, const tuple_t *orig, const tuple_t *reply) noexcept nogil:
+        return direction_from(reply, self.directory.is_home(home, orig), self.directory.is_home(home, reply))
+
+    cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil:
         """Which way it goes, and what will be looked up among the notes."""
-        cdef const local_routes_t *addresses = NULL
         cdef const tuple_t *orig = &record.flow.orig
         cdef uint64_t netns
         cdef tuple_t reply
-        pending.originator.netns = pending.responder.netns = pending.turn = 0
-        if not self.off:
-            addresses = self.directory.home(record.flow.netns)
-        if addresses == NULL:
+        ends[0].netns = ends[1].netns = 0
+        if self.off or self.directory.home(record.flow.netns) == NULL:
             return
         reply_of(&record.flow, &reply)
-        record.direction = direction_of(orig, &reply, addresses)
-        pending.turn = self.directory.turn
+        record.direction = self._direction(record.flow.netns, orig, &reply)
         netns = self.directory.cookie(record.flow.netns)
         if self.notes is None or netns == 0:
             return
-        self.notes.owners.prepare(orig, netns, &pending.originator)
+        self.notes.owners.prepare(orig, netns, &ends[0])
         # Of a responder elsewhere nothing is noted here.
         if record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN:
-            self.notes.owners.prepare(&reply, netns, &pending.responder)
+            self.notes.owners.prepare(&reply, netns, &ends[1])
 
-    cdef void _resolve(self, record_t *record, pending_t *pending) noexcept nogil:
-        cdef const local_routes_t *addresses
+    cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil:
         cdef const tuple_t *orig = &record.flow.orig
         cdef tuple_t reply
         cdef int home = record.flow.netns
@@ -346,21 +342,20 @@ cdef class Resolver:
         record.owner.reason = record.peer.reason = REASON_OFF
         if self.off:
             return
-        self.pending = pending
+        self.at = ends
         self.used = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
-        addresses = self.directory.home(home)
-        if addresses == NULL:
+        if self.directory.home(home) == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return
         reply_of(&record.flow, &reply)
         # Addresses may have come while an earlier flow of the batch was looked for.
-        if pending.turn != self.directory.turn:
-            record.direction = direction_of(orig, &reply, addresses)
+        if self.turn != self.directory.turn:
+            record.direction = self._direction(home, orig, &reply)
         here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
         # Sent from here with an address that nobody here has (IP_FREEBIND, IP_TRANSPARENT): only a note tells.
         if not here and self.notes is not None and self.directory.cookie(home) and (
-                self._noted(orig, self.directory.cookie(home), &pending.originator, &record.owner) > 0):
+                self._noted(orig, self.directory.cookie(home), &ends[0], &record.owner) > 0):
             record.direction = DIRECTION_LOCAL if record.direction == DIRECTION_IN else DIRECTION_OUT
             record.owner.reason = REASON_NONE
             self._peer(home, &reply, fresh, record)

@@ -19,8 +19,11 @@ cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
 
 
 cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil:
-    cdef bint originator = table_find(addresses, &orig.src[0], orig.family) >= 0
-    cdef bint responder = table_find(addresses, &reply.src[0], reply.family) >= 0
+    return direction_from(reply, table_find(addresses, &orig.src[0], orig.family) >= 0,
+                          table_find(addresses, &reply.src[0], reply.family) >= 0)
+
+
+cdef direction_t direction_from(const tuple_t *reply, bint originator, bint responder) noexcept nogil:
     if originator:
         return DIRECTION_LOCAL if responder else DIRECTION_OUT
     # What comes for a multicast group is for its members here, multicast routers apart.

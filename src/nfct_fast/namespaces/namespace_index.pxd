@@ -21,6 +21,14 @@ cdef struct verdict_t:
     int home
     int index               # -1: that is not certain
 
+# Whether an address was a home's when the members were last taken in.
+cdef struct is_home_t:
+    uint8_t addr[16]
+    uint64_t turn
+    int home
+    uint8_t family
+    bint yes
+
 # The first members are homes: the namespaces that are listened in. Lookups and refresh() are for one thread.
 cdef class NamespaceIndex:
     cdef object __weakref__
@@ -29,6 +37,7 @@ cdef class NamespaceIndex:
     cdef Opener opener
     cdef unknown_address_t strangers[256]
     cdef verdict_t verdicts[256]
+    cdef is_home_t known[256]
     cdef readonly int skipped   # namespaces that are left out: too many, too much in them, or they may not be entered
     cdef bint threaded          # the scout has a thread of its own
     cdef uint64_t drained       # CLOCK_MONOTONIC ns
@@ -41,6 +50,8 @@ cdef class NamespaceIndex:
     # The first member behind `after` (-1 to begin) that has tuple.src, -1 if there is none; if home has it, only home.
     # Of others only those from which a way leads to home.
     cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil
+    # Whether home has tuple.src.
+    cdef bint is_home(self, int home, const tuple_t *tuple) noexcept nogil
     # No member has tuple.src. Whether what is known is newer now, so that it is worth asking again. search: have it be
     # searched for new namespaces; else that is done once in a while for each private address. Waits 20 ms at most, and
     # not more than a fiftieth of the time.

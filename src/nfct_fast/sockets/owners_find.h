@@ -150,13 +150,7 @@ static inline void owners_touch(const void *at)
     __asm__ volatile("" : : "r"(byte));
 }
 
-/* The buckets, and once these are there the records they point to. */
-static inline void owners_touch_buckets(const struct owners *self, const struct owners_probe *probe)
-{
-    for (int i = 0; i < probe->hashes; i++)
-        owners_touch(&self->bucket[probe->hash[i] & (self->buckets - 1)]);
-}
-
+/* Of one probe the records that its buckets point to. */
 static inline void owners_touch_records(const struct owners *self, const struct owners_probe *probe)
 {
     for (int i = 0; i < probe->hashes; i++) {
@@ -171,6 +165,18 @@ static inline void owners_touch_records(const struct owners *self, const struct 
             owners_touch(record + sizeof(struct owners_record) - 1);
         }
     }
+}
+
+/* The memory that owners_lookup() of each will read. The loops have nothing else in them: a processor waits for some ten lines at
+ * the same time, if it gets that far. */
+static inline void owners_approach(const struct owners *self, const struct owners_probe *probes, int count)
+{
+    for (int i = 0; i < count; i++)
+        for (int of = 0; probes[i].netns && of < probes[i].hashes; of++)
+            owners_touch(&self->bucket[probes[i].hash[of] & (self->buckets - 1)]);
+    for (int i = 0; i < count; i++)
+        if (probes[i].netns)
+            owners_touch_records(self, &probes[i]);
 }
 
 /* How often the sockets of a local port have changed: as long as it stays the same, who serves the port is the same. */

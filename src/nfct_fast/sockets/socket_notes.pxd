@@ -46,10 +46,10 @@ cdef class SocketNotes:
     cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack, uint64_t until,
                           bpf_owner_t *out) noexcept nogil
 
-    # The same in steps, for many tuples at once, so that what each waits for of memory comes for all at the same time: prepare
-    # each (netns_cookie is not 0), approach each, look each up.
+    # The same in steps, for many tuples, so that the memory they wait for comes for all at the same time: prepare each
+    # (netns_cookie is not 0), approach all, where a netns of 0 stands for none, and look each up.
     cdef void prepare(self, const tuple_t *tuple, uint64_t netns_cookie, owners_probe *out) noexcept nogil
-    cdef void approach(self, const owners_probe *probe) noexcept nogil
+    cdef void approach(self, const owners_probe *probes, int count) noexcept nogil
     cdef int lookup_prepared(self, const owners_probe *probe, bpf_owner_t *out) noexcept nogil
     # Stays the same as long as no socket comes to a local port, leaves it, or serves it otherwise.
     cdef uint32_t port_changes(self, uint64_t netns_cookie, uint8_t proto, uint16_t port) noexcept nogil

@@ -32,10 +32,9 @@ from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
-    OWNERS_AGAIN, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init,
+    OWNERS_AGAIN, owners_approach, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init,
     owners_is_watched, owners_key, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
-    owners_port_changes, owners_prepare, owners_probe, owners_record, owners_touch_buckets, owners_touch_records,
-    owners_users, owners_watch, task_types, task_types_read,
+    owners_port_changes, owners_prepare, owners_probe, owners_record, owners_users, owners_watch, task_types, task_types_read,
 )
 
 
@@ -302,11 +301,10 @@ cdef class SocketNotes:
         if self._open:
             key_fill(&key, tuple)
             owners_prepare(&self._owners, &key, netns_cookie, out)
-            owners_touch_buckets(&self._owners, out)
 
-    cdef void approach(self, const owners_probe *probe) noexcept nogil:
-        if self._open and probe.netns:
-            owners_touch_records(&self._owners, probe)
+    cdef void approach(self, const owners_probe *probes, int count) noexcept nogil:
+        if self._open:
+            owners_approach(&self._owners, probes, count)
 
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found

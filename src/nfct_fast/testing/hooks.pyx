@@ -6,7 +6,8 @@ from libc.string cimport memset
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.direct_decode cimport direct_decode
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, FlowDecoder, flow_t, tuple_set, tuple_t
+from nfct_fast.events.decoder cimport FlowDecoder
+from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, flow_t, tuple_set, tuple_t
 from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
 from nfct_fast.sockets.socket_info cimport socket_info_t
