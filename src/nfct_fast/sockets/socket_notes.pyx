@@ -32,8 +32,8 @@ from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
-    OWNERS_AGAIN, owners_approach, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init,
-    owners_is_watched, owners_key, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
+    OWNERS_AGAIN, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_found,
+    owners_init, owners_is_watched, owners_key, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
     owners_port_changes, owners_prepare, owners_probe, owners_record, owners_users, owners_watch, task_types, task_types_read,
 )
 
