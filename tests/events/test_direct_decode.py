@@ -116,7 +116,7 @@ def agree(made):
     assert direct is None or direct == decode_by_library(made)
 
 
-@settings(max_examples=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_messages(recorded, data):
     made = bytearray(data.draw(st.sampled_from([*recorded, message(2, *usual()), message(10, *usual(10))])))
