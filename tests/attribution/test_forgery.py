@@ -28,7 +28,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 @pytest.fixture
 def conntrack():
     with entered(), Conntrack(track=True, probe=False) as opened:
-        assert opened.missing == ()
+        assert opened.degraded == ()
         yield opened
 
 

@@ -36,7 +36,7 @@ def watched(*, timestamp=True, events=("UPDATE", "DESTROY")):
         set_sysctl("nf_conntrack_timestamp", int(timestamp))
         set_sysctl("nf_conntrack_udp_timeout", 600)
         with Conntrack(track=True, probe=False, events=events) as conntrack:
-            assert conntrack.missing == ()
+            assert conntrack.degraded == ()
             yield conntrack
 
 

@@ -27,7 +27,7 @@ def mask(*capabilities):
 
 ALL = mask(NET_ADMIN, SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH)
 MODES = {"auto": mask(NET_ADMIN, SYS_PTRACE), "off": mask(NET_ADMIN)}
-APART = {"nfct-seeker": mask(SYS_PTRACE, DAC_READ_SEARCH), "nfct-door": mask(SYS_ADMIN, NET_ADMIN)}
+APART = {"nfct-seeker": mask(SYS_PTRACE, DAC_READ_SEARCH), "nfct-netns": mask(SYS_ADMIN, NET_ADMIN)}
 
 
 def status(path):
@@ -94,7 +94,7 @@ def test_rights_while_namespaces_are_followed(tracked, attribution):
         for one in settled(program.pid):
             assert one == expected(MODES["auto"], default_user())
         found = {status(f"/proc/{child}")["Name"]: child for child in children(program.pid)}
-        assert rights(status(f"/proc/{found['nfct-door']}")) == expected(APART["nfct-door"], default_user())
+        assert rights(status(f"/proc/{found['nfct-netns']}")) == expected(APART["nfct-netns"], default_user())
         rules = "table ip see { chain c { type filter hook output priority 0; ct state new; }; }"
         with made() as later:
             inode = os.stat(f"/run/netns/{later}").st_ino
@@ -257,7 +257,7 @@ def test_a_user_that_the_kernel_refuses(tracked):
         for one in settled(program.pid):
             assert one["uid"] == {"0"} and one["effective"] == MODES["auto"]
         until(lambda: program.complaints)
-        assert program.complaints == ["nfct-fast: goes on as the user who started it: cannot become user 65534, group 65534: "
+        assert program.complaints == ["nfct-fast: still runs as the user who started it: cannot become user 65534, group 65534: "
                                       "Operation not permitted"]
 
 
@@ -306,7 +306,7 @@ def attack(fd):
             os.write(fd, struct.pack("i", -1))
     os.write(fd, b"end")
 
-pid, fd = rights.apart("nfct-attacked", lambda: attack, {keep}, {enters})
+pid, fd = rights.spawn_helper("nfct-attacked", lambda: attack, {keep}, {enters})
 found = []
 while len(data := os.read(fd, 4)) == 4:
     found.append(*struct.unpack("i", data))
@@ -346,7 +346,7 @@ from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 
 def ask(*passed, protocol=-1, table=b"", size=28):
-    pid, fd = rights.apart("nfct-door", functools.partial(opener._prepare, b"/proc"), ("sys_admin",), True)
+    pid, fd = rights.spawn_helper("nfct-netns", functools.partial(opener._prepare, b"/proc"), ("sys_admin",), True)
     with socket.socket(fileno=fd) as end:
         message = struct.pack("=IIi16s", 7, 0, protocol, table)[:size]
         end.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passed))] if passed else [])
@@ -381,7 +381,7 @@ from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 generator = random.Random(20261127)
-pid, fd = rights.apart("nfct-seeker", functools.partial(holder_search._prepare, "/proc", 0.2), ("dac_read_search", "sys_ptrace"))
+pid, fd = rights.spawn_helper("nfct-seeker", functools.partial(holder_search._prepare, "/proc", 0.2), ("dac_read_search", "sys_ptrace"))
 with socket.socket(fileno=fd) as end:
     end.settimeout(5)
     for _ in range(3000):
@@ -458,9 +458,9 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize(("call", "sentence"), [
-    ("seccomp", "goes on with all system calls: seccomp: Invalid argument"),
-    ("setresuid", "goes on as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
-    ("landlock_create_ruleset", "goes on with all files that its user may read: this kernel has no Landlock, or it is not enabled"),
+    ("seccomp", "can still use every system call: seccomp: Invalid argument"),
+    ("setresuid", "still runs as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
+    ("landlock_create_ruleset", "can still read every file that its user may read: this kernel has no Landlock, or it is not enabled"),
 ])
 def test_a_kernel_that_lacks_it(tracked, call, sentence, tmp_path):
     """It says so, in one line, and the rest holds."""

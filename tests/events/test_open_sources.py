@@ -107,14 +107,14 @@ def test_too_many_are_told_once(netns):
         assert program.end()[0] == 0
     [line] = [line for line in program.complaints if "not heard" in line]
     assert "there are too many; 9 can be at once" in line
-    assert int(re.search(r"unheard=(\d+)", program.complaints[-1])[1]) >= 31
+    assert int(re.search(r"unmonitored=(\d+)", program.complaints[-1])[1]) >= 31
 
 
 def test_too_few_descriptors_are_told_with_what_to_do(netns):
     result = subprocess.run(inside(netns, ["prlimit", "--nofile=12:12", *COMMAND, "--netns", "all", "--attribution", "off"]),
                             capture_output=True, text=True, timeout=SECONDS)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("nfct-fast: too many open files: each network namespace") and "ulimit -n" in result.stderr
+    assert result.stderr.startswith("nfct-fast: too many open files: each monitored network namespace") and "ulimit -n" in result.stderr
 
 
 def test_unknown_namespace_names_those_there_are(tracked):

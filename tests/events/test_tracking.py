@@ -119,7 +119,7 @@ def test_it_says_once_what_it_does(netns):
     [line] = program.complaints
     with open("/proc/sys/net/netfilter/nf_conntrack_max") as most:
         assert f"of at most {int(most.read())} entries" in line
-    assert "nf_conntrack_max" in line and "new connections are dropped" in line
+    assert "nf_conntrack_max" in line and "the kernel drops new connections" in line
 
 
 def test_it_warns_when_the_table_fills(netns, flood):
@@ -138,12 +138,12 @@ def test_it_warns_when_the_table_fills(netns, flood):
             assert len(warnings) == len(warned), warnings
             assert all(int(line.split(" % full")[0].split()[-1]) >= int(level) for line, level in zip(warnings, warned))
         assert program.end()[0] == 0
-    assert "new connections are dropped" in warnings[0]
+    assert "the kernel drops new connections" in warnings[0]
 
 
 def test_without_track_nothing_is_said(tracked, within):
     with within(), Conntrack(probe=False) as conntrack:
-        assert conntrack.news() == () and select.select([conntrack.news_fileno()], [], [], 0)[0] == []
+        assert conntrack.notices() == () and select.select([conntrack.notices_fileno()], [], [], 0)[0] == []
 
 
 def test_a_child_that_lives_on_does_not_keep_it(netns, within):

@@ -161,7 +161,7 @@ def test_all_that_they_took_is_given_back(netns, within, attribution):
                 except AssertionError:
                     print(len(cookies & open_namespaces()), conntrack.stats(), descriptors())
                     raise
-            assert conntrack.stats().went >= 40 and conntrack.stats().came >= 40
+            assert conntrack.stats().namespaces_removed >= 40 and conntrack.stats().namespaces_added >= 40
         until(lambda: tasks() == before[0])
         assert descriptors() == before[1]
 

@@ -87,13 +87,13 @@ def test_memory_is_bounded_and_given_back():
     receive_memory = ReceiveMemory(1 << 20, 1 << 16, 8)
     ours, theirs = Share(receive_memory, 1 << 20), Share(receive_memory, 1 << 17)
     ours.open(sockets[0], 1 << 20)
-    assert receive_memory.spent == (1 << 20) - 7 * (1 << 16) == sockets[0].rcvbuf // 2
+    assert receive_memory.used == (1 << 20) - 7 * (1 << 16) == sockets[0].rcvbuf // 2
     for sock in sockets[1:]:
         theirs.open(sock, 1 << 18)      # each its least, whatever else there is
         assert sock.rcvbuf == 1 << 17
-    assert receive_memory.spent == 1 << 20
+    assert receive_memory.used == 1 << 20
     ours.close(sockets[0])
-    assert receive_memory.spent == 7 << 16
+    assert receive_memory.used == 7 << 16
     for sock in sockets:
         sock.close()
 
@@ -104,4 +104,4 @@ def test_little_memory_is_for_few(memory):
     assert 1 <= shares.places <= 1024 and shares.places * 4096 <= max(4096, memory)
     share, size = shares.memory(OURS)
     with_user, least = shares.memory((1000, 0))
-    assert size >= 4096 <= least and with_user.most <= memory
+    assert size >= 4096 <= least and with_user.limit <= memory

@@ -185,7 +185,7 @@ def test_listened_in_itself_it_says_nothing_of_others(host):
         ip("link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", ours, netns=host)
         with known(user.inode, netns_inode(ours)) as directory:
             with netns.Netns(netns.paths()[user.inode][1]) as space:
-                home = directory.add_home(space)
+                home = directory.monitor(space)
             directory.refresh()
             assert may_come_from(directory, "10.88.9.2", user.inode, home=home)
             assert not may_come_from(directory, "10.88.1.2", netns_inode(ours), home=home)
@@ -300,7 +300,7 @@ def test_honest_container_of_a_user(mode, kind, with_bridge, family, src, dst):
                 with Worker(in_user_namespace(user.pid, clients(family, kind, dst, 5100, src))) as asking:
                     flows = collect(conntrack, lambda flow: flow.dport == 5100)
                     assert_all_named(flows, asking.result())
-                assert all(flow.peer.pid == answering.pid for flow in flows)
+                assert {(flow.peer.pid, flow.peer.reason) for flow in flows} == {(answering.pid, None)}
         serve = Worker(in_user_namespace(user.pid, serving_work(family, kind, 5300)))
         with serve as answering:
             assert answering.hear() == "serving"
@@ -386,27 +386,27 @@ def flap():
 
 
 def test_addresses_that_come_and_go_without_end(host):
-    """They cost the scout some percent of a processor, and no flow waits for it."""
+    """They cost the discovery thread some percent of a processor, and no flow waits for it."""
     with container() as user:
         user.wire(host, 2)
         with contextlib.closing(Resolver("diag")) as attribution:
             user.worker.say(flap)
             assert user.worker.hear() == "flapping"
             time.sleep(0.5)
-            before, began = scout_seconds(), time.monotonic()
+            before, began = discovery_seconds(), time.monotonic()
             longest, count = 0, 0
             while time.monotonic() < began + 3:
                 one = time.monotonic()
                 find_flow(attribution, 17, f"203.0.113.{count % 250}", 1, "198.51.100.1", 53)
                 longest = max(longest, time.monotonic() - one)
                 count += 1
-            assert scout_seconds() - before < 0.15 * 3
+            assert discovery_seconds() - before < 0.15 * 3
             assert longest < 0.05, f"{longest} s, of {count}"
 
 
-def scout_seconds():
-    """Processor time of the scout's thread."""
-    [discovery] = [thread.native_id for thread in threading.enumerate() if thread.name == "nfct-scout"]
+def discovery_seconds():
+    """Processor time of the discovery thread."""
+    [discovery] = [thread.native_id for thread in threading.enumerate() if thread.name == "nfct-discovery"]
     with open(f"/proc/self/task/{discovery}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -34,7 +34,7 @@ CLONE = """if 1:
 @pytest.fixture
 def conntrack():
     with entered(), Conntrack(track=True, probe=False, protocol="ipv4/udp") as opened:
-        assert opened.missing == ()
+        assert opened.degraded == ()
         yield opened
 
 

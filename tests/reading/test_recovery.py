@@ -91,7 +91,7 @@ def test_events_and_overruns_amid_a_sweep(tracked, within, flood):
             sender = threading.Thread(target=flood, args=(15_000, 5_000, "one", address))
             sender.start()
             while sender.is_alive():
-                reader.sources[0].sweep()
+                reader.sources[0].request_sweep()
                 flows += conntrack.read(timeout=0.05)
             sender.join()
             made += 15_000 + flood(20_000, 0, address=address.replace(".1", ".100", 1))

@@ -44,7 +44,7 @@ def test_closed_in_its_own_thread(tracked, within):
         def settled():
             engine.close()      # must not wait for itself
             ended.set()
-        engine.open(wanted_protocols(None), SimpleNamespace(settle=settled, apart=None), True, {"mode": "off"}, None, False, 1 << 20,
+        engine.open(wanted_protocols(None), SimpleNamespace(settle=settled, spawn_helper=None), True, {"mode": "off"}, None, False, 1 << 20,
                     1 << 20, groups={1}, program=None, recover=True)
         assert ended.wait(SECONDS)
         until(lambda: (tasks(), descriptors()) == before)
@@ -83,7 +83,7 @@ def test_not_made_for_want_of_each_descriptor(tracked, within):
                 except OSError:
                     failed += 1
                 else:
-                    missing = conntrack.missing
+                    missing = conntrack.degraded
                     conntrack.close()
                     del conntrack
                     if missing == ():

@@ -20,11 +20,11 @@ def ports(flows):
 def test_a_full_ring_keeps_order_and_loses_nothing(tracked, within, flood):
     with within(), Conntrack(**ROOMY) as conntrack:
         made = flood(50_000, 0)
-        until(lambda: conntrack.stats().queued == CAPACITY, what="a full ring")
+        until(lambda: conntrack.stats().max_queued == CAPACITY, what="a full ring")
         flows = take(conntrack, made)
         stats = conntrack.stats()
     assert ports(flows) == [1024 + i for i in range(50_000)] and made == 50_000
-    assert (stats.events, stats.dropped, stats.lost, stats.queued) == (made, 0, 0, CAPACITY)
+    assert (stats.events, stats.dropped, stats.lost, stats.max_queued) == (made, 0, 0, CAPACITY)
 
 
 def take(conntrack, count, seconds=10):
@@ -56,7 +56,7 @@ def test_what_was_read_is_still_there_after_stop(tracked, within, flood):
 def test_stop_ends_a_reader_that_waits_for_room(tracked, within, flood):
     with within(), Conntrack(**ROOMY) as conntrack:
         flood(50_000, 0)
-        until(lambda: conntrack.stats().queued == CAPACITY, what="a full ring")
+        until(lambda: conntrack.stats().max_queued == CAPACITY, what="a full ring")
         began = time.monotonic()
         conntrack.stop()
         assert time.monotonic() - began < 2

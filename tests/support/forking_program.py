@@ -40,7 +40,7 @@ def refusals(conntrack):
     """What of a Conntrack can be used here all the same."""
     uses = {"read": lambda: conntrack.read(0), "next_batch": lambda: conntrack.next_batch(0), "next": lambda: next(conntrack),
             "fileno": conntrack.fileno, "stats": conntrack.stats, "stop": conntrack.stop, "lost": lambda: conntrack.lost,
-            "recovered": lambda: conntrack.recovered, "missing": lambda: conntrack.missing, "take_unreported": lambda: conntrack.take_unreported,
+            "recovered": lambda: conntrack.recovered, "degraded": lambda: conntrack.degraded, "unreported": lambda: conntrack.unreported,
             "watch": lambda: conntrack.watch(0), "enter": conntrack.__enter__}
     worked = []
     for name, use in uses.items():

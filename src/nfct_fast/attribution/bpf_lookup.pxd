@@ -37,14 +37,14 @@ cdef class BpfLookup:
     cdef ProcEvents events               # where the kernel does not tell of programs otherwise; None: it does, or not even so
     cdef CgroupPaths paths
     cdef uint64_t _lost
-    cdef int64_t heard                   # CLOCK_BOOTTIME ns: the batch was received then,
-    cdef int64_t emptied                 # and holds nothing that happened before this
+    cdef int64_t received_at                   # CLOCK_BOOTTIME ns: the batch was received then,
+    cdef int64_t drained_at                 # and holds nothing that happened before this
     cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
     cdef int searches                    # in the past that this batch may still make,
     cdef int readings                    # and programs in /proc
     cdef sender_t senders[SENDERS]       # by pid
     cdef void drain(self) noexcept nogil
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
 
     # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie: 1 if it was noted, and is named
     # in `out`; 0; -1 if several programs used it and nobody can tell which one is meant; -2 if it was the kernel itself.

@@ -8,10 +8,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, sysconf
-from procfs_calls cimport CLOCK_BOOTTIME
-
+from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
@@ -31,12 +29,6 @@ cdef enum:
     READINGS = 8                 # 60 us each
 
 _PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
-
-
-cdef int64_t _now(int clock) noexcept nogil:
-    cdef timespec now
-    clock_gettime(clock, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept nogil:
@@ -115,17 +107,17 @@ cdef class BpfLookup:
         if self.owners.processes_missing is None:
             self.programs.drain(owners_ring(self.owners), owners_lost(self.owners))
 
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         """A batch begins; both times CLOCK_MONOTONIC ns."""
         cdef int64_t before, ahead
         cdef int i
         # Of three readings that with the least time between: one may have been interrupted for milliseconds.
         for i in range(3):
-            before = _now(CLOCK_MONOTONIC)
-            ahead = _now(CLOCK_BOOTTIME) - before
+            before = monotonic_ns()
+            ahead = boottime_ns() - before
             self.ahead = ahead if i == 0 else min(self.ahead, ahead)
-        self.heard = heard + self.ahead
-        self.emptied = emptied + self.ahead
+        self.received_at = received_at + self.ahead
+        self.drained_at = drained_at + self.ahead
         self.searches = SEARCHES
         self.readings = READINGS
         # What the batch was sent by has been told of before it was received.
@@ -209,14 +201,14 @@ cdef class BpfLookup:
         if note.hook == OWNERS_ACCEPT and <int64_t>note.time < accepted:
             return False
         # A tuple may have been used again since, or twice before it was heard of.
-        if <int64_t>note.time > self.heard or note.again:
+        if <int64_t>note.time > self.received_at or note.again:
             found = -1
             if self.searches:
                 self.searches -= 1
-                found = self.owners.lookup_past(end, netns, max(0, self.emptied - SLACK_NS), self.heard, &note)
-            if found != 1 and <int64_t>note.time > self.heard:
+                found = self.owners.lookup_past(end, netns, max(0, self.drained_at - SLACK_NS), self.received_at, &note)
+            if found != 1 and <int64_t>note.time > self.received_at:
                 return False
-        if note.other_time and <int64_t>note.other_time > self.emptied - SLACK_NS:
+        if note.other_time and <int64_t>note.other_time > self.drained_at - SLACK_NS:
             return -1
         if note.is_kernel:
             return -2
@@ -224,12 +216,12 @@ cdef class BpfLookup:
         return out.process != NULL
 
     cdef int64_t boot_time(self, int64_t time) noexcept nogil:
-        return time - (_now(CLOCK_REALTIME) - _now(CLOCK_BOOTTIME))
+        return time - (realtime_ns() - boottime_ns())
 
     cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0
-        cdef int count = self.owners.lookup_users(end, netns, since, SLACK_NS, self.heard, users)
+        cdef int count = self.owners.lookup_users(end, netns, since, SLACK_NS, self.received_at, users)
         cdef process_t *process
         cdef int i
         if count < 2 or out.other_count:
@@ -250,7 +242,7 @@ cdef class BpfLookup:
 
     cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
-        if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.heard or note.is_kernel:
+        if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.received_at or note.is_kernel:
             return False
         self._fill(&note, out)
         return out.process != NULL

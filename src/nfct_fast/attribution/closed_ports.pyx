@@ -13,7 +13,7 @@ from libc.string cimport memset
 
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.sockets.socket_notes cimport SocketNotes
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.sockets.sock_diag cimport PORT_BYTES
 
 cdef enum:
@@ -67,7 +67,7 @@ cdef class ClosedPorts:
 
     cdef void missed(self, int index, uint64_t netns, uint8_t proto) noexcept nogil:
         cdef vacancy_t *at = self._slot(netns, proto)
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef int rc
         if not self._owners.whole:
             return
@@ -82,7 +82,7 @@ cdef class ClosedPorts:
             return
         rc = self._list(index, at)
         at.until = now + TTL_NS if rc == 0 else 0
-        at.paid = procfs_monotonic_ns()
+        at.paid = monotonic_ns()
         at.paid += PAY_FACTOR * (at.paid - now) if rc != -ENOSPC else <int64_t>TOO_MANY_NS
 
     cdef int _list(self, int index, vacancy_t *at) noexcept nogil:

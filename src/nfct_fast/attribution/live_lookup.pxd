@@ -24,16 +24,16 @@ cdef class LiveLookup:
     cdef HolderSearch holder_search
     cdef ProcessReader reader
     cdef ProcessCache processes
-    cdef int64_t heard             # CLOCK_MONOTONIC ns when the batch was received
-    cdef uint64_t heard_ticks      # the same as process_t.start counts
+    cdef int64_t received_at             # CLOCK_MONOTONIC ns when the batch was received
+    cdef uint64_t received_ticks      # the same as process_t.start counts
     cdef bint late                 # its flows may have begun long before
     cdef exclusive_t alone[64]
     cdef bint sole                 # what is asked for next has one socket on its port, and no other
     cdef holder_t named            # the process that was named last, and by which fd it holds the socket
 
-    # A batch begins that was received at `heard` and began after `emptied`, CLOCK_MONOTONIC ns: nothing older than `heard`
+    # A batch begins that was received at `received_at` and began after `drained_at`, CLOCK_MONOTONIC ns: nothing older than `received_at`
     # will do.
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
     # The owner of the socket in member `index` of the directory that sees `end` as its tuple. The reason why `out` has
     # no process, REASON_NONE if it has; out.match is MATCH_NONE if there is no such socket.
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil

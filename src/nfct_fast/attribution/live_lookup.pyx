@@ -7,14 +7,11 @@ from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memset
-from posix.time cimport clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from netinet_in cimport IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
-from procfs_calls cimport CLOCK_BOOTTIME
 
-from nfct_fast.sockets.diag_message cimport DIAG_WILD
-from nfct_fast.namespaces.direction cimport is_group
+from nfct_fast.attribution.candidates cimport candidates_keep
 from nfct_fast.sockets.socket_holders cimport HOLDERS_MAX, holder_t
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
@@ -22,12 +19,12 @@ from nfct_fast.records.owner cimport (
     REASON_PERMISSION, REASON_UNSUPPORTED,
 )
 from nfct_fast.processes.process cimport process_drop, process_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
 from nfct_fast.sockets.socket_info cimport (
     SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
 )
 
-from nfct_fast.sockets.sock_diag import SockDiag
+from nfct_fast.sockets.sock_diag import check_answers
 
 cdef enum:
     SHARERS = 16              # sockets of one port that are looked at; more are ambiguous
@@ -69,15 +66,6 @@ cdef int diag_kind(const tuple_t *tuple) noexcept nogil:
     return 1 if tuple.proto == IPPROTO_UDP else 2 if tuple.proto == IPPROTO_UDPLITE else -1
 
 
-cdef bint competes(const diag_match_t *one, const diag_match_t *own, const tuple_t *end,
-                   bint originator) noexcept nogil:
-    # Any socket of the port may have sent. What comes in goes to the best fit: sockets of one device before others,
-    # then by family and address; but to all members of a group.
-    if originator or own.sock.kind == SOCK_PROTOCOL or one.ifindex or is_group(&end.src[0], end.family):
-        return True
-    return one.remote == DIAG_WILD and one.local == own.local and one.family == own.family
-
-
 cdef void note_socket(const socket_info_t *sock, owner_t *out) noexcept nogil:
     out.inode = sock.inode
     if sock.has & SOCK_COOKIE:
@@ -99,23 +87,10 @@ cdef int reason_of(int error) noexcept nogil:
     return REASON_ERROR
 
 
-cdef bint same_socket(const socket_info_t *a, const socket_info_t *b) noexcept nogil:
-    if a.has & b.has & SOCK_COOKIE:
-        return a.cookie == b.cookie
-    return a.inode == b.inode
-
-
-cdef bint is_among(const socket_info_t *sock, const diag_match_t *others, int count) noexcept nogil:
-    cdef int i
-    for i in range(count):
-        if sock.inode and same_socket(&others[i].sock, sock):
-            return True
-    return False
-
-
-cdef bint was_alone(const exclusive_t *alone, int index, const tuple_t *end, uint64_t inode, int64_t heard) noexcept nogil:
+cdef bint was_alone(const exclusive_t *alone, int index, const tuple_t *end, uint64_t inode,
+                    int64_t received_at) noexcept nogil:
     # What had its port to itself after all flows of the batch were heard had it when they began.
-    return (alone.inode == inode and alone.index == index and heard and alone.at >= heard
+    return (alone.inode == inode and alone.index == index and received_at and alone.at >= received_at
             and alone.end.sport == end.sport and alone.end.family == end.family
             and memcmp(alone.end.src, end.src, 16) == 0)
 
@@ -130,11 +105,7 @@ cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept 
 
 cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
     """The time `past_ns` ago in the clock ticks of process_t.start."""
-    cdef timespec now
-    cdef int64_t time
-    clock_gettime(CLOCK_BOOTTIME, &now)
-    time = <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec - past_ns
-    return <uint64_t>(time // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
+    return <uint64_t>((boottime_ns() - past_ns) // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
 
 
 @cython.final
@@ -143,16 +114,16 @@ cdef class LiveLookup:
     """Looks in one namespace after the other for the owner of a tuple.
 
     mode: "proc" has only the tables in /proc/net, "diag" raises OSError where sock_diag does not answer for TCP and
-    UDP; else sock_diag is asked for what it answers for. proc, budget and apart: see Attribution. One caller at a time.
+    UDP; else sock_diag is asked for what it answers for. proc, budget and spawn_helper: see Attribution. One caller at a time.
     """
 
-    def __init__(self, str mode not None, proc, double budget, apart=None):
+    def __init__(self, str mode not None, proc, double budget, spawn_helper=None):
         self.reader = ProcessReader(proc)
         # First, so that a process that is forked for it has nothing of what follows.
-        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, apart)
+        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper)
         if mode != "proc":
             self._probe(mode == "diag")
-        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], apart=apart)
+        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], spawn_helper=spawn_helper)
         self.processes = ProcessCache(self.reader)
 
     def close(self):
@@ -167,18 +138,17 @@ cdef class LiveLookup:
         cdef int i = 0
         for proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE):
             try:
-                with SockDiag() as diag:
-                    diag.candidates(proto, "127.0.0.1", 1, "127.0.0.1", 1)
+                check_answers(proto)
                 self.diag[i] = True
             except OSError:
                 if needed and proto != IPPROTO_UDPLITE:
                     raise
             i += 1
 
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
-        self.heard = heard
-        self.late = emptied and heard - emptied > LATE_NS
-        self.heard_ticks = boot_ticks(procfs_monotonic_ns() - heard)
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
+        self.received_at = received_at
+        self.late = drained_at and received_at - drained_at > LATE_NS
+        self.received_ticks = boot_ticks(monotonic_ns() - received_at)
 
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, socket_info_t *out) noexcept nogil:
         cdef tuple_t any_peer
@@ -201,32 +171,19 @@ cdef class LiveLookup:
         """
         cdef int kind = diag_kind(end)
         cdef exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
-        cdef diag_match_t mine
         cdef bint there = False
-        cdef int i, count, fits = 0
+        cdef int count, fits
         cdef int64_t now
         if own.kind == SOCK_EXACT or own.kind == SOCK_WILDCARD and kind < 0:
             return room + 1 if own.ambiguous else 0
-        if self.sole or was_alone(alone, index, end, own.inode, self.heard):
+        if self.sole or was_alone(alone, index, end, own.inode, self.received_at):
             return 0
-        now = procfs_monotonic_ns()
+        now = monotonic_ns()
         count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
-                 else self.directory.tables_survey(index, end, self.heard, out, room))
+                 else self.directory.tables_survey(index, end, self.received_at, out, room))
         if count < 0 or count > room:
             return count
-        for i in range(count):
-            if same_socket(&out[i].sock, own):
-                mine = out[i]
-                mine.sock.kind = own.kind
-                there = True
-        for i in range(count):
-            if there and not same_socket(&out[i].sock, own) and not competes(&out[i], &mine, end, originator):
-                continue
-            # A table that changes while it is read may show a row twice.
-            if is_among(&out[i].sock, out, fits):
-                continue
-            out[fits] = out[i]
-            fits += 1
+        fits = candidates_keep(out, count, own, end, originator, &there)
         if not there or fits != 1:
             return fits
         if count == 1:
@@ -255,7 +212,7 @@ cdef class LiveLookup:
                 process_drop(process)
                 continue
             # A process younger than the flow did not begin it: the port was taken again.
-            if timed and self.heard and process.start > self.heard_ticks:
+            if timed and self.received_at and process.start > self.received_ticks:
                 late = True
                 process_drop(process)
                 continue
@@ -319,7 +276,7 @@ cdef class LiveLookup:
             out.match = MATCH_NONE
             return REASON_KERNEL
         memset(&sock, 0, sizeof(sock))
-        found = self._socket(index, end, False, self.heard, &sock)
+        found = self._socket(index, end, False, self.received_at, &sock)
         if found < 0:
             return reason_of(found)
         if found == 0:
@@ -331,7 +288,7 @@ cdef class LiveLookup:
             return REASON_CLOSED
         if sock.inode == 0 and end.proto == IPPROTO_TCP and not originator and not is_orphan(&sock):
             # Still in the accept queue, or before it: nobody's yet but the listener's.
-            if self._socket(index, end, True, self.heard, &sock) != 1 or sock.inode == 0:
+            if self._socket(index, end, True, self.received_at, &sock) != 1 or sock.inode == 0:
                 return REASON_CLOSED
         if sock.inode == 0:
             note_socket(&sock, out)
@@ -343,7 +300,7 @@ cdef class LiveLookup:
         cdef socket_info_t sock
         cdef int found
         memset(&sock, 0, sizeof(sock))
-        found = self._socket(index, end, True, self.heard, &sock)
+        found = self._socket(index, end, True, self.received_at, &sock)
         if found < 0:
             return reason_of(found)
         if found == 0 or sock.inode == 0 or sock.kind != SOCK_LISTENER:
@@ -355,7 +312,7 @@ cdef class LiveLookup:
 
     cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
         cdef const exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
-        return self.sole or was_alone(alone, index, end, inode, self.heard)
+        return self.sole or was_alone(alone, index, end, inode, self.received_at)
 
     cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock, owner_t *out) noexcept nogil:
         """The processes that hold a socket which was found, or why they are not known."""
@@ -392,7 +349,7 @@ cdef class LiveLookup:
         if reason != REASON_EXITED and reason != REASON_PERMISSION:
             return reason
         # Not in a table that was read before: there it still is.
-        found = self._socket(index, end, sock.kind == SOCK_LISTENER, procfs_monotonic_ns(), &again)
+        found = self._socket(index, end, sock.kind == SOCK_LISTENER, monotonic_ns(), &again)
         if found != 1 or again.inode != sock.inode:
             return REASON_EXITED
         # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.

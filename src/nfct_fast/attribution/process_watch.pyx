@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from nfct_fast.sockets.socket_notes cimport SocketNotes, owners_lost
 from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.processes.process_reader cimport ProcessReader
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.history cimport History
 
 import threading
@@ -48,14 +48,14 @@ cdef class ProcessWatch:
         """Look at the titles that are due."""
         cdef int32_t pids[LOOKS]
         cdef process_t *process
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef int i, count
         with nogil:
-            count = self._programs.to_look_at(now - NAMED_NS, now - TITLE_NS, pids, LOOKS)
+            count = self._programs.titles_due(now - NAMED_NS, now - TITLE_NS, pids, LOOKS)
             for i in range(count):
                 process = self._reader.read(pids[i])
                 if process != NULL:
-                    self._programs.look(process)
+                    self._programs.check_title(process)
                 process_drop(process)
 
     def start(self, settled=None):

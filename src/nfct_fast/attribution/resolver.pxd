@@ -36,10 +36,11 @@ cdef class Resolver:
 
     # Take in what the kernel has told of programs: about once a second, and when fileno() is readable.
     cdef void drain(self) noexcept nogil
-    # A batch begins that was received at `heard`, CLOCK_MONOTONIC ns: nothing older than that will do.
-    # `emptied`: the last time, on the same clock, that every event before it had been received.
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil
-    # Fills in direction, owner and peer of each. record.flow.netns is what add_home gave for the namespace it was heard in.
+    # A batch begins that was received at `received_at`, CLOCK_MONOTONIC ns: nothing older than that will do.
+    # `drained_at`: the last time, on the same clock, that every event before it had been received.
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
+    # Fills in direction, owner and peer of each. record.flow.netns is what monitor() returned for the namespace the event came
+    # from.
     cdef void resolve(self, record_t *records, int count) noexcept nogil
     cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil
     cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil

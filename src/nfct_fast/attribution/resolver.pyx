@@ -20,7 +20,7 @@ from nfct_fast.records.owner cimport (
     REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_drop,
 )
 from nfct_fast.processes.process cimport process_t, process_take
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, ResponderCache, responder_t
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
@@ -49,14 +49,14 @@ cdef class Resolver:
     only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
     OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
     each second on looking through the open files of processes nobody suspects, 0.04 of them at once; inf for no
-    bound. flows: how many the kernel's notes reach back. settled: see Notes; apart: Rights.apart, where
+    bound. flows: how many the kernel's notes reach back. settled: see Notes; spawn_helper: Rights.spawn_helper, where
     what takes rights is to be done by processes of its own. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS, settled=None,
-                 apart=None):
+                 spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -64,7 +64,7 @@ cdef class Resolver:
         self.unasked = set()
         if self.off:
             return
-        self.live_lookup = LiveLookup(mode, proc, budget, apart)
+        self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper)
         self.directory = self.live_lookup.directory
         self.directory.discovery.look()       # the containers there are have flows from the start
         self.directory.refresh()
@@ -83,21 +83,21 @@ cdef class Resolver:
         if settled is not None:
             self.live_lookup.reader.lines.close()       # its helper has more rights than who needs one next
 
-    def add_home(self, netns=None) -> int:
+    def monitor(self, netns=None) -> int:
         """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
 
         Enters it for a moment. A namespace that is among them already keeps its number. OSError.
         """
         if not self.off:
-            return self.directory.add_home(netns)
+            return self.directory.monitor(netns)
         number = next(number for number in range(len(self.unasked) + 1) if number not in self.unasked)
         self.unasked.add(number)
         return number
 
-    def remove_home(self, int number) -> None:
+    def stop_monitoring(self, int number) -> None:
         """Nothing is listened in under that number any more: it may be given again. From any thread."""
         if not self.off:
-            self.directory.remove_home(number)
+            self.directory.stop_monitoring(number)
         self.unasked.discard(number)
 
     def close(self):
@@ -149,13 +149,13 @@ cdef class Resolver:
         """Datagrams that the kernel did not send, on the sockets that are asked for namespaces and sockets."""
         return self.directory.foreign if self.directory is not None else 0
 
-    cdef void begin(self, int64_t heard, int64_t emptied) noexcept nogil:
+    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         if self.off:
             return
         if self.notes is not None:
-            self.notes.begin(heard, emptied)
-        self.live_lookup.begin(heard, emptied)
-        self.directory.refresh_home()
+            self.notes.begin(received_at, drained_at)
+        self.live_lookup.begin(received_at, drained_at)
+        self.directory.refresh_monitored()
 
     cdef int _noted(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
                     int64_t accepted=NEVER) noexcept nogil:
@@ -213,18 +213,18 @@ cdef class Resolver:
         if self._noted(end, netns, &self.at[1], out, accepted) > 0:
             return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
         if fresh:
-            how = self.responder_cache.find(end, netns, self.live_lookup.heard, &known)
+            how = self.responder_cache.find(end, netns, self.live_lookup.received_at, &known)
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
-                self.responder_cache.confirm(known, self.live_lookup.heard)
+                self.responder_cache.confirm(known, self.live_lookup.received_at)
                 how = RESPONDER_KNOWN
             if how == RESPONDER_KNOWN and self.responder_cache.take(known, out):
                 return known.reason
-            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.heard):
+            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.received_at):
                 out.match = MATCH_NONE
                 return REASON_CLOSED
-        began = procfs_monotonic_ns()
+        began = monotonic_ns()
         changes = self.notes.owners.port_changes(netns, end.proto, end.sport)
-        self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.heard)
+        self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.received_at)
         reason = self.live_lookup.owner(index, end, False, out)
         if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
             owner_drop(out)
@@ -258,7 +258,7 @@ cdef class Resolver:
 
     cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
                     int reason) noexcept nogil:
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef responder_t *kept = self.responder_cache.put(end, netns, changes, now, now - began, found, &self.live_lookup.named, reason)
         # Closed before it was watched, it is not any more.
         if kept != NULL and found.process != NULL and found.inode and not self.live_lookup.holds(&kept.holder, found.inode):
@@ -271,12 +271,12 @@ cdef class Resolver:
         cdef owner_t tried
         cdef int reason = NOWHERE
         cdef int found = 0, one
-        cdef int index = home if local else self.directory.place(home, end, -1)
+        cdef int index = home if local else self.directory.find_address(home, end, -1)
         if index < 0 and self.directory.look_again(end, search):
-            index = self.directory.place(home, end, -1)
+            index = self.directory.find_address(home, end, -1)
         while index >= 0:
             if not self.directory.may_come_from(home, index, end):
-                index = self.directory.place(home, end, index)
+                index = self.directory.find_address(home, end, index)
                 continue
             memset(&tried, 0, sizeof(tried))
             one = self._originator(index, end, &tried) if originator else self._responder(index, end, fresh, &tried)
@@ -287,7 +287,7 @@ cdef class Resolver:
                 reason = one
             elif found == 0:
                 reason = one
-            index = -1 if local else self.directory.place(home, end, index)
+            index = -1 if local else self.directory.find_address(home, end, index)
         if found > 1:
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
@@ -313,7 +313,7 @@ cdef class Resolver:
             begin += size
 
     cdef uint8_t _direction(self, int home, const tuple_t *orig, const tuple_t *reply) noexcept nogil:
-        return direction_from(reply, self.directory.is_home(home, orig), self.directory.is_home(home, reply))
+        return direction_from(reply, self.directory.is_local(home, orig), self.directory.is_local(home, reply))
 
     cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil:
         """Which way it goes, and what will be looked up among the notes."""
@@ -321,7 +321,7 @@ cdef class Resolver:
         cdef uint64_t netns
         cdef tuple_t reply
         ends[0].netns = ends[1].netns = 0
-        if self.off or self.directory.home(record.flow.netns) == NULL:
+        if self.off or self.directory.monitored_routes(record.flow.netns) == NULL:
             return
         reply_of(&record.flow, &reply)
         record.direction = self._direction(record.flow.netns, orig, &reply)
@@ -345,7 +345,7 @@ cdef class Resolver:
         self.at = ends
         self.used = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
-        if self.directory.home(home) == NULL:
+        if self.directory.monitored_routes(home) == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return
         reply_of(&record.flow, &reply)

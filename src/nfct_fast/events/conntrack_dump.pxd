@@ -3,18 +3,21 @@ from nfct_fast.events.decoder cimport FlowDecoder
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
+# One thread at a time.
 cdef class ConntrackDump:
     cdef readonly NetlinkSocket socket
     cdef FlowDecoder decoder
-    cdef flow_t *flows           # of the last next()
-    cdef bint ended
-    cdef bint interrupted        # what was read until now may lack entries
-    cdef uint32_t sequence       # of the last request
-    cdef int tries               # to read it anew that are left
+    cdef flow_t *flows           # the entries that the last next() returned
+    cdef bint ended              # the kernel has sent the last part of the dump; True before the first one
+    cdef bint interrupted        # the table changed during the dump: entries may be missing
+    cdef uint32_t sequence       # netlink sequence number of the last request
+    cdef int tries               # how often the dump may still be restarted, this time included
+    # Ask the kernel for all entries of both families; 0 or -errno. Then call next() until it returns 0 or an error.
     cdef int begin(self) noexcept nogil
+    # Read the next entries into `flows`: how many, 0 at the end, or -errno. Waits up to 5 s for the kernel.
     cdef int next(self) noexcept nogil
     cdef int _request(self, int message, int flags) noexcept nogil
     cdef bint _is_empty(self) noexcept nogil
-    cdef int _ask(self) noexcept nogil
+    cdef int _restart(self) noexcept nogil
     cdef const void *_receive(self, size_t *length, int *result) noexcept nogil
     cdef int _next(self) noexcept nogil

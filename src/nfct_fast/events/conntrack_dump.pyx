@@ -1,7 +1,7 @@
-"""The conntrack table of one network namespace, read entry by entry.
+"""Dumps the conntrack table of one network namespace.
 
-A dump is an answer in many parts, and may be disturbed: the kernel says so, or what comes is still of one that was given
-up before. Each has a number of its own, and an end.
+A dump is a reply in many parts. The table may change meanwhile, which the kernel reports, and parts of an earlier dump
+that was given up may still be queued. Each dump therefore has a sequence number of its own.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EBUSY, EINTR, EIO, ENOBUFS, ETIMEDOUT, errno
@@ -16,14 +16,14 @@ cdef enum:
     # A dump's datagrams are as large as the buffer of the first recvmsg, up to 32 KiB (netlink_dump in the kernel).
     DATAGRAM = 32768
     ROOM = DATAGRAM // 88 + 1    # no entry is shorter than 88 bytes
-    PATIENCE_MS = 5000
-    TRIES = 3                    # to read a table that changes so that the dump misses entries
+    TIMEOUT_MS = 5000
+    TRIES = 3                    # dumps attempted while changes to the table make the kernel skip entries
 
 cdef struct request_t:
     nlmsghdr header
     unsigned char nfgenmsg[4]    # family AF_UNSPEC, version NFNETLINK_V0, resource 0: all zero
 
-# What IPCTNL_MSG_CT_GET_STATS is answered with.
+# The reply to IPCTNL_MSG_CT_GET_STATS.
 cdef struct entries_t:
     nlmsghdr header
     unsigned char nfgenmsg[4]
@@ -34,8 +34,11 @@ cdef struct entries_t:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ConntrackDump:
-    """The table of the namespace of the thread that makes it, or of the netfilter socket fd, its own from then on. OSError if there
-    is none."""
+    """The conntrack table of a network namespace.
+
+    fd: a netfilter netlink socket, which it closes in the end, of the namespace wanted; -1 for the calling thread's
+    namespace. Raises OSError if there is no conntrack. Dumping needs CAP_NET_ADMIN.
+    """
 
     def __cinit__(self, int fd=-1):
         self.socket = NetlinkSocket(NETLINK_NETFILTER, 1, DATAGRAM, fd=fd)
@@ -43,15 +46,14 @@ cdef class ConntrackDump:
         self.ended = True
         self.flows = <flow_t *>calloc(ROOM, sizeof(flow_t))
         if self.flows == NULL:
-            raise MemoryError("table")
+            raise MemoryError("conntrack dump")
 
     def __dealloc__(self):
         free(self.flows)
 
     cdef int begin(self) noexcept nogil:
-        """Ask for all entries, of both families; 0 or -errno. Each must then be fetched with next(), to the end."""
         self.tries = TRIES
-        return self._ask()
+        return self._restart()
 
     cdef int _request(self, int message, int flags) noexcept nogil:
         cdef request_t request
@@ -62,7 +64,8 @@ cdef class ConntrackDump:
         request.header.nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | message
         request.header.nlmsg_flags = NLM_F_REQUEST | flags
         request.header.nlmsg_seq = self.sequence
-        # To the kernel by name: else who made the socket must have the right to ask, too (__netlink_ns_capable).
+        # With the kernel's address: without, the process that made the socket must be privileged, too
+        # (__netlink_ns_capable).
         memset(&kernel, 0, sizeof(kernel))
         kernel.nl_family = AF_NETLINK
         if sendto(self.socket.fd, &request, sizeof(request), 0, <sockaddr *>&kernel, sizeof(kernel)) != sizeof(request):
@@ -70,8 +73,10 @@ cdef class ConntrackDump:
         return 0
 
     cdef bint _is_empty(self) noexcept nogil:
-        """Whether there is no entry at all. A dump goes through the buckets of all namespaces together, which takes 15 ms for
-        262,144; in most namespaces nothing happens."""
+        """Whether the table has no entries, as most have; False if the kernel does not say.
+
+        A dump walks the hash buckets of all namespaces: 15 ms for 262,144 of them.
+        """
         cdef entries_t answer
         cdef pollfd ready
         if self._request(IPCTNL_MSG_CT_GET_STATS, 0) < 0:
@@ -79,7 +84,7 @@ cdef class ConntrackDump:
         while True:
             ready.fd = self.socket.fd
             ready.events = POLLIN
-            if poll(&ready, 1, PATIENCE_MS) <= 0:
+            if poll(&ready, 1, TIMEOUT_MS) <= 0:
                 return False
             memset(&answer, 0xff, sizeof(answer))
             if recv(self.socket.fd, &answer, sizeof(answer), MSG_DONTWAIT) < <ssize_t>sizeof(answer):
@@ -88,12 +93,12 @@ cdef class ConntrackDump:
                 return (answer.header.nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS)
                         and answer.attribute.nla_type == CTA_STATS_GLOBAL_ENTRIES and answer.entries == 0)
 
-    cdef int _ask(self) noexcept nogil:
+    cdef int _restart(self) noexcept nogil:
         cdef int count
         cdef int result
         self.tries -= 1
-        # One dump at a time, or the kernel says EBUSY: what is left of one that was given up is read to its end. It goes on
-        # within recvmmsg(): where nothing is queued, there is nothing more to come.
+        # The kernel refuses a second dump with EBUSY: first read the rest of one that was given up. It only goes on
+        # within recvmmsg(): if nothing is queued, nothing more will come.
         while not self.ended:
             count = self.socket.receive(1)
             if count < 0 and count != -ENOBUFS:
@@ -107,7 +112,7 @@ cdef class ConntrackDump:
         return result
 
     cdef const void *_receive(self, size_t *length, int *result) noexcept nogil:
-        """The next part of the dump; NULL, and -errno in *result, if it cannot be had. Waits for the kernel, 5 s at most."""
+        """The next part of the dump; NULL with -errno in *result if there is none. Waits up to 5 s for the kernel."""
         cdef pollfd ready
         cdef const void *data
         cdef int count
@@ -116,7 +121,7 @@ cdef class ConntrackDump:
             if count == 0:
                 ready.fd = self.socket.fd
                 ready.events = POLLIN
-                count = poll(&ready, 1, PATIENCE_MS)
+                count = poll(&ready, 1, TIMEOUT_MS)
                 if count == 0:
                     count = -ETIMEDOUT
                 elif count > 0 or errno == EINTR:
@@ -134,14 +139,11 @@ cdef class ConntrackDump:
                 return data
 
     cdef int next(self) noexcept nogil:
-        """The next entries into self.flows: their number, 0 at the end, or -errno. Waits for the kernel, 5 s at most.
-
-        Where some may be missing, as the kernel says or a part of the answer was lost, all are read again, so that one
-        may come twice; -EAGAIN if some still may be after that.
-        """
+        # If entries may be missing - the kernel says so, or a part was lost - dump everything again: some entries then
+        # come twice. -EAGAIN if entries may be missing still after TRIES dumps.
         cdef int result = self._next()
         while result == 0 and self.interrupted or result == -EIO or result == -ENOBUFS or result == -EBUSY:
-            result = self._ask() if self.tries else -EAGAIN
+            result = self._restart() if self.tries else -EAGAIN
             if result == 0:
                 result = self._next()
         return result

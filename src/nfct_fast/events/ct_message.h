@@ -1,5 +1,6 @@
-/* Whether a conntrack message has the form that libnetfilter_conntrack takes. From 1.0.9 on the library ends the process,
- * with exit(3), at an attribute of another size; it takes strings for terminated, and before 1.1.0 a STOP without START. */
+/* Checks that a conntrack message is safe to give to libnetfilter_conntrack. The library trusts the kernel: from 1.0.9
+ * on it calls exit(3) at an attribute of an unexpected size, it takes strings to be terminated, and before 1.1.0 it
+ * mishandles a STOP time without a START time. */
 #ifndef NFCT_FAST_CT_MESSAGE_H
 #define NFCT_FAST_CT_MESSAGE_H
 
@@ -10,10 +11,12 @@
 enum {
     CT_ROOT, CT_TUPLE, CT_IP, CT_PROTO, CT_PROTOINFO, CT_TCP, CT_DCCP, CT_SCTP, CT_COUNTERS, CT_NUMBERS, CT_TIMES, CT_NAME,
     CT_HELPER, CT_FORMS,
-    CT_ANY = 0, CT_STRING = 0x40, CT_WORDS = 0x41, CT_IN = 0x80,    /* else the exact size; CT_IN | form: attributes of that */
+    /* What an attribute must hold: anything, a terminated string, 32-bit words, or (CT_IN | form) nested attributes of
+     * that form. Any other value is its exact size in bytes. */
+    CT_ANY = 0, CT_STRING = 0x40, CT_WORDS = 0x41, CT_IN = 0x80,
 };
 
-/* By the number of the attribute, enum ctattr_* of linux/netfilter/nfnetlink_conntrack.h; what is newer is any. */
+/* By attribute number, enum ctattr_* of linux/netfilter/nfnetlink_conntrack.h; attributes not listed may hold anything. */
 static const uint8_t nfct_fast_ct_forms[CT_FORMS][32] = {
     [CT_ROOT] = {
         [1] = CT_IN | CT_TUPLE, [2] = CT_IN | CT_TUPLE, [3] = 4, [4] = CT_IN | CT_PROTOINFO, [5] = CT_IN | CT_HELPER, [7] = 4,
@@ -70,7 +73,7 @@ static int nfct_fast_ct_attributes(const uint8_t *at, size_t left, int form)
     return form != CT_TIMES || !(seen & 4) || seen & 2;
 }
 
-/* message: of struct nlmsghdr, length bytes with that. */
+/* message: `length` bytes that begin with a struct nlmsghdr. */
 static inline int nfct_fast_ct_message(const void *message, size_t length)
 {
     enum { HEADERS = 16 + 4 };      /* struct nlmsghdr, struct nfgenmsg */

@@ -1,7 +1,7 @@
-"""Which flows are wanted: a regular expression on the protocol, decided once and then by the kernel.
+"""Decides which flows are wanted: a regular expression over protocols becomes a filter that runs in the kernel.
 
 The socket filter is classic BPF over the conntrack message (linux/filter.h, linux/netfilter/nfnetlink_conntrack.h).
-What it refuses is never queued: it costs neither buffer nor wake-up.
+Events it rejects are never queued: they take no buffer and wake nobody.
 """
 import re
 import struct
@@ -20,7 +20,7 @@ _RET = 0x06
 _SKF_AD_NLATTR = 0xFFFFF000 + 12
 _SKF_AD_NLATTR_NEST = 0xFFFFF000 + 16
 _ACCEPT = 0xFFFFFFFF
-_NLMSG_HEADER = 16      # where nfgenmsg, whose first byte is the family, begins
+_NLMSG_HEADER = 16      # offset of nfgenmsg, whose first byte is the address family
 _ATTRIBUTES = _NLMSG_HEADER + 4
 _CTA_TUPLE_ORIG = 1
 _CTA_TUPLE_PROTO = 2
@@ -29,9 +29,10 @@ _NLA_HEADER = 4
 
 
 def wanted_protocols(pattern: str | None) -> frozenset[tuple[int, int]]:
-    """The (family, protocol number) pairs whose name, "ipv4/tcp", the regular expression finds a match in.
+    """Return the (address family, protocol number) pairs whose name, like "ipv4/tcp", matches a regular expression.
 
-    None wants all. ValueError with the reason if the expression is bad or matches no protocol at all.
+    The expression is searched for, not anchored; None matches everything. Raises ValueError if it is not a regular
+    expression or matches no protocol.
     """
     pairs = [(family, proto) for family in FAMILIES.values() for proto in range(256)]
     if pattern is None:
@@ -39,10 +40,10 @@ def wanted_protocols(pattern: str | None) -> frozenset[tuple[int, int]]:
     try:
         search = re.compile(pattern).search
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"protocol {pattern!r} is not a regular expression: {error}") from None
+        raise ValueError(f"protocol {pattern!r} is not a valid regular expression: {error}") from None
     wanted = frozenset(pair for pair in pairs if search(protocol_name(*pair)))
     if not wanted:
-        raise ValueError(f"protocol {pattern!r} matches none of the names, which are like ipv4/tcp, ipv6/udp, ipv4/icmp")
+        raise ValueError(f"protocol {pattern!r} matches no protocol; names look like ipv4/tcp, ipv6/udp, ipv4/icmp")
     return wanted
 
 
@@ -51,10 +52,11 @@ def _instruction(code, k, jump_true=0, jump_false=0):
 
 
 def _verdict(protocols):
-    """Instructions that decide on the protocol number in the accumulator."""
+    """Return instructions that accept or reject by the protocol number in the accumulator."""
     if len(protocols) == 256:
         return [_instruction(_RET, _ACCEPT)]
     result = []
+    # List whichever is shorter: the wanted protocols, or the unwanted ones.
     listed, otherwise = (protocols, 0) if len(protocols) <= 128 else (set(range(256)) - protocols, _ACCEPT)
     for proto in sorted(listed):
         result += [_instruction(_JEQ, proto, 0, 1), _instruction(_RET, _ACCEPT ^ otherwise)]
@@ -62,9 +64,9 @@ def _verdict(protocols):
 
 
 def socket_filter(wanted: frozenset[tuple[int, int]]) -> bytes | None:
-    """A classic BPF program (array of struct sock_filter) that lets only wanted flows pass; None where all are wanted.
+    """Return a classic BPF program (an array of struct sock_filter) that accepts wanted flows; None if all are wanted.
 
-    A message it cannot read is let through: the decision is then made after decoding.
+    It accepts messages it cannot parse: these are filtered after decoding.
     """
     if len(wanted) == 256 * len(FAMILIES):
         return None

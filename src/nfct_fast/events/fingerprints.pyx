@@ -1,10 +1,11 @@
-"""Which conntrack entries were reported already: 64-bit fingerprints, in a log and, when one is looked up, a set.
+"""Fingerprints of conntrack entries, 64 bits each, in a log and in a hash set: which flows were reported already.
 
-Most are never looked up. Added to a set each costs a cache miss, a tenth of all that a flow costs; to a log, nothing.
+Most fingerprints are never looked up. Adding one to a set costs a cache miss, a tenth of all that a flow costs;
+appending it to a log costs nothing. So flows are logged, and a set is built from the log only when a dump needs it.
 
-An entry of one namespace is known by its id, tuple and zone. The id alone is the kernel's hash of the entry's address and
-tuple (nf_ct_get_id, Linux 5.2): 32 bits, and those of two living entries may be equal. Of 64 bits mixed from all of them
-two among a million entries are equal with a chance of 3 in 100 million.
+Within a namespace an entry is identified by its id, tuple and zone. The id alone is not enough: it is the kernel's hash
+of the entry's address and tuple (nf_ct_get_id, Linux 5.2), 32 bits, which two live entries may share. With 64 bits
+mixed from all of these, two of a million entries collide with a probability of 3 in 100 million.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
@@ -16,13 +17,14 @@ cdef extern from "<sys/mman.h>" nogil:
     enum: MREMAP_MAYMOVE
 
 cdef enum:
-    LEAST = 1024             # slots
+    MIN_SLOTS = 1024         # initial size of a set or log
 
 
-cdef uint64_t *_numbers(uint64_t *old, uint64_t before, uint64_t count) noexcept nogil:
-    """Room for `count` of them, zero where it is new; NULL: none, and the old one stays.
+cdef uint64_t *_map_words(uint64_t *old, uint64_t before, uint64_t count) noexcept nogil:
+    """Memory for `count` words, new ones zero, with the first `before` words of `old` if that is not NULL.
 
-    In pages of their own: freed among others in malloc's heap, 16 MiB stayed resident after a sweep.
+    NULL if there is none; `old` is then unchanged. Mapped rather than malloc()ed: freed within malloc's heap, 16 MiB
+    stayed resident after a sweep.
     """
     cdef void *result
     if old == NULL:
@@ -32,9 +34,9 @@ cdef uint64_t *_numbers(uint64_t *old, uint64_t before, uint64_t count) noexcept
     return <uint64_t *>result if result != MAP_FAILED else NULL
 
 
-cdef void _free(uint64_t *numbers, uint64_t count) noexcept nogil:
+cdef void _unmap_words(uint64_t *numbers, uint64_t count) noexcept nogil:
     if numbers != NULL:
-        munmap(numbers, count * sizeof(uint64_t))       # of what was mapped whole: it cannot fail
+        munmap(numbers, count * sizeof(uint64_t))       # a whole mapping: this cannot fail
 
 
 cdef inline uint64_t _mix(uint64_t state, uint64_t value) noexcept nogil:
@@ -74,76 +76,79 @@ cdef uint64_t *_slot(uint64_t *slots, uint64_t mask, uint64_t fingerprint) noexc
 
 
 cdef bint _holds(uint64_t size, uint64_t count) noexcept nogil:
+    # At most three quarters full.
     return 4 * count <= 3 * size
 
 
-cdef int fingerprint_set_reserve(fingerprint_set_t *seen, uint64_t count) noexcept nogil:
-    cdef uint64_t size = seen.mask + 1 if seen.slots != NULL else LEAST
+cdef int fingerprint_set_reserve(fingerprint_set_t *set, uint64_t count) noexcept nogil:
+    cdef uint64_t size = set.mask + 1 if set.slots != NULL else MIN_SLOTS
     cdef uint64_t *slots
     cdef uint64_t i
     while not _holds(size, count):
         size *= 2
-    if seen.slots != NULL and size == seen.mask + 1:
+    if set.slots != NULL and size == set.mask + 1:
         return 0
-    slots = _numbers(NULL, 0, size)
+    slots = _map_words(NULL, 0, size)
     if slots == NULL:
         return -ENOMEM
-    if seen.slots != NULL:
-        for i in range(seen.mask + 1):
-            if seen.slots[i]:
-                _slot(slots, size - 1, seen.slots[i])[0] = seen.slots[i]
-    _free(seen.slots, seen.mask + 1)
-    seen.slots = slots
-    seen.mask = size - 1
+    if set.slots != NULL:
+        for i in range(set.mask + 1):
+            if set.slots[i]:
+                _slot(slots, size - 1, set.slots[i])[0] = set.slots[i]
+    _unmap_words(set.slots, set.mask + 1)
+    set.slots = slots
+    set.mask = size - 1
     return 0
 
 
-cdef int fingerprint_set_add(fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil:
+cdef int fingerprint_set_add(fingerprint_set_t *set, uint64_t fingerprint) noexcept nogil:
     cdef uint64_t *slot
-    if (seen.slots == NULL or not _holds(seen.mask + 1, seen.count + 1)) and fingerprint_set_reserve(seen, seen.count + 1) < 0:
-        return -ENOMEM
-    slot = _slot(seen.slots, seen.mask, fingerprint)
+    if set.slots == NULL or not _holds(set.mask + 1, set.count + 1):
+        if fingerprint_set_reserve(set, set.count + 1) < 0:
+            return -ENOMEM
+    slot = _slot(set.slots, set.mask, fingerprint)
     if slot[0]:
         return 0
     slot[0] = fingerprint
-    seen.count += 1
+    set.count += 1
     return 1
 
 
-cdef bint fingerprint_set_has(const fingerprint_set_t *seen, uint64_t fingerprint) noexcept nogil:
-    return seen.slots != NULL and _slot(seen.slots, seen.mask, fingerprint)[0] != 0
+cdef bint fingerprint_set_has(const fingerprint_set_t *set, uint64_t fingerprint) noexcept nogil:
+    return set.slots != NULL and _slot(set.slots, set.mask, fingerprint)[0] != 0
 
 
-cdef int log_add(fingerprint_log_t *log, uint64_t fingerprint) noexcept nogil:
-    cdef uint64_t room
+cdef int fingerprint_log_add(fingerprint_log_t *log, uint64_t fingerprint) noexcept nogil:
+    cdef uint64_t capacity
     cdef uint64_t *grown
-    if log.count == log.room:
-        room = 2 * log.room if log.room else LEAST
-        grown = _numbers(log.entries, log.room, room)
+    if log.count == log.capacity:
+        capacity = 2 * log.capacity if log.capacity else MIN_SLOTS
+        grown = _map_words(log.entries, log.capacity, capacity)
         if grown == NULL:
             return -ENOMEM
         log.entries = grown
-        log.room = room
+        log.capacity = capacity
     log.entries[log.count] = fingerprint
     log.count += 1
     return 0
 
 
-cdef void log_free(fingerprint_log_t *log) noexcept nogil:
-    _free(log.entries, log.room)
+cdef void fingerprint_log_free(fingerprint_log_t *log) noexcept nogil:
+    _unmap_words(log.entries, log.capacity)
     log.entries = NULL
-    log.count = log.room = 0
+    log.count = log.capacity = 0
 
 
-cdef int fingerprint_set_add_log(fingerprint_set_t *seen, const fingerprint_log_t *log, uint64_t begin, uint64_t end) noexcept nogil:
+cdef int fingerprint_set_add_log(fingerprint_set_t *set, const fingerprint_log_t *log, uint64_t begin,
+                                 uint64_t end) noexcept nogil:
     cdef uint64_t i
     for i in range(begin, end):
-        if fingerprint_set_add(seen, log.entries[i]) < 0:
+        if fingerprint_set_add(set, log.entries[i]) < 0:
             return -ENOMEM
     return 0
 
 
-cdef void fingerprint_set_free(fingerprint_set_t *seen) noexcept nogil:
-    _free(seen.slots, seen.mask + 1)
-    seen.slots = NULL
-    seen.mask = seen.count = 0
+cdef void fingerprint_set_free(fingerprint_set_t *set) noexcept nogil:
+    _unmap_words(set.slots, set.mask + 1)
+    set.slots = NULL
+    set.mask = set.count = 0

@@ -18,8 +18,6 @@ cdef enum:
     EVENT_NEW = 1
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
-    EVENT_LOST = 8       # no event: as many as packets[0] are missing here, or 0 and some were recovered;
-                         # more than that if packets[1] is not 0
 
 # What a flow_t holds beside its original tuple; a field whose bit is not set means nothing.
 cdef enum:

@@ -1,22 +1,36 @@
-"""Where events come from: a netlink socket in each network namespace that is listened in."""
+"""Opens the netlink socket that conntrack events of one network namespace come from."""
 import contextlib
 import errno
-import time
 
-from nfct_fast.kernel import netns
-from nfct_fast.events.preflight import Probe, await_answers
 from nfct_fast.kernel.netlink import Inbox, NetlinkSocket
-from nfct_fast.events.source import Source
-from nfct_fast.events.conntrack_dump import ConntrackDump
 
-_NETLINK_NETFILTER = 12
+NETLINK_NETFILTER = 12
 GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
-_SLOTS = 512          # events a system call: more than come in the longest pause of a reader at 40,000 flows/s
-_SLOT_SIZE = 1024 + 64    # an event has 150 to 600 bytes; 1024 alone would put the heads of all slots into few cache sets
+# Events per system call: more than come during the longest pause of a reader at 40,000 flows/s.
+_SLOTS = 512
+# An event has 150 to 600 bytes. With 1024 alone, the first cache lines of all slots would share few cache sets.
+_SLOT_SIZE = 1024 + 64
 
 
-def _open_socket(fd, inbox, groups, program, share, size):
-    socket = NetlinkSocket(_NETLINK_NETFILTER, inbox=inbox, fd=fd)
+def event_inbox() -> Inbox:
+    """Return the receive buffer in user space that all sources of one reading thread use in turn."""
+    return Inbox(_SLOTS, _SLOT_SIZE)
+
+
+def open_event_socket(fd, inbox, groups, program, share, size) -> NetlinkSocket:
+    """Open a socket that receives conntrack events.
+
+    Args:
+        fd: a netfilter netlink socket of the namespace, owned by the result; -1 for the calling thread's namespace.
+        inbox: from event_inbox().
+        groups: values of GROUPS.
+        program: a classic BPF socket filter, or None.
+        share: the Share its receive buffer is taken from.
+        size: bytes of receive buffer to ask for.
+
+    Raises OSError; PermissionError without CAP_NET_ADMIN in the namespace.
+    """
+    socket = NetlinkSocket(NETLINK_NETFILTER, inbox=inbox, fd=fd)
     share.open(socket, size)
     try:
         if program is not None:
@@ -24,123 +38,28 @@ def _open_socket(fd, inbox, groups, program, share, size):
         for group in groups:
             socket.join(group)
     except PermissionError:
-        _close(socket, share)
+        close_event_socket(socket, share)
         raise PermissionError(errno.EPERM, "conntrack events need CAP_NET_ADMIN in the network namespace "
                                            "(run as root)") from None
     except BaseException:
-        _close(socket, share)
+        close_event_socket(socket, share)
         raise
     return socket
 
 
-def _close(socket, share):
+def close_event_socket(socket, share) -> None:
+    """Close a socket from open_event_socket() that no Source has taken over."""
     socket.close()
     share.close(socket)
 
 
 @contextlib.contextmanager
-def descriptors():
-    """Says of a lack of them what to do."""
+def explain_descriptor_limit():
+    """Replace EMFILE by an error that says what to do about it."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
-        raise OSError(errno.EMFILE, "too many open files: each network namespace that is heard takes seven; allow more "
-                                    "(ulimit -n, LimitNOFILE= in a unit)") from None
-
-
-def _entered(space):
-    return space.entered() if space is not None else contextlib.nullcontext()
-
-
-def prefix(space):
-    """What a sentence about a namespace begins with; None, or one without a name: the thread's own."""
-    return f"network namespace {space.name}: " if space is not None and space.name else ""
-
-
-class Listener:
-    """Opens sources for the reader. door: gets sockets of other namespaces. tracking: a Tracking to turn it on for the wanted pairs
-    of family and protocol, or None. enters: a thread that begins later may enter namespaces."""
-
-    def __init__(self, reader, opener, tracking, enters, wanted, groups, program, recover):
-        self.reader = reader
-        self.tracking = tracking
-        self._door, self._enters = opener, enters
-        self._attribution = reader.intake.attribution
-        self._wanted, self._groups, self._program = wanted, groups, program
-        self._recover = recover and GROUPS["NEW"] in groups
-        self._inbox = Inbox(_SLOTS, _SLOT_SIZE)
-        self._tracked = {}      # {inode: what Tracking.remove takes}
-
-    def prepare(self, spaces, probe) -> list[str]:
-        """Turn tracking on in the spaces, if that is asked for: why events may never come from them, a sentence each.
-
-        Before the sources are there, or they would hear the probes.
-        """
-        with contextlib.ExitStack() as stack:
-            probes = []
-            for space in spaces:
-                with _entered(space):
-                    self.track(space)
-                    probes.append(stack.enter_context(contextlib.closing(Probe(probe))))
-            await_answers(probes)
-            return [prefix(space) + reason for space, probe in zip(spaces, probes) for reason in probe.reasons()]
-
-    def track(self, space):
-        """Turn tracking on in the calling thread's namespace, if that is asked for."""
-        if self.tracking is not None and (inode := netns.current()) not in self._tracked:
-            self._tracked[inode] = self.tracking.add(prefix(space), self._wanted)
-
-    def open(self, space, share, size, greet=False) -> Source:
-        """Have the reader read a namespace, None for the thread's own, with a receive buffer of `size` bytes of the share.
-
-        greet: it came later; also tell the flows that its table has already. Reads its table. OSError.
-        """
-        inode = netns.current() if space is None else space.inode
-        since = time.monotonic_ns()
-        source = None
-        try:
-            if self.tracking is not None and (self._enters or not greet):
-                with _entered(space):
-                    self.track(space)
-            socket = _open_socket(self._descriptor(space), self._inbox, self._groups, self._program, share, size)
-            try:
-                table = ConntrackDump(self._descriptor(space)) if self._recover else None
-                number = self._attribution.add_home(space)
-            except BaseException:
-                _close(socket, share)
-                raise
-            source = Source(socket, self._groups, table, number, inode, share, since)
-            source.greet() if greet else source.seed()
-            self.reader.add(source)
-        except BaseException:
-            self._untrack(inode)
-            if source is not None:
-                source.close()
-                self._attribution.remove_home(source.index)
-            raise
-        return source
-
-    def _descriptor(self, space):
-        return -1 if space is None else self._door.socket(space, _NETLINK_NETFILTER)
-
-    def collect(self) -> None:
-        """Free what the reader has let go."""
-        for source in self.reader.sources.collect():
-            self._attribution.remove_home(source.index)
-            self._untrack(source.inode)
-
-    def _untrack(self, inode):
-        if inode in self._tracked:
-            self.tracking.remove(self._tracked.pop(inode))
-
-
-def open_one(listener, spec, share, size, probe) -> tuple[str, ...]:
-    """Listen in the namespace that `spec` means, None for the thread's own; why events may never come from it. OSError."""
-    with contextlib.ExitStack() as stack:
-        spaces = [None] if spec is None else [stack.enter_context(space) for space in netns.resolve(spec)]
-        silence = listener.prepare(spaces, probe)
-        for space in spaces:
-            listener.open(space, share, size)
-    return tuple(silence)
+        raise OSError(errno.EMFILE, "too many open files: each monitored network namespace takes seven descriptors; "
+                                    "raise the limit (ulimit -n, LimitNOFILE= in a unit)") from None

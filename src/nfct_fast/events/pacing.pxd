@@ -1,10 +1,11 @@
 from libc.stdint cimport int64_t, uint64_t
 
+# State of one reading thread. All zero at first.
 cdef struct pacing_t:
-    int64_t awake                # CLOCK_MONOTONIC ns of the last wake-up
-    uint64_t before              # events until then
-    bint drained                 # all was read that there was; set again by pace_keep
+    int64_t woken_at             # CLOCK_MONOTONIC ns of the last wake-up
+    uint64_t events_then         # events received before it
+    bint drained                 # whether every queue was read empty since; pacing_wait() sets it
 
-# Sleeps after a wake-up, 10 ms at most, if the last one was just before. events: read until now. hasty: no longer than
-# what it takes to find a socket still there.
-cdef void pace_keep(pacing_t *pace, uint64_t events, bint hasty) noexcept nogil
+# Call after a wake-up: sleep up to 10 ms if the last one was only just before.
+# events: number received so far. brief: sleep up to 1 ms, so that sockets can still be found by a live lookup.
+cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept nogil

@@ -1,4 +1,4 @@
-"""Tells why no conntrack event can ever arrive in this network namespace, which the kernel itself never says."""
+"""Finds out why no conntrack event can arrive in a network namespace. The kernel itself gives no error then."""
 import errno
 import select
 import socket
@@ -14,25 +14,26 @@ _CTNETLINK_GET_STATS = (1 << 8) | 5          # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG
 _NLM_F_REQUEST_ACK = 1 | 4
 _NLMSG_ERROR = 2
 _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 2, 3
-_ANSWER_SECONDS = 0.5
+_PROBE_SECONDS = 0.5
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _LOOPBACK = {"IPv4": (socket.AF_INET, "127.0.0.1"), "IPv6": (socket.AF_INET6, "::1")}
 
-NO_MODULE = ("this kernel's conntrack sends no events: the modules nf_conntrack and nf_conntrack_netlink are missing. "
+NO_MODULE = ("no connections can be logged: the kernel modules nf_conntrack and nf_conntrack_netlink are missing. "
              "Try `modprobe nf_conntrack_netlink`")
-EVENTS_OFF = ("net.netfilter.nf_conntrack_events is 0 in this network namespace, so no event is sent. "
+EVENTS_OFF = ("net.netfilter.nf_conntrack_events is 0 in this network namespace, so the kernel sends no events. "
               "Set it with `sysctl net.netfilter.nf_conntrack_events=2`")
-NO_RULE = ("{what} not tracked: no rule in this network namespace uses conntrack (or loopback, where this was tried, is "
-           "exempt). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
+NO_RULE = ("{what} not tracked: no firewall rule in this network namespace uses conntrack (or a rule exempts loopback, "
+           "where this was tested). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
            "nft add chain inet t c; nft add rule inet t c ct state new`")
-UNTESTED = ("whether flows are tracked could not be tried, since loopback is down in this network namespace. "
-            "If no line appears, use --track")
+UNTESTED = ("could not test whether flows are tracked, because loopback is down in this network namespace. "
+            "If no connections are logged, use --track")
 
 
 def wake_ctnetlink() -> bool:
-    """Have the kernel load nf_conntrack_netlink, if it is a module, before any event matters; False if it has none.
+    """Have the kernel load nf_conntrack_netlink; False if it has no such module.
 
-    The first bind would load it too, but asynchronously, and the first events would be lost.
+    Joining a multicast group would load it too, but asynchronously, and the first events would be lost. Needs
+    CAP_NET_ADMIN; raises PermissionError without.
     """
     try:
         request = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
@@ -42,7 +43,7 @@ def wake_ctnetlink() -> bool:
         raise
     with request:
         request.bind((0, 0))
-        request.connect((0, 0))     # the kernel: what a process sends is refused
+        request.connect((0, 0))     # to the kernel: datagrams from processes are then refused
         request.settimeout(5)
         request.send(struct.pack("=IHHIIBBH", 20, _CTNETLINK_GET_STATS, _NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
         answer = request.recv(65536)
@@ -51,7 +52,8 @@ def wake_ctnetlink() -> bool:
         return True
     code, = struct.unpack_from("=i", answer, 16)
     if code == -errno.EPERM:
-        raise PermissionError(errno.EPERM, "conntrack events need CAP_NET_ADMIN in this network namespace (run as root)")
+        raise PermissionError(errno.EPERM,
+                              "conntrack events need CAP_NET_ADMIN in this network namespace (run as root)")
     return code not in (-errno.EINVAL, -errno.EOPNOTSUPP)
 
 
@@ -60,7 +62,10 @@ def _port(kind, port):
 
 
 class _Flow:
-    """A datagram of a family, sent over loopback: `tracked` once its event came, None if it could not be sent."""
+    """An empty datagram sent over loopback, whose conntrack event shows that flows are tracked.
+
+    tracked: True once the event has come, False before, None if the datagram could not be sent.
+    """
 
     def __init__(self, family, address):
         self.tracked = None
@@ -78,7 +83,7 @@ class _Flow:
             if error.errno == errno.EMFILE:
                 raise
 
-    def hear(self, messages):
+    def receive(self, messages):
         if self.tracked is False:
             self.tracked = any(all(port in message for port in self._ports) for message in messages)
 
@@ -88,10 +93,10 @@ class _Flow:
 
 
 class Probe:
-    """Looks for reasons why events cannot arrive in the network namespace of the thread that makes it.
+    """Looks for reasons why events cannot arrive in the calling thread's network namespace.
 
-    try_loopback: send one empty datagram over loopback for each address family, whose events await_answers() waits for;
-    without, a namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; PermissionError.
+    try_loopback: send one empty datagram per address family over loopback, and expect its event. Without this, a
+    namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; raises PermissionError without.
     """
 
     def __init__(self, try_loopback=True):
@@ -109,22 +114,22 @@ class Probe:
     def fileno(self):
         return self._listener.fileno()
 
-    def waits(self):
-        """Whether an event may still come."""
+    def is_waiting(self):
+        """Whether an event is still expected."""
         return any(flow.tracked is False for flow in self._flows.values())
 
-    def hear(self):
-        """Take what has come."""
+    def receive(self):
+        """Take in the events that have come."""
         try:
             messages = self._listener.messages_now()
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             for flow in self._flows.values():
-                flow.tracked = None if flow.tracked is None else True   # more than the buffer holds: there is no lack of them
+                flow.tracked = None if flow.tracked is None else True   # the buffer overflowed: events do come
             return
         for flow in self._flows.values():
-            flow.hear(messages)
+            flow.receive(messages)
 
     def close(self):
         for flow in self._flows.values():
@@ -133,14 +138,14 @@ class Probe:
             self._listener.close()
 
     def reasons(self) -> list[str]:
-        """One sentence each, with what to do about it; after await_answers()."""
+        """Why events cannot arrive and what to do about it, a sentence each. Call after await_answers()."""
         if not self._flows:
             return self._reasons
         tracked = {name: flow.tracked for name, flow in self._flows.items()}
-        silent = [name for name, answer in tracked.items() if answer is False]
-        if silent:
+        untracked = [name for name, answer in tracked.items() if answer is False]
+        if untracked:
             only = not any(tracked.values())
-            return [NO_RULE.format(what="new flows are" if only else f"{silent[0]} flows are")]
+            return [NO_RULE.format(what="new flows are" if only else f"{untracked[0]} flows are")]
         return [UNTESTED] if not any(tracked.values()) else []
 
 
@@ -148,19 +153,19 @@ def _are_events_off():
     try:
         return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
-        return False        # not shown in namespaces of an unprivileged user; the probe tells
+        return False        # not there in namespaces of unprivileged users; the datagrams show it then
 
 
 def await_answers(probes) -> None:
-    """Until all have their events, or for half a second, however many they are."""
-    waiting = {probe.fileno(): probe for probe in probes if probe.waits()}
+    """Wait until all probes have their events, or half a second in all."""
+    waiting = {probe.fileno(): probe for probe in probes if probe.is_waiting()}
     poll = select.poll()
     for fd in waiting:
         poll.register(fd, select.POLLIN)
-    deadline = time.monotonic() + _ANSWER_SECONDS
+    deadline = time.monotonic() + _PROBE_SECONDS
     while waiting and (left := deadline - time.monotonic()) > 0:
         for fd, _ in poll.poll(left * 1000):
-            waiting[fd].hear()
-            if not waiting[fd].waits():
+            waiting[fd].receive()
+            if not waiting[fd].is_waiting():
                 poll.unregister(fd)
                 del waiting[fd]

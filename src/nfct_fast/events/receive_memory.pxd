@@ -1,26 +1,26 @@
-"""Receive memory of all sources together, and whose it is."""
+"""Receive memory of all sources together, and how it is shared out."""
 from libc.stdint cimport int64_t
 from posix_pthread cimport pthread_mutex_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
-# For any thread; bytes as asked of the kernel, which takes twice as much.
+# All sizes are bytes as asked of setsockopt(SO_RCVBUF): the kernel takes up to twice as much. Usable from any thread;
+# the mutex protects `used` and `reserved` here and `used` of each Share.
 cdef class ReceiveMemory:
-    cdef readonly int64_t total
-    cdef readonly int64_t spent
-    cdef readonly int64_t least  # what each socket has at least,
-    cdef int64_t kept            # kept for those that are still to come
+    cdef readonly int64_t total      # limit of all receive buffers together
+    cdef readonly int64_t used       # granted to open sockets
+    cdef readonly int64_t minimum    # what each socket gets at least
+    cdef int64_t reserved            # kept back, so that sockets yet to be opened get their minimum
     cdef pthread_mutex_t mutex
-    cdef bint made
+    cdef bint made                   # the mutex is initialised
 
 cdef class Share:
     cdef readonly ReceiveMemory receive_memory
-    cdef readonly int64_t most
-    cdef readonly int64_t spent
-    # The receive buffer of a socket that has one of this share: grows as NetlinkSocket.grow does, as far as there is something
-    # left. 1 if it grew, 0, -errno.
+    cdef readonly int64_t limit      # of the buffers of this share together
+    cdef readonly int64_t used       # granted to open sockets of this share
+    # Grow a socket's buffer as NetlinkSocket.grow() does, as far as memory is left: 1 if it grew, 0 if not, -errno.
     cdef int grow(self, NetlinkSocket socket, bint full) noexcept nogil
-    # And set back to `size`, if it has more; 0 or -errno.
+    # Shrink a socket's buffer to `size` if it is larger; 0 or -errno.
     cdef int shrink(self, NetlinkSocket socket, int64_t size) noexcept nogil
     cdef void _account(self, int64_t bytes, bint free) noexcept nogil
-    cdef int64_t _left(self) noexcept nogil
-    cdef void _spend(self, int64_t bytes) noexcept nogil
+    cdef int64_t _available(self) noexcept nogil
+    cdef void _use(self, int64_t bytes) noexcept nogil

@@ -1,7 +1,8 @@
-"""Receive memory of all sources together, and whose it is.
+"""Receive memory of all sources together, and how it is shared out.
 
-What a socket may queue is no memory yet, but can become some at any time: so the sum of what all may is what is bounded. Bytes are
-those asked of the kernel, which counts overhead in and therefore takes twice as much.
+A socket's receive buffer takes no memory until events are queued, but may take all of it at any moment: so the sum of
+the buffers' limits is what is bounded. Sizes are bytes as asked of the kernel, which adds overhead and takes twice as
+much.
 """
 cimport cython
 from libc.stdint cimport int64_t
@@ -10,62 +11,71 @@ from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
 cdef enum:
-    LEAST = 4096        # not worth a system call, and about what the kernel grants in any case
+    MIN_SIZE = 4096      # less is not worth a system call; the kernel grants about this much in any case
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class ReceiveMemory:
-    """total: bytes that all together may ask for; least: what each of `most` sockets may in any case. ValueError if that is more."""
+    """The memory all sources together may ask for.
 
-    def __cinit__(self, int64_t total, int64_t least=LEAST, int most=1):
-        if least < LEAST or least * most > total:
-            raise ValueError(f"{total} bytes of receive memory are too few for {most} sockets of {least}")
-        self.total, self.least = total, least
-        self.kept = least * most
+    Args:
+        total: bytes of all receive buffers together.
+        minimum: bytes that each socket is sure to get.
+        sockets: how many sockets that holds for.
+
+    Raises ValueError if the minimum of all sockets exceeds the total.
+    """
+
+    def __cinit__(self, int64_t total, int64_t minimum=MIN_SIZE, int sockets=1):
+        if minimum < MIN_SIZE or minimum * sockets > total:
+            raise ValueError(f"{total} bytes of receive memory are too few for {sockets} sockets of {minimum}")
+        self.total, self.minimum = total, minimum
+        self.reserved = minimum * sockets
         self.made = mutex_make(&self.mutex)
         if not self.made:
-            raise MemoryError("allowance")
+            raise MemoryError("pthread_mutex_init: no memory")
 
     def __dealloc__(self):
         if self.made:
             pthread_mutex_destroy(&self.mutex)
 
     @property
-    def left(self) -> int:
-        """What is neither spent nor kept for those that are still to come; from any thread, and old at once."""
-        return self.total - self.spent - self.kept
+    def available(self) -> int:
+        """Bytes neither used nor reserved. From any thread; the value may be outdated at once."""
+        return self.total - self.used - self.reserved
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Share:
-    """What one owner of namespaces has of an Allowance, `most` bytes at most."""
+    """The part of the receive memory that one owner of namespaces may use: up to `limit` bytes."""
 
-    def __cinit__(self, ReceiveMemory receive_memory not None, int64_t most):
+    def __cinit__(self, ReceiveMemory receive_memory not None, int64_t limit):
         self.receive_memory = receive_memory
-        self.most = most
+        self.limit = limit
 
-    cdef int64_t _left(self) noexcept nogil:
-        return min(self.most - self.spent, self.receive_memory.total - self.receive_memory.spent - self.receive_memory.kept)
+    cdef int64_t _available(self) noexcept nogil:
+        cdef int64_t left = self.receive_memory.total - self.receive_memory.used - self.receive_memory.reserved
+        return min(self.limit - self.used, left)
 
-    cdef void _spend(self, int64_t bytes) noexcept nogil:
-        self.spent += bytes
-        self.receive_memory.spent += bytes
+    cdef void _use(self, int64_t bytes) noexcept nogil:
+        self.used += bytes
+        self.receive_memory.used += bytes
 
     cdef void _account(self, int64_t bytes, bint free) noexcept nogil:
         pthread_mutex_lock(&self.receive_memory.mutex)
-        self._spend(bytes)
+        self._use(bytes)
         if free:
-            self.receive_memory.kept += self.receive_memory.least
+            self.receive_memory.reserved += self.receive_memory.minimum
         pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
-        """Give a socket its first receive buffer: `size` bytes, or what is left, but never less than the least. OSError."""
+        """Set a socket's first receive buffer: `size` bytes or what is available, but at least the minimum. OSError."""
         pthread_mutex_lock(&self.receive_memory.mutex)
-        self.receive_memory.kept -= self.receive_memory.least
-        size = max(self.receive_memory.least, min(size, self._left()))
-        self._spend(size)
+        self.receive_memory.reserved -= self.receive_memory.minimum
+        size = max(self.receive_memory.minimum, min(size, self._available()))
+        self._use(size)
         pthread_mutex_unlock(&self.receive_memory.mutex)
         try:
             socket.set_receive_buffer(size)
@@ -75,7 +85,7 @@ cdef class Share:
         self._account(socket.rcvbuf // 2 - size, False)
 
     def close(self, NetlinkSocket socket not None) -> None:
-        """The socket is closed: its buffer is free for others. Once."""
+        """Return the buffer of a closed socket. Call once for each open()."""
         self._account(-(socket.rcvbuf // 2), True)
 
     cdef int shrink(self, NetlinkSocket socket, int64_t size) noexcept nogil:
@@ -88,12 +98,12 @@ cdef class Share:
 
     cdef int grow(self, NetlinkSocket socket, bint full) noexcept nogil:
         cdef int before = socket.rcvbuf
-        cdef int64_t left
+        cdef int64_t available
         cdef int result = 0
         pthread_mutex_lock(&self.receive_memory.mutex)
-        left = self._left()
-        if left >= LEAST:
-            result = socket.grow(<int>min(<int64_t>before // 2 + left, <int64_t>0x3fffffff), full)
-            self._spend(socket.rcvbuf // 2 - before // 2)
+        available = self._available()
+        if available >= MIN_SIZE:
+            result = socket.grow(<int>min(<int64_t>before // 2 + available, <int64_t>0x3fffffff), full)
+            self._use(socket.rcvbuf // 2 - before // 2)
         pthread_mutex_unlock(&self.receive_memory.mutex)
         return result

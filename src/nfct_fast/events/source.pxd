@@ -5,70 +5,99 @@ from nfct_fast.kernel.netlink cimport NetlinkSocket
 from nfct_fast.events.fingerprints cimport fingerprint_log_t, fingerprint_set_t
 from nfct_fast.events.conntrack_dump cimport ConntrackDump
 
-cdef enum sift_t:
-    SIFT_SEED                # all entries are known from now on
-    SIFT_SWEEP               # known ones that have ended are forgotten
-    SIFT_RECOVER             # unknown ones are picked out: their events were lost,
-    SIFT_GREET               # or nobody listened yet
+# Why a conntrack table is dumped.
+cdef enum purpose_t:
+    PURPOSE_SEED             # to learn which flows exist before the first event is read
+    PURPOSE_SWEEP            # to drop the fingerprints of flows that have ended
+    PURPOSE_RECOVER          # to find flows whose NEW event was lost
+    PURPOSE_EXISTING         # to report the flows that existed before the namespace was monitored
 
 cdef class Source:
     cdef readonly NetlinkSocket socket
-    cdef tuple groups
-    cdef readonly Share share    # of the receive memory
-    cdef int64_t least           # bytes of it at the start
+    cdef tuple groups                    # the multicast groups the socket has joined
+    cdef readonly Share share            # where the receive buffer's memory comes from
+    cdef int64_t initial_rcvbuf          # bytes of receive buffer asked for at the start; an idle source shrinks to it
     cdef readonly bint closed
-    cdef readonly ConntrackDump table    # None: nothing is recovered
-    cdef readonly uint64_t inode # of the namespace
-    cdef readonly int index
-    cdef bint overrun            # events were lost, and the table was not yet searched for them
-    cdef bint leaving            # no further events will be queued: it goes once all is read
-    cdef bint stopping           # no table is read on
-    cdef bint doubtful           # queued events may be of flows that are being recovered, or just were,
-    cdef bint settling           # and all of the table that there is to find was found
-    cdef bint partial            # it could not be read to its end
-    cdef flow_t *found           # the first of `missed` flows that are to be delivered as recovered
-    cdef int missed
-    cdef flow_t *early_flows     # those that the table had before anybody listened,
-    cdef int early_count
-    cdef int early_room
-    cdef int early_next          # and so many of them were delivered
-    cdef fingerprint_log_t log               # entries whose NEW was delivered, or that were there before the start
-    cdef bint due                # it is to be swept, whatever came
-    cdef bint reading            # the table is to be read, to seed or to sweep,
-    cdef bint asked              # and is being sent
-    cdef uint64_t noted          # so many of the log are older than that reading; what it finds takes their place
-    cdef fingerprint_set_t reported_flows         # and these, as a set, while it goes on
-    cdef fingerprint_log_t living            # entries of the table
-    cdef sift_t how              # what it is read for
-    cdef fingerprint_set_t recovered
-    cdef uint64_t swept          # entries that lived when the log was last held against the table
-    cdef readonly int64_t active # CLOCK_MONOTONIC ns of the last event
-    cdef int64_t emptied         # and when last all events before it had been received
-    cdef int64_t unsure          # what that was when the first of the events was lost since the table was last searched,
-    cdef int64_t began           # and of those that are looked for now
-    cdef readonly uint64_t recoveries    # flows delivered from the table whose events were lost,
-    cdef readonly uint64_t early         # and those that began before anybody listened
-    cdef uint64_t missing        # events lost, as far as they are to be told of now,
-    cdef uint64_t missing_unmade # and of these the ones that are in no count of the kernel's
-    cdef uint64_t hopeful        # told of where the table could not be read to its end: they may yet be found there
-    cdef uint64_t surplus        # recovered ones that neither a drop nor an error accounts for
-    cdef readonly uint64_t reported          # lost events that were told of
-    cdef readonly uint64_t reported_recovered
-    cdef readonly uint64_t reported_unmade
+    cdef readonly ConntrackDump dump     # the namespace's table; None: lost events are counted, flows are not recovered
+    cdef readonly uint64_t inode         # of the network namespace
+    cdef readonly int index              # the namespace's number in flow_t.netns
+    cdef bint overrun                    # events were lost, and no dump has begun to look for their flows yet
+    cdef bint retiring                   # the socket has left its groups: release the source once its queue is empty
+    cdef bint stopping                   # a running dump is to be cut short
+
+    # Losses are made up for in three steps: index the log of fingerprints, dump the table, and read the events that
+    # were queued meanwhile.
+    cdef purpose_t purpose               # of the current or last dump
+    cdef bint dump_in_progress           # advance_dump() has more to do
+    cdef bint dump_requested             # the log is indexed, and the kernel was asked for the table
+    cdef bint dump_incomplete            # the last dump failed or was cut short
+    cdef bint deduplicating              # events still queued may be of flows that the dump found as well
+    cdef bint settle_pending             # the dump is over, and finish_deduplicating() is due once the queue is empty
+    cdef flow_t *missed_flows            # flows the last advance_dump() found to be unreported
+    cdef int missed_count                # number of missed_flows
+    cdef flow_t *existing_flows          # flows found by load_existing(), in malloc()ed memory
+    cdef int existing_flow_count
+    cdef int existing_flow_capacity
+    cdef int existing_flows_delivered    # how many of existing_flows advance_dump() has handed out
+
+    cdef fingerprint_log_t log           # flows that were reported or existed at the start, until they are known to end
+    cdef uint64_t log_indexed            # entries of `log` from before this dump, indexed in reported_flows so far
+    cdef fingerprint_set_t reported_flows    # the indexed part of `log`, while a dump is in progress
+    cdef fingerprint_log_t live_log      # flows the dump in progress has found in the table
+    cdef fingerprint_set_t recovered_flows   # flows delivered from the dump whose own event may still be queued
+    cdef uint64_t live_at_sweep          # size of the table at the last complete dump
+    cdef bint sweep_requested            # dump with PURPOSE_SWEEP soon, however short the log is
+
+    cdef readonly int64_t last_event_at  # CLOCK_MONOTONIC ns when a batch was last received
+    cdef int64_t drained_at              # CLOCK_MONOTONIC ns when all earlier events were last known to be received
+    cdef int64_t loss_started_at         # drained_at at the first loss since the last PURPOSE_RECOVER dump began
+    cdef int64_t recovery_since          # loss_started_at of the losses this PURPOSE_RECOVER dump is for
+
+    cdef readonly uint64_t recovered_count       # flows delivered from the table because their event was lost
+    cdef readonly uint64_t existing_count        # flows delivered that existed before the namespace was monitored
+    cdef uint64_t losses_counted                 # all lost events, as of the last count_losses()
+    cdef uint64_t unallocated_counted            # the part of losses_counted that the kernel could not allocate
+    cdef uint64_t tentative                      # reported as lost after an incomplete dump: a later one may find them
+    cdef uint64_t unaccounted                    # recovered flows beyond all losses the kernel has admitted
+    cdef readonly uint64_t reported_lost         # lost events in LOST records so far
+    cdef readonly uint64_t reported_recovered    # recovered_count at the last LOST record
+    cdef readonly uint64_t reported_unallocated  # unallocated events at the last LOST record
+
+    # Grow the receive buffer if more than half of it is used, or if it was `full`, as far as the share allows: 1 if it
+    # grew, 0 if not, -errno.
     cdef int grow(self, bint full) noexcept nogil
-    cdef void rest(self, int64_t now) noexcept nogil
+    # A batch was received at `now`, CLOCK_MONOTONIC ns.
+    cdef void mark_active(self, int64_t now) noexcept nogil
+    # The queue was empty after `time`, CLOCK_MONOTONIC ns: later events happened later.
+    cdef void mark_drained(self, int64_t time) noexcept nogil
+    # As mark_drained(); also give memory back if no event has come for a while.
+    cdef void note_idle(self, int64_t now) noexcept nogil
+    # The kernel reported a loss (ENOBUFS).
     cdef void mark_overrun(self) noexcept nogil
+    # The loss was dealt with without a dump.
+    cdef void clear_overrun(self) noexcept nogil
+    # Whether to deliver an event; False if its flow was already delivered from the table.
     cdef bint admit(self, const flow_t *flow) noexcept nogil
-    cdef void found_again(self, int64_t count) noexcept nogil
-    cdef void end_table(self, bint complete) noexcept nogil
-    cdef void end_doubt(self) noexcept nogil
-    cdef void begin_reading(self, sift_t how) noexcept nogil
-    cdef int read_on(self) noexcept nogil
-    cdef void end_reading(self) noexcept nogil
-    cdef int _read_on(self) noexcept nogil
-    cdef int _greet_on(self) noexcept nogil
-    cdef int _keep(self, int count) noexcept nogil
-    cdef int _sift(self, int count) noexcept nogil
+    # Count `count` flows delivered from the table.
+    cdef void add_recovered(self, int64_t count) noexcept nogil
+    # Start a dump, which advance_dump() then does piece by piece.
+    cdef void begin_dump(self, purpose_t purpose) noexcept nogil
+    # Do the next piece, which may wait 5 s for the kernel: 1 if there is more, 0 at the end, -errno. Deliver
+    # missed_flows before the next call.
+    cdef int advance_dump(self) noexcept nogil
+    # Do all remaining pieces; only for dumps of which nothing is delivered.
+    cdef void run_dump(self) noexcept nogil
+    # All events that were queued while the table was dumped have been read.
+    cdef void finish_deduplicating(self) noexcept nogil
+    # Whether so many fingerprints have come since the last sweep that most must be of flows that have ended.
     cdef bint wants_sweep(self, int64_t now) noexcept nogil
-    cdef void count(self) noexcept nogil
-    cdef uint64_t take_unreported(self, bint hopeful) noexcept nogil
+    # Ask the kernel how many events were lost; take_unreported() reports up to that number.
+    cdef void count_losses(self) noexcept nogil
+    # The lost events that no LOST record has reported and no dump has found; from then on they count as reported.
+    # tentative: a later dump may still find them.
+    cdef uint64_t take_unreported(self, bint tentative) noexcept nogil
+    cdef int _advance_dump(self) noexcept nogil
+    cdef int _advance_existing(self) noexcept nogil
+    cdef void _finish_dump(self, bint complete) noexcept nogil
+    cdef int _keep_existing(self, int count) noexcept nogil
+    cdef int _select_missed(self, int count) noexcept nogil

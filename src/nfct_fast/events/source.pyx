@@ -1,8 +1,8 @@
-"""Events of one network namespace, and what is needed to make up for lost ones from its conntrack table.
+"""The conntrack events of one network namespace, and the recovery of lost ones from its conntrack table.
 
-After an overrun the entries whose event was lost are still in the table, most of them. The ones already reported are
-told from the others by a set of fingerprints, which is held against the table from time to time, so that it never has
-many more than live.
+After an overrun most flows whose event was lost are still in the table. To tell them from flows that were reported, the
+source keeps a log of fingerprints of all flows it has delivered. A sweep compares the log with the table from time to
+time and drops what has ended, so that the log never grows far beyond the table.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM
@@ -11,167 +11,184 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from nfct_fast.events.flow cimport EVENT_NEW, flow_t
 from nfct_fast.events.fingerprints cimport (
-    flow_fingerprint, log_add, log_free, fingerprint_set_add, fingerprint_set_add_log, fingerprint_set_free,
-    fingerprint_set_has, fingerprint_set_reserve,
-)
+    fingerprint_log_add, fingerprint_log_free, fingerprint_set_add, fingerprint_set_add_log, fingerprint_set_free,
+    fingerprint_set_has, fingerprint_set_reserve, flow_fingerprint)
 
 cdef enum:
-    SWEEP_AT = 1 << 20       # fingerprints more than lived at the last sweep: 8 MiB
-    IDLE_S = 10
-    IDLE_SWEEP_AT = 1 << 16
-    PIECE = 4096             # fingerprints at a time: some 0.2 ms
-    EARLY_MOST = 1 << 16     # flows of a namespace from before it was found: 14 MiB; of more it is told how many
-    EARLY_PIECE = 256
+    SWEEP_EXCESS = 1 << 20       # fingerprints the log may hold beyond twice the table before it is swept: 8 MiB
+    IDLE_S = 10                  # a source without events for so long is idle
+    IDLE_SWEEP_EXCESS = 1 << 16  # as SWEEP_EXCESS, for an idle source
+    INDEX_PIECE = 4096           # fingerprints indexed in one go: about 0.2 ms
+    EXISTING_MAX = 1 << 16       # existing flows kept for delivery: 14 MiB; further ones are only counted
+    EXISTING_PIECE = 256         # existing flows handed out in one go
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Source:
-    """socket: joined to its groups, with a receive buffer of the share. table: of the same namespace, None to recover nothing.
+    """One namespace's event socket with the state that recovery needs. The reading thread owns it.
 
-    index: the namespace's number in Attribution and in flow_t.netns; inode: the kernel's; since: CLOCK_MONOTONIC ns, before the
-    socket was joined.
+    Args:
+        socket: joined to its groups, with a receive buffer from `share`.
+        groups: the multicast groups it has joined.
+        dump: the conntrack table of the same namespace; None to recover nothing.
+        index: the namespace's number in flow_t.netns.
+        inode: the namespace's inode.
+        share: the receive memory the socket's buffer comes from.
+        since: CLOCK_MONOTONIC ns before the socket joined its groups.
     """
 
-    def __cinit__(self, NetlinkSocket socket not None, groups, ConntrackDump table, int index, inode, Share share not None,
-                  int64_t since):
+    def __cinit__(self, NetlinkSocket socket not None, groups, ConntrackDump dump, int index, inode,
+                  Share share not None, int64_t since):
         self.groups = tuple(groups)
         self.share = share
-        self.least = socket.rcvbuf // 2
+        self.initial_rcvbuf = socket.rcvbuf // 2
         self.socket = socket
-        self.table = table
+        self.dump = dump
         self.index = index
         self.inode = inode
-        self.emptied = since
+        self.drained_at = since
 
     def __dealloc__(self):
-        log_free(&self.log)
-        log_free(&self.living)
+        fingerprint_log_free(&self.log)
+        fingerprint_log_free(&self.live_log)
         fingerprint_set_free(&self.reported_flows)
-        fingerprint_set_free(&self.recovered)
-        free(self.early_flows)
+        fingerprint_set_free(&self.recovered_flows)
+        free(self.existing_flows)
 
     def seed(self) -> None:
-        """What the table has now is known from then on. By whoever opens it, before it is read. Blocks while it reads the
-        table: that takes 15 ms also where that is empty, as the kernel goes through those of all namespaces."""
-        with nogil:
-            self.begin_reading(SIFT_SEED)
-            # At once: what is found later may be new, and its event lost.
-            self.end_reading()
+        """Learn which flows exist, so that recovery never reports them. Call before the source is given to the reader.
 
-    def greet(self) -> None:
-        """What the table has now is to be delivered: as seed()."""
+        Blocks while it dumps the table. Even a short table takes 15 ms, because the kernel walks the hash buckets of
+        all namespaces.
+        """
+        with nogil:
+            self.begin_dump(PURPOSE_SEED)
+            # In one go: a flow found later may be new, with its event lost.
+            self.run_dump()
+
+    def load_existing(self) -> None:
+        """Read the flows that exist into memory, for the reading thread to deliver. Otherwise as seed()."""
         cdef int result = -1
-        if self.table is None:
+        if self.dump is None:
             return
         with nogil:
-            self.begin_reading(SIFT_GREET)
-            if self.table.begin() == 0:
-                result = self.table.next()
+            self.begin_dump(PURPOSE_EXISTING)
+            if self.dump.begin() == 0:
+                result = self.dump.next()
                 while result > 0 and not self.stopping:
-                    result = self._keep(self._sift(result)) or self.table.next()
-            # Of one that cannot be read, what was read is told.
-            self.end_table(True)
+                    result = self._keep_existing(self._select_missed(result)) or self.dump.next()
+            # If the dump fails, the flows read so far are delivered all the same.
+            self._finish_dump(True)
 
-    cdef int _keep(self, int count) noexcept nogil:
-        """Keep the first `count` of table.flows; 0 or -ENOMEM."""
+    cdef int _keep_existing(self, int count) noexcept nogil:
+        """Copy the first `count` of dump.flows to existing_flows; 0 or -ENOMEM."""
         cdef flow_t *grown
-        cdef int room = max(256, 2 * self.early_room)
-        if self.early_count + count > EARLY_MOST:
-            self.surplus += self.early_count + count - EARLY_MOST
-            count = EARLY_MOST - self.early_count
-        if self.early_count + count > self.early_room:
-            while room < self.early_count + count:
+        cdef int room = max(256, 2 * self.existing_flow_capacity)
+        if self.existing_flow_count + count > EXISTING_MAX:
+            self.unaccounted += self.existing_flow_count + count - EXISTING_MAX
+            count = EXISTING_MAX - self.existing_flow_count
+        if self.existing_flow_count + count > self.existing_flow_capacity:
+            while room < self.existing_flow_count + count:
                 room *= 2
-            grown = <flow_t *>realloc(self.early_flows, room * sizeof(flow_t))
+            grown = <flow_t *>realloc(self.existing_flows, room * sizeof(flow_t))
             if grown == NULL:
                 return -ENOMEM
-            self.early_flows, self.early_room = grown, room
-        memcpy(self.early_flows + self.early_count, self.table.flows, count * sizeof(flow_t))
-        self.early_count += count
+            self.existing_flows, self.existing_flow_capacity = grown, room
+        memcpy(self.existing_flows + self.existing_flow_count, self.dump.flows, count * sizeof(flow_t))
+        self.existing_flow_count += count
         return 0
 
     def close(self) -> None:
-        """Close its sockets; closing twice is harmless."""
+        """Close both sockets; closing twice is harmless."""
         self.socket.close()
-        # In a process that has it by fork, whoever held the lock is not there.
-        if not self.closed and self.socket.mark.here():
+        # A forked child must not take the lock of the share: the thread that held it does not exist there.
+        if not self.closed and self.socket.fork_guard.here():
             self.share.close(self.socket)
         self.closed = True
-        if self.table is not None:
-            self.table.socket.close()
+        if self.dump is not None:
+            self.dump.socket.close()
 
     def stop(self) -> None:
-        """Have the reading of the table end: of a million entries it takes seconds. From any thread."""
+        """Cut a running dump short, which may take seconds for a million entries. From any thread."""
         self.stopping = True
 
-    def sweep(self) -> None:
-        """Have what was reported held against the table within a second, not only once it is much. From any thread."""
-        self.due = True
+    def request_sweep(self) -> None:
+        """Sweep within a second, however short the log is. From any thread."""
+        self.sweep_requested = True
 
     def leave(self) -> None:
-        """No further events are queued."""
+        """Leave the multicast groups: the kernel queues no further events. OSError."""
         for group in self.groups:
             self.socket.leave(group)
 
-    @property
-    def lost(self) -> int:
-        """Events whose flows were not found again: those the kernel dropped, and at least those it could not make."""
-        return max(0, <int64_t>(self.socket.dropped() + self.unmade - self.recoveries))
+    def retire(self) -> None:
+        """Leave the groups, and have the reading thread release this source once its queue is empty. OSError."""
+        self.leave()
+        self.retiring = True
 
     @property
-    def unmade(self) -> int:
-        """Events that the kernel had no memory to make: at least so many. It does not count them."""
-        return self.socket.unmade + self.surplus
+    def lost(self) -> int:
+        """Events lost and not recovered: those the kernel dropped, plus at least those it could not allocate."""
+        return max(0, <int64_t>(self.socket.dropped() + self.unallocated - self.recovered_count))
+
+    @property
+    def unallocated(self) -> int:
+        """A lower bound of the events the kernel had no memory to allocate. The kernel keeps no count of them."""
+        return self.socket.unmade + self.unaccounted
 
     @property
     def foreign(self) -> int:
-        """Datagrams that the kernel did not send."""
-        return self.socket.foreign + (self.table.socket.foreign if self.table is not None else 0)
+        """Datagrams received that the kernel did not send."""
+        return self.socket.foreign + (self.dump.socket.foreign if self.dump is not None else 0)
 
     cdef int grow(self, bint full) noexcept nogil:
-        """A larger receive buffer, if more than half of it is used, or it was full, and as far as there may be one."""
         return self.share.grow(self.socket, full)
 
-    cdef void rest(self, int64_t now) noexcept nogil:
-        """Nothing is queued. What was grown for is over, and others may have it, after a while."""
-        self.emptied = now
-        if now - self.active > IDLE_S * <int64_t>1000000000:
-            self.share.shrink(self.socket, self.least)
+    cdef void mark_active(self, int64_t now) noexcept nogil:
+        self.last_event_at = now
+
+    cdef void mark_drained(self, int64_t time) noexcept nogil:
+        self.drained_at = time
+
+    cdef void note_idle(self, int64_t now) noexcept nogil:
+        self.drained_at = now
+        if now - self.last_event_at > IDLE_S * <int64_t>1000000000:
+            self.share.shrink(self.socket, self.initial_rcvbuf)
 
     cdef void mark_overrun(self) noexcept nogil:
-        """Events were lost, since all was received last."""
         if not self.overrun:
             self.overrun = True
-            self.unsure = self.emptied
+            self.loss_started_at = self.drained_at
+
+    cdef void clear_overrun(self) noexcept nogil:
+        self.overrun = False
 
     cdef bint admit(self, const flow_t *flow) noexcept nogil:
-        """Whether an event is to be delivered: not if its flow was recovered while the event was still queued."""
         cdef uint64_t fingerprint
-        if self.table is None or flow.type != EVENT_NEW:
+        if self.dump is None or flow.type != EVENT_NEW:
             return True
         fingerprint = flow_fingerprint(flow)
-        if self.doubtful:
-            if fingerprint_set_has(&self.recovered, fingerprint):
-                self.found_again(-1)
+        if self.deduplicating:
+            if fingerprint_set_has(&self.recovered_flows, fingerprint):
+                self.add_recovered(-1)
                 return False
-            # The table that is read meanwhile has it, too.
-            if not self.settling:
+            # The dump in progress will find this flow as well.
+            if not self.settle_pending:
                 fingerprint_set_add(&self.reported_flows, fingerprint)
-        # Without memory for it, it may be reported once more after an overrun.
-        log_add(&self.log, fingerprint)
+        # If there is no memory for the fingerprint, the flow may be reported twice after an overrun.
+        fingerprint_log_add(&self.log, fingerprint)
         return True
 
-    cdef void found_again(self, int64_t count) noexcept nogil:
-        """So many more flows were found in the table that is read."""
-        if self.how == SIFT_GREET:
-            self.early += count
+    cdef void add_recovered(self, int64_t count) noexcept nogil:
+        if self.purpose == PURPOSE_EXISTING:
+            self.existing_count += count
         else:
-            self.recoveries += count
+            self.recovered_count += count
 
-    cdef int _sift(self, int count) noexcept nogil:
-        """Take note of the first `count` of table.flows and move the missed ones to their front: how many."""
-        cdef flow_t *flows = self.table.flows
+    cdef int _select_missed(self, int count) noexcept nogil:
+        """Log the first `count` of dump.flows, move the unreported ones to the front, and return how many those are."""
+        cdef flow_t *flows = self.dump.flows
         cdef uint64_t fingerprint
         cdef int missed = 0
         cdef int i
@@ -179,129 +196,126 @@ cdef class Source:
         for i in range(count):
             flows[i].netns = <uint16_t>self.index
             fingerprint = flow_fingerprint(&flows[i])
-            known = self.how == SIFT_SEED or fingerprint_set_has(&self.reported_flows, fingerprint)
-            if not known and self.how == SIFT_SWEEP:
-                continue        # its event is still on its way
-            log_add(&self.living, fingerprint)
+            known = self.purpose == PURPOSE_SEED or fingerprint_set_has(&self.reported_flows, fingerprint)
+            if not known and self.purpose == PURPOSE_SWEEP:
+                continue        # its event is still queued
+            fingerprint_log_add(&self.live_log, fingerprint)
             # A dump may show an entry twice.
-            if not known and fingerprint_set_add(&self.recovered, fingerprint) == 1:
+            if not known and fingerprint_set_add(&self.recovered_flows, fingerprint) == 1:
                 flows[missed] = flows[i]
                 missed += 1
         return missed
 
-    cdef void end_table(self, bint complete) noexcept nogil:
-        """It was read, if `complete` to its end: then what is not in it has ended, and is forgotten. Else what was read of it
-        is known as well, or what was recovered would be once more."""
+    cdef void _finish_dump(self, bint complete) noexcept nogil:
+        """Bring the log up to date after a dump.
+
+        After a complete dump, forget the flows that were not in the table: they have ended. After an incomplete one,
+        keep all and add what it found, or flows just recovered would be recovered again.
+        """
         cdef uint64_t i
         fingerprint_set_free(&self.reported_flows)
         if complete:
-            self.swept = self.living.count
-            for i in range(self.noted, self.log.count):
-                log_add(&self.living, self.log.entries[i])
-            log_free(&self.log)
-            self.log = self.living
-            memset(&self.living, 0, sizeof(self.living))
+            self.live_at_sweep = self.live_log.count
+            for i in range(self.log_indexed, self.log.count):
+                fingerprint_log_add(&self.live_log, self.log.entries[i])
+            fingerprint_log_free(&self.log)
+            self.log = self.live_log
+            memset(&self.live_log, 0, sizeof(self.live_log))
         else:
-            for i in range(self.living.count):
-                log_add(&self.log, self.living.entries[i])
-            log_free(&self.living)
+            for i in range(self.live_log.count):
+                fingerprint_log_add(&self.log, self.live_log.entries[i])
+            fingerprint_log_free(&self.live_log)
 
-    cdef void end_doubt(self) noexcept nogil:
-        """All events that were queued during the recovery have been read."""
+    cdef void finish_deduplicating(self) noexcept nogil:
         cdef uint64_t known
         cdef uint64_t found
-        self.doubtful = self.settling = False
-        fingerprint_set_free(&self.recovered)
+        self.deduplicating = self.settle_pending = False
+        fingerprint_set_free(&self.recovered_flows)
         self.socket.count_lost()
-        known = self.socket.lost + self.socket.unmade + self.surplus
-        found = max(known, self.recoveries + self.reported) - known     # more than can have been lost
-        self.reported -= min(found, self.hopeful)
-        self.surplus += found - min(found, self.hopeful)
-        self.hopeful -= min(found, self.hopeful)
+        known = self.socket.lost + self.socket.unmade + self.unaccounted
+        found = max(known, self.recovered_count + self.reported_lost) - known     # more than were lost
+        self.reported_lost -= min(found, self.tentative)
+        self.unaccounted += found - min(found, self.tentative)
+        self.tentative -= min(found, self.tentative)
 
-    cdef void begin_reading(self, sift_t how) noexcept nogil:
-        """Read the table from now on, a piece with each read_on(): in one, a million entries would take half a second, and
-        somebody else's flows would wait for it."""
-        self.how = how
-        self.reading = self.table is not None
-        self.asked = self.due = False
-        self.noted = 0
-        if how == SIFT_RECOVER or how == SIFT_GREET:
+    cdef void begin_dump(self, purpose_t purpose) noexcept nogil:
+        # In pieces: a million entries take half a second, and the flows of other namespaces would wait for that.
+        self.purpose = purpose
+        self.dump_in_progress = self.dump is not None
+        self.dump_requested = self.sweep_requested = False
+        self.log_indexed = 0
+        if purpose == PURPOSE_RECOVER or purpose == PURPOSE_EXISTING:
             self.overrun = False
-            self.doubtful = self.reading
-            self.began = self.unsure
-        # Where there is no room for the set, read_on() says so.
-        if how != SIFT_SEED:
+            self.deduplicating = self.dump_in_progress
+            self.recovery_since = self.loss_started_at
+        # Without memory for the set, advance_dump() fails.
+        if purpose != PURPOSE_SEED:
             fingerprint_set_reserve(&self.reported_flows, self.log.count)
 
-    cdef int read_on(self) noexcept nogil:
-        """One more piece, while `reading`: 1, 0 at the end, or -errno, and then what was known stays known. self.missed:
-        what is to be delivered before the next."""
+    cdef int advance_dump(self) noexcept nogil:
         cdef int result
-        self.missed = 0
-        if self.how == SIFT_GREET:
-            return self._greet_on()
-        result = -EINTR if self.stopping else self._read_on()
+        self.missed_count = 0
+        if self.purpose == PURPOSE_EXISTING:
+            return self._advance_existing()
+        result = -EINTR if self.stopping else self._advance_dump()
         if result <= 0:
-            self.reading = False
-            self.partial = result < 0
-            self.settling = self.doubtful
-            self.end_table(result == 0)
+            self.dump_in_progress = False
+            self.dump_incomplete = result < 0
+            self.settle_pending = self.deduplicating
+            self._finish_dump(result == 0)
         return result
 
-    cdef int _greet_on(self) noexcept nogil:
-        self.found = self.early_flows + self.early_next
-        self.missed = min(<int>EARLY_PIECE, self.early_count - self.early_next)
-        self.early_next += self.missed
-        if self.missed == 0:
-            free(self.early_flows)
-            self.early_flows = NULL
-            self.reading = False
-            self.settling = True
-        return self.reading
+    cdef int _advance_existing(self) noexcept nogil:
+        self.missed_flows = self.existing_flows + self.existing_flows_delivered
+        self.missed_count = min(<int>EXISTING_PIECE, self.existing_flow_count - self.existing_flows_delivered)
+        self.existing_flows_delivered += self.missed_count
+        if self.missed_count == 0:
+            free(self.existing_flows)
+            self.existing_flows = NULL
+            self.dump_in_progress = False
+            self.settle_pending = True
+        return self.dump_in_progress
 
-    cdef void end_reading(self) noexcept nogil:
-        """All that is left of it, of which nothing is to be delivered."""
-        while self.reading:
-            self.read_on()
+    cdef void run_dump(self) noexcept nogil:
+        while self.dump_in_progress:
+            self.advance_dump()
 
-    cdef int _read_on(self) noexcept nogil:
-        cdef uint64_t end = min(self.log.count, self.noted + PIECE) if self.how != SIFT_SEED else 0
+    cdef int _advance_dump(self) noexcept nogil:
+        cdef uint64_t end = min(self.log.count, self.log_indexed + INDEX_PIECE) if self.purpose != PURPOSE_SEED else 0
         cdef int result
-        if self.asked:
-            result = self.table.next()
+        if self.dump_requested:
+            result = self.dump.next()
             if result > 0:
-                self.missed = self._sift(result)
-                self.found = self.table.flows
+                self.missed_count = self._select_missed(result)
+                self.missed_flows = self.dump.flows
             return min(result, 1)
-        result = fingerprint_set_add_log(&self.reported_flows, &self.log, self.noted, end)
-        self.noted = end
-        if result == 0 and (end == self.log.count or self.how == SIFT_SEED):
-            self.asked = True
-            result = self.table.begin()
+        result = fingerprint_set_add_log(&self.reported_flows, &self.log, self.log_indexed, end)
+        self.log_indexed = end
+        if result == 0 and (end == self.log.count or self.purpose == PURPOSE_SEED):
+            self.dump_requested = True
+            result = self.dump.begin()
         return result or 1
 
     cdef bint wants_sweep(self, int64_t now) noexcept nogil:
-        """Whether so many fingerprints have come that most will be of ended entries."""
-        if self.table is None or self.doubtful or self.reading:
+        if self.dump is None or self.deduplicating or self.dump_in_progress:
             return False
-        if self.due or self.log.count > 2 * self.swept + SWEEP_AT:
+        if self.sweep_requested or self.log.count > 2 * self.live_at_sweep + SWEEP_EXCESS:
             return True
-        return now - self.active > IDLE_S * <int64_t>1000000000 and self.log.count > self.swept + IDLE_SWEEP_AT
+        if now - self.last_event_at <= IDLE_S * <int64_t>1000000000:
+            return False
+        return self.log.count > self.live_at_sweep + IDLE_SWEEP_EXCESS
 
-    cdef void count(self) noexcept nogil:
-        """What is lost until now is to be told of next, but for what is recovered."""
+    cdef void count_losses(self) noexcept nogil:
         self.socket.count_lost()
-        self.missing_unmade = self.socket.unmade
-        self.missing = self.socket.lost + self.missing_unmade
+        self.unallocated_counted = self.socket.unmade
+        self.losses_counted = self.socket.lost + self.unallocated_counted
 
-    cdef uint64_t take_unreported(self, bint hopeful) noexcept nogil:
-        """Of the lost events those that nothing was said of yet; they count as told. hopeful: they may yet be found."""
-        cdef uint64_t gone = self.recoveries + self.reported
-        cdef uint64_t result = max(gone, self.missing + self.surplus) - gone
-        self.reported += result
-        if hopeful:
-            self.hopeful += result
-        self.reported_recovered = self.recoveries
-        self.reported_unmade = self.missing_unmade + self.surplus
+    cdef uint64_t take_unreported(self, bint tentative) noexcept nogil:
+        cdef uint64_t accounted = self.recovered_count + self.reported_lost
+        cdef uint64_t result = max(accounted, self.losses_counted + self.unaccounted) - accounted
+        self.reported_lost += result
+        if tentative:
+            self.tentative += result
+        self.reported_recovered = self.recovered_count
+        self.reported_unallocated = self.unallocated_counted + self.unaccounted
         return result

@@ -1,20 +1,21 @@
-"""The sources that are read, by number, and what those had counted that are gone."""
+"""The sources being read, by number, and the counts of those that were released."""
 from libc.stdint cimport uint64_t
 from nfct_fast.events.source cimport Source
 
 cdef enum:
-    SOURCES = 1024               # at once: flow_t.netns is their number
+    SOURCES = 1024               # the most sources at once; flow_t.netns is a source's number
 
-# One thread reads them; another may put them in, and free what the first has let go.
+# Shared by two threads: the reading thread uses get() and release(), another one add() and collect(). `pointers` is the
+# only field both touch, by atomic loads and stores.
 cdef class Sources:
-    cdef list kept               # of Source or None, by number
-    cdef void *at[SOURCES]       # the same, for use without the GIL
-    cdef int bound               # all numbers are below it
-    cdef readonly object past    # Counts
-    cdef uint64_t past_reported
-    cdef uint64_t past_reported_recovered
-    cdef uint64_t past_reported_unmade
-    # The source of a number, borrowed; NULL: there is none.
+    cdef list by_number          # of Source or None
+    cdef void *pointers[SOURCES]     # the same as borrowed references, for use without the GIL; NULL once released
+    cdef int bound               # all numbers in use are below it
+    cdef readonly object retired     # the Counts of all sources that were collected
+    cdef uint64_t retired_reported_lost          # the sums of the same fields of these sources
+    cdef uint64_t retired_reported_recovered
+    cdef uint64_t retired_reported_unallocated
+    # The source with that number, a borrowed reference; NULL if there is none.
     cdef void *get(self, int number) noexcept nogil
-    # The reading thread is done with it.
-    cdef void let_go(self, int number) noexcept nogil
+    # The reading thread will not use the source again.
+    cdef void release(self, int number) noexcept nogil

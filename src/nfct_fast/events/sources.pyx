@@ -1,4 +1,4 @@
-"""The sources that are read, by number, and what those had counted that are gone."""
+"""The sources being read, by number, and the counts of those that were released."""
 cimport cython
 from libc.stdint cimport uint64_t
 from nfct_fast.events.source cimport Source
@@ -15,92 +15,97 @@ cdef extern from * nogil:
 
 
 class Counts(NamedTuple):
-    """What sources have counted; see Stats."""
+    """Counts of one or more sources; see Stats for each."""
 
     dropped: int = 0
     recovered: int = 0
-    early: int = 0
+    preexisting: int = 0
     lost: int = 0
     overruns: int = 0
     truncated: int = 0
     foreign: int = 0
-    unmade: int = 0
+    unallocated: int = 0
 
 
 cdef object counts_of(Source source):
-    return Counts(source.socket.dropped(), source.recoveries, source.early, source.lost, source.socket.overruns,
-                  source.socket.truncated, source.foreign, source.unmade)
+    return Counts(source.socket.dropped(), source.recovered_count, source.existing_count, source.lost,
+                  source.socket.overruns, source.socket.truncated, source.foreign, source.unallocated)
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Sources:
-    """Empty at first; 1,024 at once at most."""
+    """Up to 1,024 sources, none at first."""
 
     def __cinit__(self):
-        self.kept = []
-        self.past = Counts()
+        self.by_number = []
+        self.retired = Counts()
 
     @property
-    def most(self) -> int:
-        """How many there can be."""
+    def capacity(self) -> int:
+        """The most sources there can be at once."""
         return SOURCES
 
     def add(self, Source source not None) -> None:
-        """Under its own number, which nobody has. ValueError if that is too large."""
+        """Add a source under its own index, which must be free. ValueError if that is too large."""
         if not 0 <= source.index < SOURCES:
-            raise ValueError(f"source {source.index}: there are {SOURCES} at most")
-        self.kept.extend([None] * (source.index + 1 - len(self.kept)))
-        self.kept[source.index] = source
-        nfct_source_store(&self.at[source.index], <void *>source)
+            raise ValueError(f"source {source.index}: no more than {SOURCES} network namespaces can be monitored")
+        self.by_number.extend([None] * (source.index + 1 - len(self.by_number)))
+        self.by_number[source.index] = source
+        nfct_source_store(&self.pointers[source.index], <void *>source)
         self.bound = max(self.bound, source.index + 1)
 
     def collect(self) -> list:
-        """Close those that the reading thread has let go, and keep their counts; them, whose numbers may be given again."""
+        """Close the sources the reading thread has released, keep their counts, and return them.
+
+        Their numbers are free again.
+        """
         cdef Source source
         gone = []
-        for number, source in enumerate(self.kept):
-            if source is not None and nfct_source_load(&self.at[number]) == NULL:
+        for number, source in enumerate(self.by_number):
+            if source is not None and nfct_source_load(&self.pointers[number]) == NULL:
                 source.close()
-                self.past = Counts(*map(sum, zip(self.past, counts_of(source))))
-                self.past_reported += source.reported
-                self.past_reported_recovered += source.reported_recovered
-                self.past_reported_unmade += source.reported_unmade
-                self.kept[number] = None
+                self.retired = Counts(*map(sum, zip(self.retired, counts_of(source))))
+                self.retired_reported_lost += source.reported_lost
+                self.retired_reported_recovered += source.reported_recovered
+                self.retired_reported_unallocated += source.reported_unallocated
+                self.by_number[number] = None
                 gone.append(source)
         return gone
 
     def counts(self):
-        """Of those that are gone, too."""
-        return Counts(*map(sum, zip(self.past, *[counts_of(source) for source in self])))
+        """The Counts of all sources together, released ones included."""
+        return Counts(*map(sum, zip(self.retired, *[counts_of(source) for source in self])))
 
     def reported(self) -> tuple[int, int, int]:
-        """Events told of as lost, flows as recovered, and events as never made: as counts(), but cheaper."""
+        """What LOST records have reported: lost events, recovered flows, unallocated events. Cheaper than counts()."""
         cdef Source source
-        cdef uint64_t lost = self.past_reported, recovered = self.past_reported_recovered, unmade = self.past_reported_unmade
-        for source in self.kept:
+        cdef uint64_t lost = self.retired_reported_lost
+        cdef uint64_t recovered = self.retired_reported_recovered
+        cdef uint64_t unallocated = self.retired_reported_unallocated
+        for source in self.by_number:
             if source is not None:
-                lost += source.reported
+                lost += source.reported_lost
                 recovered += source.reported_recovered
-                unmade += source.reported_unmade
-        return lost, recovered, unmade
+                unallocated += source.reported_unallocated
+        return lost, recovered, unallocated
 
     def close(self) -> None:
-        """Close all; when nobody reads any more."""
+        """Close all sources, after the reading thread has ended."""
         for source in self:
             source.close()
 
     def __len__(self):
-        return len(self.kept) - self.kept.count(None)
+        return len(self.by_number) - self.by_number.count(None)
 
     def __getitem__(self, int number):
-        return self.kept[number]
+        return self.by_number[number]
 
     def __iter__(self):
-        return iter([source for source in self.kept if source is not None])
+        return iter([source for source in self.by_number if source is not None])
 
     cdef void *get(self, int number) noexcept nogil:
-        return nfct_source_load(&self.at[number])
+        return nfct_source_load(&self.pointers[number])
 
-    cdef void let_go(self, int number) noexcept nogil:
-        nfct_source_store(&self.at[number], NULL)
+    cdef void release(self, int number) noexcept nogil:
+        nfct_source_store(&self.pointers[number], NULL)

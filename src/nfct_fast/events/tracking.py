@@ -1,16 +1,16 @@
-"""Connection tracking that was turned on for us: what it does to the host, told at the start and when it becomes urgent.
+"""Connection tracking that was turned on for us, and notices of what that means for the host.
 
-A conntrack table that is full drops the packets of new connections, whoever they belong to.
+When a conntrack table is full, the kernel drops the packets of new connections, whoever they belong to.
 """
 import os
 
 from nfct_fast.events.tracking_rules import TrackingTable
 
-_LEVELS = (80, 95)      # percent: each is told of when it is reached
-_CALM = 10              # and may be told of again once it has sunk so far below
-_LEGACY = ("ip_tables_names", "ip6_tables_names")       # in /proc/net: the tables that iptables-legacy has in a namespace
-# What uses conntrack without a ruleset.
-_OTHERS = ("/proc/thread-self/net/ip_vs", "/sys/module/openvswitch", "/sys/module/act_ct")
+_LEVELS = (80, 95)      # percent of the table in use at which a notice is given
+_HYSTERESIS = 10        # percentage points the use must fall below a level before that is reported again
+_LEGACY = ("ip_tables_names", "ip6_tables_names")       # in /proc/net: the namespace's iptables-legacy tables
+# Users of conntrack that have no ruleset.
+_OTHER_USERS = ("/proc/thread-self/net/ip_vs", "/sys/module/openvswitch", "/sys/module/act_ct")
 
 
 def _open(path):
@@ -20,50 +20,50 @@ def _open(path):
         return -1
 
 
-class _Space:
-    """Tracking in the namespace of the thread that makes it. Its files stay that namespace's."""
+class _TrackedNamespace:
+    """Tracking in the calling thread's network namespace, whose files it keeps open."""
 
     def __init__(self, name, wanted):
         self.name = name
         self.table = None
-        self.reported = 0           # the highest level told of
+        self.reported = 0           # the highest of _LEVELS reported
         self._count, self._max = (_open(f"/proc/sys/net/netfilter/nf_conntrack_{what}") for what in ("count", "max"))
         self._legacy = [_open(f"/proc/thread-self/net/{file}") for file in _LEGACY]
         try:
-            self.table = TrackingTable(wanted, self.is_alone)
+            self.table = TrackingTable(wanted, self.is_unshared)
         except BaseException:
             self.close()
             raise
 
-    def is_alone(self):
-        """Whether nobody can use conntrack here but by nftables."""
-        if any(map(os.path.exists, _OTHERS)):
+    def is_unshared(self):
+        """Whether nothing but nftables rules can use conntrack here."""
+        if any(map(os.path.exists, _OTHER_USERS)):
             return False
-        # Without the module there is no such file, neither here nor in the namespace that the thread is in now.
+        # Without the module the file exists in no namespace, including the one the thread is in now.
         return all(not os.pread(fd, 1, 0) if fd >= 0 else not os.path.exists(f"/proc/thread-self/net/{file}")
                    for file, fd in zip(_LEGACY, self._legacy))
 
-    def fill(self):
-        """Entries, and how many there may be; None where it cannot be read."""
+    def usage(self):
+        """Return the number of entries and its limit; None if they cannot be read."""
         try:
             return int(os.pread(self._count, 32, 0)), int(os.pread(self._max, 32, 0))
         except (OSError, ValueError):
             return None
 
-    def warning(self):
-        """What is to be told now of how full it is, or None."""
-        fill = self.fill()
-        if fill is None or not fill[1]:
+    def take_warning(self):
+        """Return a notice if the table has reached the next level, else None."""
+        usage = self.usage()
+        if usage is None or not usage[1]:
             return None
-        percent = 100 * fill[0] // fill[1]
+        percent = 100 * usage[0] // usage[1]
         level = max((level for level in _LEVELS if percent >= level), default=0)
-        if percent < self.reported - _CALM:
+        if percent < self.reported - _HYSTERESIS:
             self.reported = level
         if level <= self.reported:
             return None
         self.reported = level
-        return (f"{self.name}the conntrack table is {percent} % full, {fill[0]} of {fill[1]} entries: when it is full, new "
-                "connections are dropped (raise net.netfilter.nf_conntrack_max)")
+        return (f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is "
+                "full, the kernel drops new connections. Raise net.netfilter.nf_conntrack_max")
 
     def close(self):
         if self.table is not None:
@@ -76,50 +76,55 @@ class _Space:
 
 
 class Tracking:
-    """The namespaces in which tracking was turned on for us. One thread at a time; news: what is to be told goes there."""
+    """The namespaces in which we turned connection tracking on. One thread at a time. notices: a Notices."""
 
-    def __init__(self, news):
-        self._spaces = []
-        self._news = news
+    def __init__(self, notices):
+        self._namespaces = []
+        self._notices = notices
 
     def add(self, name, wanted):
-        """Turn it on in the calling thread's namespace, for these pairs of family and protocol; what remove() takes. OSError.
+        """Turn tracking on in the calling thread's namespace; return what remove() takes.
 
-        See TrackingTable."""
-        self._spaces.append(_Space(name, wanted))
-        return self._spaces[-1]
+        name: begins each notice about the namespace. wanted: pairs of address family and protocol. Raises OSError; see
+        TrackingTable.
+        """
+        self._namespaces.append(_TrackedNamespace(name, wanted))
+        return self._namespaces[-1]
 
     def remove(self, space) -> None:
-        """Turn it off there."""
-        if space in self._spaces:
-            self._spaces.remove(space)
+        """Turn tracking off in one namespace."""
+        if space in self._namespaces:
+            self._namespaces.remove(space)
             space.close()
 
-    def begin(self) -> None:
-        """All are there: have it told what it means."""
-        fills = [fill for space in self._spaces if (fill := space.fill()) is not None]
-        if fills:
-            count, most = max(fills)
-            self._news.tell(f"connection tracking is turned on: {count} of at most {most} entries are in use "
-                            f"(net.netfilter.nf_conntrack_max), and new connections are dropped when all are")
+    def announce(self) -> None:
+        """Give notice that tracking is on, once all namespaces have been added."""
+        usages = [usage for space in self._namespaces if (usage := space.usage()) is not None]
+        if usages:
+            count, most = max(usages)
+            self._notices.tell(f"connection tracking is turned on: {count} of at most {most} entries are in use "
+                               "(net.netfilter.nf_conntrack_max). When all are, the kernel drops new connections")
 
     def check(self) -> None:
-        """Look how full the tables are, and whether somebody else has come to use conntrack; about once a second."""
-        for space in self._spaces:
+        """Give notice of tables that fill up; track all protocols where something else has begun to use conntrack.
+
+        To be called about once a second.
+        """
+        for space in self._namespaces:
             try:
-                if space.table.relax_if_changed(space.is_alone):
-                    self._news.tell(f"{space.name}all protocols are tracked from now on: somebody else has come to use nftables "
-                                    "or conntrack")
+                if space.table.relax_if_changed(space.is_unshared):
+                    self._notices.tell(f"{space.name}all protocols are tracked from now on, because something else on "
+                                       "this host has begun to use nftables or conntrack")
             except OSError as error:
-                # Theirs must not suffer from what is ours.
+                # Our exclusions must not harm others.
                 space.table.close()
                 space.table.restricted = False
-                self._news.tell(f"{space.name}connection tracking is turned off again, as somebody else has come to use nftables "
-                                f"or conntrack, and it cannot be shared: {error}")
-            if (warning := space.warning()) is not None:
-                self._news.tell(warning)
+                self._notices.tell(f"{space.name}connection tracking is turned off again, because something else on "
+                                   f"this host has begun to use nftables or conntrack and sharing it failed: {error}")
+            if (warning := space.take_warning()) is not None:
+                self._notices.tell(warning)
 
     def close(self) -> None:
-        """Turn it off; closing twice is harmless. In a process that has it by fork: close the descriptors."""
-        for space in self._spaces:
+        """Turn tracking off everywhere; closing twice is harmless. In a forked child only close the descriptors."""
+        for space in self._namespaces:
             space.close()

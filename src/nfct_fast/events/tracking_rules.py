@@ -1,13 +1,14 @@
-"""Turns connection tracking on by an nftables table of our own, which the kernel removes with its socket.
+"""Turns connection tracking on by an nftables table of our own, which the kernel removes when our socket closes.
 
-The table has NFT_TABLE_F_OWNER (Linux 5.12): it belongs to the netlink socket that made it, goes when that is closed,
-however the process ends, and nobody else can change it. Its one rule loads the conntrack state and stands in a chain
-that no hook calls: a rule that uses `ct` registers conntrack's own hooks when it is made, for the families of its table,
-and no packet ever runs it. Message formats: linux/netfilter/nf_tables.h, nfnetlink.h.
+The table has the flag NFT_TABLE_F_OWNER (Linux 5.12): it belongs to the netlink socket that made it, is removed when
+that closes, however the process ends, and nobody else can change it. Its one rule matches on the conntrack state and
+stands in a chain that no hook calls. That is enough: a rule that uses `ct` registers conntrack's own hooks for the
+families of its table when it is added, and no packet ever runs it. Message formats: linux/netfilter/nf_tables.h,
+nfnetlink.h.
 
-Where nobody else uses conntrack, chains before it (priority raw) leave alone what is not wanted: `notrack`. Whoever comes
-to use it would miss that: a packet that is not tracked has no state and no NAT. So they go at the first change of any
-ruleset in the namespace, of which the kernel keeps a number (NFT_MSG_GETGEN).
+If nobody else uses conntrack, chains at priority raw exempt unwanted protocols by `notrack`. Anybody who begins to use
+conntrack later would suffer from that, as an untracked packet has no state and no NAT. So these chains are removed at
+the first change to any ruleset of the namespace, for which the kernel counts a generation number (NFT_MSG_GETGEN).
 """
 import errno
 import os
@@ -30,7 +31,7 @@ _NFT_REG_1 = 1
 _NFT_CT_STATE = 0
 _NFT_META_NFPROTO, _NFT_META_L4PROTO = 15, 16
 _NFT_CMP_EQ, _NFT_CMP_NEQ = 0, 1
-_RAW = -300
+_PRIORITY_RAW = -300
 _HOOKS = {b"early\0": 0, b"early-out\0": 3}      # NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT
 _NLA_F_NESTED = 0x8000
 _CHAIN = b"load\0"
@@ -63,11 +64,12 @@ def _load(name, key):
 
 
 def _compare(operation, number):
-    return _expression(b"cmp", _attribute(1, _NFT_REG_1), _attribute(2, operation), _nested(3, _attribute(1, bytes([number]))))
+    return _expression(b"cmp", _attribute(1, _NFT_REG_1), _attribute(2, operation),
+                       _nested(3, _attribute(1, bytes([number]))))
 
 
-def _untracked(wanted):
-    """Rules, each a list of expressions, that leave alone what is none of the pairs of family and protocol in `wanted`."""
+def _notrack_rules(wanted):
+    """Return rules, each a list of expressions, that exempt all flows but the (family, protocol) pairs in `wanted`."""
     families = sorted({family for family, _ in wanted})
     protocols = {family: {proto for known, proto in wanted if known == family} for family in families}
     alike = len(families) < 2 or protocols[families[0]] == protocols[families[1]]
@@ -78,14 +80,15 @@ def _untracked(wanted):
         unwanted = sorted(set(range(256)) - protocols[family])
         which.append(_load(b"meta", _NFT_META_L4PROTO))
         if len(protocols[family]) <= _LONGEST:
-            rules.append([*which, *(_compare(_NFT_CMP_NEQ, proto) for proto in sorted(protocols[family])), _expression(b"notrack")])
+            rules.append([*which, *(_compare(_NFT_CMP_NEQ, proto) for proto in sorted(protocols[family])),
+                          _expression(b"notrack")])
         else:
             rules += [[*which, _compare(_NFT_CMP_EQ, proto), _expression(b"notrack")] for proto in unwanted]
     return rules
 
 
 def _replies(data):
-    """(kind, sequence, body) of each message in a datagram."""
+    """Yield (kind, sequence, body) of each message in a datagram."""
     while len(data) >= 16:
         length, kind, _, sequence = struct.unpack_from("=IHHI", data)
         yield kind, sequence, data[16:length]
@@ -94,56 +97,59 @@ def _replies(data):
 
 def _explain(number):
     if number == errno.EPERM:
-        return PermissionError(number, "tracking cannot be turned on: it needs CAP_NET_ADMIN (run as root)")
+        return PermissionError(number, "cannot turn connection tracking on: CAP_NET_ADMIN is needed (run as root)")
     if number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.EAFNOSUPPORT):
-        return OSError(number, "tracking cannot be turned on: it needs nf_tables with its ct expression and table "
-                               f"owners (Linux 5.12 or later); the kernel says {os.strerror(number)}. "
-                               "A rule of your own that uses `ct state` does as well")
-    return OSError(number, f"tracking cannot be turned on: {os.strerror(number)}")
+        return OSError(number, "cannot turn connection tracking on: Linux 5.12 or later with nf_tables and its ct "
+                               f"expression is needed; the kernel says {os.strerror(number)}. "
+                               "Instead, add a firewall rule of your own that uses `ct state`")
+    return OSError(number, f"cannot turn connection tracking on: {os.strerror(number)}")
 
 
 class TrackingTable:
-    """Connection tracking, on in the calling thread's network namespace until close() or the end of the process.
+    """Keeps connection tracking on in the calling thread's network namespace until close() or the end of the process.
 
-    wanted: pairs of address family and protocol that matter; None: all. Only their families are tracked. is_alone: called
-    to say whether nobody but nftables could use conntrack here: then, and if there is no other table, other protocols
-    are not tracked, `restricted`, until somebody changes a ruleset: see relax_if_changed(). Needs CAP_NET_ADMIN and
-    Linux 5.12. Raises OSError, PermissionError without the capability.
+    Args:
+        wanted: pairs of address family and protocol to track; None for all. Only their families are tracked. Their
+            protocols alone are tracked, which `restricted` tells, while nobody else uses conntrack.
+        is_unshared: a function that says whether nothing but nftables rules can use conntrack here.
+
+    Needs CAP_NET_ADMIN and Linux 5.12. Raises OSError; PermissionError without the capability.
     """
 
-    def __init__(self, wanted=None, is_alone=lambda: False):
+    def __init__(self, wanted=None, is_unshared=lambda: False):
         self._mark = ForkGuard()
         self._sequence = 0
         families = {family for family, _ in wanted or ()}
-        self.family = {(socket.AF_INET,): _NFPROTO_IPV4, (socket.AF_INET6,): _NFPROTO_IPV6}.get(tuple(families), _NFPROTO_INET)
+        self.family = {(socket.AF_INET,): _NFPROTO_IPV4,
+                       (socket.AF_INET6,): _NFPROTO_IPV6}.get(tuple(families), _NFPROTO_INET)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         try:
             self._socket.bind((0, 0))
-            self._socket.connect((0, 0))        # the kernel: what a process sends is refused
+            self._socket.connect((0, 0))        # to the kernel: datagrams from processes are then refused
             self._socket.settimeout(5)
-            # The port number of a socket is unique in its namespace, hence the table's name.
+            # A netlink socket's port number is unique in its namespace, and so is the table's name.
             self.name = f"nfct_fast_{self._socket.getsockname()[0]}"
             self._name = self.name.encode() + b"\0"
-            self._turn_on(_untracked(wanted) if wanted else [], is_alone)
+            self._turn_on(_notrack_rules(wanted) if wanted else [], is_unshared)
         except BaseException:
             self._socket.close()
             raise
 
-    def _turn_on(self, rules, is_alone):
+    def _turn_on(self, rules, is_unshared):
         while True:
             generation = self._generation()
-            self.restricted = bool(rules) and is_alone() and not self._has_tables()
+            self.restricted = bool(rules) and is_unshared() and not self._has_tables()
             try:
-                self._commit(self._table() + (self._early(rules) if self.restricted else []), generation)
+                self._commit(self._table() + (self._notrack_chains(rules) if self.restricted else []), generation)
             except OSError as error:
-                if error.errno == _ERESTART:        # somebody has changed the rulesets meanwhile
+                if error.errno == _ERESTART:        # a ruleset was changed meanwhile
                     continue
                 if not self.restricted:
                     raise _explain(error.errno) from None
-                rules = []                          # a kernel without `notrack`
+                rules = []                          # this kernel has no `notrack`
             else:
                 break
-        # Numbers go up by one with each change, past 0.
+        # Each change increments the generation, which skips 0.
         self._expected = generation % 0xffffffff + 1
 
     def _table(self):
@@ -153,22 +159,23 @@ class TrackingTable:
                 (_NEWRULE, change | _NLM_F_APPEND, _attribute(1, self._name), _attribute(2, _CHAIN),
                  _nested(4, _load(b"ct", _NFT_CT_STATE)))]
 
-    def _early(self, rules):
-        """Messages that make the chains before conntrack."""
+    def _notrack_chains(self, rules):
+        """Return the messages that add the chains with `notrack` rules."""
         messages = []
         for chain, hook in _HOOKS.items():
             messages.append((_NEWCHAIN, _NLM_F_CREATE, _attribute(1, self._name), _attribute(3, chain),
-                             _nested(4, _attribute(1, hook), _attribute(2, _RAW)), _attribute(7, b"filter\0")))
+                             _nested(4, _attribute(1, hook), _attribute(2, _PRIORITY_RAW)), _attribute(7, b"filter\0")))
             messages += [(_NEWRULE, _NLM_F_CREATE | _NLM_F_APPEND, _attribute(1, self._name), _attribute(2, chain),
                           _nested(4, *rule)) for rule in rules]
         return messages
 
-    def relax_if_changed(self, is_alone) -> bool:
-        """Track all of its families from now on if somebody changed a ruleset or is not alone; True if so. OSError.
+    def relax_if_changed(self, is_unshared) -> bool:
+        """Remove the `notrack` chains if a ruleset was changed or something else may use conntrack; return if it did.
 
-        To be called about once a second; it costs two system calls, and nothing once it is not restricted.
+        To be called about once a second. Costs two system calls, and none once tracking is not restricted. Raises
+        OSError.
         """
-        if not self.restricted or self._generation() == self._expected and is_alone():
+        if not self.restricted or self._generation() == self._expected and is_unshared():
             return False
         messages = []
         for chain in _HOOKS:
@@ -179,9 +186,9 @@ class TrackingTable:
         return True
 
     def _commit(self, messages, generation=None):
-        """Make changes, all or none; OSError as the kernel has it."""
+        """Apply the messages as one transaction. Raises OSError with the kernel's errno."""
         check = [] if generation is None else [_attribute(_NFNL_BATCH_GENID, generation)]
-        # Of what is refused there may be more answers than are read: each message has a number that is used once.
+        # After an error, replies to later messages may stay unread: no sequence number is used twice.
         first, last = self._sequence + 1, self._sequence + len(messages) + 2
         self._sequence = last
         batch = [_message(_NFNL_MSG_BATCH_BEGIN, 0, first, _NFPROTO_UNSPEC, _NFNL_SUBSYS_NFTABLES, *check)]
@@ -192,12 +199,13 @@ class TrackingTable:
         pending = set(range(first + 1, last))
         while pending:
             for kind, sequence, body in _replies(self._socket.recv(65536)):
-                if kind == _NLMSG_ERROR and first <= sequence <= last and (number := -struct.unpack_from("=i", body)[0]):
-                    raise OSError(number, os.strerror(number))
+                if kind == _NLMSG_ERROR and first <= sequence <= last:
+                    if number := -struct.unpack_from("=i", body)[0]:
+                        raise OSError(number, os.strerror(number))
                 pending.discard(sequence)
 
-    def _ask(self, kind, flags):
-        """The bodies of the answer."""
+    def _query(self, kind, flags):
+        """Send a request and return the bodies of the replies."""
         self._sequence += 1
         self._socket.send(_message(kind, flags, self._sequence, _NFPROTO_UNSPEC, 0))
         bodies = []
@@ -214,20 +222,20 @@ class TrackingTable:
                     return bodies
 
     def _generation(self):
-        [body] = self._ask(_GETGEN, 0)
+        [body] = self._query(_GETGEN, 0)
         return struct.unpack_from(">I", body, 4 + 4)[0]        # after nfgenmsg, NFTA_GEN_ID comes first
 
     def _has_tables(self):
-        return bool(self._ask(_GETTABLE, _NLM_F_DUMP))
+        return bool(self._query(_GETTABLE, _NLM_F_DUMP))
 
     def close(self) -> None:
-        """Remove the table; closing twice is harmless. In a process that has it by fork: close the socket."""
+        """Remove the table; closing twice is harmless. In a forked child only close the socket."""
         if self._mark and self._socket.fileno() >= 0:
             try:
-                # By hand, lest a child that still has the socket keeps it.
+                # Explicitly, because a child process may hold the socket open.
                 self._commit([(_DELTABLE, 0, _attribute(1, self._name))])
             except OSError:
-                pass        # it goes with the socket
+                pass        # closing the socket removes it
         self._socket.close()
 
     def __enter__(self):

@@ -27,7 +27,7 @@ cdef class ForkGuard:
     def __cinit__(self):
         cdef void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if page == MAP_FAILED:
-            raise MemoryError("fork mark")
+            raise MemoryError("fork guard")
         self.page = <int *>page
         if madvise(page, PAGE, MADV_WIPEONFORK) < 0:
             raise OSError(errno, f"MADV_WIPEONFORK (Linux 4.14 or later is needed): {os.strerror(errno)}")

@@ -2,7 +2,7 @@
 
 It runs on the processor of who waits for it: to wake it on another one that is idle costs more than most of what it is
 asked. Who may signal it can stop it: an answer is waited for a second at most, and as long as it does not come no other
-question is asked.
+request is asked.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ESRCH, errno
@@ -35,10 +35,10 @@ cdef enum:
     PROCESSORS = 4096
     MASK = 128               # words of so many bits, at least
 
-_PATIENCE = 1                # seconds
+_TIMEOUT_S = 1                # seconds
 
 
-cdef void channel_follow(uint32_t processor, uint32_t *here) noexcept nogil:
+cdef void channel_follow_cpu(uint32_t processor, uint32_t *here) noexcept nogil:
     cdef unsigned long mask[MASK]
     cdef unsigned int bits = 8 * sizeof(mask[0])
     if processor == here[0] or processor >= PROCESSORS:
@@ -52,7 +52,7 @@ cdef void channel_follow(uint32_t processor, uint32_t *here) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class HelperChannel:
-    """pid, fd: what Rights.apart has returned; the descriptor is its own from then on. OSError."""
+    """pid, fd: what Rights.spawn_helper has returned; the descriptor is its own from then on. OSError."""
 
     def __cinit__(self, int pid, int fd):
         self.pid, self.fd = pid, fd
@@ -60,7 +60,7 @@ cdef class HelperChannel:
             raise MemoryError
         self.mutex_made = True
         with socket.socket(fileno=os.dup(fd)) as end:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _PATIENCE, 0))
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _TIMEOUT_S, 0))
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -69,7 +69,7 @@ cdef class HelperChannel:
             pthread_mutex_destroy(&self.mutex)
 
     def close(self):
-        """The process ends by that. No question may be under way."""
+        """The process ends by that. No request may be under way."""
         if self.fd >= 0:
             close(self.fd)
         self.fd = -1
@@ -87,8 +87,8 @@ cdef class HelperChannel:
         if self.gone:
             raise OSError(ESRCH, "a process of its own has ended, without which owners cannot be found")
 
-    cdef ssize_t _take(self, void *answer, size_t room, int flags, int *received) noexcept nogil:
-        """The answer to the last question: its size, -EAGAIN or -EPIPE."""
+    cdef ssize_t _receive(self, void *answer, size_t room, int flags, int *received) noexcept nogil:
+        """The answer to the last request: its size, -EAGAIN or -EPIPE."""
         cdef uint32_t number
         cdef ssize_t got
         while True:
@@ -104,34 +104,34 @@ cdef class HelperChannel:
             if received[0] >= 0:
                 close(received[0])
 
-    cdef ssize_t _ask(self, question_head_t *question, size_t size, void *answer, size_t room, int passed,
+    cdef ssize_t _call(self, request_head_t *request, size_t size, void *answer, size_t room, int passed,
                       int *received) noexcept nogil:
         cdef ssize_t got
         if self.fd < 0 or self.gone:
             return -EPIPE
-        if self.late:
-            got = self._take(answer, room, MSG_DONTWAIT, received)
+        if self.is_late:
+            got = self._receive(answer, room, MSG_DONTWAIT, received)
             if got < 0:
                 return got
             if received[0] >= 0:
                 close(received[0])
-            self.late = False
+            self.is_late = False
         self.number += 1
-        question.number = self.number
-        if syscall(SYS_getcpu, &question.processor, NULL, NULL) != 0:
-            question.processor = PROCESSORS
-        if pass_send(self.fd, question, size, passed) != <ssize_t>size:
+        request.number = self.number
+        if syscall(SYS_getcpu, &request.processor, NULL, NULL) != 0:
+            request.processor = PROCESSORS
+        if pass_send(self.fd, request, size, passed) != <ssize_t>size:
             self.gone = True
             return -EPIPE
-        got = self._take(answer, room, 0, received)
-        self.late = got == -EAGAIN
+        got = self._receive(answer, room, 0, received)
+        self.is_late = got == -EAGAIN
         return got
 
-    cdef ssize_t ask(self, question_head_t *question, size_t size, void *answer, size_t room, int passed,
+    cdef ssize_t call(self, request_head_t *request, size_t size, void *answer, size_t room, int passed,
                      int *received) noexcept nogil:
         cdef ssize_t got
         received[0] = -1
         pthread_mutex_lock(&self.mutex)
-        got = self._ask(question, size, answer, room, passed, received)
+        got = self._call(request, size, answer, room, passed, received)
         pthread_mutex_unlock(&self.mutex)
         return got

@@ -12,13 +12,13 @@ cdef class Inbox:
 
 cdef class NetlinkSocket:
     cdef int fd
-    cdef readonly ForkGuard mark
+    cdef readonly ForkGuard fork_guard
     cdef Inbox inbox
     cdef int slots
     cdef bint congested
     cdef readonly uint64_t lost      # dropped by the kernel, as last counted
-    cdef uint64_t said           # and when it last said that events were lost
-    cdef uint64_t unexplained    # times that it said so, and had dropped none
+    cdef uint64_t lost_at_overrun           # and when it last lost_at_overrun that events were lost
+    cdef uint64_t unexplained_overruns    # times that it lost_at_overrun so, and had dropped none
     cdef readonly uint64_t unmade    # of these those that no drop explained later either
     cdef readonly uint64_t overruns
     cdef readonly uint64_t truncated

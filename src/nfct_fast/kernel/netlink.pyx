@@ -71,7 +71,7 @@ cdef class NetlinkSocket:
         # 4096 alone would put the head of every slot into the same cache set.
         cdef sockaddr_nl address
         self.fd = fd
-        self.mark = ForkGuard()
+        self.fork_guard = ForkGuard()
         self.inbox = Inbox(slots, slot_size) if inbox is None else inbox
         self.slots = self.inbox.slots
         if fd < 0:
@@ -95,7 +95,7 @@ cdef class NetlinkSocket:
         """Close the socket; closing twice, or in a process that has it by fork, is harmless."""
         cdef int fd = self.fd
         if fd >= 0:
-            if self.mark.here():
+            if self.fork_guard.here():
                 self.count_lost()
             self.fd = -1
             if c_close(fd) < 0 and errno != EINTR:
@@ -103,7 +103,7 @@ cdef class NetlinkSocket:
 
     def fileno(self) -> int:
         """The file descriptor; ValueError once closed, RuntimeError in a process that has it by fork."""
-        self.mark.check("this netlink socket")
+        self.fork_guard.check("this netlink socket")
         if self.fd < 0:
             raise ValueError("I/O operation on closed netlink socket")
         return self.fd
@@ -228,23 +228,23 @@ cdef class NetlinkSocket:
     cdef void _begin_loss(self) noexcept nogil:
         self.overruns += 1
         self.congested = True
-        self.unexplained += not self._explain_loss()
+        self.unexplained_overruns += not self._explain_loss()
 
     cdef void _end_loss(self) noexcept nogil:
         self.congested = False
         self._explain_loss()
-        self.unmade += self.unexplained
-        self.unexplained = 0
+        self.unmade += self.unexplained_overruns
+        self.unexplained_overruns = 0
 
     cdef bint _explain_loss(self) noexcept nogil:
         """Whether drops were counted since the last look; then they explain an overrun reported before it too."""
         # The kernel reports an overrun just before it counts the drop: one can be seen without the other.
         self.count_lost()
-        if self.lost == self.said:
+        if self.lost == self.lost_at_overrun:
             return False
-        self.said = self.lost
-        if self.unexplained:
-            self.unexplained -= 1
+        self.lost_at_overrun = self.lost
+        if self.unexplained_overruns:
+            self.unexplained_overruns -= 1
         return True
 
     cdef int count_lost(self) noexcept nogil:

@@ -16,7 +16,7 @@ ctypedef struct netquery_t:
 # dump goes on inside recv().
 cdef int netquery_open(netquery_t *self, int protocol) noexcept nogil
 # With a socket that is its own then, or the -errno of there being none.
-cdef int netquery_take(netquery_t *self, int fd) noexcept nogil
+cdef int netquery_adopt(netquery_t *self, int fd) noexcept nogil
 cdef void netquery_close(netquery_t *self) noexcept nogil
 cdef int netquery_ask(netquery_t *self, nlmsghdr *request) noexcept nogil    # with a sequence number of its own
 

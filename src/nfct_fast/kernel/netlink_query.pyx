@@ -15,10 +15,10 @@ from sys_socket cimport (
 
 cdef int netquery_open(netquery_t *self, int protocol) noexcept nogil:
     cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
-    return netquery_take(self, fd if fd >= 0 else -errno)
+    return netquery_adopt(self, fd if fd >= 0 else -errno)
 
 
-cdef int netquery_take(netquery_t *self, int fd) noexcept nogil:
+cdef int netquery_adopt(netquery_t *self, int fd) noexcept nogil:
     cdef sockaddr_nl kernel
     cdef int error
     self.seq = 0

@@ -1,5 +1,5 @@
 """Reading /proc without the GIL: whole small files, links of the form `socket:[N]`, numbered directories."""
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, uint64_t
 
 # Each returns a count, or -errno. `dirfd` may be AT_FDCWD.
 cdef int procfs_open(const char *path) noexcept nogil                  # an O_PATH directory handle
@@ -11,8 +11,6 @@ cdef int procfs_name(char *out, int32_t pid, const char *rest) noexcept nogil   
 
 # Digits from *p on, moving *p behind them: how many there were, 0 if none, -ERANGE past 64 bits.
 cdef int procfs_decimal(const char **p, const char *end, uint64_t *out) noexcept nogil
-
-cdef int64_t procfs_monotonic_ns() noexcept nogil
 
 # Numbered entries of a directory, as /proc and /proc/PID/fd have them, a buffer at a time.
 ctypedef struct numbers_t:

@@ -3,10 +3,9 @@
 Nothing here knows what the files mean; the errors are the kernel's, negated.
 """
 from libc.errno cimport EINTR, EINVAL, ENAMETOOLONG, ERANGE, errno
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint64_t
 from libc.string cimport memcpy, strlen
 from posix.fcntl cimport O_DIRECTORY, O_RDONLY, open as c_open, openat
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, read
 
 from procfs_calls cimport O_CLOEXEC, O_PATH, SYS_getdents64, readlinkat, syscall
@@ -109,12 +108,6 @@ cdef int procfs_decimal(const char **p, const char *end, uint64_t *out) noexcept
     if n:
         out[0] = value
     return n
-
-
-cdef int64_t procfs_monotonic_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef int numbers_open(numbers_t *numbers, int dirfd, const char *name) noexcept nogil:

@@ -2,3 +2,6 @@
 
 cdef class Wakeup:
     cdef int fd
+    # set() and clear() without the GIL.
+    cdef void notify(self) noexcept nogil
+    cdef void drain(self) noexcept nogil

@@ -30,15 +30,21 @@ cdef class Wakeup:
         return self.fd
 
     def set(self) -> None:
-        """Make it readable; from any thread, and without effect once it is closed."""
-        if self.fd >= 0:
-            eventfd_write(self.fd, 1)
+        """Make it readable. Any thread may call this; it has no effect once the descriptor is closed."""
+        self.notify()
 
     def clear(self) -> None:
         """Make it not readable."""
-        cdef uint64_t times
+        self.drain()
+
+    cdef void notify(self) noexcept nogil:
         if self.fd >= 0:
-            eventfd_read(self.fd, &times)
+            eventfd_write(self.fd, 1)
+
+    cdef void drain(self) noexcept nogil:
+        cdef uint64_t count
+        if self.fd >= 0:
+            eventfd_read(self.fd, &count)
 
     def close(self) -> None:
         """Closing twice is harmless."""

@@ -29,9 +29,9 @@ _TRACKED_DESCRIPTORS = 6        # and where tracking is turned on
 
 def _places(most, tracking):
     """How many namespaces there are descriptors for, of which a third is left to others."""
-    provisional, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     each = _DESCRIPTORS + (_TRACKED_DESCRIPTORS if tracking else 0)
-    return most if provisional == resource.RLIM_INFINITY else max(1, min(most, (provisional - provisional // 3) // each))
+    return most if soft_limit == resource.RLIM_INFINITY else max(1, min(most, (soft_limit - soft_limit // 3) // each))
 
 
 class Follower:
@@ -41,7 +41,7 @@ class Follower:
     def __init__(self, listener, rcvbuf, memory, news):
         self._listener = listener
         self._news = news
-        shares = Shares(_places(listener.reader.sources.most, listener.tracking), memory, rcvbuf)
+        shares = Shares(_places(listener.capacity, listener.tracking), memory, rcvbuf)
         self.places = MonitoredNamespaces(listener, shares, news)
         self._missing = set()       # not found when all processes were last looked at
         self._users_due = self._census_due = self._chores_due = 0.0

@@ -21,7 +21,7 @@ class _Heard:
     @property
     def active(self):
         """When it last had traffic, or came; monotonic ns."""
-        return max(self._born, self.source.active)
+        return max(self._born, self.source.last_event_at)
 
 
 class MonitoredNamespaces:
@@ -161,7 +161,7 @@ class MonitoredNamespaces:
     def _retire(self, inode):
         # What it still has is read, by the reader.
         heard = self._leaving[inode] = self._heard.pop(inode)
-        self._listener.reader.retire(heard.source)
+        self._listener.retire(heard.source)
 
     def collect(self) -> None:
         """Free what the reader has let go."""

@@ -35,7 +35,7 @@ class Shares:
         share, size = self._memory[owner], self._least
         if owner is OURS:
             # The first may have half of what is not kept for others; the further ones leave a fourth of all to grow into.
-            left = self._allowance.left
+            left = self._allowance.available
             room = left // 2 if self._home else min(_OUR_BUFFER, (left - self._allowance.total // 4) // 8)
             size, self._home = max(size, min(self._home or room, room)), 0
         return share, size

@@ -9,25 +9,25 @@ from libc.string cimport memcmp, memcpy, memset
 from sys_socket cimport AF_INET, AF_INET6
 
 from nfct_fast.namespaces.local_addresses cimport LocalAddresses
-from nfct_fast.namespaces.local_routes cimport local_routes_t, table_find
+from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_find
 from nfct_fast.events.flow cimport tuple_t
 
-cdef bint is_group(const uint8_t *addr, uint8_t family) noexcept nogil:
+cdef bint is_multicast(const uint8_t *addr, uint8_t family) noexcept nogil:
     if family == AF_INET:
         return addr[0] & 0xf0 == 0xe0 or memcmp(addr, b"\xff\xff\xff\xff", 4) == 0
     return addr[0] == 0xff
 
 
 cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil:
-    return direction_from(reply, table_find(addresses, &orig.src[0], orig.family) >= 0,
-                          table_find(addresses, &reply.src[0], reply.family) >= 0)
+    return direction_from(reply, routes_find(addresses, &orig.src[0], orig.family) >= 0,
+                          routes_find(addresses, &reply.src[0], reply.family) >= 0)
 
 
 cdef direction_t direction_from(const tuple_t *reply, bint originator, bint responder) noexcept nogil:
     if originator:
         return DIRECTION_LOCAL if responder else DIRECTION_OUT
     # What comes for a multicast group is for its members here, multicast routers apart.
-    return DIRECTION_IN if responder or is_group(&reply.src[0], reply.family) else DIRECTION_FORWARD
+    return DIRECTION_IN if responder or is_multicast(&reply.src[0], reply.family) else DIRECTION_FORWARD
 
 
 cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil:
@@ -56,7 +56,7 @@ def direction_of_packed(bytes src, int sport, bytes dst, int dport, bytes reply_
     memcpy(reply.dst, <const uint8_t *>reply_dst, len(src))
     orig.sport, orig.dport, reply.sport, reply.dport = sport, dport, reply_sport, reply_dport
     cdef uint8_t nat = nat_of(&orig, &reply)
-    return (NAMES[direction_of(&orig, &reply, &addresses.addresses.table)],
+    return (NAMES[direction_of(&orig, &reply, &addresses.addresses.routes)],
             {name for flag, name in ((FLOW_SNAT, "snat"), (FLOW_DNAT, "dnat")) if nat & flag})
 
 

@@ -23,8 +23,8 @@ from sys_socket cimport (
     bind, connect, recvfrom, setsockopt, sockaddr, socket, socklen_t,
 )
 
-from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_add, table_find, table_free
-from nfct_fast.kernel.netlink_query cimport netquery_close, netquery_dump, netquery_take
+from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_add_message, routes_find, routes_free
+from nfct_fast.kernel.netlink_query cimport netquery_close, netquery_dump, netquery_adopt
 
 import ipaddress
 import os
@@ -34,7 +34,7 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef enum:
     DUMP_TRIES = 4
-    HEARD_MOST = 1024
+    RECEIVE_MAX = 1024
 
 ctypedef struct route_request_t:
     nlmsghdr header
@@ -65,21 +65,21 @@ cdef void local_addresses_init(local_addresses_t *self) noexcept nogil:
     self.monitor = self.query.fd = -1
 
 
-cdef int local_addresses_open(local_addresses_t *self, uint32_t most) noexcept nogil:
+cdef int local_addresses_open(local_addresses_t *self, uint32_t limit) noexcept nogil:
     cdef int monitor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
     cdef int query = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) if monitor >= 0 else -1
-    return local_addresses_take(self, monitor if monitor >= 0 else -errno, query if query >= 0 else -errno, most)
+    return local_addresses_adopt(self, monitor if monitor >= 0 else -errno, query if query >= 0 else -errno, limit)
 
 
-cdef int local_addresses_take(local_addresses_t *self, int monitor, int query, uint32_t most) noexcept nogil:
+cdef int local_addresses_adopt(local_addresses_t *self, int monitor, int query, uint32_t limit) noexcept nogil:
     cdef sockaddr_nl address
     cdef int on = 1
-    cdef int rc = netquery_take(&self.query, query)
+    cdef int rc = netquery_adopt(&self.query, query)
     self.dirty = True
-    self.most = most
+    self.limit = limit
     self.monitor = max(monitor, -1)
     self.overruns = self.foreign = 0
-    memset(&self.table, 0, sizeof(self.table))
+    memset(&self.routes, 0, sizeof(self.routes))
     if monitor < 0:
         rc = monitor
     if rc == 0:
@@ -111,27 +111,27 @@ cdef void local_addresses_close(local_addresses_t *self) noexcept nogil:
     if self.monitor >= 0:
         close(self.monitor)
     netquery_close(&self.query)
-    table_free(&self.table)
+    routes_free(&self.routes)
     self.monitor = -1
 
 
 cdef struct reading_t:
     local_routes_t *into
-    uint32_t most
+    uint32_t limit
 
 
 cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *context) noexcept nogil:
     cdef reading_t *reading = <reading_t *>context
     if type != RTM_NEWROUTE:
         return 0
-    if reading.most and reading.into.count >= reading.most:
+    if reading.limit and reading.into.count >= reading.limit:
         return -E2BIG
-    return routes_add(reading.into, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
+    return routes_add_message(reading.into, message + sizeof(nlmsghdr), size - sizeof(nlmsghdr))
 
 
 cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t family) noexcept nogil:
     """0 read whole, -EAGAIN if the table changed in between, other -errno."""
-    cdef reading_t reading = reading_t(into, self.most)
+    cdef reading_t reading = reading_t(into, self.limit)
     cdef route_request_t request
     cdef bint changed = False
     cdef int rc
@@ -157,21 +157,21 @@ cdef int local_addresses_dump(local_addresses_t *self) noexcept nogil:
         if rc == 0:
             rc = dump_family(self, &new, AF_INET6)
         if rc == 0:
-            table_free(&self.table)
-            self.table = new
+            routes_free(&self.routes)
+            self.routes = new
             return 0
-        table_free(&new)
+        routes_free(&new)
         if rc != -EAGAIN and rc != -EBUSY:
             break
     return rc
 
 
-cdef int local_addresses_hear(local_addresses_t *self) noexcept nogil:
+cdef int local_addresses_receive(local_addresses_t *self) noexcept nogil:
     cdef uint8_t heard[64]
     cdef sockaddr_nl sender
     cdef socklen_t length
     cdef int i
-    for i in range(HEARD_MOST):
+    for i in range(RECEIVE_MAX):
         length = sizeof(sender)
         if recvfrom(self.monitor, heard, sizeof(heard), MSG_DONTWAIT, <sockaddr *>&sender, &length) >= 0:
             if is_of_kernel(&sender, length):
@@ -200,12 +200,12 @@ cdef int local_addresses_read(local_addresses_t *self) noexcept nogil:
 
 
 cdef int local_addresses_refresh(local_addresses_t *self) noexcept nogil:
-    cdef int rc = local_addresses_hear(self)
+    cdef int rc = local_addresses_receive(self)
     return local_addresses_read(self) if rc == 0 else rc
 
 
 cdef int local_addresses_find(const local_addresses_t *self, const uint8_t *addr, int family) noexcept nogil:
-    return table_find(&self.table, addr, family)
+    return routes_find(&self.routes, addr, family)
 
 
 @cython.final

@@ -17,13 +17,13 @@ ctypedef struct local_routes_t:
     uint8_t lengths[129]    # those there are, the longest first
     uint8_t length_count
 
-cdef void table_free(local_routes_t *self) noexcept nogil
+cdef void routes_free(local_routes_t *self) noexcept nogil
 
 # One RTM_NEWROUTE without its netlink header. 1 added, 0 it makes nothing local, -ENOMEM, -EBADMSG.
-cdef int routes_add(local_routes_t *self, const uint8_t *data, size_t size) noexcept nogil
+cdef int routes_add_message(local_routes_t *self, const uint8_t *data, size_t size) noexcept nogil
 
 # All that is in the other, too; 0 or -ENOMEM.
-cdef int table_join(local_routes_t *self, const local_routes_t *other) noexcept nogil
+cdef int routes_merge(local_routes_t *self, const local_routes_t *other) noexcept nogil
 
 # As local_addresses_find: loopback is in every table. One probe for each length there is.
-cdef int table_find(const local_routes_t *self, const uint8_t *addr, int family) noexcept nogil
+cdef int routes_find(const local_routes_t *self, const uint8_t *addr, int family) noexcept nogil

@@ -25,7 +25,7 @@ cdef enum:
     MAPPED = 0xffff         # the upper half of the lower word of ::ffff:0:0/96
 
 
-cdef void table_free(local_routes_t *self) noexcept nogil:
+cdef void routes_free(local_routes_t *self) noexcept nogil:
     free(self.slots)
     memset(self, 0, sizeof(self[0]))
 
@@ -39,7 +39,7 @@ cdef address_t *slot_of(address_t *slots, uint32_t mask, const uint64_t *secret,
     return &slots[i]
 
 
-cdef int table_grow(local_routes_t *self) noexcept nogil:
+cdef int routes_grow(local_routes_t *self) noexcept nogil:
     cdef uint32_t i, mask = 2 * self.mask + 1 if self.slots != NULL else 31
     cdef address_t *grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
     if grown == NULL:
@@ -68,10 +68,10 @@ cdef void note_length(local_routes_t *self, uint8_t bits) noexcept nogil:
     self.length_count += 1
 
 
-cdef int table_add(local_routes_t *self, const address_t *new) noexcept nogil:
+cdef int routes_add(local_routes_t *self, const address_t *new) noexcept nogil:
     cdef address_t *slot
     if self.slots == NULL or 2 * (self.count + 1) > self.mask:
-        if table_grow(self) < 0:
+        if routes_grow(self) < 0:
             return -ENOMEM
     slot = slot_of(self.slots, self.mask, self.secret, new)
     if not slot.taken:
@@ -82,13 +82,13 @@ cdef int table_add(local_routes_t *self, const address_t *new) noexcept nogil:
     return 0
 
 
-cdef int table_join(local_routes_t *self, const local_routes_t *other) noexcept nogil:
+cdef int routes_merge(local_routes_t *self, const local_routes_t *other) noexcept nogil:
     cdef uint32_t i
     cdef int rc = 0
     if other.slots != NULL:
         for i in range(other.mask + 1):
             if rc == 0 and other.slots[i].taken:
-                rc = table_add(self, &other.slots[i])
+                rc = routes_add(self, &other.slots[i])
     return rc
 
 
@@ -115,7 +115,7 @@ cdef void map_address(address_t *out, const uint8_t *addr, size_t size) noexcept
         out.low = be64toh(words[1])
 
 
-cdef int routes_add(local_routes_t *self, const uint8_t *at, size_t left) noexcept nogil:
+cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left) noexcept nogil:
     """One RTM_NEWROUTE without its header. 1 added, 0 not a local address, -errno."""
     cdef rtmsg route
     cdef nlattr attr
@@ -153,11 +153,11 @@ cdef int routes_add(local_routes_t *self, const uint8_t *at, size_t left) noexce
         at += step
         left -= step
     cut(&new, new.bits)
-    cdef int rc = table_add(self, &new)
+    cdef int rc = routes_add(self, &new)
     return rc if rc < 0 else 1
 
 
-cdef int table_find(const local_routes_t *self, const uint8_t *addr, int family) noexcept nogil:
+cdef int routes_find(const local_routes_t *self, const uint8_t *addr, int family) noexcept nogil:
     cdef address_t key
     cdef const address_t *slot
     cdef int i
@@ -185,7 +185,7 @@ def parse_route(bytes message, address):
     cdef bytes packed = ipaddress.ip_address(address).packed
     cdef int rc, found
     memset(&table, 0, sizeof(table))
-    rc = routes_add(&table, <const uint8_t *>message, len(message))
-    found = table_find(&table, <const uint8_t *>packed, AF_INET if len(packed) == 4 else AF_INET6)
-    table_free(&table)
+    rc = routes_add_message(&table, <const uint8_t *>message, len(message))
+    found = routes_find(&table, <const uint8_t *>packed, AF_INET if len(packed) == 4 else AF_INET6)
+    routes_free(&table)
     return rc if rc < 0 else found >= 0

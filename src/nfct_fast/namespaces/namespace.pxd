@@ -18,21 +18,21 @@ ctypedef struct namespace_t:
     netquery_t diag         # to sock_diag
     netquery_t routes       # to rtnetlink
     procnet_t *tables       # made when first needed
-    uint64_t used           # CLOCK_MONOTONIC ns when a flow was last found to have come from it
-    uint64_t spent          # and until when looking whether any can have is paid for
+    uint64_t used_at           # CLOCK_MONOTONIC ns when a flow was last found to have come from it
+    uint64_t paid_until          # and until when looking whether any can have is paid for
 
 # diag: open a sock_diag socket, too. `ns` is its from now on, in any case. NULL and *error (an errno) on a failure.
 cdef namespace_t *namespace_open(uint64_t inode, int ns, bint diag, Opener opener, int *error) noexcept nogil
-cdef namespace_t *namespace_take(namespace_t *member) noexcept nogil
-cdef void namespace_drop(namespace_t *member) noexcept nogil
-cdef uint64_t namespace_foreign(const namespace_t *member) noexcept nogil    # datagrams that the kernel did not send
+cdef namespace_t *namespace_take(namespace_t *self) noexcept nogil
+cdef void namespace_drop(namespace_t *self) noexcept nogil
+cdef uint64_t namespace_foreign(const namespace_t *self) noexcept nogil    # datagrams that the kernel did not send
 
 # diag_lookup, or of the listener, also for sockets bound to the device that has the address, of those in `addresses`.
-cdef int namespace_lookup(namespace_t *member, const local_routes_t *addresses, const tuple_t *tuple, bint listener,
+cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, const tuple_t *tuple, bint listener,
                        socket_info_t *out) noexcept nogil
 
 # procnet_lookup and procnet_survey; -errno also if the namespace cannot be entered.
-cdef int namespace_tables_lookup(namespace_t *member, Opener opener, const tuple_t *tuple, int64_t when,
+cdef int namespace_tables_lookup(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
                               socket_info_t *out) noexcept nogil
-cdef int namespace_tables_survey(namespace_t *member, Opener opener, const tuple_t *tuple, int64_t when, diag_match_t *out,
+cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when, diag_match_t *out,
                               int room) noexcept nogil

@@ -10,18 +10,19 @@ from posix.unistd cimport close
 
 from sys_socket cimport AF_INET6
 
-from nfct_fast.namespaces.local_routes cimport local_routes_t, table_find
+from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_find
 from nfct_fast.namespaces.namespace_map cimport (
-    namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t, place_t,
+    namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t,
+    map_node_t,
 )
 from nfct_fast.sockets.diag_message cimport diag_match_t
-from nfct_fast.namespaces.direction cimport is_group
+from nfct_fast.namespaces.direction cimport is_multicast
 from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.namespaces.namespace cimport (
     namespace_lookup, namespace_t, namespace_tables_lookup, namespace_tables_survey,
 )
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.namespaces.discovery cimport Discovery
 from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.sock_diag cimport diag_ports, diag_survey
@@ -33,19 +34,19 @@ import weakref
 from nfct_fast.kernel import netns
 
 cdef enum:
-    # A stranger's flood of unknown addresses may cost one round of the scout in this time.
+    # A unknown's flood of unknown addresses may cost one round of the scout in this time.
     DRAIN_NS = 1_000_000
     PATIENCE_MS = 20            # for the scout,
     PATIENCE_FACTOR = 50        # and then none for so many times as long
-    STRANGER_NS = 10_000_000_000
-    STRANGERS = 256
-    VERDICTS = 256
-    VERDICT_NS = 100_000_000    # home's routes may change without being heard of: a router's do so all the time
+    UNKNOWN_ADDRESS_NS = 10_000_000_000
+    UNKNOWN_ADDRESSES = 256
+    CACHED_ROUTES = 256
+    CACHED_ROUTE_NS = 100_000_000    # home's routes may change without being heard of: a router's do so all the time
     FOLLOW_FACTOR = 100         # of the time that following routes took, until it is paid for,
     FOLLOW_DEBT_NS = 200_000_000     # and how far that may lie ahead: 2 ms, some hundred addresses at once
 
-cdef local_routes_t NONE       # no address but loopback
-memset(&NONE, 0, sizeof(NONE))
+cdef local_routes_t LOOPBACK_ONLY       # no address but loopback
+memset(&LOOPBACK_ONLY, 0, sizeof(LOOPBACK_ONLY))
 
 
 cdef bint is_private(const tuple_t *tuple) noexcept nogil:
@@ -60,7 +61,7 @@ cdef bint is_private(const tuple_t *tuple) noexcept nogil:
 cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
     cdef uint64_t halves[2]
     memcpy(halves, tuple.src, 16)
-    return <uint32_t>(((halves[0] ^ halves[1]) * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (STRANGERS - 1)
+    return <uint32_t>(((halves[0] ^ halves[1]) * <uint64_t>0x9e3779b97f4a7c15) >> 40) & (UNKNOWN_ADDRESSES - 1)
 
 
 @cython.final
@@ -70,7 +71,7 @@ cdef class NamespaceIndex:
 
     home: a Netns, None for the calling thread's own; limit: namespaces besides homes at most, five file descriptors
     each, and never more than 5/16 of RLIMIT_NOFILE; ttl: seconds between two searches for namespaces; proc: where /proc
-    is mounted; apart: see Opener. Several namespaces may be home, that is, listened in: see add_home().
+    is mounted; spawn_helper: see Opener. Several namespaces may be home, that is, listened in: see monitor().
 
     Call refresh() about once a second: a namespace whose last process is gone is kept alive by our sockets, with its
     interfaces, until then. After start() a thread does that by itself. Entering other namespaces needs CAP_SYS_ADMIN,
@@ -81,36 +82,36 @@ cdef class NamespaceIndex:
         self.opener = None
         self.turn = 1
 
-    def __init__(self, home=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, apart=None):
+    def __init__(self, home=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, spawn_helper=None):
         self.close()
-        self.opener = Opener(proc, apart)
-        provisional, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = limit if provisional == resource.RLIM_INFINITY else min(limit, provisional // 16)
+        self.opener = Opener(proc, spawn_helper)
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = limit if soft_limit == resource.RLIM_INFINITY else min(limit, soft_limit // 16)
         self.proc = proc
         self.discovery = Discovery(limit=limit, ttl=ttl, proc=proc, diag=diag, opener=self.opener)
         self.finalizer = weakref.finalize(self, Discovery.stop, self.discovery)
-        self.add_home(home)
-        self._take_in()
+        self.monitor(home)
+        self._take_map()
 
     def start(self, settled=None) -> None:
         """Have a thread look for namespaces and follow them, until close(). settled: called in it, to give up privileges."""
         self.discovery.start(settled)
         self.threaded = True
 
-    def add_home(self, home=None) -> int:
+    def monitor(self, home=None) -> int:
         """Take a Netns, None for the calling thread's namespace, among those that are listened in; its number, from 0.
 
-        Flows heard there are looked up with that number, after the next refresh_home(). A namespace that is home already
+        Flows heard there are looked up with that number, after the next refresh_monitored(). A namespace that is home already
         keeps its number. Enters the namespace for a moment. OSError. From any thread.
         """
         if home is not None:
-            return self.discovery.add_home(home)
+            return self.discovery.monitor(home)
         with netns.Netns(f"{self.proc}/thread-self/ns/net", "home") as own:
-            return self.discovery.add_home(own)
+            return self.discovery.monitor(own)
 
-    def remove_home(self, int number) -> None:
+    def stop_monitoring(self, int number) -> None:
         """That namespace is not listened in any more: its number may be given again. From any thread."""
-        self.discovery.remove_home(number)
+        self.discovery.stop_monitoring(number)
 
     def __dealloc__(self):
         namespace_map_free(self.namespace_map)
@@ -156,13 +157,13 @@ cdef class NamespaceIndex:
             if self.discovery.failure is not None:
                 raise RuntimeError(f"network namespaces are not followed any more: {self.discovery.failure}")
             # Where no flows come, nothing else lets go of what the last atlas has of namespaces that are gone.
-            self._take_in()
+            self._take_map()
             return False
         searched = self.discovery.round(True)
-        self._take_in()
+        self._take_map()
         return searched
 
-    cdef bint _take_in(self) noexcept nogil:
+    cdef bint _take_map(self) noexcept nogil:
         cdef namespace_map_t *fresh = self.discovery.take()
         if fresh == NULL:
             return False
@@ -170,131 +171,131 @@ cdef class NamespaceIndex:
         self.namespace_map = fresh
         self.turn += 1
         self.skipped = fresh.skipped
-        memset(self.verdicts, 0, sizeof(self.verdicts))
+        memset(self.cached_routes, 0, sizeof(self.cached_routes))
         return True
 
     cdef bint _wait(self, bint search) noexcept nogil:
         """For the scout to have looked, if there is patience for it."""
-        cdef uint64_t began = <uint64_t>procfs_monotonic_ns()
-        if began < self.patient:
+        cdef uint64_t began = <uint64_t>monotonic_ns()
+        if began < self.wait_again_at:
             return False
-        self.discovery.ask(search, PATIENCE_MS)
-        self.patient = <uint64_t>procfs_monotonic_ns()
-        self.patient += PATIENCE_FACTOR * (self.patient - began)
-        return self._take_in()
+        self.discovery.run_round(search, PATIENCE_MS)
+        self.wait_again_at = <uint64_t>monotonic_ns()
+        self.wait_again_at += PATIENCE_FACTOR * (self.wait_again_at - began)
+        return self._take_map()
 
     cdef bint _work(self) noexcept with gil:
         try:
             self.discovery.round(False)
         except Exception:      # refresh() of the next round says why
             pass
-        return self._take_in()
+        return self._take_map()
 
-    cdef int place(self, int home, const tuple_t *tuple, int after) noexcept nogil:
+    cdef int find_address(self, int monitored, const tuple_t *tuple, int after) noexcept nogil:
         cdef int i
-        if self.home(home) == NULL:
+        if self.monitored_routes(monitored) == NULL:
             return -1
-        # The flow was seen at home: an address home has is home's, whoever else has it too. Groups have members there.
-        if self.is_home(home, tuple) or is_group(&tuple.src[0], tuple.family):
-            return home if after < 0 else -1
+        # The flow was seen at monitored: an address monitored has is home's, whoever else has it too. Groups have members there.
+        if self.is_local(monitored, tuple) or is_multicast(&tuple.src[0], tuple.family):
+            return monitored if after < 0 else -1
         # With a hundred containers, to ask each cost a quarter of all that a flow costs.
-        if after < 0 and self.namespace_map.joined.slots != NULL and table_find(
-                &self.namespace_map.joined, &tuple.src[0], tuple.family) < 0:
+        if after < 0 and self.namespace_map.reachable.slots != NULL and routes_find(
+                &self.namespace_map.reachable, &tuple.src[0], tuple.family) < 0:
             return -1
         for i in range(after + 1, self.namespace_map.count):
-            if i != home and namespace_map_has(self.namespace_map, home, i, &tuple.src[0], tuple.family):
+            if i != monitored and namespace_map_has(self.namespace_map, monitored, i, &tuple.src[0], tuple.family):
                 return i
         return -1
 
-    cdef bint is_home(self, int home, const tuple_t *tuple) noexcept nogil:
+    cdef bint is_local(self, int monitored, const tuple_t *tuple) noexcept nogil:
         # Each end of a flow is asked for two times, and one address for flow after flow: a look at each length of prefix takes
         # 5 ns, of which there are three to six.
-        cdef is_home_t *known = &self.known[tuple_slot(tuple) ^ home & (STRANGERS - 1)]
+        cdef is_local_t *known = &self.known_addresses[tuple_slot(tuple) ^ monitored & (UNKNOWN_ADDRESSES - 1)]
         cdef const local_routes_t *own
-        if (known.turn != self.turn or known.home != home or known.family != tuple.family
+        if (known.turn != self.turn or known.monitored != monitored or known.family != tuple.family
                 or memcmp(known.addr, tuple.src, 16) != 0):
-            own = self.home(home)
+            own = self.monitored_routes(monitored)
             if own == NULL:
                 return False
             memcpy(known.addr, tuple.src, 16)
-            known.turn, known.home, known.family = self.turn, home, tuple.family
-            known.yes = table_find(own, &tuple.src[0], tuple.family) >= 0
+            known.turn, known.monitored, known.family = self.turn, monitored, tuple.family
+            known.yes = routes_find(own, &tuple.src[0], tuple.family) >= 0
         return known.yes
 
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil:
-        cdef uint64_t now = self.now        # of the batch: to ask for it took as long as all the rest
-        cdef unknown_address_t *stranger = &self.strangers[tuple_slot(tuple)]
+        cdef uint64_t now = self.refreshed_at       # of the batch: to ask for it took as long as all the rest
+        cdef unknown_address_t *unknown = &self.unknown_addresses[tuple_slot(tuple)]
         if not search and is_private(tuple) and not (
-                stranger.until > now and memcmp(stranger.addr, tuple.src, 16) == 0):
-            memcpy(stranger.addr, tuple.src, 16)
-            stranger.until = now + <uint64_t>STRANGER_NS
+                unknown.until > now and memcmp(unknown.addr, tuple.src, 16) == 0):
+            memcpy(unknown.addr, tuple.src, 16)
+            unknown.until = now + <uint64_t>UNKNOWN_ADDRESS_NS
             search = True
         if search:
-            self.discovery.wanted = True
-        if self._take_in():
+            self.discovery.search_wanted = True
+        if self._take_map():
             return True
-        if now - self.drained < <uint64_t>DRAIN_NS:
+        if now - self.drained_at < <uint64_t>DRAIN_NS:
             return False
-        self.drained = now
+        self.drained_at = now
         return self._wait(search) if self.threaded else self._work()
 
-    cdef int by_cookie(self, uint64_t cookie) noexcept nogil:
+    cdef int find_cookie(self, uint64_t cookie) noexcept nogil:
         return namespace_map_by_cookie(self.namespace_map, cookie) if self.namespace_map != NULL else -1
 
-    cdef int _follow(self, int home, int index, const tuple_t *end) noexcept nogil:
+    cdef int _follow_routes(self, int monitored, int index, const tuple_t *end) noexcept nogil:
         """Where home's routes for end.src end; -1 if that is not certain, or the member has asked for too much."""
-        cdef namespace_t *member = self.namespace_map.places[index].member
-        cdef verdict_t *verdict = &self.verdicts[tuple_slot(end) ^ (home & (VERDICTS - 1))]
-        cdef uint64_t began = <uint64_t>procfs_monotonic_ns()
-        if verdict.until > began and verdict.home == home and memcmp(verdict.addr, end.src, 16) == 0:
-            return verdict.index
-        if member.spent > began + <uint64_t>FOLLOW_DEBT_NS:
+        cdef namespace_t *namespace = self.namespace_map.nodes[index].namespace
+        cdef cached_route_t *cached = &self.cached_routes[tuple_slot(end) ^ (monitored & (CACHED_ROUTES - 1))]
+        cdef uint64_t began = <uint64_t>monotonic_ns()
+        if cached.until > began and cached.monitored == monitored and memcmp(cached.addr, end.src, 16) == 0:
+            return cached.index
+        if namespace.paid_until > began + <uint64_t>FOLLOW_DEBT_NS:
             return -1
-        memcpy(verdict.addr, end.src, 16)
-        verdict.home = home
-        verdict.index = namespace_map_follow(self.namespace_map, home, &end.src[0], end.family)
-        verdict.until = <uint64_t>procfs_monotonic_ns()
-        member.spent = max(member.spent, began) + FOLLOW_FACTOR * (verdict.until - began)
-        verdict.until += <uint64_t>VERDICT_NS
-        return verdict.index
+        memcpy(cached.addr, end.src, 16)
+        cached.monitored = monitored
+        cached.index = namespace_map_follow(self.namespace_map, monitored, &end.src[0], end.family)
+        cached.until = <uint64_t>monotonic_ns()
+        namespace.paid_until = max(namespace.paid_until, began) + FOLLOW_FACTOR * (cached.until - began)
+        cached.until += <uint64_t>CACHED_ROUTE_NS
+        return cached.index
 
-    cdef bint may_come_from(self, int home, int index, const tuple_t *end) noexcept nogil:
-        cdef const place_t *from_
-        if self.home(home) == NULL or not 0 <= index < self.namespace_map.count or self.namespace_map.places[index].member == NULL:
+    cdef bint may_come_from(self, int monitored, int index, const tuple_t *end) noexcept nogil:
+        cdef const map_node_t *from_
+        if self.monitored_routes(monitored) == NULL or not 0 <= index < self.namespace_map.count or self.namespace_map.nodes[index].namespace == NULL:
             return False
-        if index == home:
+        if index == monitored:
             return True
-        from_ = &self.namespace_map.places[index]
-        if from_.realm != self.namespace_map.places[home].realm:
+        from_ = &self.namespace_map.nodes[index]
+        if from_.connected_group != self.namespace_map.nodes[monitored].connected_group:
             return False
-        # Who made home may have any address seen there: that is no word about others'.
-        if self.namespace_map.places[home].owner and from_.owner != self.namespace_map.places[home].owner:
+        # Who made monitored may have any address seen there: that is no word about others'.
+        if self.namespace_map.nodes[monitored].owner and from_.owner != self.namespace_map.nodes[monitored].owner:
             return False
-        if from_.owner and self._follow(home, index, end) != index:
+        if from_.owner and self._follow_routes(monitored, index, end) != index:
             return False
-        from_.member.used = self.now
+        from_.namespace.used_at = self.refreshed_at
         return True
 
     cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil:
-        cdef place_t *place = &self.namespace_map.places[index]
-        return namespace_lookup(place.member, &place.addresses.table if place.addresses != NULL else &NONE, tuple, listener,
+        cdef map_node_t *place = &self.namespace_map.nodes[index]
+        return namespace_lookup(place.namespace, &place.addresses.table if place.addresses != NULL else &LOOPBACK_ONLY, tuple, listener,
                              out)
 
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil:
-        return diag_survey(&self.namespace_map.places[index].member.diag, tuple, out, room)
+        return diag_survey(&self.namespace_map.nodes[index].namespace.diag, tuple, out, room)
 
     cdef int ports_at(self, int index, uint8_t proto, uint8_t *taken, int most) noexcept nogil:
-        return diag_ports(&self.namespace_map.places[index].member.diag, proto, taken, most)
+        return diag_ports(&self.namespace_map.nodes[index].namespace.diag, proto, taken, most)
 
     cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil:
-        return namespace_tables_lookup(self.namespace_map.places[index].member, self.opener, tuple, when, out)
+        return namespace_tables_lookup(self.namespace_map.nodes[index].namespace, self.opener, tuple, when, out)
 
     cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
                            int room) noexcept nogil:
-        return namespace_tables_survey(self.namespace_map.places[index].member, self.opener, tuple, when, out, room)
+        return namespace_tables_survey(self.namespace_map.nodes[index].namespace, self.opener, tuple, when, out, room)
 
-    cdef void refresh_home(self) noexcept nogil:
-        self.now = <uint64_t>procfs_monotonic_ns()
+    cdef void refresh_monitored(self) noexcept nogil:
+        self.refreshed_at = <uint64_t>monotonic_ns()
         if self.namespace_map == NULL:
             return
         if self.discovery.is_behind():
@@ -302,19 +303,19 @@ cdef class NamespaceIndex:
                 self._wait(False)
             else:
                 self._work()
-        self._take_in()
+        self._take_map()
 
-    cdef const local_routes_t *home(self, int index) noexcept nogil:
-        cdef const place_t *place
-        if self.namespace_map == NULL or not 0 <= index < self.namespace_map.homes:
+    cdef const local_routes_t *monitored_routes(self, int index) noexcept nogil:
+        cdef const map_node_t *place
+        if self.namespace_map == NULL or not 0 <= index < self.namespace_map.monitored_count:
             return NULL
-        place = &self.namespace_map.places[index]
-        if place.member == NULL:
+        place = &self.namespace_map.nodes[index]
+        if place.namespace == NULL:
             return NULL
-        return &place.addresses.table if place.addresses != NULL else &NONE
+        return &place.addresses.table if place.addresses != NULL else &LOOPBACK_ONLY
 
     cdef uint64_t cookie(self, int index) noexcept nogil:
-        return self.namespace_map.places[index].member.cookie if 0 <= index < self.namespace_map.count else 0
+        return self.namespace_map.nodes[index].namespace.cookie if 0 <= index < self.namespace_map.count else 0
 
     @property
     def foreign(self) -> int:
@@ -323,5 +324,5 @@ cdef class NamespaceIndex:
 
     def namespaces(self) -> dict:
         """The namespaces known, as {inode: name}; homes come first."""
-        homes = [space for space in self.discovery.homes if space is not None]
-        return {space.inode: space.name for space in [*homes, *self.discovery.spaces.values()]}
+        homes = [space for space in self.discovery.monitored if space is not None]
+        return {space.inode: space.name for space in [*homes, *self.discovery.namespaces.values()]}

@@ -2,11 +2,11 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cdef enum:
-    ROOM = 1024
+    FOUND_MAX = 1024
     SLOTS = 4096
 
 # Numbers that processes were given, after `begin`, up to `end`.
-cdef struct span_of_pids_t:
+cdef struct pid_range_t:
     int64_t at                  # CLOCK_MONOTONIC ns: when they are looked at next; 0: they are not
     int32_t begin
     int32_t end
@@ -16,16 +16,16 @@ cdef class NetnsCensus:
     cdef str proc
     cdef int root               # of /proc
     cdef bint stopping
-    cdef int32_t last           # the number given last
-    cdef int32_t most           # and the largest there is
-    cdef span_of_pids_t spans[64]
-    cdef int next               # of these
-    cdef bint missed            # there were more than could be looked at
-    cdef uint64_t met[SLOTS]    # inodes, to find most of those that come again
-    cdef int32_t pids[ROOM]     # one of each found,
-    cdef uint64_t inodes[ROOM]  # and its namespace
+    cdef int32_t last_pid           # the number given last
+    cdef int32_t pid_max           # and the largest there is
+    cdef pid_range_t ranges[64]
+    cdef int next_range               # of these
+    cdef bint is_overtaken            # there were more than could be looked at
+    cdef uint64_t seen[SLOTS]    # inodes, to find most of those that come again
+    cdef int32_t pids[FOUND_MAX]     # one of each found,
+    cdef uint64_t inodes[FOUND_MAX]  # and its namespace
     cdef int count
-    cdef void _meet(self, int32_t pid) noexcept nogil
-    cdef int64_t _given(self) noexcept nogil
-    cdef void _look(self, span_of_pids_t *span, int64_t until) noexcept nogil
-    cdef dict _found(self)
+    cdef void _look_up(self, int32_t pid) noexcept nogil
+    cdef int64_t _last_pid(self) noexcept nogil
+    cdef void _scan(self, pid_range_t *span, int64_t until) noexcept nogil
+    cdef dict _take_found(self)

@@ -10,10 +10,9 @@ from libc.string cimport memset
 from posix.stat cimport struct_stat
 from posix.unistd cimport close
 from nfct_fast.kernel.fstatat cimport fstatat
-from nfct_fast.kernel.procfs cimport (
-    numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_monotonic_ns, procfs_name, procfs_open,
-    procfs_read,
-)
+from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.procfs cimport (numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_name,
+                      procfs_open, procfs_read)
 
 import os
 
@@ -42,8 +41,8 @@ cdef class NetnsCensus:
             raise OSError(-self.root, os.strerror(-self.root), proc)
         self.proc = proc
         with open(f"{proc}/sys/kernel/pid_max") as file:
-            self.most = int(file.read())
-        self.last = <int32_t>self._given()
+            self.pid_max = int(file.read())
+        self.last_pid = <int32_t>self._last_pid()
 
     def __dealloc__(self):
         if self.root >= 0:
@@ -59,7 +58,7 @@ cdef class NetnsCensus:
             close(self.root)
         self.root = -1
 
-    cdef int64_t _given(self) noexcept nogil:
+    cdef int64_t _last_pid(self) noexcept nogil:
         """The process id given last; -1 if it is not told."""
         cdef char buf[128]
         cdef const char *p
@@ -73,14 +72,14 @@ cdef class NetnsCensus:
         p += 1
         return <int64_t>last if procfs_decimal(&p, buf + got, &last) > 0 and last <= 0x7fffffff else -1
 
-    cdef void _meet(self, int32_t pid) noexcept nogil:
+    cdef void _look_up(self, int32_t pid) noexcept nogil:
         cdef char name[64]
         cdef struct_stat st
         cdef uint64_t *slot
         procfs_name(name, pid, b"ns/net")
         if fstatat(self.root, name, &st, 0) < 0:
             return
-        slot = &self.met[<uint64_t>st.st_ino & (SLOTS - 1)]
+        slot = &self.seen[<uint64_t>st.st_ino & (SLOTS - 1)]
         if slot[0] == st.st_ino:
             return
         slot[0] = st.st_ino
@@ -88,61 +87,61 @@ cdef class NetnsCensus:
         self.inodes[self.count] = st.st_ino
         self.count += 1
 
-    cdef dict _found(self):
+    cdef dict _take_found(self):
         cdef int i
         found = {self.inodes[i]: self.pids[i] for i in range(self.count)}
         self.count = 0
         return found
 
-    cdef void _look(self, span_of_pids_t *span, int64_t until) noexcept nogil:
+    cdef void _scan(self, pid_range_t *span, int64_t until) noexcept nogil:
         cdef int32_t pid = span.begin
-        while pid != span.end and self.count < ROOM:
+        while pid != span.end and self.count < FOUND_MAX:
             # Where the largest number was given, it begins again at the small ones.
-            pid = pid + 1 if pid < self.most else 1
-            self._meet(pid)
-            if pid % STRIDE == 0 and procfs_monotonic_ns() > until:
+            pid = pid + 1 if pid < self.pid_max else 1
+            self._look_up(pid)
+            if pid % STRIDE == 0 and monotonic_ns() > until:
                 break
         if pid != span.end:
-            self.missed = True
+            self.is_overtaken = True
 
     def recent(self, double budget=0.005) -> dict:
         """Namespaces of processes that began lately, as {inode: pid}, in no more than `budget` seconds; not blocking.
 
         `overtaken` is true from then on if there were more than could be looked at.
         """
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef int64_t until = now + <int64_t>(budget * 1e9)
         cdef int64_t given, pause
-        cdef span_of_pids_t *span
+        cdef pid_range_t *span
         cdef int i
         with nogil:
-            memset(self.met, 0, sizeof(self.met))
-            given = self._given()
+            memset(self.seen, 0, sizeof(self.seen))
+            given = self._last_pid()
             if given < 0:
-                self.missed = True
-            elif given != self.last:
-                span = &self.spans[self.next]
-                self.next = (self.next + 1) % 64
-                self.missed = self.missed or span.at != 0
-                span.begin, span.end, span.looks = self.last, <int32_t>given, 0
+                self.is_overtaken = True
+            elif given != self.last_pid:
+                span = &self.ranges[self.next_range]
+                self.next_range = (self.next_range + 1) % 64
+                self.is_overtaken = self.is_overtaken or span.at != 0
+                span.begin, span.end, span.looks = self.last_pid, <int32_t>given, 0
                 span.at = now
-                self.last = <int32_t>given
-                if (span.end - span.begin + self.most) % self.most > MOST_AT_ONCE:
-                    self.missed = True
+                self.last_pid = <int32_t>given
+                if (span.end - span.begin + self.pid_max) % self.pid_max > MOST_AT_ONCE:
+                    self.is_overtaken = True
                     span.at = 0
             for i in range(64):
-                span = &self.spans[i]
+                span = &self.ranges[i]
                 if span.at and span.at <= now:
-                    self._look(span, until)
+                    self._scan(span, until)
                     span.looks += 1
                     pause = until_next(span.looks)
                     span.at = now + pause if pause else 0
-        return self._found()
+        return self._take_found()
 
     @property
     def overtaken(self) -> bool:
         """Since all(), more processes have begun than recent() could look at."""
-        return self.missed
+        return self.is_overtaken
 
     def all(self) -> dict:
         """Namespaces of all processes, as {inode: pid}; None if stop() came before the end, or they cannot be listed.
@@ -152,8 +151,8 @@ cdef class NetnsCensus:
         cdef numbers_t numbers
         cdef int rc, i
         found = {}
-        self.missed = False
-        memset(self.met, 0, sizeof(self.met))
+        self.is_overtaken = False
+        memset(self.seen, 0, sizeof(self.seen))
         rc = numbers_open(&numbers, self.root, b".")
         if rc < 0:
             return None
@@ -162,8 +161,8 @@ cdef class NetnsCensus:
                 with nogil:
                     rc = numbers_next(&numbers)
                     for i in range(max(rc, 0)):
-                        self._meet(numbers.at[i])
-                for inode, pid in self._found().items():
+                        self._look_up(numbers.at[i])
+                for inode, pid in self._take_found().items():
                     found.setdefault(inode, pid)
                 if rc <= 0:
                     break

@@ -1,14 +1,14 @@
 """Sockets and tables of other network namespaces than the thread's own."""
 from libc.stdint cimport uint32_t
 
-from nfct_fast.kernel.helper_channel cimport HelperChannel, question_head_t
+from nfct_fast.kernel.helper_channel cimport HelperChannel, request_head_t
 
-cdef struct errand_t:
-    question_head_t head
+cdef struct open_request_t:
+    request_head_t head
     int protocol                   # -1: a table
     char table[16]
 
-cdef struct outcome_t:
+cdef struct open_reply_t:
     uint32_t number
     int rc
 
@@ -22,4 +22,4 @@ cdef class Opener:
     cdef int netlink(self, int ns, int protocol) noexcept nogil
     # A table of its /proc/net, open for reading: a descriptor or -errno.
     cdef int table(self, int ns, const char *name) noexcept nogil
-    cdef int _fetch(self, int ns, errand_t *errand) noexcept nogil
+    cdef int _fetch(self, int ns, open_request_t *request) noexcept nogil

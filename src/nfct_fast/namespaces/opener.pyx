@@ -38,27 +38,27 @@ cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
     return 0
 
 
-cdef int fetch_here(int root, const errand_t *errand) noexcept nogil:
+cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
     cdef char path[40]
     cdef int fd
     cdef int i
-    if errand.protocol >= 0:
-        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, errand.protocol)
+    if request.protocol >= 0:
+        fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, request.protocol)
     else:
-        for i in range(<int>sizeof(errand.table)):
-            if not (c'a' <= errand.table[i] <= c'z' or c'0' <= errand.table[i] <= c'9'):
+        for i in range(<int>sizeof(request.table)):
+            if not (c'a' <= request.table[i] <= c'z' or c'0' <= request.table[i] <= c'9'):
                 break
         else:
             return -EINVAL
-        if i == 0 or errand.table[i] != 0:      # who asks may have come to want other files
+        if i == 0 or request.table[i] != 0:      # who asks may have come to want other files
             return -EINVAL
         strcpy(path, b"thread-self/net/")
-        strcpy(path + strlen(path), errand.table)
+        strcpy(path + strlen(path), request.table)
         fd = openat(root, path, O_RDONLY | O_CLOEXEC)
     return fd if fd >= 0 else -errno
 
 
-cdef int fetch(int root, int ns, const errand_t *errand) noexcept nogil:
+cdef int fetch(int root, int ns, const open_request_t *request) noexcept nogil:
     """A descriptor, -errno, or -STRANDED."""
     cdef uint64_t here = 0, there = 0
     cdef int fd
@@ -71,7 +71,7 @@ cdef int fetch(int root, int ns, const errand_t *errand) noexcept nogil:
     if fd == 0 and here != there and setns(ns, CLONE_NEWNET) < 0:
         fd = -errno
     if fd == 0:
-        fd = fetch_here(root, errand)
+        fd = fetch_here(root, request)
         if here != there and setns(home, CLONE_NEWNET) < 0:
             if fd >= 0:
                 close(fd)
@@ -81,17 +81,17 @@ cdef int fetch(int root, int ns, const errand_t *errand) noexcept nogil:
 
 
 cdef void serve_at(int fd, int root) noexcept nogil:
-    cdef errand_t errand
-    cdef outcome_t outcome
+    cdef open_request_t request
+    cdef open_reply_t reply
     cdef int ns, made
     while True:
-        if pass_receive(fd, &errand, sizeof(errand), 0, &ns) != sizeof(errand):
+        if pass_receive(fd, &request, sizeof(request), 0, &ns) != sizeof(request):
             return      # the program has ended
-        made = fetch(root, ns, &errand) if ns >= 0 else -EINVAL
+        made = fetch(root, ns, &request) if ns >= 0 else -EINVAL
         if ns >= 0:
             close(ns)
-        outcome.number, outcome.rc = errand.head.number, min(made, 0)
-        if made == -STRANDED or pass_send(fd, &outcome, sizeof(outcome), made if made >= 0 else -1) < 0:
+        reply.number, reply.rc = request.head.number, min(made, 0)
+        if made == -STRANDED or pass_send(fd, &reply, sizeof(reply), made if made >= 0 else -1) < 0:
             return
         if made >= 0:
             close(made)
@@ -109,16 +109,16 @@ def _prepare(path):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Opener:
-    """proc: where /proc is mounted. apart: Rights.apart, to have a process of its own enter; None: the calling thread does,
+    """proc: where /proc is mounted. spawn_helper: Rights.spawn_helper, to have a process of its own enter; None: the calling thread does,
     for a moment. OSError."""
 
     def __cinit__(self):
         self.root = -1
 
-    def __init__(self, proc="/proc", apart=None):
+    def __init__(self, proc="/proc", spawn_helper=None):
         path = os.fsencode(proc)
-        if apart is not None:
-            self.channel = HelperChannel(*apart("nfct-door", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
+        if spawn_helper is not None:
+            self.channel = HelperChannel(*spawn_helper("nfct-netns", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
             return
         self.root = procfs_open(path)
         if self.root < 0:
@@ -141,20 +141,20 @@ cdef class Opener:
         if self.channel is not None:
             self.channel.check()
 
-    cdef int _fetch(self, int ns, errand_t *errand) noexcept nogil:
-        cdef outcome_t outcome
+    cdef int _fetch(self, int ns, open_request_t *request) noexcept nogil:
+        cdef open_reply_t reply
         cdef int made
         cdef ssize_t got
         if self.channel is None:
-            made = fetch(self.root, ns, errand)
+            made = fetch(self.root, ns, request)
             if made != -STRANDED:
                 return made
             self.stranded = True
             return -ESRCH
-        got = self.channel.ask(&errand.head, sizeof(errand[0]), &outcome, sizeof(outcome), ns, &made)
+        got = self.channel.call(&request.head, sizeof(request[0]), &reply, sizeof(reply), ns, &made)
         if made >= 0:
             return made
-        return <int>got if got < 0 else outcome.rc if got == sizeof(outcome) and outcome.rc < 0 else -EPIPE
+        return <int>got if got < 0 else reply.rc if got == sizeof(reply) and reply.rc < 0 else -EPIPE
 
     def socket(self, space not None, int protocol) -> int:
         """A netlink socket of this protocol in an open Netns: a descriptor, the caller's. OSError; RuntimeError if the thread
@@ -168,14 +168,14 @@ cdef class Opener:
         return fd
 
     cdef int netlink(self, int ns, int protocol) noexcept nogil:
-        cdef errand_t errand
-        memset(&errand, 0, sizeof(errand))
-        errand.protocol = protocol
-        return self._fetch(ns, &errand)
+        cdef open_request_t request
+        memset(&request, 0, sizeof(request))
+        request.protocol = protocol
+        return self._fetch(ns, &request)
 
     cdef int table(self, int ns, const char *name) noexcept nogil:
-        cdef errand_t errand
-        memset(&errand, 0, sizeof(errand))
-        errand.protocol = -1
-        strncpy(errand.table, name, sizeof(errand.table) - 1)
-        return self._fetch(ns, &errand)
+        cdef open_request_t request
+        memset(&request, 0, sizeof(request))
+        request.protocol = -1
+        strncpy(request.table, name, sizeof(request.table) - 1)
+        return self._fetch(ns, &request)

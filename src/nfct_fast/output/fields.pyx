@@ -1,6 +1,6 @@
-"""The fields a template can name, written as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other end.
+"""The fields a template can name, as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other one.
 
-What is not known is `-`, for a pid `?`.
+An unknown field is written as `-`, an unknown pid as `?`.
 """
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport strlen
@@ -15,7 +15,7 @@ from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
@@ -42,7 +42,7 @@ cdef int field_find(str name):
     return FIELDS.index(name) if name in FIELDS else -1
 
 
-cdef void _put_word(text_buffer_t *out, const char *word) noexcept nogil:
+cdef void _put_label(text_buffer_t *out, const char *word) noexcept nogil:
     if word == NULL:
         word = b"-"
     buffer_put(out, word, strlen(word))
@@ -82,7 +82,7 @@ cdef void _put_tuple(text_buffer_t *out, const tuple_t *tuple, int field) noexce
 cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
     cdef const flow_t *flow = &record.flow
     if field == EV_TYPE:
-        _put_word(out, event_word(flow.type))
+        _put_label(out, event_name(flow.type))
     elif field <= EV_DPORT:
         _put_tuple(out, &flow.orig, field)
     elif field <= EV_REPLY_DPORT:
@@ -99,7 +99,7 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
     elif field == EV_ID:
         _put_known(out, flow.has & FLOW_ID, flow.id)
     elif field == EV_MARK:
-        # The kernel leaves a mark and a zone of 0 out of its messages.
+        # The kernel's messages omit a mark or zone of 0.
         buffer_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
     elif field == EV_ZONE:
         buffer_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
@@ -113,17 +113,17 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
     elif field == EV_TIMEOUT:
         _put_known(out, flow.has & FLOW_TIMEOUT, flow.timeout)
     elif field == EV_DIRECTION:
-        _put_word(out, direction_word(record.direction))
+        _put_label(out, direction_name(record.direction))
     elif field == EV_NETNS:
         buffer_unsigned(out, flow.netns_inode)
     elif flow.has & FLOW_RECOVERED:
-        _put_word(out, b"recovered")
+        _put_label(out, b"recovered")
     else:
         buffer_put(out, b"-", 1)
 
 
 cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept nogil:
-    # ps shows the name in brackets where there is no command line: kernel threads, and processes that are ending.
+    # Like ps, show the name in brackets if there is no command line: kernel threads and exiting processes have none.
     if process.cmdline.size == 0:
         if process.has & PROCESS_COMM:
             buffer_put(out, b"[", 1)
@@ -189,9 +189,9 @@ cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field) noexce
         else:
             buffer_put(out, b"-", 1)
     elif field == INFO_MATCH:
-        _put_word(out, match_name(owner.match))
+        _put_label(out, match_name(owner.match))
     elif field == INFO_REASON:
-        _put_word(out, reason_name(owner.reason))
+        _put_label(out, reason_name(owner.reason))
     else:
         _put_process(out, owner.process, owner.cgroup, field)
 

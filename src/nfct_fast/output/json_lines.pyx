@@ -1,7 +1,7 @@
-"""A record as one line of JSON (RFC 8259), for machines. README.md has the schema.
+"""Writes a record as one line of JSON (RFC 8259). README.md has the schema.
 
-Every user chooses what their processes are called, and none may choose which records a collector drops: a string is what any
-reader takes, and where that is not what the name is, its bytes stand beside it in base64.
+Users choose the names of their processes, and must not be able to choose which records a log collector drops. So
+strings are valid UTF-8 that any parser accepts, and where a name is not, its exact bytes follow in base64.
 """
 cimport cython
 from libc.stdint cimport SIZE_MAX, int64_t, uint64_t
@@ -9,7 +9,7 @@ from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (
-    EVENT_LOST, FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
+    FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
     FLOW_TIMEOUT, flow_t, tuple_t,
 )
 from nfct_fast.output.formatter cimport Formatter
@@ -22,9 +22,9 @@ from nfct_fast.processes.process cimport (
     PROCESS_PPID, ancestor_t, process_drop, process_t, process_take,
 )
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.records.record cimport record_t
+from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_word, event_word
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 cdef extern from "<time.h>" nogil:
     tm *gmtime_r(const time_t *time, tm *result)
@@ -32,16 +32,16 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
-    KNOWN = 16               # processes
-    # Fluent Bit stops at a line of 32 KiB, Vector drops one of 100 KiB, and a user can make six bytes or more of each that a
-    # process is called by. So what one process takes is bounded, and with it the line: half of 32 KiB, less the flow's part and
-    # that of eight users.
+    KNOWN = 16               # processes whose JSON is cached
+    # Fluent Bit stops at a line of 32 KiB and Vector drops one of 100 KiB, while escapes can turn each byte of a user's
+    # names into six or more. So the JSON of one process is limited: to half of 32 KiB, less the flow's part and that of
+    # eight users.
     PROCESS_ROOM = 13000
-    CUT = 384                # bytes that are left of exe, cmdline and cgroup where it would be more
+    CUT = 384                # bytes of exe, cmdline and cgroup that are kept of a process that exceeds this limit
 
 cdef struct known_t:
-    process_t *process       # a reference, so that no other can be at its address
-    text_buffer_t text
+    process_t *process       # a reference, so that its address is not reused; NULL: this slot is free
+    text_buffer_t text       # its JSON
 
 
 cdef inline void _raw(text_buffer_t *out, const char *text) noexcept nogil:
@@ -54,7 +54,7 @@ cdef inline void _number(text_buffer_t *out, const char *key, uint64_t value) no
     buffer_unsigned(out, value)
 
 
-cdef void _word(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
+cdef void _label(text_buffer_t *out, const char *key, const char *word) noexcept nogil:
     if word != NULL:
         _raw(out, key)
         buffer_put(out, b'"', 1)
@@ -63,7 +63,7 @@ cdef void _word(text_buffer_t *out, const char *key, const char *word) noexcept 
 
 
 cdef bint _string(text_buffer_t *out, const char *text, size_t length, bint base64) noexcept nogil:
-    # Whether it is exact.
+    # Returns whether the string holds exactly these bytes.
     cdef bint exact = True
     buffer_put(out, b'"', 1)
     if base64:
@@ -108,7 +108,7 @@ cdef bint _arguments(text_buffer_t *out, const process_t *process, size_t limit,
         left -= end - at + 1
         at = end + 1
         if left == 0:
-            _string(out, at, 0, base64)     # the NUL stood between an argument and an empty last one
+            _string(out, at, 0, base64)     # the NUL separated an argument from an empty last one
     buffer_put(out, b"]", 1)
     return exact
 
@@ -183,7 +183,7 @@ cdef void _process(text_buffer_t *out, const process_t *process) noexcept nogil:
 
 
 cdef void _put_process(known_t *memory, text_buffer_t *out, process_t *process) noexcept nogil:
-    """A process makes flow after flow, and to write of it is half of what a line costs: what was written is kept."""
+    """Append a process, from the cache if it is there: formatting one is half of what a line costs."""
     cdef known_t *known = &memory[process.pid & (KNOWN - 1)]
     if known.process != process:
         process_drop(known.process)
@@ -238,8 +238,8 @@ cdef void _owner(known_t *memory, text_buffer_t *out, const char *key, const own
         for i in range(owner.other_count):
             _number(out, b"," if i else b',"others":[', owner.others[i].pid)
         buffer_put(out, b"]", 1)
-    _word(out, b',"match":', match_name(owner.match))
-    _word(out, b',"reason":', reason_name(owner.reason))
+    _label(out, b',"match":', match_name(owner.match))
+    _label(out, b',"reason":', reason_name(owner.reason))
     buffer_put(out, b"}", 1)
 
 
@@ -275,7 +275,7 @@ cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class JsonLines(Formatter):
-    """One JSON object a line for each flow, and one of type LOST where events are missing."""
+    """Writes one JSON object per line for each flow, and one of type LOST where events are missing."""
     cdef char time[40]
     cdef size_t time_size
     cdef int64_t second
@@ -294,7 +294,7 @@ cdef class JsonLines(Formatter):
             buffer_free(&self.known[i].text)
 
     cdef void _put_time(self, text_buffer_t *out, int64_t time) noexcept nogil:
-        # ISO 8601 in UTC with nanoseconds; the part up to the second is made anew once a second.
+        # ISO 8601 in UTC with nanoseconds; the part up to the second is cached for the second.
         cdef time_t second = <time_t>(time // 1000000000)
         cdef char digits[11]
         cdef int64_t rest = time % 1000000000
@@ -314,12 +314,21 @@ cdef class JsonLines(Formatter):
         buffer_put(out, digits, 11)
         _number(out, b',"time_ns":', <uint64_t>time)
 
+    cdef void _put_loss(self, text_buffer_t *out, const loss_t *loss) noexcept nogil:
+        if loss.events == 0 and not loss.at_least:      # all of them were recovered
+            return
+        _raw(out, b'{"type":"LOST"')
+        self._put_time(out, loss.time)
+        _number(out, b',"lost":', loss.events)
+        _raw(out, b',"at_least":true}\n' if loss.at_least else b"}\n")
+
     cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         cdef char name[32]
-        if flow.type == EVENT_LOST and flow.packets[0] == 0 and flow.packets[1] == 0:
+        if record.kind == RECORD_LOSS:
+            self._put_loss(out, &record.loss)
             return
-        _word(out, b'{"type":', event_word(flow.type))
+        _label(out, b'{"type":', event_name(flow.type))
         if flow.time != self.stamped or self.stamp.length == 0 or self.stamp.failed:
             self.stamp.failed = False
             self.stamp.length = 0
@@ -327,17 +336,13 @@ cdef class JsonLines(Formatter):
             self.stamped = flow.time
         out.failed = out.failed or self.stamp.failed
         buffer_put(out, self.stamp.data, self.stamp.length)
-        if flow.type == EVENT_LOST:
-            _number(out, b',"lost":', flow.packets[0])
-            _raw(out, b',"at_least":true}\n' if flow.packets[1] else b"}\n")
-            return
         _raw(out, b',"proto":"')
         buffer_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
         _number(out, b'","protonum":', flow.orig.proto)
         _tuple(out, b',"original":{', &flow.orig)
         if flow.has & FLOW_REPLY:
             _tuple(out, b',"reply":{', &flow.reply)
-        _word(out, b',"direction":', direction_word(record.direction))
+        _label(out, b',"direction":', direction_name(record.direction))
         if flow.has & FLOW_STATUS:
             _raw(out, b',"status":["' if flow.status else b',"status":[')
             status_put(out, flow.status, b'","')

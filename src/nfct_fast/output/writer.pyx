@@ -1,10 +1,9 @@
-"""A batch on its way out: formatted and written without the GIL."""
+"""Formats and writes batches without the GIL."""
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.string cimport memset
-from nfct_fast.events.flow cimport EVENT_LOST
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put
-from nfct_fast.records.record cimport record_t
+from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.output.sink cimport sink_error
 
 import time
@@ -13,7 +12,7 @@ import time
 @cython.final
 @cython.auto_pickle(False)
 cdef class Writer:
-    """Writes batches, one line a record, through a formatter into a sink, a batch in one piece."""
+    """Writes batches through a formatter to a sink: one line per record, one write per batch."""
 
     def __cinit__(self, Formatter formatter not None, Sink sink not None):
         self.formatter = formatter
@@ -24,53 +23,50 @@ cdef class Writer:
         buffer_free(&self.line)
 
     cdef int put(self, Batch batch) noexcept nogil:
-        """Write what is left of a batch and pass over it; when it blocks, and what it returns, is as with Sink.put, or
-        -ENOMEM. Of what could not be written, the batch keeps those records whose lines are not out whole.
-        """
         cdef int i
-        self.out.length = self.sent = self.settled = 0
-        for i in range(batch.taken, batch.count):
+        self.out.length = self.sent = self.consumed_length = 0
+        for i in range(batch.consumed, batch.count):
             self.formatter.put(&self.out, &batch.records[i])
         if self.out.failed:
             self.out.failed = False
             self.out.length = 0
             return -ENOMEM
-        return self.go_on(batch)
+        return self.resume(batch)
 
     cdef bint is_pending(self) noexcept nogil:
-        """Whether put() was left before all was written: then go_on() is to follow."""
         return self.sent < self.out.length
 
-    cdef int go_on(self, Batch batch) noexcept nogil:
-        """The rest of it; as put()."""
+    cdef int resume(self, Batch batch) noexcept nogil:
         cdef int result = self.sink.put(self.out.data + self.sent, self.out.length - self.sent)
         self.sent += self.sink.written
         if result == 0:
-            batch.pass_over(batch.count)
+            batch.consume(batch.count)
         else:
-            self._settle(batch)
+            self._consume_written(batch)
         return result
 
-    cdef void _settle(self, Batch batch) noexcept nogil:
-        # Once in a run: to note where each line ends would cost every flow.
-        while batch.taken < batch.count:
+    cdef void _consume_written(self, Batch batch) noexcept nogil:
+        # Format the lines again to find where each ends: this is rare, and noting it in put() would cost every flow.
+        while batch.consumed < batch.count:
             self.line.length = 0
-            self.formatter.put(&self.line, &batch.records[batch.taken])
-            if self.line.failed or self.settled + self.line.length > self.sent:
+            self.formatter.put(&self.line, &batch.records[batch.consumed])
+            if self.line.failed or self.consumed_length + self.line.length > self.sent:
                 return
-            self.settled += self.line.length
-            batch.pass_over(batch.taken + 1)
+            self.consumed_length += self.line.length
+            batch.consume(batch.consumed + 1)
 
-    def tell_lost(self, count, bint at_least=False) -> bool:
-        """Write a last record of so many events that are missing, where the format has one and the sink takes it within
-        0.1 seconds: False if it did not."""
+    def write_loss(self, count, bint at_least=False) -> bool:
+        """Write a last LOST record of `count` events if the format has such records; wait up to 0.1 seconds.
+
+        at_least: the count is a lower bound. Return False if the sink did not take it.
+        """
         cdef record_t record
         memset(&record, 0, sizeof(record))
-        record.flow.type = EVENT_LOST
-        record.flow.time = time.time_ns()
-        record.flow.packets[0] = count
-        record.flow.packets[1] = at_least
-        # A line that was cut short stands for itself.
+        record.kind = RECORD_LOSS
+        record.loss.time = time.time_ns()
+        record.loss.events = count
+        record.loss.at_least = at_least
+        # End a line that was cut short, so that the record gets a line of its own.
         cdef bint cut = self.sent and self.out.data[self.sent - 1] != c"\n"
         cdef bint failed
         self.line.length = 0
@@ -82,4 +78,4 @@ cdef class Writer:
 
 
 cdef object writer_error(int result):
-    return MemoryError("output") if result == -ENOMEM else sink_error(result)
+    return MemoryError("formatting output") if result == -ENOMEM else sink_error(result)

@@ -19,7 +19,7 @@ from nfct_fast.processes.cmdline_helper cimport (
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
 
 from nfct_fast.kernel.mutex cimport mutex_make
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     DEADLINE_NS = 20000000
@@ -79,7 +79,7 @@ cdef void aside_put(aside_t *aside, uint64_t id, uint64_t start, int64_t until) 
 
 
 cdef void put_aside(CommandLineReader self, const cmdline_t *one) noexcept nogil:
-    cdef int64_t until = procfs_monotonic_ns() + self._aside_ns
+    cdef int64_t until = monotonic_ns() + self._aside_ns
     aside_put(&self._processes, one.pid, one.start, until)
     aside_put(&self._users, one.user, 0, until)
 
@@ -87,7 +87,7 @@ cdef void put_aside(CommandLineReader self, const cmdline_t *one) noexcept nogil
 cdef bint is_refused(CommandLineReader self, const cmdline_t *one, int64_t now) noexcept nogil:
     if aside_count(&self._processes, now) and aside_has(&self._processes, one.pid, one.start):
         return True
-    # A process that ends while the helper reads its memory leaves it to the helper to take that apart: to write back
+    # A process that ends while the helper reads its memory leaves it to the helper to take that spawn_helper: to write back
     # what it changed in a file, for as long as a server of files likes, and that no signal ends (seen with Linux 6.18).
     if helper_kept(&self._helper, one.user) >= KEPT:
         return True
@@ -169,7 +169,7 @@ cdef class CommandLineReader:
             raise MemoryError
         self._mutex_made = True
         self._aside_ns = <int64_t>(aside * 1e9)
-        self._credit, self._reckoned = SAVED_NS, procfs_monotonic_ns()
+        self._credit, self._reckoned = SAVED_NS, monotonic_ns()
 
     def __dealloc__(self):
         if self._mutex_made:
@@ -180,7 +180,7 @@ cdef class CommandLineReader:
         cdef int64_t now
         cdef int rc
         pthread_mutex_lock(&self._mutex)
-        now = procfs_monotonic_ns()
+        now = monotonic_ns()
         replenish(self, now)
         self.asked += 1
         one.size, one.whole = PENDING, 0
@@ -195,7 +195,7 @@ cdef class CommandLineReader:
             self.failed += 1
 
     cdef void finish(self, cmdline_t *one, int64_t deadline) noexcept nogil:
-        cdef int64_t begun = procfs_monotonic_ns()
+        cdef int64_t begun = monotonic_ns()
         cdef size_t have = 0
         cdef int rc
         if not 0 < deadline < DEADLINE_NS:
@@ -218,7 +218,7 @@ cdef class CommandLineReader:
                 one.size = rc
             else:
                 self.answered += 1
-            charge(self, procfs_monotonic_ns() - begun)
+            charge(self, monotonic_ns() - begun)
         pthread_mutex_unlock(&self._mutex)
 
     @property

@@ -22,13 +22,13 @@ ctypedef struct program_t:
     uint64_t arg_start
     process_t *facts         # exe and command line; a reference
     process_t *title         # what it has written over its command line since; NULL: nothing
-    process_t *pending       # the same, read but not believed yet
+    process_t *pending_title       # the same, read but not believed yet
     ancestor_t *ancestors    # what it was forked from; a reference
     ancestor_t *node         # itself, as its children have it; a reference or NULL
     int64_t since            # CLOCK_BOOTTIME ns: from when on it ran; 0 where an identity tells more
     int64_t until            # and how long; 0: it still runs
-    int64_t named_at         # CLOCK_MONOTONIC ns: when it was last asked for,
-    int64_t looked_at        # and its title last looked at
+    int64_t found_at         # CLOCK_MONOTONIC ns: when it was last asked for,
+    int64_t title_read_at        # and its title last looked at
     uint64_t bytes
     uint64_t lost            # of a program that was read: how many events had been lost by then
     bint is_read             # from /proc, not told by the kernel
@@ -57,10 +57,10 @@ cdef class History:
     cdef readonly uint64_t bytes
     cdef readonly uint64_t evicted       # pushed out for want of room
     cdef readonly uint64_t forks, execs, exits
-    cdef uint32_t _fresh                 # how many are
+    cdef uint32_t _fresh_count                 # how many are
     cdef uint64_t _lost
-    cdef int64_t _told                   # by the proc connector: all until then
-    cdef bint _telling
+    cdef int64_t _reported_until                   # by the proc connector: all until then
+    cdef bint _reporting
     cdef readonly uint64_t changes       # changes whenever what is known of a program does
 
     # Take in all the kernel has told until now, and that it lost `lost` events in all: what has no exec id yet may have executed
@@ -76,15 +76,15 @@ cdef class History:
     # The events where only the proc connector tells of them; times are CLOCK_BOOTTIME ns. What is executed was read
     # since, until `read_by`; NULL: it could not be.
     # Something is being told, or has been; all that had happened by `when` has been, unless something still is: False then.
-    cdef void telling(self, bint telling) noexcept nogil
-    cdef bint reported(self, int64_t when) noexcept nogil
-    cdef void forked(self, int32_t pid, int32_t ppid, int64_t when) noexcept nogil
-    cdef void executed(self, int32_t pid, int64_t when, const process_t *process, int64_t read_by) noexcept nogil
-    cdef void exited(self, int32_t pid, int64_t when) noexcept nogil
+    cdef void reporting(self, bint reporting) noexcept nogil
+    cdef bint has_reported(self, int64_t when) noexcept nogil
+    cdef void on_fork(self, int32_t pid, int32_t ppid, int64_t when) noexcept nogil
+    cdef void on_exec(self, int32_t pid, int64_t when, const process_t *process, int64_t read_by) noexcept nogil
+    cdef void on_exit(self, int32_t pid, int64_t when) noexcept nogil
     # The exec id of the program that a living process runs; False if the kernel has not told of it.
     cdef bint running(self, const process_t *process, uint32_t *exec_id) noexcept nogil
     cdef bint runs(self, const process_t *process, uint32_t exec_id) noexcept nogil
     # Those that were named of late and not looked at since `before`: pids into out, how many.
-    cdef int to_look_at(self, int64_t named_after, int64_t looked_before, int32_t *out, int room) noexcept nogil
+    cdef int titles_due(self, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil
     # What /proc shows of one of them now.
-    cdef void look(self, const process_t *process) noexcept nogil
+    cdef void check_title(self, const process_t *process) noexcept nogil

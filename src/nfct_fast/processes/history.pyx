@@ -23,14 +23,14 @@ from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.processes.process cimport (
     PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
-    PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build, process_drop,
-    process_t, process_take,
+    PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build,
+    process_drop, process_t, process_take,
 )
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     NO_LOGIN = 0xffffffff
-    HISTORY = 16             # programs of one process: who executes in a loop must not push out all others
+    PROGRAMS_PER_PROCESS = 16             # programs of one process: who executes in a loop must not push out all others
     # execve shows the new program in /proc before the proc connector's time stamp of it: usually by microseconds, longer
     # if the process has to wait for a processor between.
     EXEC_SHOWN_EARLY = 5000000    # ns
@@ -70,7 +70,7 @@ cdef programs_list_t *list_of(History self, const program_t *program) noexcept n
 cdef void program_free(program_t *program) noexcept nogil:
     process_drop(program.facts)
     process_drop(program.title)
-    process_drop(program.pending)
+    process_drop(program.pending_title)
     ancestor_drop(program.ancestors)
     ancestor_drop(program.node)
     free(program)
@@ -82,7 +82,7 @@ cdef void program_remove(History self, program_t *program) noexcept nogil:
         at = &at[0].chain
     at[0] = program.chain
     list_remove(list_of(self, program), program)
-    self._fresh -= program.is_fresh
+    self._fresh_count -= program.is_fresh
     self.count -= 1
     self.bytes -= program.bytes
     program_free(program)
@@ -116,7 +116,7 @@ cdef void program_add(History self, program_t *program) noexcept nogil:
             count += 1
             last = at
         at = at.chain
-    if count >= HISTORY:
+    if count >= PROGRAMS_PER_PROCESS:
         program_remove(self, last)
     program.bytes = bytes_of(program)
     while self.count and (self.count >= self._limit or self.bytes + program.bytes > self._bytes_limit):
@@ -136,7 +136,7 @@ cdef inline program_t *newest_of(History self, int32_t pid) noexcept nogil:
     return at
 
 
-cdef inline program_t *before(program_t *program) noexcept nogil:
+cdef inline program_t *older_of(program_t *program) noexcept nogil:
     cdef program_t *at = program.chain
     while at != NULL and at.id.tgid != program.id.tgid:
         at = at.chain
@@ -152,7 +152,7 @@ cdef program_t *find_program(History self, const process_id *id) noexcept nogil:
                 unbound = at
         elif at.id.exec == id.exec and at.id.start == id.start:
             return at
-        at = before(at)
+        at = older_of(at)
     if unbound != NULL:
         unbound.id = id[0]
         if not unbound.has_ended:
@@ -168,7 +168,7 @@ cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexc
     if program.ancestors == NULL and program.is_read and program.ppid > 0 and depth < 64:
         parent = newest_of(self, program.ppid)
         while parent != NULL and parent.ticks > program.ticks:
-            parent = before(parent)
+            parent = older_of(parent)
         if parent != NULL and parent != program:
             program.ancestors = ancestor_take(node_of(self, parent, depth + 1))
     return program.ancestors
@@ -263,12 +263,12 @@ cdef void apply_fork(History self, const process_event *event) noexcept nogil:
     program_add(self, child)
 
 
-cdef void drop_shown(History self, const process_event *event) noexcept nogil:
+cdef void remove_read(History self, const process_event *event) noexcept nogil:
     # What was read of this very program: it is told better now.
     cdef program_t *at = newest_of(self, event.id.tgid)
     cdef program_t *next
     while at != NULL:
-        next = before(at)
+        next = older_of(at)
         if at.is_read and at.ticks == event.id.start // <uint64_t>self._tick and at.arg_start in (0, event.arg_start):
             program_remove(self, at)
         at = next
@@ -285,13 +285,13 @@ cdef void settle_fresh(History self, process_ring *ring) noexcept nogil:
         if event == NULL:
             break
         if not length & RING_DISCARDED and length >= sizeof(process_event) and event.kind == PROCESS_EVENT_EXEC:
-            drop_shown(self, event)
+            remove_read(self, event)
     program = self._unbound.newest
-    while self._fresh and program != NULL:
-        self._fresh -= program.is_fresh
+    while self._fresh_count and program != NULL:
+        self._fresh_count -= program.is_fresh
         program.is_fresh = False
         program = program.older
-    self._fresh = 0
+    self._fresh_count = 0
 
 
 cdef void apply_exec(History self, const process_event *event, uint32_t size) noexcept nogil:
@@ -307,11 +307,11 @@ cdef void apply_exec(History self, const process_event *event, uint32_t size) no
     # The line of ancestors stays. What was read has it too, whichever of the two programs it was.
     at = newest_of(self, event.id.tgid)
     while at != NULL and at.ticks != program.ticks:
-        at = before(at)
+        at = older_of(at)
     if at != NULL:
         program.ppid = at.ppid
         program.ancestors = ancestor_take(ancestors_of(self, at, 0))
-    drop_shown(self, event)
+    remove_read(self, event)
     old.exec -= 1
     at = find_program(self, &old)
     if at != NULL:
@@ -373,7 +373,7 @@ cdef void facts_copy(History self, program_t *program, process_t *facts, process
         facts.has |= PROCESS_FORKED
     facts.ns_pid = program.ns_pid
     facts.ancestors = ancestors_of(self, program, 0)
-    program.named_at = procfs_monotonic_ns()
+    program.found_at = monotonic_ns()
 
 
 @cython.final
@@ -419,7 +419,7 @@ cdef class History:
         pthread_mutex_lock(&self._mutex)
         if lost != self._lost:
             forget_unbound(self, lost)
-        if self._fresh:
+        if self._fresh_count:
             settle_fresh(self, ring)
         while True:
             event = ring_next(ring, &at, &length)
@@ -450,7 +450,7 @@ cdef class History:
                 memcpy(program.comm, process.comm.at, min(<size_t>16, process.comm.size))
                 program.arg_start, program.lost = process.arg_start, lost
                 program.is_read = program.is_unbound = program.is_fresh = True
-                self._fresh += 1
+                self._fresh_count += 1
                 program.facts = process_build(process)
                 program_add(self, program)
                 self.changes += 1
@@ -471,29 +471,29 @@ cdef class History:
         pthread_mutex_lock(&self._mutex)
         program = newest_of(self, pid)
         # One that still runs may have executed something else, of which is not told yet.
-        while program != NULL and not (program.since <= when and when <= (program.until or self._told)):
-            program = before(program)
+        while program != NULL and not (program.since <= when and when <= (program.until or self._reported_until)):
+            program = older_of(program)
         if program != NULL:
             facts_copy(self, program, facts, holder)
             ancestor_take(facts.ancestors)
         pthread_mutex_unlock(&self._mutex)
         return program != NULL
 
-    cdef void telling(self, bint telling) noexcept nogil:
+    cdef void reporting(self, bint reporting) noexcept nogil:
         pthread_mutex_lock(&self._mutex)
-        self._telling = telling
+        self._reporting = reporting
         pthread_mutex_unlock(&self._mutex)
 
-    cdef bint reported(self, int64_t when) noexcept nogil:
-        cdef bint telling
+    cdef bint has_reported(self, int64_t when) noexcept nogil:
+        cdef bint reporting
         pthread_mutex_lock(&self._mutex)
-        telling = self._telling
-        if not telling:
-            self._told = max(self._told, when)
+        reporting = self._reporting
+        if not reporting:
+            self._reported_until = max(self._reported_until, when)
         pthread_mutex_unlock(&self._mutex)
-        return not telling
+        return not reporting
 
-    cdef void forked(self, int32_t pid, int32_t ppid, int64_t when) noexcept nogil:
+    cdef void on_fork(self, int32_t pid, int32_t ppid, int64_t when) noexcept nogil:
         cdef program_t *child = <program_t *>calloc(1, sizeof(program_t))
         cdef program_t *parent
         if child == NULL:
@@ -512,7 +512,7 @@ cdef class History:
         program_add(self, child)
         pthread_mutex_unlock(&self._mutex)
 
-    cdef void executed(self, int32_t pid, int64_t when, const process_t *process, int64_t read_by) noexcept nogil:
+    cdef void on_exec(self, int32_t pid, int64_t when, const process_t *process, int64_t read_by) noexcept nogil:
         cdef program_t *program = <program_t *>calloc(1, sizeof(program_t))
         cdef program_t *old
         if program == NULL:
@@ -526,7 +526,7 @@ cdef class History:
             program.ancestors = ancestor_take(ancestors_of(self, old, 0))
             old.until = when
             # What was read so shortly before may already have been this program.
-            if old.looked_at and old.looked_at > when - EXEC_SHOWN_EARLY:
+            if old.title_read_at and old.title_read_at > when - EXEC_SHOWN_EARLY:
                 process_drop(old.facts)
                 old.facts = NULL
             program_end(self, old)
@@ -536,11 +536,11 @@ cdef class History:
             memcpy(program.comm, process.comm.at, min(<size_t>16, process.comm.size))
             program.arg_start = process.arg_start
             program.facts = process_build(process)
-            program.looked_at = read_by
+            program.title_read_at = read_by
         program_add(self, program)
         pthread_mutex_unlock(&self._mutex)
 
-    cdef void exited(self, int32_t pid, int64_t when) noexcept nogil:
+    cdef void on_exit(self, int32_t pid, int64_t when) noexcept nogil:
         cdef program_t *program
         pthread_mutex_lock(&self._mutex)
         self.exits += 1
@@ -565,41 +565,41 @@ cdef class History:
         cdef uint32_t now = 0
         return self.running(process, &now) and now == exec_id
 
-    cdef int to_look_at(self, int64_t named_after, int64_t looked_before, int32_t *out, int room) noexcept nogil:
+    cdef int titles_due(self, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil:
         cdef int count
         pthread_mutex_lock(&self._mutex)
-        count = due_among(&self._running, named_after, looked_before, out, room)
-        count += due_among(&self._unbound, named_after, looked_before, out + count, room - count)
+        count = due_among(&self._running, found_after, read_before, out, room)
+        count += due_among(&self._unbound, found_after, read_before, out + count, room - count)
         pthread_mutex_unlock(&self._mutex)
         return count
 
-    cdef void look(self, const process_t *process) noexcept nogil:
+    cdef void check_title(self, const process_t *process) noexcept nogil:
         cdef program_t *program
         cdef process_t *known
         pthread_mutex_lock(&self._mutex)
         program = newest_of(self, process.pid)
         if program != NULL and not program.has_ended and program.ticks == process.start and process.cmdline.size:
-            program.looked_at = procfs_monotonic_ns()
+            program.title_read_at = monotonic_ns()
             known = program.title if program.title != NULL else program.facts
             if known != NULL and known.has & PROCESS_CMDLINE and is_text(&known.cmdline, &process.cmdline):
-                process_drop(program.pending)
-                program.pending = NULL
-            elif program.pending != NULL and is_text(&program.pending.cmdline, &process.cmdline):
+                process_drop(program.pending_title)
+                program.pending_title = NULL
+            elif program.pending_title != NULL and is_text(&program.pending_title.cmdline, &process.cmdline):
                 # Twice the same, and no execve told of between: it is a title, and not the next program.
                 process_drop(program.title)
-                program.title, program.pending = program.pending, NULL
+                program.title, program.pending_title = program.pending_title, NULL
                 self.changes += 1
             else:
-                process_drop(program.pending)
-                program.pending = process_build(process)
+                process_drop(program.pending_title)
+                program.pending_title = process_build(process)
         pthread_mutex_unlock(&self._mutex)
 
 
-cdef int due_among(const programs_list_t *list, int64_t named_after, int64_t looked_before, int32_t *out, int room) noexcept nogil:
+cdef int due_among(const programs_list_t *list, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil:
     cdef const program_t *at = list.newest
     cdef int count = 0
     while at != NULL and count < room:
-        if at.named_at > named_after and (at.looked_at < looked_before or at.pending != NULL):
+        if at.found_at > found_after and (at.title_read_at < read_before or at.pending_title != NULL):
             out[count] = at.id.tgid
             count += 1
         at = at.older

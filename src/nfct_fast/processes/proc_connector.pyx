@@ -116,7 +116,7 @@ cdef connector_close(NetlinkSocket sock):
     try:
         # Kernels before 6.6 count listeners, and go on making events for those that left silently. A process that has the
         # socket by fork would unsubscribe its owner.
-        if sock.mark:
+        if sock.fork_guard:
             sock.send(request(PROC_CN_MCAST_IGNORE, 0))
     except OSError:
         pass

@@ -5,7 +5,7 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.processes.history cimport History
 
 cdef class ProcEvents:
-    cdef History _programs
+    cdef History _history
     cdef ProcessReader _reader
     cdef NetlinkSocket _socket
     cdef object _thread
@@ -13,6 +13,6 @@ cdef class ProcEvents:
     cdef bint _stopping
     cdef readonly int failed             # the errno that ended the thread; 0 while all is well
     cdef int _serve(self) noexcept nogil
-    cdef int _take(self) noexcept nogil
+    cdef int _receive(self) noexcept nogil
     # From any thread while it is open.
     cdef void settle(self) noexcept nogil

@@ -6,17 +6,16 @@ have ended by then. Source: linux/cn_proc.h.
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
+from posix.time cimport nanosleep, timespec
 from posix.unistd cimport close as c_close
 
 from linux_cn_proc cimport PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, proc_event
-from procfs_calls cimport CLOCK_BOOTTIME
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_write, poll, pollfd
 
 from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.processes.proc_connector cimport connector_close, connector_event, connector_open
 from nfct_fast.processes.process_reader cimport ProcessReader
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
 from nfct_fast.processes.history cimport History
 
 import os
@@ -26,30 +25,27 @@ cdef enum:
     SLOTS = 128
 
 
-cdef int64_t ahead() noexcept nogil:
+cdef int64_t boottime_offset() noexcept nogil:
     """What CLOCK_BOOTTIME, which the notes have, is ahead of the connector's CLOCK_MONOTONIC."""
-    cdef timespec boot, mono
-    clock_gettime(CLOCK_BOOTTIME, &boot)
-    clock_gettime(CLOCK_MONOTONIC, &mono)
-    return <int64_t>(boot.tv_sec - mono.tv_sec) * 1000000000 + (boot.tv_nsec - mono.tv_nsec)
+    return boottime_ns() - monotonic_ns()
 
 
-cdef void event_tell(ProcEvents self, const proc_event *event) noexcept nogil:
-    cdef int64_t when = <int64_t>event.timestamp_ns + ahead()
+cdef void apply_event(ProcEvents self, const proc_event *event) noexcept nogil:
+    cdef int64_t when = <int64_t>event.timestamp_ns + boottime_offset()
     cdef int32_t pid = event.event_data.exit.process_pid
     cdef process_t *process
     if event.what == PROC_EVENT_FORK:
         pid = event.event_data.fork.child_pid
         if pid == event.event_data.fork.child_tgid and pid > 0:
-            self._programs.forked(pid, event.event_data.fork.parent_tgid, when)
+            self._history.on_fork(pid, event.event_data.fork.parent_tgid, when)
     elif pid != event.event_data.exit.process_tgid or pid <= 0:
         return
     elif event.what == PROC_EVENT_EXEC:
         process = self._reader.read(pid)
-        self._programs.executed(pid, when, process, procfs_monotonic_ns() + ahead())
+        self._history.on_exec(pid, when, process, monotonic_ns() + boottime_offset())
         process_drop(process)
     elif event.what == PROC_EVENT_EXIT:
-        self._programs.exited(pid, when)
+        self._history.on_exit(pid, when)
 
 
 @cython.final
@@ -67,7 +63,7 @@ cdef class ProcEvents:
     def __init__(self, History programs not None, ProcessReader reader not None, int receive_buffer=8 << 20):
         if self._socket is not None:
             raise ValueError("opened already")
-        self._programs, self._reader = programs, reader
+        self._history, self._reader = programs, reader
         self._socket = connector_open(SLOTS, receive_buffer)
 
     def __dealloc__(self):
@@ -81,26 +77,26 @@ cdef class ProcEvents:
     def __exit__(self, *exc):
         self.close()
 
-    cdef int _take(self) noexcept nogil:
+    cdef int _receive(self) noexcept nogil:
         """What there is: 0, or -errno. Lost messages are counted; what they told of ends when the process is heard of again."""
         cdef proc_event event
         cdef const void *data
         cdef size_t size
         cdef uint32_t ack
         cdef int count, i
-        self._programs.telling(True)
+        self._history.reporting(True)
         count = self._socket.receive(SLOTS)
         for i in range(count):
             size = 0
             data = self._socket.datagram(i, &size)
             if connector_event(data, size, &event, &ack):
-                event_tell(self, &event)
-        self._programs.telling(False)
+                apply_event(self, &event)
+        self._history.reporting(False)
         return min(count, 0) if count != -ENOBUFS else 0
 
     cdef void settle(self) noexcept nogil:
         """Until nothing is queued, 1 ms at most: then all that has happened before has been told. From any thread."""
-        cdef int64_t now = procfs_monotonic_ns() + ahead()
+        cdef int64_t now = monotonic_ns() + boottime_offset()
         cdef timespec pause
         cdef pollfd queue
         cdef int turn
@@ -109,7 +105,7 @@ cdef class ProcEvents:
         for turn in range(10):
             # An overrun polls as an error. In this order: what had left the queue when it was seen empty was being told by then.
             queue.revents = 0
-            if poll(&queue, 1, 0) == 0 and self._programs.reported(now):
+            if poll(&queue, 1, 0) == 0 and self._history.has_reported(now):
                 return
             nanosleep(&pause, NULL)
 
@@ -125,7 +121,7 @@ cdef class ProcEvents:
                     return -errno
                 continue
             if fds[0].revents:
-                result = self._take()
+                result = self._receive()
         return result
 
     def start(self, settled=None):
@@ -163,7 +159,7 @@ cdef class ProcEvents:
 
     def close(self):
         """End the thread and stop listening; closing twice is harmless. In a process that has it by fork: close the descriptors."""
-        if self._socket is not None and not self._socket.mark.here():
+        if self._socket is not None and not self._socket.fork_guard.here():
             self._socket.close()
             return
         if self._thread is not None:

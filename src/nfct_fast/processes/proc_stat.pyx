@@ -10,7 +10,7 @@ from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.kernel.procfs cimport procfs_decimal, procfs_name, procfs_read
 
 
-cdef uint64_t image_mix(uint64_t hash, const char *p, size_t size) noexcept nogil:
+cdef uint64_t hash_mix(uint64_t hash, const char *p, size_t size) noexcept nogil:
     cdef size_t i
     for i in range(size):
         hash = (hash ^ <unsigned char>p[i]) * <uint64_t>0x100000001b3
@@ -35,7 +35,7 @@ cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
     out.comm.at = p + 1
     out.comm.size = last - p - 1
     out.state = last[2]
-    hash = image_mix(hash, out.comm.at, out.comm.size)
+    hash = hash_mix(hash, out.comm.at, out.comm.size)
     p = last + 3
     for field in range(4, 53):
         while p < end and p[0] == c' ':
@@ -55,14 +55,14 @@ cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
         elif field in (26, 28, 48, 49):
             # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
             # kernel shows them to those who may trace the process, and 0 or 1 to others.
-            hash = image_mix(hash, word, p - word)
+            hash = hash_mix(hash, word, p - word)
             if field == 26:
                 out.code = value
             elif field == 48:
                 out.arg_start = value if value > 1 else 0
             elif field == 49 and value > out.arg_start:
                 out.arguments = value - out.arg_start
-    out.image = hash
+    out.program_hash = hash
     return field > 22
 
 

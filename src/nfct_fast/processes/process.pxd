@@ -54,7 +54,7 @@ ctypedef struct process_t:
     # runs (FUSE) or that is dead (NFS): these come from who can tell without.
     uint64_t exe_dev
     uint64_t exe_inode
-    uint64_t image           # differs after execve
+    uint64_t program_hash           # differs after execve
     uint64_t arg_start       # where the arguments stand in its memory; 0: not known
     uint64_t start_ns        # CLOCK_BOOTTIME ns, as the kernel has it; 0: only `start` is known
     uint32_t login_uid

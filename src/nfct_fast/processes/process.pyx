@@ -11,18 +11,19 @@ from libc.string cimport memchr, memcpy, memset
 from posix.fcntl cimport O_DIRECTORY, openat
 from posix.stat cimport struct_stat
 from nfct_fast.kernel.fstatat cimport fstatat
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
-from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, CLOCK_BOOTTIME, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED,
+from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED,
                            __atomic_add_fetch, __atomic_sub_fetch)
 
 from nfct_fast.processes.cgroup cimport cgroup_names, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
 from nfct_fast.processes.cmdline_reader cimport CMDLINES_NOBODY, CommandLineReader, cmdline_t
+from nfct_fast.kernel.clock cimport boottime_ns, realtime_ns
 from nfct_fast.kernel.procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
 from nfct_fast.processes.proc_stat cimport (
-    PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, image_mix, stat_read, stat_read_below, stat_t, status_number,
+    PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, hash_mix, stat_read, stat_read_below, stat_t,
+    status_number,
 )
 
 import os
@@ -34,15 +35,15 @@ cdef enum:
     PATH_SIZE = 4096
 
 
-cdef uint64_t owner_mix(uint64_t image, int root, const char *name) noexcept nogil:
+cdef uint64_t owner_hash_mix(uint64_t hash, int root, const char *name) noexcept nogil:
     # /proc/PID itself always shows the effective ids, so a daemon that drops its rights is noticed.
     cdef struct_stat st
     cdef uint32_t ids[2]
     if fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0:
         ids[0] = st.st_uid
         ids[1] = st.st_gid
-        image = image_mix(image, <const char *>ids, sizeof(ids))
-    return image
+        hash = hash_mix(hash, <const char *>ids, sizeof(ids))
+    return hash
 
 
 cdef span_t put(char **room, span_t text) noexcept nogil:
@@ -214,7 +215,7 @@ cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesyst
     facts.start = before.start
     facts.comm = before.comm
     facts.ppid = before.ppid
-    facts.image = owner_mix(before.image, root, name)
+    facts.program_hash = owner_hash_mix(before.program_hash, root, name)
     facts.arg_start = before.arg_start
     facts.has |= PROCESS_COMM | PROCESS_PPID
     lines.finish(&cmdline, 0)
@@ -226,7 +227,7 @@ cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesyst
             facts.cgroup_trusted = cgroups.trusted(facts.cgroup.at, facts.cgroup.size, systemd)
             facts.has |= PROCESS_CGROUP
     rc = stat_read_below(dirfd, pid, scratch + STAT_SIZE, &after)
-    if rc == 0 and after.image != before.image:
+    if rc == 0 and after.program_hash != before.program_hash:
         return 1
     # execve has made the new memory but not filled it in yet. A process that ends has no exe either.
     if facts.has & PROCESS_UNREAD or not facts.has & PROCESS_EXE:
@@ -280,7 +281,7 @@ cdef process_t *process_completed(process_t *process, const process_t *known) no
     cdef process_t facts
     cdef process_t *out
     if (process == NULL or known == NULL or not process.has & PROCESS_UNREAD or not known.has & PROCESS_CMDLINE
-            or known.pid != process.pid or known.start != process.start or known.image != process.image):
+            or known.pid != process.pid or known.start != process.start or known.program_hash != process.program_hash):
         return process
     facts = process[0]
     facts.cmdline, facts.cmdline_size = known.cmdline, known.cmdline_size
@@ -317,7 +318,7 @@ cdef int process_check(int root, const process_t *process) noexcept nogil:
     if now.state == c'Z' or now.state == c'X' or now.flags & PF_EXITING:
         return PROCESS_ENDING
     procfs_name(name, process.pid, b"")
-    return PROCESS_SAME if owner_mix(now.image, root, name) == process.image else PROCESS_CHANGED
+    return PROCESS_SAME if owner_hash_mix(now.program_hash, root, name) == process.program_hash else PROCESS_CHANGED
 
 
 cdef process_t *process_take(process_t *process) noexcept nogil:
@@ -466,11 +467,7 @@ cdef class Process:
     @property
     def start(self):
         """When it was started: seconds since the epoch, float, to a hundredth of a second, by the clock of now."""
-        cdef timespec real, boot
-        clock_gettime(CLOCK_REALTIME, &real)
-        clock_gettime(CLOCK_BOOTTIME, &boot)
-        return (real.tv_sec - boot.tv_sec + (real.tv_nsec - boot.tv_nsec) / 1e9
-                + <double>self._process.start / <double>sysconf(_SC_CLK_TCK))
+        return (realtime_ns() - boottime_ns()) / 1e9 + <double>self._process.start / <double>sysconf(_SC_CLK_TCK)
 
     @property
     def start_ticks(self):

@@ -15,7 +15,7 @@ from nfct_fast.processes.process cimport (
     PROCESS_ENDING, PROCESS_SAME, process_check, process_completed, process_drop, process_object, process_t,
     process_take,
 )
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.process_reader cimport ProcessReader
 
 
@@ -41,7 +41,7 @@ cdef class ProcessCache:
 
     cdef process_t *get(self, int32_t pid) noexcept nogil:
         cdef cached_t *cached = &self._cached[<uint64_t>pid & (CACHED - 1)]
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef process_t *process = NULL
         cdef process_t *known
         cdef int64_t read_at = 0

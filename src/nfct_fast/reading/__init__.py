@@ -1,1 +1,1 @@
-"""The thread that receives events and has each flow attributed, and what starts and ends it."""
+"""The thread that receives events and attributes flows, and the engine that starts and ends all threads."""

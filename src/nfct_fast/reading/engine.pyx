@@ -1,8 +1,9 @@
-"""What works for a Conntrack, and does not hold it: its threads, with all that they read from, and whoever takes from them.
+"""The engine of a Conntrack: its threads, everything they use, and the consumer's side of the ring.
 
-However a Conntrack goes, by close(), forgotten, or because it could not be made, close() is what ends this. In a process
-that has it by fork that closes the descriptors, and no more: nothing of what is shared with its owner is touched, and what
-the owner's threads were in the middle of is never looked at again.
+It holds no reference to the Conntrack, so that a forgotten one can be collected. However a Conntrack goes - by close(),
+forgotten, or because opening failed - Engine.close() ends its threads. In a forked child close() closes the descriptors
+and nothing else: it touches nothing shared with the parent, and never looks at what the parent's threads were in the
+middle of.
 """
 cimport cython
 from cpython.ref cimport Py_INCREF
@@ -11,9 +12,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
-from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write
-from nfct_fast.events.flow cimport EVENT_LOST
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.records.record cimport RECORD_LOSS
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.output.writer cimport writer_error
 
 import os
@@ -22,15 +22,16 @@ from _thread import allocate_lock, get_ident, start_new_thread
 from nfct_fast.events.receive_memory import ReceiveMemory, Share
 from nfct_fast.namespaces.opener import Opener
 from nfct_fast.monitoring.follow import Follower
-from nfct_fast.events.open_sources import Listener, descriptors, open_one
+from nfct_fast.events.open_sources import explain_descriptor_limit
 from nfct_fast.monitoring.notices import Notices
 from nfct_fast.events.tracking import Tracking
+from nfct_fast.reading.source_opener import SourceOpener
 
 _RING = 32768
 
 cdef enum:
     READY = 8
-    TURN_MS = 100        # what passes to a Writer before Python is asked again: that costs 80 us where the caches are cold
+    WRITE_MS = 100       # how long records go to a Writer without the GIL; coming back costs 80 us when caches are cold
 
 
 cdef object _error(str what):
@@ -41,56 +42,68 @@ cdef object _error(str what):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Engine:
-    """Made empty, opened once, closed once. One thread at a time may take."""
+    """Opened once, closed once. One thread at a time may consume records."""
 
     def __cinit__(self):
-        self.epoll = self.wake = -1
-        self.mark = ForkGuard()
+        self.epoll = -1
+        self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             **listener) -> tuple[str, ...]:
-        """Open all, and begin to read; why events may never come. attribution, listener: arguments of Attribution and
-        Listener. spec: the namespaces to be heard. rcvbuf, memory: bytes of receive buffers, at first and for all together.
-        rights: None, or a Rights; settle() is called in each thread before it begins."""
-        settled, apart = (None, None) if rights is None else (rights.settle, rights.apart)
+             **opener_arguments) -> tuple[str, ...]:
+        """Open everything, start the threads, and return why events may never come, one sentence each.
+
+        Args:
+            wanted: pairs of address family and protocol number.
+            rights: a Rights, whose settle() each thread calls first, or None.
+            track: whether to turn connection tracking on.
+            attribution: keyword arguments of Resolver.
+            spec: the namespaces to monitor: None, a name, pid or path, or "all".
+            probe: whether to send datagrams over loopback to see if events arrive.
+            rcvbuf: bytes of the first receive buffer.
+            memory: bytes of all receive buffers together.
+            opener_arguments: further keyword arguments of SourceOpener.
+
+        Raises OSError, ValueError; close() must be called then, too.
+        """
+        settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.mark)
-        self.attribution = Resolver.__new__(Resolver)     # so that it is closed also if only half of it is made
-        self.attribution.__init__(**attribution, settled=settled, apart=apart)
-        self.news = Notices()
+        self.batch = Batch(self.ring, self.fork_guard)
+        self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
+        self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
+        self.notices = Notices()
         if track:
-            self.tracking = Tracking(self.news)
+            self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, wanted, self.tracking.check if track and not everywhere else None)
-        with descriptors():
+        self.reader = Reader(self.ring, self.attribution, wanted,
+                             self.tracking.check if track and not everywhere else None)
+        with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
-                opener = self.opener = Opener(apart=apart if everywhere else None)
-            listens = Listener(self.reader, opener, self.tracking, apart is None, wanted, **listener)
+                opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
+            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None, wanted,
+                                         **opener_arguments)
             if everywhere:
-                self.follower = Follower(listens, rcvbuf, memory, self.news)
-                silence = self.follower.begin(probe)
+                self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
+                reasons = self.follower.begin(probe)
             else:
-                silence = open_one(listens, spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
+                reasons = source_opener.open_namespaces(spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
         if track:
-            self.tracking.begin()
+            self.tracking.announce()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise _error("epoll")
-        self.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.wake < 0:
-            raise _error("eventfd")
-        self.watch(self.ring.filled, EPOLLIN)
-        self.watch(self.wake, EPOLLIN)
-        # Not threading.Thread: a ^C within its start() or join() can leave its locks held, or the thread taken for ended.
+        self.wakeup = Wakeup()
+        self.watch(self.ring.filled.fd, EPOLLIN)
+        self.watch(self.wakeup.fd, EPOLLIN)
+        # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
         self.thread = start_new_thread(self.reader.run, (settled,))
         if everywhere:
             self.follower.start(settled)
-        return silence
+        return reasons
 
     cdef int check(self) except -1:
-        self.mark.check("this Conntrack")
+        self.fork_guard.check("this Conntrack")
         if self.closed:
             raise ValueError("operation on closed Conntrack")
         return 0
@@ -104,19 +117,20 @@ cdef class Engine:
         return 0
 
     def stop(self) -> None:
-        """Have reading end."""
-        self.mark.check("this Conntrack")
+        """Have the reading thread end."""
+        self.fork_guard.check("this Conntrack")
         if self.thread is not None:
             self.reader.stop()
 
     def close(self) -> None:
-        """End the threads and close everything, but for what a taker in another thread still uses: that closes it then.
+        """End the threads and close everything. If another thread is within take(), that one closes what it uses.
 
-        Cut short by a signal, it goes on when it is called again."""
-        if not self.mark.here():
+        May be called again after a signal handler's exception has cut it short.
+        """
+        if not self.fork_guard.here():
             self._abandon()
             return
-        # Forgotten, it may be found by a garbage collection of its own thread.
+        # A garbage collection in one of the engine's threads may find the Conntrack: it cannot wait for itself.
         if get_ident() in (self.thread, self.follower.thread if self.follower is not None else None):
             start_new_thread(self.close, ())
             return
@@ -126,17 +140,17 @@ cdef class Engine:
         if self.thread is not None:
             self.reader.stop(True)
             self.reader.finished.acquire()
-            self.reader.finished.release()      # no signal's handler runs between the two
-        if self.wake >= 0:
-            eventfd_write(self.wake, 1)
+            self.reader.finished.release()      # no signal handler runs between the two
+        if self.wakeup is not None:
+            self.wakeup.notify()
         with self.lock:
             self.ended = True
-            if not self.taking and not self.released:
+            if not self.consumer_active and not self.released:
                 self._release()
 
     def _release(self):
         if self.batch is not None:
-            self._tally()
+            self._count_undelivered()
         if self.follower is not None:
             self.follower.close()
         if self.attribution is not None:
@@ -153,45 +167,49 @@ cdef class Engine:
             self.ring.close()
         if self.tracking is not None:
             self.tracking.close()
-        if self.news is not None:
-            self.news.close()
+        if self.notices is not None:
+            self.notices.close()
         if self.epoll >= 0:
             c_close(self.epoll)
-        if self.wake >= 0:
-            c_close(self.wake)
-        self.epoll = self.wake = -1
+        self.epoll = -1
+        if self.wakeup is not None:
+            self.wakeup.close()
 
     def _abandon(self):
         if self.released:
             return
         self.released = True
-        Py_INCREF(self)      # what the threads of the other process had in hand is in no state to be freed
+        Py_INCREF(self)      # never freed: the parent's threads may have left it half changed
         if self.follower is not None:
             self.follower.close()
         if self.attribution is not None:
             self.attribution.abandon()
         self._close_descriptors()
 
-    cdef void _tally(self) noexcept nogil:
-        # Its thread is gone: what is left is all there will be.
+    cdef void _count_undelivered(self) noexcept nogil:
+        # The reading thread has ended: nothing is added any more.
         cdef int i
-        if self.reader is not None and not self.tallied:
-            self.untaken += self.reader.intake.unread
-            self.unsaid += self.reader.intake.unsaid
-            self.inexact = self.reader.intake.rushed
-        self.tallied = True
+        if self.reader is not None and not self.counted:
+            self.undelivered += self.reader.intake.undelivered
+            self.unreported_lost += self.reader.intake.unreported_lost
+            self.at_least = self.reader.intake.at_least
+        self.counted = True
         while True:
-            for i in range(self.batch.taken, self.batch.count):
-                if self.batch.records[i].flow.type == EVENT_LOST:
-                    self.unsaid += self.batch.records[i].flow.packets[0]
-                    self.inexact = self.inexact or self.batch.records[i].flow.packets[1] != 0
+            for i in range(self.batch.consumed, self.batch.count):
+                if self.batch.records[i].kind == RECORD_LOSS:
+                    self.unreported_lost += self.batch.records[i].loss.events
+                    self.at_least = self.at_least or self.batch.records[i].loss.at_least
                 else:
-                    self.untaken += 1
+                    self.undelivered += 1
             if self.batch.fill() <= 0:
                 return
 
-    cdef int _fill(self, int timeout) noexcept nogil:
-        """Take the records there are: their number, -1 for none ever. If there are none, 0 after up to timeout ms."""
+    cdef int _fill_batch(self, int timeout) noexcept nogil:
+        """Fill the batch and return its size.
+
+        If the ring is empty, wait up to `timeout` ms, -1 without limit, and return 0. Return -1 if no record will ever
+        come again, -2 with errno set on an error.
+        """
         cdef epoll_event ready[READY]
         cdef int count = self.batch.fill()
         if count != 0 or timeout == 0 or self.closed:
@@ -200,48 +218,50 @@ cdef class Engine:
             return -2
         return 0
 
-    cdef int _pass(self, Writer writer, int *result) noexcept nogil:
-        """Write what there is and what comes within TURN_MS, as _fill(-1) if nothing is there: how many records were
-        written, or as _fill. *result: 0 or what writing failed with."""
-        cdef int64_t until = procfs_monotonic_ns() + TURN_MS * <int64_t>1000000
+    cdef int _write_batches(self, Writer writer, int *result) noexcept nogil:
+        """Wait for records and write them and those that come within WRITE_MS: how many, or as _fill_batch().
+
+        *result is 0, or the -errno of a failed write.
+        """
+        cdef int64_t until = monotonic_ns() + WRITE_MS * <int64_t>1000000
         cdef int64_t left = -1
         cdef int written = 0
         cdef int count
         if writer.is_pending():
-            result[0] = writer.go_on(self.batch)
+            result[0] = writer.resume(self.batch)
             if result[0] < 0:
                 return 0
-        count = self._fill(-1) or self.batch.fill()
+        count = self._fill_batch(-1) or self.batch.fill()
         while count > 0:
             result[0] = writer.put(self.batch)
             written += count
-            left = (until - procfs_monotonic_ns()) // 1000000
+            left = (until - monotonic_ns()) // 1000000
             if result[0] < 0 or left <= 0:
                 break
-            count = self._fill(<int>left) or self.batch.fill()
+            count = self._fill_batch(<int>left) or self.batch.fill()
         return written or count
 
-    cdef int turn(self, int timeout, Writer writer=None) except -2:
-        """_fill, or if there is a writer _pass, as the one taker; -1 also once it is closed."""
+    cdef int take(self, int timeout, Writer writer=None) except -2:
+        """Be the one consumer: _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
         cdef int result = 0
         cdef int count
         cdef int number
         with self.lock:
             if self.closed:
                 return -1
-            if self.taking:
-                raise RuntimeError("another thread is taking flows from this Conntrack")
-            self.taking = True
+            if self.consumer_active:
+                raise RuntimeError("another thread is already reading from this Conntrack")
+            self.consumer_active = True
         try:
             with nogil:
-                count = self._fill(timeout) if writer is None else self._pass(writer, &result)
+                count = self._fill_batch(timeout) if writer is None else self._write_batches(writer, &result)
                 number = errno
         finally:
             with self.lock:
-                self.taking = False
+                self.consumer_active = False
                 if self.closed:
                     count = -1
-                # Until then the reading thread works with what would be freed.
+                # Not before the threads have ended: they use what would be freed.
                 if self.ended and not self.released:
                     self._release()
         if result < 0 and result != -EINTR:

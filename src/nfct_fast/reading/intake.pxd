@@ -1,4 +1,4 @@
-"""From a source's datagrams into the ring: decode, filter, attribute."""
+"""From a source's datagrams to records in the ring: receive, decode, filter, attribute."""
 from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.decoder cimport FlowDecoder
@@ -6,40 +6,42 @@ from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source
+from nfct_fast.kernel.wakeup cimport Wakeup
 
-# One thread at a time.
+# Used by the reading thread only, except stop() and the readonly counts.
 cdef class Intake:
     cdef Ring ring
     cdef FlowDecoder decoder
     cdef readonly Resolver attribution
-    cdef unsigned char wanted4[256]
-    cdef unsigned char wanted6[256]
-    cdef int wake                # eventfd
-    cdef bint stopping
-    cdef bint deserted           # and nobody takes what is read
-    cdef readonly uint64_t events
-    cdef readonly uint64_t filtered
-    cdef readonly uint64_t named
-    cdef readonly uint64_t unread    # events that a stop left no time to decode, or no room for
-    cdef readonly uint64_t unsaid    # lost events that there was no room to tell of at a stop
-    cdef readonly bint rushed        # there was no time even to count all of them
+    cdef unsigned char wanted4[256]      # by IP protocol: whether IPv4 flows of it are wanted
+    cdef unsigned char wanted6[256]      # the same for IPv6
+    cdef Wakeup wakeup                   # stop() was called
+    cdef bint stopping                   # stop() was called
+    cdef bint no_consumer                # nobody will make room in the ring any more
+    cdef readonly uint64_t events        # events decoded
+    cdef readonly uint64_t filtered      # events not wanted that the socket filter let through
+    cdef readonly uint64_t named         # flows for whose owner a process was found
+    cdef readonly uint64_t undelivered   # events left over at stop(): no time to decode them, or no room in the ring
+    cdef readonly uint64_t unreported_lost   # lost events whose report found no room in the ring at stop()
+    cdef readonly bint at_least          # the two counts above are lower bounds: there was no time to count all
+    # Whether the address family and protocol are wanted.
     cdef bint is_wanted(self, const flow_t *flow) noexcept nogil
-    # Attributes and publishes the first `count` records of the ring's room, which are decoded and began after `since`: 0 or
-    # -errno.
+    # Attribute and publish the first `count` records of the ring's room. since: CLOCK_MONOTONIC ns before the oldest of
+    # their events. 0 or -errno.
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil
-    # Receives and delivers at most `room` events: how many there were, 0 if none is left, -ENOBUFS if some were lost before
-    # the next one, or another -errno.
+    # Receive and deliver up to `room` events. Return how many were received, 0 if none is queued, -ENOBUFS if events
+    # were lost before the next one, or another -errno.
     cdef int read(self, Source source, int room) noexcept nogil
-    # Room in the ring for some records, how many in *room; NULL if stop() came before there was any.
+    # Free records in the ring, their number in *room. Waits until there is room; NULL if stop() is called before.
     cdef record_t *room(self, int *room) noexcept nogil
-    # Until the ring has room, stop() is called (again: deserted) or `timeout` ms are over; 0 or -errno.
+    # Wait until the ring may have room, stop() is called or `timeout` ms pass; 0 or -errno.
     cdef int wait_for_room(self, int timeout) noexcept nogil
-    # Puts a LOST record in place of the lost events that were counted and not recovered; 0 or -errno. hopeful: they may yet be.
-    cdef int tell_lost(self, Source source, bint hopeful) noexcept nogil
-    # What is still queued, where nothing more will be: delivers it until `until`, and counts what is left then until
-    # `counted`, CLOCK_MONOTONIC ns, and tells of losses that were not yet told.
-    cdef void finish(self, Source source, int64_t until, int64_t counted) noexcept nogil
-    cdef int _take(self, Source source, int count) noexcept nogil
+    # Put a loss report into the ring if there is anything to report; 0 or -errno. tentative: see Source.
+    cdef int report_loss(self, Source source, bint tentative) noexcept nogil
+    # After stop(): deliver what is queued until `until`, count the rest until `count_until` (CLOCK_MONOTONIC ns), and
+    # report losses. No further event may be queued.
+    cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil
+    cdef int _decode(self, Source source, int count) noexcept nogil
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil
     cdef int _count_rest(self, Source source, int64_t until) noexcept nogil
-    cdef int _unheard(self, Source source, int count) noexcept nogil
+    cdef int _count_undelivered(self, Source source, int count) noexcept nogil

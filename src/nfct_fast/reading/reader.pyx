@@ -1,4 +1,4 @@
-"""The thread that reads: waits for sources that are ready and has each read in turn."""
+"""The reading thread: waits until sources have events and reads each in turn."""
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -7,10 +7,9 @@ from posix.unistd cimport close
 from sys_epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
 )
-from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
 from nfct_fast.attribution.resolver cimport Resolver
-from nfct_fast.events.pacing cimport pace_keep
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.events.pacing cimport pacing_wait
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.sources cimport SOURCES
 
@@ -20,12 +19,13 @@ from _thread import allocate_lock
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
-    END_MS = 300                 # how long it is waited for room for the rest in the end,
-    COUNT_MS = 400               # and it is counted: 400,000 events, those of 256 MiB
-    ROUNDS = 4                   # receives from one source before others have their turn
-    WAKE = SOURCES               # epoll's number for the eventfd of stop(),
-    PROGRAMS = SOURCES + 1       # for what the kernel tells of programs,
-    ERRAND = SOURCES + 2         # and for add() and retire()
+    DRAIN_MS = 300               # after stop(), how long queued events are still delivered as the consumer makes room
+    COUNT_MS = 400               # and how long the rest is counted: enough for 400,000 events, those of 256 MiB
+    ROUNDS = 4                   # batches read from one source before others have their turn
+    # In epoll's data: below SOURCES the number of a source, else one of these.
+    STOPPED = SOURCES            # the eventfd of stop()
+    PROCESS_EVENTS = SOURCES + 1     # the resolver has process events to take in
+    SOURCES_CHANGED = SOURCES + 2    # the eventfd of add() and retire()
 
 
 cdef object _error(str what):
@@ -36,37 +36,39 @@ cdef object _error(str what):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Reader:
-    """Reads the sources added to it into a ring, in run(), until stop(). wanted: pairs of family and protocol. chore: called
-    in between, about once a second."""
+    """Reads the sources added to it into a ring, in run(), until stop().
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, chore=None):
-        self.epoll = self.errand = -1
+    Args:
+        ring: where the records go.
+        attribution: the Resolver that finds the owners.
+        wanted: pairs of address family and protocol number.
+        housekeeping: called in the reading thread about once a second.
+    """
+
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
+        self.epoll = -1
         self.intake = Intake(ring, attribution, wanted)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
-        self.chore = chore
+        self.housekeeping = housekeeping
         self.finished = allocate_lock()
         self.finished.acquire()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise _error("epoll")
-        self.errand = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.errand < 0:
-            raise _error("eventfd")
-        self._watch(self.intake.wake, WAKE)
-        self._watch(self.errand, ERRAND)
+        self.sources_changed = Wakeup()
+        self._watch(self.intake.wakeup.fd, STOPPED)
+        self._watch(self.sources_changed.fd, SOURCES_CHANGED)
         if attribution.fileno() >= 0:
-            self._watch(attribution.fileno(), PROGRAMS, EPOLLIN | EPOLLET)
+            self._watch(attribution.fileno(), PROCESS_EVENTS, EPOLLIN | EPOLLET)
 
     def __dealloc__(self):
-        self._forget()
+        self._close_epoll()
 
-    cdef void _forget(self) noexcept nogil:
+    cdef void _close_epoll(self) noexcept nogil:
         if self.epoll >= 0:
             close(self.epoll)
-        if self.errand >= 0:
-            close(self.errand)
-        self.epoll = self.errand = -1
+        self.epoll = -1
 
     cdef int _watch(self, int fd, uint32_t number, uint32_t events=EPOLLIN) except -1:
         cdef epoll_event event
@@ -78,32 +80,31 @@ cdef class Reader:
         return 0
 
     def add(self, Source source not None) -> None:
-        """Read this source, too; from any thread. OSError."""
+        """Start reading a source; from any thread. OSError."""
         if self.intake.stopping:
             source.stop()
         self._watch(source.socket.fileno(), source.index)
         self.sources.add(source)
-        eventfd_write(self.errand, 1)
+        self.sources_changed.notify()
 
     def retire(self, Source source not None) -> None:
-        """Read what it still has, and then let it go; from any thread. OSError."""
-        source.leave()
-        source.leaving = True
-        eventfd_write(self.errand, 1)
+        """Read what a source still has queued and then release it; from any thread. OSError."""
+        source.retire()
+        self.sources_changed.notify()
 
-    def stop(self, deserted=False) -> None:
-        """Have run() read what is queued and return, within half a second; from any thread.
+    def stop(self, no_consumer=False) -> None:
+        """Have run() read what is queued and return within 0.7 seconds; from any thread.
 
-        deserted: nobody will take what there is no room for, so that it is only counted.
+        no_consumer: nobody empties the ring any more; what does not fit is only counted.
         """
-        self.intake.stop(deserted)
+        self.intake.stop(no_consumer)
         for source in self.sources:
             source.stop()
 
     def run(self, settled=None) -> None:
-        """Read until stop() or a failure, which is kept in `failure`; then no more records will come.
+        """Read until stop() or an error, which is kept in `failure`; then end the ring.
 
-        settled: called before, to give up privileges.
+        settled: called first, in this thread, to give up privileges.
         """
         cdef int result = 0
         cdef Resolver attribution = self.intake.attribution
@@ -112,12 +113,12 @@ cdef class Reader:
                 settled()
             while not self.intake.stopping and result >= 0:
                 with nogil:
-                    result = self._pump()
+                    result = self._read_events()
                     attribution.drain()
                     self.recovery.sweep()
                 attribution.refresh()
-                if self.chore is not None:
-                    self.chore()
+                if self.housekeeping is not None:
+                    self.housekeeping()
             if result < 0:
                 raise OSError(-result, f"receiving conntrack events: {os.strerror(-result)}")
         except BaseException as error:
@@ -129,7 +130,7 @@ cdef class Reader:
                 self.finished.release()
 
     def _finish(self):
-        # Whatever ended it: what is queued has happened before, and no more may come while it is read.
+        # Whatever the cause: queued events happened before it, and no more may come while they are read.
         self.intake.stopping = True
         for source in self.sources:
             source.stop()
@@ -138,104 +139,104 @@ cdef class Reader:
             except OSError as error:
                 self.failure = self.failure or error
         with nogil:
-            self._end()
+            self._finish_sources()
         self.intake.ring.end()
 
     def close(self) -> None:
-        """Close all descriptors, the ring's too; after run() has returned."""
+        """Close all descriptors, the ring's included, after run() has returned."""
         self.sources.close()
         self.intake.close()
-        self._forget()
+        self._close_epoll()
+        self.sources_changed.close()
 
     cdef int _receive(self, Source source) noexcept nogil:
-        """Read a source once; 1 if more may be there, 0 if not, or -errno."""
-        cdef int64_t asked
+        """Read one batch from a source: 1 if more may be queued, 0 if not, or -errno."""
+        cdef int64_t started
         cdef int room = 0
         cdef int count
         self.intake.ring.room(&room)
         if room == 0:
             return 0
-        asked = procfs_monotonic_ns()
+        started = monotonic_ns()
         count = self.intake.read(source, room)
         if count <= 0:
             return 1 if count == -ENOBUFS else count
         if count < source.socket.slots:
             if count < room:
-                source.emptied = asked
-            # After a loss until the kernel says that nothing is left: then it is known what kind of loss it was.
+                source.mark_drained(started)
+            # After a loss, read on until the kernel says that nothing is left: only then is the kind of loss known.
             return count == room or source.socket.congested
-        # If it cannot grow, what does not fit is counted.
+        # All slots were used: grow the buffer. If that fails, the kernel counts what does not fit.
         source.grow(False)
         return 1
 
     cdef int _serve(self, Source source) noexcept nogil:
-        """Read a source that is ready until it is empty, and make up for what it lost; 0 or -errno."""
+        """Read a source until it is empty or its turn is over, and recover what it lost; 0 or -errno."""
         cdef int result = 1
         cdef int round
         for round in range(ROUNDS):
             result = self._receive(source)
             if result != 1:
                 break
-        self.pace.drained = self.pace.drained and result == 0
+        self.pacing.drained = self.pacing.drained and result == 0
         if result == 0:
-            result = self._emptied(source)
-        # Lost while the table was read: no further event may ever come to remind us.
-        self.behind = self.behind or source.overrun and not source.reading
-        if result == 0 and source.leaving:
-            result = self._let_go(source)
+            result = self._on_drained(source)
+        # After a loss during a dump no further event may ever come to wake us.
+        self.catch_up_due = self.catch_up_due or source.overrun and not source.dump_in_progress
+        if result == 0 and source.retiring:
+            result = self._release(source)
         return min(result, 0)
 
-    cdef int _emptied(self, Source source) noexcept nogil:
-        """What is to be done where nothing is queued: before, what seems lost may just be waiting. 0 or -errno."""
+    cdef int _on_drained(self, Source source) noexcept nogil:
+        """Recover from losses, now that the queue is empty: before, what seems lost may be queued. 0 or -errno."""
         cdef int result = 0
-        if source.settling:
+        if source.settle_pending:
             result = self.recovery.settle(source)
-        if source.overrun and not source.reading and result == 0:
+        if source.overrun and not source.dump_in_progress and result == 0:
             result = self.recovery.begin(source)
         return result
 
-    cdef int _let_go(self, Source source) noexcept nogil:
-        """If a source that is leaving has nothing more to tell, and is empty, let it go: it may be gone at once. 0 or -errno."""
+    cdef int _release(self, Source source) noexcept nogil:
+        """Release a retired, empty source unless recovery still needs it. It may be freed at once. 0 or -errno."""
         cdef epoll_event event
         cdef int result
-        if source.overrun or source.reading or source.settling:
+        if source.overrun or source.dump_in_progress or source.settle_pending:
             return 0
-        source.count()
-        result = self.intake.tell_lost(source, False)
+        source.count_losses()
+        result = self.intake.report_loss(source, False)
         memset(&event, 0, sizeof(event))
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, source.socket.fd, &event)
-        self.sources.let_go(source.index)
+        self.sources.release(source.index)
         return result
 
     cdef int _catch_up(self) noexcept nogil:
-        """Serve the sources where something is to be done though nothing may wait there; 0 or -errno."""
+        """Serve the sources that have something to do although nothing may be queued; 0 or -errno."""
         cdef int i
         cdef int result = 0
         cdef void *at
-        self.behind = False
+        self.catch_up_due = False
         for i in range(self.sources.bound):
             at = self.sources.get(i)
-            if at == NULL or (<Source>at).reading:
+            if at == NULL or (<Source>at).dump_in_progress:
                 continue
-            if (<Source>at).overrun or (<Source>at).settling or (<Source>at).leaving:
+            if (<Source>at).overrun or (<Source>at).settle_pending or (<Source>at).retiring:
                 result = min(result, self._serve(<Source>at))
         return result
 
-    cdef int _pump(self) noexcept nogil:
+    cdef int _read_events(self) noexcept nogil:
         """Read until stop() or for about HOUSEKEEPING_MS; 0 or -errno."""
         cdef epoll_event ready[READY]
-        cdef int64_t until = procfs_monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
+        cdef int64_t until = monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
         cdef int64_t left
         cdef int room = 0
         cdef int count
         cdef int i
         cdef int result
-        cdef uint64_t times
         cdef void *at
-        # Without the kernel's notes an owner is lost with its socket.
-        cdef bint hasty = not self.intake.attribution.off and self.intake.attribution.notes is None
+        # Without the BPF lookup an owner can only be found while its socket is open.
+        cdef bint brief = not self.intake.attribution.off and self.intake.attribution.notes is None
         while not self.intake.stopping:
-            left = (until - procfs_monotonic_ns()) // 1000000
+            left = (until - monotonic_ns()) // 1000000
             if left <= 0:
                 break
             self.intake.ring.room(&room)
@@ -244,23 +245,25 @@ cdef class Reader:
                 if result < 0:
                     return result
                 continue
-            count = epoll_wait(self.epoll, ready, READY, 0 if self.behind or self.recovery.reading else <int>left)
+            if self.catch_up_due or self.recovery.in_progress:
+                left = 0
+            count = epoll_wait(self.epoll, ready, READY, <int>left)
             if count < 0 and errno != EINTR:
                 return -errno
-            if self.behind:
+            if self.catch_up_due:
                 result = self._catch_up()
                 if result < 0:
                     return result
-            pace_keep(&self.pace, self.intake.events, hasty)
+            pacing_wait(&self.pacing, self.intake.events, brief)
             for i in range(count):
-                if ready[i].data.u32 == WAKE:
+                if ready[i].data.u32 == STOPPED:
                     continue
-                if ready[i].data.u32 == PROGRAMS:
+                if ready[i].data.u32 == PROCESS_EVENTS:
                     self.intake.attribution.drain()
                     continue
-                if ready[i].data.u32 == ERRAND:
-                    eventfd_read(self.errand, &times)
-                    self.behind = self.recovery.reading = True
+                if ready[i].data.u32 == SOURCES_CHANGED:
+                    self.sources_changed.drain()
+                    self.catch_up_due = self.recovery.in_progress = True
                     continue
                 at = self.sources.get(ready[i].data.u32)
                 if at == NULL:
@@ -268,21 +271,20 @@ cdef class Reader:
                 result = self._serve(<Source>at)
                 if result < 0:
                     return result
-            if self.recovery.reading:
-                result = self.recovery.read_on()
+            if self.recovery.in_progress:
+                result = self.recovery.advance()
                 if result < 0:
                     return result
-                self.behind = True      # what it ended with
+                self.catch_up_due = True      # a dump may be over
         return 0
 
-    cdef void _end(self) noexcept nogil:
-        """Read what is still queued, while whoever takes it makes room, for END_MS at most; count what is left then, and
-        tell of losses that were not yet told."""
-        cdef int64_t until = procfs_monotonic_ns() + END_MS * <int64_t>1000000
+    cdef void _finish_sources(self) noexcept nogil:
+        """Deliver what is queued for up to DRAIN_MS, count the rest, and report losses."""
+        cdef int64_t until = monotonic_ns() + DRAIN_MS * <int64_t>1000000
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):
             at = self.sources.get(i)
             if at != NULL:
-                self.recovery.end(<Source>at)
-                self.intake.finish(<Source>at, until, until + COUNT_MS * <int64_t>1000000)
+                self.recovery.finish(<Source>at)
+                self.intake.drain_rest(<Source>at, until, until + COUNT_MS * <int64_t>1000000)

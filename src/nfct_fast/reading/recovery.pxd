@@ -1,23 +1,23 @@
-"""What the conntrack tables are read for: flows whose events were lost, and fingerprints that are not needed any more."""
+"""Dumps conntrack tables: to recover flows whose event was lost, and to forget flows that have ended."""
 from libc.stdint cimport int64_t
 from nfct_fast.reading.intake cimport Intake
 from nfct_fast.events.source cimport Source
 from nfct_fast.events.sources cimport Sources
 
+# Used by the reading thread only.
 cdef class Recovery:
     cdef Intake intake
     cdef Sources sources
-    cdef bint reading            # some table is being read
-    cdef int turn                # whose it is next
-    # Once a second: have what was reported held against the tables where it has grown, and take note of where nothing is queued:
-    # what comes next is no older.
+    cdef bint in_progress        # some source's dump is in progress
+    cdef int next_source         # number of the source that advance() serves first
+    # About once a second: note which sources are idle, and sweep those whose log has grown too long.
     cdef void sweep(self) noexcept nogil
-    # The source lost events, and is empty: have its table searched for them.
+    # A source lost events and its queue is empty: start looking for their flows. 0 or -errno.
     cdef int begin(self, Source source) noexcept nogil
-    # Goes on reading tables, for 2 ms, and delivers what was missed; 0 or -errno.
-    cdef int read_on(self) noexcept nogil
-    # The table was searched, and all that was queued meanwhile read: tells of what was not found. 0 or -errno.
+    # Continue the dumps for 2 ms and deliver the flows they found; 0 or -errno.
+    cdef int advance(self) noexcept nogil
+    # A source's dump is over and its queue is empty: report what was not found. 0 or -errno.
     cdef int settle(self, Source source) noexcept nogil
-    # After stop(): what is still to be delivered is, as far as there is room, and else counted.
-    cdef void end(self, Source source) noexcept nogil
+    # After stop(): finish the source's dump; what finds no room in the ring is counted.
+    cdef void finish(self, Source source) noexcept nogil
     cdef int _deliver_missed(self, Source source) noexcept nogil

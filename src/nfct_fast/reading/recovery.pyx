@@ -1,32 +1,31 @@
-"""What the conntrack tables are read for: flows whose events were lost, and fingerprints that are not needed any more.
+"""Dumps conntrack tables: to recover flows whose event was lost, and to forget flows that have ended.
 
-All of it in pieces between the events: whoever fills the table of his namespace, and has events of his own lost, keeps
-nobody else's waiting.
+Dumps are done in pieces between events. A user who fills the table of a namespace of their own, or overruns its socket,
+therefore delays nobody else's flows.
 """
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_RECOVERED, flow_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 from nfct_fast.records.record cimport record_t
-from nfct_fast.events.source cimport SIFT_RECOVER, SIFT_SWEEP
+from nfct_fast.events.source cimport PURPOSE_RECOVER, PURPOSE_SWEEP
 
 cdef enum:
-    SLICE_NS = 2000000           # of reading tables, before it is looked for events again
+    SLICE_NS = 2000000           # of dumping before events are read again
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Recovery:
-    """Of all sources of one reading thread, which calls everything here."""
+    """Recovery for all sources of one reading thread."""
 
     def __cinit__(self, Intake intake not None, Sources sources not None):
         self.intake = intake
         self.sources = sources
 
     cdef void sweep(self) noexcept nogil:
-        cdef int64_t now = procfs_monotonic_ns()
+        cdef int64_t now = monotonic_ns()
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):
@@ -34,84 +33,82 @@ cdef class Recovery:
             if at == NULL:
                 continue
             if (<Source>at).socket.queued() == 0:
-                (<Source>at).rest(now)
+                (<Source>at).note_idle(now)
             if (<Source>at).wants_sweep(now):
-                (<Source>at).begin_reading(SIFT_SWEEP)
-                self.reading = True
+                (<Source>at).begin_dump(PURPOSE_SWEEP)
+                self.in_progress = True
 
     cdef int begin(self, Source source) noexcept nogil:
-        source.count()
-        if source.table is None:
-            source.overrun = False
-            return self.intake.tell_lost(source, False)
-        source.begin_reading(SIFT_RECOVER)
-        self.reading = True
+        source.count_losses()
+        if source.dump is None:
+            source.clear_overrun()
+            return self.intake.report_loss(source, False)
+        source.begin_dump(PURPOSE_RECOVER)
+        self.in_progress = True
         return 0
 
-    cdef int read_on(self) noexcept nogil:
-        cdef int64_t until = procfs_monotonic_ns() + SLICE_NS
+    cdef int advance(self) noexcept nogil:
+        cdef int64_t until = monotonic_ns() + SLICE_NS
         cdef int result = 0
         cdef void *at
         cdef int i
         cdef int bound = self.sources.bound
-        cdef int turn = self.turn
-        self.reading = False
+        cdef int first = self.next_source
+        self.in_progress = False
         for i in range(bound):
-            at = self.sources.get((turn + i) % bound)
+            at = self.sources.get((first + i) % bound)
             if at == NULL:
                 continue
-            # A table that cannot be read does not end the events: of it, what was known stays known, and what was lost is
-            # counted.
-            while (<Source>at).reading and result == 0 and procfs_monotonic_ns() < until:
-                (<Source>at).read_on()
+            # A failed dump does not end the reading: the log keeps what it had, and the losses are counted.
+            while (<Source>at).dump_in_progress and result == 0 and monotonic_ns() < until:
+                (<Source>at).advance_dump()
                 result = self._deliver_missed(<Source>at)
-                self.turn = (turn + i + 1) % bound      # whoever has the largest table has no more of the time for that
-            self.reading = self.reading or (<Source>at).reading
+                self.next_source = (first + i + 1) % bound      # a larger table gets no more time
+            self.in_progress = self.in_progress or (<Source>at).dump_in_progress
         return result
 
-    cdef void end(self, Source source) noexcept nogil:
-        while source.reading:
-            source.read_on()
+    cdef void finish(self, Source source) noexcept nogil:
+        while source.dump_in_progress:
+            source.advance_dump()
             self._deliver_missed(source)
 
     cdef int settle(self, Source source) noexcept nogil:
-        source.end_doubt()
+        source.finish_deduplicating()
         source.socket.count_lost()
-        if source.socket.lost + source.socket.unmade != source.missing:
+        if source.socket.lost + source.socket.unmade != source.losses_counted:
             source.mark_overrun()
-        return self.intake.tell_lost(source, source.partial)
+        return self.intake.report_loss(source, source.dump_incomplete)
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:
-        """Deliver those of the missed flows that are wanted; 0 or -errno."""
-        cdef timespec now
+        """Deliver the source's missed flows that are wanted; 0 or -errno."""
+        cdef int64_t now = realtime_ns()
         cdef record_t *records
-        cdef flow_t *flows = source.found
+        cdef flow_t *flows = source.missed_flows
         cdef int room = 0
         cdef int i = 0
         cdef int kept
         cdef int result
-        clock_gettime(CLOCK_REALTIME, &now)
-        while i < source.missed:
+        while i < source.missed_count:
             records = self.intake.room(&room)
             if records == NULL:
-                while i < source.missed:
+                while i < source.missed_count:
                     kept = self.intake.is_wanted(&flows[i])
-                    source.found_again(kept)
-                    self.intake.unread += kept
+                    source.add_recovered(kept)
+                    self.intake.undelivered += kept
                     i += 1
                 return 0
             kept = 0
-            while i < source.missed and kept < room:
+            while i < source.missed_count and kept < room:
                 if self.intake.is_wanted(&flows[i]):
                     memset(&records[kept], 0, sizeof(record_t))
                     records[kept].flow = flows[i]
                     records[kept].flow.type = EVENT_NEW
                     records[kept].flow.has |= FLOW_RECOVERED
-                    records[kept].flow.time = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+                    records[kept].flow.time = now
                     kept += 1
                 i += 1
-            source.found_again(kept)
-            result = self.intake.deliver(source, records, kept, source.began)
+            source.add_recovered(kept)
+            result = self.intake.deliver(source, records, kept, source.recovery_since)
             if result < 0:
                 return result
         return 0

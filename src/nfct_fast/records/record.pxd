@@ -1,13 +1,28 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.owner cimport owner_t
 
+# What a record_t holds.
+cdef enum:
+    RECORD_FLOW = 0          # one flow with its owners
+    RECORD_LOSS = 1          # a report of lost events, in the place where they are missing
+
+# Events that were lost since the previous report from the same namespace.
+ctypedef struct loss_t:
+    int64_t time             # ns since the epoch when the report was made
+    uint64_t netns_inode     # the namespace the events were lost in; 0: unknown
+    uint64_t events          # events lost and not recovered; 0 if all were recovered
+    bint at_least            # `events` is a lower bound
+
+# All zero: a flow without owners.
 ctypedef struct record_t:
-    flow_t flow
+    flow_t flow              # RECORD_FLOW only, like the next three
     owner_t owner            # the originator where it is local, else the responder
     owner_t peer             # the responder of a flow whose both ends are local
-    uint8_t direction        # DIRECTION_*; 0: not known
+    uint8_t direction        # DIRECTION_*; 0: unknown
+    uint8_t kind             # RECORD_*
+    loss_t loss              # RECORD_LOSS only
 
-cdef void record_drop(record_t *record) noexcept nogil    # its references
+cdef void record_drop(record_t *record) noexcept nogil    # drop its references
 
-cdef object flow_object(record_t *record)                 # takes the references over
+cdef object flow_object(record_t *record)                 # the Flow of a RECORD_FLOW; takes its references over

@@ -14,9 +14,10 @@ from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from nfct_fast.sockets.socket_holders cimport holder_add, holders_family, holders_order, holders_t, socket_held
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.procfs cimport (
-    numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number, procfs_monotonic_ns,
-    procfs_name, procfs_open, procfs_read,
+    numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number, procfs_name,
+    procfs_open, procfs_read,
 )
 from nfct_fast.processes.proc_stat cimport PF_EXITING, STAT_SIZE, stat_read, stat_t
 
@@ -66,7 +67,7 @@ cdef void recent_put(FdScanner self, int32_t pid, int32_t fd) noexcept nogil:
 
 cdef bint refill(FdScanner self) noexcept nogil:
     # Spent to the last, a quarter is saved up first: what little comes in between would go on the same first process each time.
-    cdef int64_t now = procfs_monotonic_ns()
+    cdef int64_t now = monotonic_ns()
     self._tokens += <int64_t>(<double>(now - self._refilled_at) * self._rate)
     if self._tokens > self._burst:
         self._tokens = self._burst
@@ -77,7 +78,7 @@ cdef bint refill(FdScanner self) noexcept nogil:
 
 cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
     """For what has been done since *began, which is now afterwards: whether there is something left."""
-    cdef int64_t now = procfs_monotonic_ns()
+    cdef int64_t now = monotonic_ns()
     self._tokens -= now - began[0]
     began[0] = now
     if refill(self):
@@ -123,7 +124,7 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
         unvisit(self, pid)
         return -EAGAIN
     procfs_name(name, pid, b"fd")
-    began = procfs_monotonic_ns()
+    began = monotonic_ns()
     rc = numbers_open(&numbers, self._root, name)
     if rc < 0:
         return -EACCES if rc == -EACCES or rc == -EPERM else 0
@@ -153,8 +154,8 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
                 known.fd = numbers.at[i]
                 known.alone = 0
         if bounded:
-            self._tokens -= procfs_monotonic_ns() - began
-            began = procfs_monotonic_ns()
+            self._tokens -= monotonic_ns() - began
+            began = monotonic_ns()
             if answer == 0 and rc > 900 and not refill(self):
                 self.refused += 1
                 unvisit(self, pid)
@@ -231,16 +232,16 @@ cdef bint has_fds(FdScanner self, int32_t pid) noexcept nogil:
 cdef int everywhere(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, int32_t *pid, int32_t *fd,
                     holders_t *out) noexcept nogil:
     cdef int count, first, i, at, rung, rc
-    cdef int64_t began = procfs_monotonic_ns()
+    cdef int64_t began = monotonic_ns()
     if not refill(self):
         self.refused += 1
         return -EAGAIN
     count = pids_list(self)
-    self._tokens -= procfs_monotonic_ns() - began
+    self._tokens -= monotonic_ns() - began
     if count < 0:
         return count
     first = newest(self, count)
-    began = procfs_monotonic_ns()
+    began = monotonic_ns()
     for rung in range(RUNG_UID if uid_known else RUNG_REST, RUNG_REST + 1):
         for i in range(count):
             at = first - i if first >= i else first - i + count
@@ -256,9 +257,9 @@ cdef int everywhere(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known
             mark(self, self._visits, pid[0])
             if not has_fds(self, pid[0]):
                 continue
-            self._tokens -= procfs_monotonic_ns() - began
+            self._tokens -= monotonic_ns() - began
             rc = process_scan(self, pid[0], inode, fd, True)
-            began = procfs_monotonic_ns()
+            began = monotonic_ns()
             if rc == -EACCES:
                 out.denied += 1
             elif rc != 0:
@@ -316,7 +317,7 @@ cdef bint somebody_ends(FdScanner self) noexcept nogil:
     # An exiting process lets go of its descriptors before its sockets are closed: with many, by milliseconds.
     cdef char buf[STAT_SIZE]
     cdef stat_t stat
-    cdef int64_t began = procfs_monotonic_ns()
+    cdef int64_t began = monotonic_ns()
     cdef bint found = False
     cdef int i
     for i in range(pids_list(self)):
@@ -348,7 +349,7 @@ cdef class FdScanner:
         self._root = -1
         self._rate = min(max(budget, 0.0), 1e6)
         self._burst = self._tokens = min(<int64_t>(self._rate * 1e9), <int64_t>AT_ONCE_NS)
-        self._refilled_at = procfs_monotonic_ns()
+        self._refilled_at = monotonic_ns()
         self._missing_ttl = <int64_t>(missing_ttl * 1e9)
         self._known = <known_t *>calloc(KNOWN, sizeof(known_t))
         self._missing = <missing_t *>calloc(MISSING, sizeof(missing_t))
@@ -392,7 +393,7 @@ cdef class FdScanner:
                 holder_add(out, known.pid, known.fd)
                 return 1
             return holders_collect(self, inode, known.pid, known.fd, candidates, n, out)
-        if missing.inode == inode and procfs_monotonic_ns() < missing.until:
+        if missing.inode == inode and monotonic_ns() < missing.until:
             out.ending = missing.ending
             return missing.answer
         # A search that was cut short goes on where it was; but nobody holds a socket only after one in one piece.
@@ -411,7 +412,7 @@ cdef class FdScanner:
             out.ending = somebody_ends(self)
             missing.inode = inode
             missing.ending = out.ending
-            missing.until = procfs_monotonic_ns() + self._missing_ttl
+            missing.until = monotonic_ns() + self._missing_ttl
             missing.answer = rc
         return rc
 

@@ -2,13 +2,13 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
-from nfct_fast.kernel.helper_channel cimport HelperChannel, question_head_t
+from nfct_fast.kernel.helper_channel cimport HelperChannel, request_head_t
 from nfct_fast.sockets.socket_holders cimport holder_t, holders_t
 from nfct_fast.sockets.fd_scanner cimport FdScanner
 from nfct_fast.sockets.socket_info cimport socket_info_t
 
 cdef struct question_t:
-    question_head_t head
+    request_head_t head
     uint32_t kind
     uint64_t inode
     uint64_t cgroup_id       # 0: not known

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from nfct_fast.kernel.pass_fd cimport pass_receive, pass_send
 
-from nfct_fast.kernel.helper_channel cimport channel_follow
+from nfct_fast.kernel.helper_channel cimport channel_follow_cpu
 from nfct_fast.sockets.socket_holders cimport HOLDERS_MAX
 from nfct_fast.sockets.fd_scanner cimport scanner_holds
 from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_UID
@@ -61,7 +61,7 @@ cdef void serve_at(int fd, FdScanner scanner, CgroupFilesystem cgroups) noexcept
             return      # the program has ended
         if pass_send(fd, &answer, reply(scanner, cgroups, &asked, &answer), -1) < 0:
             return
-        channel_follow(asked.head.processor, &here)
+        channel_follow_cpu(asked.head.processor, &here)
 
 
 def _serve(FdScanner scanner, CgroupFilesystem cgroups, int fd):
@@ -76,15 +76,15 @@ def _prepare(proc, budget):
 @cython.final
 @cython.auto_pickle(False)
 cdef class HolderSearch:
-    """proc and budget: see FdScanner. apart: Rights.apart, to have a process of its own look; None: it looks itself, with
+    """proc and budget: see FdScanner. spawn_helper: Rights.spawn_helper, to have a process of its own look; None: it looks itself, with
     `cgroups`. OSError."""
 
-    def __init__(self, proc, double budget, CgroupFilesystem cgroups, apart=None):
+    def __init__(self, proc, double budget, CgroupFilesystem cgroups, spawn_helper=None):
         self.cgroups = cgroups
-        if apart is None:
+        if spawn_helper is None:
             self.scanner = FdScanner(proc, budget=budget)
         else:
-            self.channel = HelperChannel(*apart("nfct-seeker", functools.partial(_prepare, proc, budget),
+            self.channel = HelperChannel(*spawn_helper("nfct-seeker", functools.partial(_prepare, proc, budget),
                                           ("dac_read_search", "sys_ptrace")))
 
     def close(self):
@@ -102,7 +102,7 @@ cdef class HolderSearch:
     cdef ssize_t _ask(self, question_t *question, answer_t *answer) noexcept nogil:
         """answer.rc, after a second at most; -EAGAIN if there was none in time."""
         cdef int received
-        cdef ssize_t got = self.channel.ask(&question.head, sizeof(question[0]), answer, sizeof(answer[0]), -1, &received)
+        cdef ssize_t got = self.channel.call(&question.head, sizeof(question[0]), answer, sizeof(answer[0]), -1, &received)
         if got < HEAD:
             return got if got < 0 else -EPIPE
         return answer.rc

@@ -19,7 +19,8 @@ from sys_socket cimport AF_INET, AF_INET6
 
 from nfct_fast.sockets.diag_message cimport DIAG_EQUAL, DIAG_GROUP, DIAG_OTHER, DIAG_WILD, diag_match_t
 from nfct_fast.events.flow cimport tuple_set, tuple_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns, procfs_open
+from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.procfs cimport procfs_open
 from nfct_fast.sockets.socket_info cimport (
     SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD, socket_info_t,
 )
@@ -149,7 +150,7 @@ cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t
 
 cdef int tables_lookup(procnet_t *net, int first, int last, bint tcp, const uint8_t *src, bint v4, const uint8_t *dst,
                        uint16_t sport, uint16_t dport, int64_t when, socket_info_t *out) noexcept nogil:
-    cdef int64_t now = procfs_monotonic_ns()
+    cdef int64_t now = monotonic_ns()
     cdef bint recent = True
     cdef int i, rc
     if when <= 0 or when > now:
@@ -240,7 +241,7 @@ cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag
     cdef uint8_t src[16]
     cdef bint v4 = tuple.family == AF_INET
     cdef bint tcp = tuple.proto == IPPROTO_TCP
-    cdef int64_t now = procfs_monotonic_ns()
+    cdef int64_t now = monotonic_ns()
     cdef int first, last, i, rc, count = 0
     cdef bint raw = False
     cdef uint16_t port = tuple.sport

@@ -8,7 +8,8 @@ from posix.unistd cimport close, read
 
 from procfs_calls cimport O_CLOEXEC
 
-from nfct_fast.kernel.procfs cimport procfs_decimal, procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.procfs cimport procfs_decimal
 
 cdef enum:
     CHUNK = 262144
@@ -189,7 +190,7 @@ cdef void table_load(table_t *table, int fd, int form, int64_t now) noexcept nog
         close(fd)
     if table_link(table) < 0:
         table.error = -ENOMEM
-    table.cost = procfs_monotonic_ns() - now
+    table.cost = monotonic_ns() - now
 
 
 cdef void table_free(table_t *table) noexcept nogil:

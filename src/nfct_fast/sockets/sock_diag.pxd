@@ -23,20 +23,3 @@ cdef enum:
 # PORT_BYTES behind it, another where there are several. 0; -ENOSPC: there are more than `most` sockets; other -errno.
 # Takes 1 us for each socket.
 cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int most) noexcept nogil
-
-# Sets found.ambiguous by a survey where found is not SOCK_EXACT; diag_lookup alone leaves it 0. 0, 1 or -errno (then
-# ambiguous is 1).
-cdef int diag_check(netquery_t *diag, const tuple_t *tuple, socket_info_t *found) noexcept nogil
-
-
-# The methods check for ambiguity; lookup_unchecked does not, and is the cheap one for unconnected UDP and listeners.
-cdef class SockDiag:
-    cdef netquery_t diag
-    cdef int lookup_unchecked(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil
-    cdef int lookup(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil
-    cdef int lookup_on(self, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil
-    cdef int lookup_listener(self, const tuple_t *tuple, socket_info_t *out) noexcept nogil
-
-
-# For Python code: a dict whose unknown values are None.
-cdef object sock_dict(const socket_info_t *sock)

@@ -1,5 +1,4 @@
 """What would be found for a flow, or a socket, that nobody heard of: for tests and benchmarks."""
-from libc.errno cimport ENXIO
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
@@ -8,10 +7,10 @@ from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.direct_decode cimport direct_decode
 from nfct_fast.events.decoder cimport FlowDecoder
 from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, flow_t, tuple_set, tuple_t
-from nfct_fast.kernel.procfs cimport procfs_monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
 from nfct_fast.sockets.socket_info cimport socket_info_t
-from nfct_fast.sockets.sock_diag cimport diag_check, sock_dict
+from nfct_fast.testing.diag_client cimport sock_dict
 
 import os
 
@@ -37,73 +36,41 @@ def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, r
         record.flow.reply.icmp_id = icmp_id
         record.flow.has |= FLOW_REPLY
     with nogil:
-        attribution.begin(procfs_monotonic_ns() - <int64_t>(age * 1e9), 0)
+        attribution.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
         attribution.resolve(&record, 1)
     return flow_object(&record)
 
 
-cdef int look_for(NamespaceIndex directory, const tuple_t *tuple, bint listener, socket_info_t *out, int *index) noexcept nogil:
-    """1 found: *index is the member, or -1 if members disagree (then only out.ambiguous is set); 0: the namespace that
-    has tuple.src has no such socket; -ENXIO: no member has the address; other -errno."""
-    cdef socket_info_t sock
-    cdef int rc, owners = 0, found = 0, error = 0
-    cdef int i = directory.place(0, tuple, -1)
-    memset(out, 0, sizeof(out[0]))
-    index[0] = -1
-    while i >= 0:
-        owners += 1
-        rc = directory.lookup_at(i, tuple, listener, &sock)
-        if rc == 1:
-            rc = diag_check(&directory.namespace_map.places[i].member.diag, tuple, &sock)
-            rc = rc if rc < 0 else 1
-        if rc < 0:
-            error = rc
-        elif rc == 1:
-            found += 1
-            index[0] = i
-            out[0] = sock
-        elif i == 0:
-            index[0] = i
-        i = directory.place(0, tuple, i)
-    if owners == 0:
-        return -ENXIO
-    if found > 1 or found == 1 and error < 0:
-        memset(out, 0, sizeof(out[0]))
-        out.ambiguous = 1
-        index[0] = -1
-        return 1
-    return found or error
+def find_sockets(NamespaceIndex directory not None, proto, src, sport, dst, dport, *, listener=False):
+    """The sockets at src:sport in the namespaces that have src, as [(inode of the namespace, dict)].
 
-
-def find_socket(NamespaceIndex directory not None, proto, src, sport, dst, dport, *, listener=False):
-    """The socket at src:sport in whichever namespace has src, as (inode of the namespace, dict).
-
-    None if that namespace has no such socket. The inode is None if several namespaces have one. Other sockets that
-    share the port of an unconnected UDP socket or a listener make the answer ambiguous. Raises LookupError if no known
-    namespace has the address, OSError.
+    Raise LookupError if no known namespace has the address, OSError.
     """
     cdef tuple_t tuple
     cdef socket_info_t sock
-    cdef int index, rc
     cdef bint only_listener = listener
+    cdef int i, rc
     tuple_set(&tuple, proto, src, sport, dst, dport)
-    with nogil:
-        directory.now = <uint64_t>procfs_monotonic_ns()
-        rc = look_for(directory, &tuple, only_listener, &sock, &index)
-        if rc == -ENXIO and directory.look_again(&tuple, True):
-            rc = look_for(directory, &tuple, only_listener, &sock, &index)
-    if rc == -ENXIO:
+    directory.refreshed_at = <uint64_t>monotonic_ns()
+    i = directory.find_address(0, &tuple, -1)
+    if i < 0 and directory.look_again(&tuple, True):
+        i = directory.find_address(0, &tuple, -1)
+    if i < 0:
         raise LookupError(f"no known network namespace has {src}")
-    if rc < 0:
-        raise OSError(-rc, os.strerror(-rc), "sock_diag")
-    if rc == 0:
-        return None
-    return directory.namespace_map.places[index].member.inode if index >= 0 else None, sock_dict(&sock)
+    found = []
+    while i >= 0:
+        rc = directory.lookup_at(i, &tuple, only_listener, &sock)
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc), "sock_diag")
+        if rc == 1:
+            found.append((directory.namespace_map.nodes[i].namespace.inode, sock_dict(&sock)))
+        i = directory.find_address(0, &tuple, i)
+    return found
 
 
 def refresh_addresses(NamespaceIndex directory not None):
     """Takes in the changes of home's addresses heard of."""
-    directory.refresh_home()
+    directory.refresh_monitored()
 
 
 def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
@@ -112,15 +79,15 @@ def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
     cdef int i
     tuple_set(&tuple, 17, address, 1, address, 1)
     for i in range(directory.namespace_map.count):
-        if directory.namespace_map.places[i].member != NULL and directory.namespace_map.places[i].member.inode == inode:
+        if directory.namespace_map.nodes[i].namespace != NULL and directory.namespace_map.nodes[i].namespace.inode == inode:
             return directory.may_come_from(home, i, &tuple)
     raise LookupError(f"no known network namespace is {inode}")
 
 
 def by_cookie(NamespaceIndex directory not None, cookie):
     """The inode of the namespace with that cookie, or None."""
-    cdef int index = directory.by_cookie(cookie)
-    return directory.namespace_map.places[index].member.inode if index >= 0 else None
+    cdef int index = directory.find_cookie(cookie)
+    return directory.namespace_map.nodes[index].namespace.inode if index >= 0 else None
 
 
 def decode_directly(bytes message not None):

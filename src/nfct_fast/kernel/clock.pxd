@@ -1,0 +1,6 @@
+"""The kernel's clocks in nanoseconds, without the GIL."""
+from libc.stdint cimport int64_t
+
+cdef int64_t monotonic_ns() noexcept nogil    # since boot, without the time that the machine was suspended
+cdef int64_t boottime_ns() noexcept nogil     # since boot: the clock of start_boottime and of the BPF programs
+cdef int64_t realtime_ns() noexcept nogil     # since the epoch

@@ -1,0 +1,129 @@
+"""Opens sources for the reading thread: the only place where events, attribution and tracking of a namespace meet."""
+import contextlib
+import time
+
+from nfct_fast.kernel import netns
+from nfct_fast.events.conntrack_dump import ConntrackDump
+from nfct_fast.events.open_sources import (
+    GROUPS, NETLINK_NETFILTER, close_event_socket, event_inbox, open_event_socket)
+from nfct_fast.events.preflight import Probe, await_answers
+from nfct_fast.events.source import Source
+
+
+def _entered(space):
+    return space.entered() if space is not None else contextlib.nullcontext()
+
+
+def _prefix(space):
+    """What a notice about the namespace begins with; nothing for the calling thread's own."""
+    return f"network namespace {space.name}: " if space is not None and space.name else ""
+
+
+class SourceOpener:
+    """Opens sources and adds them to the reader.
+
+    Args:
+        reader: the Reader that is to read them.
+        resolver: the Resolver, which must know each namespace that events come from.
+        opener: the namespaces.opener.Opener that makes sockets in other namespaces.
+        tracking: a Tracking that turns connection tracking on, or None.
+        can_enter: whether threads may still enter other namespaces after the start.
+        wanted: pairs of address family and protocol number.
+        groups: values of events.open_sources.GROUPS.
+        program: a classic BPF socket filter, or None.
+        recover: whether to recover lost flows from the conntrack table.
+    """
+
+    def __init__(self, reader, resolver, opener, tracking, can_enter, wanted, groups, program, recover):
+        self.tracking = tracking
+        self._reader, self._resolver, self._opener = reader, resolver, opener
+        self._can_enter = can_enter
+        self._wanted, self._groups, self._program = wanted, groups, program
+        self._recover = recover and GROUPS["NEW"] in groups
+        self._inbox = event_inbox()
+        self._tracked = {}      # {inode: what Tracking.remove() takes}
+
+    @property
+    def capacity(self) -> int:
+        """The most namespaces that can be read at once."""
+        return self._reader.sources.capacity
+
+    def prepare(self, spaces, probe) -> list[str]:
+        """Turn tracking on in the namespaces if that was asked for, and return why events may never come from them.
+
+        Call before open(), or the sources would receive the events of the probes. Blocks for up to half a second.
+        """
+        with contextlib.ExitStack() as stack:
+            probes = []
+            for space in spaces:
+                with _entered(space):
+                    self._track(space)
+                    probes.append(stack.enter_context(contextlib.closing(Probe(probe))))
+            await_answers(probes)
+            return [_prefix(space) + reason for space, probe in zip(spaces, probes) for reason in probe.reasons()]
+
+    def _track(self, space):
+        if self.tracking is not None and (inode := netns.current()) not in self._tracked:
+            self._tracked[inode] = self.tracking.add(_prefix(space), self._wanted)
+
+    def open(self, space, share, size, report_existing=False) -> Source:
+        """Open a namespace's source and add it to the reader. Blocks while the conntrack table is dumped.
+
+        Args:
+            space: an open Netns; None for the calling thread's own namespace.
+            share: the Share its receive buffer is taken from.
+            size: bytes of receive buffer to ask for.
+            report_existing: also report the flows that are in the table already.
+
+        Raises OSError.
+        """
+        inode = netns.current() if space is None else space.inode
+        since = time.monotonic_ns()
+        source = None
+        try:
+            if self.tracking is not None and (self._can_enter or not report_existing):
+                with _entered(space):
+                    self._track(space)
+            socket = open_event_socket(self._socket(space), self._inbox, self._groups, self._program, share, size)
+            try:
+                dump = ConntrackDump(self._socket(space)) if self._recover else None
+                number = self._resolver.monitor(space)
+            except BaseException:
+                close_event_socket(socket, share)
+                raise
+            source = Source(socket, self._groups, dump, number, inode, share, since)
+            source.load_existing() if report_existing else source.seed()
+            self._reader.add(source)
+        except BaseException:
+            self._untrack(inode)
+            if source is not None:
+                source.close()
+                self._resolver.stop_monitoring(source.index)
+            raise
+        return source
+
+    def _socket(self, space):
+        return -1 if space is None else self._opener.socket(space, NETLINK_NETFILTER)
+
+    def open_namespaces(self, spec, share, size, probe) -> tuple[str, ...]:
+        """Open the namespaces `spec` names, None for the calling thread's own; return why events may never come."""
+        with contextlib.ExitStack() as stack:
+            spaces = [None] if spec is None else [stack.enter_context(space) for space in netns.resolve(spec)]
+            reasons = self.prepare(spaces, probe)
+            for space in spaces:
+                self.open(space, share, size)
+        return tuple(reasons)
+
+    def retire(self, source) -> None:
+        """Have the reader read what the source still holds and then release it. OSError."""
+        self._reader.retire(source)
+
+    def collect(self) -> None:
+        """Free the sources that the reader has released."""
+        for source in self._reader.sources.collect():
+            self._resolver.stop_monitoring(source.index)
+            self._untrack(source.inode)
+
+    def _untrack(self, inode):
+        if inode in self._tracked:
+            self.tracking.remove(self._tracked.pop(inode))

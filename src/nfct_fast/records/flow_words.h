@@ -1,8 +1,0 @@
-/* The words for kinds of event (by EVENT_*) and directions (by DIRECTION_*). */
-#ifndef NFCT_FAST_FLOW_WORDS_H
-#define NFCT_FAST_FLOW_WORDS_H
-
-static const char *const nfct_fast_event_words[] = {0, "NEW", "UPDATE", 0, "DESTROY", 0, 0, 0, "LOST"};
-static const char *const nfct_fast_direction_words[] = {0, "out", "in", "local", "forward"};
-
-#endif
