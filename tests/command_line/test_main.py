@@ -1,4 +1,4 @@
-"""The main job: a line for each new flow, with the process that made it."""
+"""The program's main job: one line for each new flow, with the process that made it."""
 import os
 import socket
 import subprocess

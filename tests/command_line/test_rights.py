@@ -1,4 +1,4 @@
-"""What the running program, and each process it keeps, may still do: none of it is root, nor can become it."""
+"""The privileges that the running program and its helper processes keep: none is root, and none can become root."""
 import functools
 import os
 import platform
@@ -196,7 +196,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attacks", ATTACKS)
-def test_from_inside(tracked, attacks):
+def test_attacks_from_inside_the_program_fail(tracked, attacks):
     """Code of ours in each of its threads, once they have given up what the program has them give up."""
     run_inside(tracked, INSIDE.format(attacks="(" + ATTACKS[attacks] + ",)"))
 
@@ -328,7 +328,7 @@ def run_inside(netns, code):
 
 @pytest.mark.parametrize("attacks", NOT_APART)
 @pytest.mark.parametrize(("keep", "enters"), [(("sys_admin", "net_admin"), True), (("dac_read_search", "sys_ptrace"), False)])
-def test_from_inside_a_process_apart(tracked, attacks, keep, enters):
+def test_attacks_from_inside_a_helper_process_fail(tracked, attacks, keep, enters):
     run_inside(tracked, APART_CODE.format(attacks="(" + NOT_APART[attacks] + ",)", keep=keep, enters=enters))
 
 

@@ -198,7 +198,7 @@ static inline int64_t btf_member(const struct btf *self, int64_t number, const c
         memcpy(&member, self->types + self->offsets[number] + sizeof(type) + i * sizeof(member), sizeof(member));
         uint32_t bits = type.info >> 31 ? member.offset & 0xffffff : member.offset;
         if (btf_is_named(self, member.name, name))
-            return bits % 8 || (type.info >> 31 && member.offset >> 24) ? -EINVAL : bits / 8;
+            return bits % 8 || (type.info >> 31 && member.offset >> 24) ? -EINVAL : (int64_t)(bits / 8);
         if (member.name == 0) {
             int64_t within = btf_member(self, member.type, name, depth + 1);
             if (within >= 0)
