@@ -1,10 +1,11 @@
 """What is known of processes beside the kernel's events: those that were there before, and titles.
 
 Its thread reads /proc where nobody waits for it: all processes once, again after events were lost, and of the programs
-that make flows now and then whether they have written a title over their arguments (as sshd, nginx and postgres do).
+that make flows now and then whether they have written a title over their arguments (as sshd, nginx and postgres do). It
+also has more room made for the kernel's notes, which takes some 50 ms.
 """
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from nfct_fast.sockets.socket_notes cimport SocketNotes, owners_lost
 from nfct_fast.processes.process cimport process_drop, process_t
@@ -12,12 +13,13 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.history cimport History
 
+import select
 import threading
 
 cdef enum:
     LOOKS = 64               # at titles, in one round
 
-_ROUND = 1.0                                    # seconds
+_ROUND = 1000                                   # ms
 cdef int64_t TITLE_NS = 5_000_000_000           # between two looks at one program's title
 cdef int64_t NAMED_NS = 10_000_000_000          # programs named longer ago are not looked at
 
@@ -25,11 +27,15 @@ cdef int64_t NAMED_NS = 10_000_000_000          # programs named longer ago are 
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessWatch:
-    """Reads all processes into `programs`, and goes on in a thread from start() to close()."""
+    """Reads all processes into `programs`, and goes on in a thread from start() to close().
 
-    def __init__(self, History programs not None, SocketNotes owners not None, ProcessReader reader not None):
-        self._programs, self._owners, self._reader = programs, owners, reader
+    opener: who makes larger maps for `owners`; None: the thread does."""
+
+    def __init__(self, History programs not None, SocketNotes owners not None, ProcessReader reader not None,
+                 Opener opener=None):
+        self._programs, self._owners, self._reader, self._opener = programs, owners, reader, opener
         self._stop = threading.Event()
+        self._wake = Wakeup()
         self.scan()
 
     def scan(self):
@@ -78,7 +84,16 @@ cdef class ProcessWatch:
             return
         finally:
             ready.set()
-        while not self._stop.wait(_ROUND):
+        poll = select.poll()
+        poll.register(self._wake.fd, select.POLLIN)
+        while True:
+            asked = poll.poll(_ROUND)
+            if self._stop.is_set():
+                return
+            if asked:
+                self._wake.clear()
+                self._grow()
+                continue
             try:
                 if owners_lost(self._owners) != self._lost:
                     self.scan()
@@ -86,9 +101,31 @@ cdef class ProcessWatch:
             except OSError:
                 continue     # out of descriptors: what is known stays known, and the next round comes
 
+    cdef void ask(self) noexcept nogil:
+        """Have more room made for notes, soon."""
+        self._wake.notify()
+
+    def _larger_map(self, int outer, unsigned int kind, uint32_t entries):
+        cdef int fd
+        with nogil:
+            fd = self._opener.larger_map(outer, kind, entries)
+        return fd
+
+    def _grow(self):
+        try:
+            self._owners.grow(None if self._opener is None else self._larger_map)
+        except (OSError, ValueError) as error:
+            self.small = str(error)
+
     def close(self):
         """End the thread; closing twice is harmless."""
         self._stop.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._wake.close()
+
+    def abandon(self):
+        """In a process that has it by fork: close the descriptor."""
+        self._wake.close()
