@@ -1,10 +1,12 @@
 """What would be found for a flow, or a socket, that nobody heard of: for tests and benchmarks."""
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, tuple_set, tuple_t
+from nfct_fast.events.direct_decode cimport direct_decode
+from nfct_fast.events.decoder cimport FlowDecoder
+from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, flow_t, tuple_set, tuple_t
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
 from nfct_fast.sockets.socket_info cimport socket_info_t
@@ -35,7 +37,7 @@ def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, r
         record.flow.has |= FLOW_REPLY
     with nogil:
         attribution.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
-        attribution.resolve(&record)
+        attribution.resolve(&record, 1)
     return flow_object(&record)
 
 
@@ -49,6 +51,7 @@ def find_sockets(NamespaceIndex directory not None, proto, src, sport, dst, dpor
     cdef bint only_listener = listener
     cdef int i, rc
     tuple_set(&tuple, proto, src, sport, dst, dport)
+    directory.refreshed_at = <uint64_t>monotonic_ns()
     i = directory.find_address(0, &tuple, -1)
     if i < 0 and directory.look_again(&tuple, True):
         i = directory.find_address(0, &tuple, -1)
@@ -85,3 +88,23 @@ def by_cookie(NamespaceIndex directory not None, cookie):
     """The inode of the namespace with that cookie, or None."""
     cdef int index = directory.find_cookie(cookie)
     return directory.namespace_map.nodes[index].namespace.inode if index >= 0 else None
+
+
+def decode_directly(bytes message not None):
+    """The C struct of one conntrack message as direct_decode fills it in, as bytes; None: it leaves it to the library."""
+    cdef flow_t flow
+    memset(&flow, 0, sizeof(flow))
+    if len(message) < 20 or not direct_decode(<const uint8_t *>message, len(message), &flow):
+        return None
+    return (<const char *>&flow)[:sizeof(flow)]
+
+
+def decode_by_library(bytes message not None):
+    """The same as the library has it, but for type and time; None: it refuses it. `Flow` objects compare less than all of it."""
+    cdef FlowDecoder decoder = FlowDecoder(by_library=True)
+    cdef flow_t flow
+    memset(&flow, 0, sizeof(flow))
+    if decoder.decode(<const char *>message, len(message), &flow, 1, 0, 0) != 1:
+        return None
+    flow.type = 0
+    return (<const char *>&flow)[:sizeof(flow)]
