@@ -14,7 +14,7 @@ from_source = pytest.mark.skipif(not SOURCE.exists(), reason="the sources are no
 ARTEFACTS = r""".*\.__pyx_capi__
 .*\.__test__
 .*\.__init__
-nfct_fast\.conntrack\.GROUPS
+nfct_fast\.conntrack\.(GROUPS|NOTED_FIRST)
 """
 
 

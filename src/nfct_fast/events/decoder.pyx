@@ -18,8 +18,8 @@ from linux_netlink cimport (
 from netinet_in cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
 from nfct_fast.events.direct_decode cimport direct_decode, icmp_answer
 from nfct_fast.events.flow cimport (
-    EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_START, FLOW_STATE,
-    FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t,
+    EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_COUNTERS, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
+    NUMBER_ZONE, NUMBERS, flow_t, number_attribute_of_library, tuple_t,
 )
 from sys_socket cimport AF_INET, AF_INET6
 
@@ -100,6 +100,17 @@ cdef void _copy_state(const nf_conntrack *ct, flow_t *out) noexcept nogil:
         out.state = nfct.nfct_get_attr_u8(ct, which)
 
 
+cdef void _copy_numbers(const nf_conntrack *ct, flow_t *out) noexcept nogil:
+    cdef nf_conntrack_attr which
+    cdef int number
+    for number in range(NUMBERS):
+        which = number_attribute_of_library(number)
+        if nfct.nfct_attr_is_set(ct, which) > 0:
+            out.has_numbers |= <uint16_t>(1 << number)
+            out.numbers[number] = (nfct.nfct_get_attr_u16(ct, which) if number == NUMBER_ZONE
+                                   else nfct.nfct_get_attr_u32(ct, which))
+
+
 cdef void _copy_flow(const nf_conntrack *ct, flow_t *out) noexcept nogil:
     _copy_original(ct, &out.orig)
     if nfct.nfct_attr_is_set(ct, nfct.ATTR_REPL_L4PROTO) > 0:
@@ -108,18 +119,7 @@ cdef void _copy_flow(const nf_conntrack *ct, flow_t *out) noexcept nogil:
     if nfct.nfct_attr_is_set(ct, nfct.ATTR_STATUS) > 0:
         out.has |= FLOW_STATUS
         out.status = nfct.nfct_get_attr_u32(ct, nfct.ATTR_STATUS)
-    if nfct.nfct_attr_is_set(ct, nfct.ATTR_MARK) > 0:
-        out.has |= FLOW_MARK
-        out.mark = nfct.nfct_get_attr_u32(ct, nfct.ATTR_MARK)
-    if nfct.nfct_attr_is_set(ct, nfct.ATTR_ZONE) > 0:
-        out.has |= FLOW_ZONE
-        out.zone = nfct.nfct_get_attr_u16(ct, nfct.ATTR_ZONE)
-    if nfct.nfct_attr_is_set(ct, nfct.ATTR_TIMEOUT) > 0:
-        out.has |= FLOW_TIMEOUT
-        out.timeout = nfct.nfct_get_attr_u32(ct, nfct.ATTR_TIMEOUT)
-    if nfct.nfct_attr_is_set(ct, nfct.ATTR_ID) > 0:
-        out.has |= FLOW_ID
-        out.id = nfct.nfct_get_attr_u32(ct, nfct.ATTR_ID)
+    _copy_numbers(ct, out)
     _copy_state(ct, out)
     _copy_counters(ct, out)
 

@@ -8,8 +8,8 @@ that are not known here are skipped. test_direct_decode.py holds the two against
 """
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from nfct_fast.events.flow cimport (FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
-                                    FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
+from nfct_fast.events.flow cimport (FLOW_COUNTERS, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
+                                    NUMBER_ZONE, number_of_attribute, tuple_t)
 from netinet_in cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
 from sys_socket cimport AF_INET, AF_INET6
 
@@ -29,14 +29,10 @@ cdef enum:
     CTA_PROTOINFO = 4
     CTA_HELP = 5
     CTA_NAT_SRC = 6
-    CTA_TIMEOUT = 7
-    CTA_MARK = 8
     CTA_COUNTERS_ORIG = 9
     CTA_COUNTERS_REPLY = 10
     CTA_USE = 11
-    CTA_ID = 12
     CTA_SECMARK = 17
-    CTA_ZONE = 18
     CTA_TIMESTAMP = 20
     CTA_MARK_MASK = 21
     CTA_LABELS = 22
@@ -195,11 +191,12 @@ cdef inline bint _timestamp(const uint8_t *at, size_t size, flow_t *out) noexcep
 
 cdef inline bint _number(const uint8_t *at, uint16_t type, size_t size, flow_t *out) noexcept nogil:
     """An attribute that is one number, or that is skipped."""
-    if type == CTA_ZONE:
-        if size != 2:
+    cdef int number = number_of_attribute(type)
+    if number >= 0:
+        if size != (2 if number == NUMBER_ZONE else 4):
             return False
-        out.zone = ntohs(_half(at))
-        out.has |= FLOW_ZONE
+        out.numbers[number] = ntohs(_half(at)) if number == NUMBER_ZONE else _word(at)
+        out.has_numbers |= <uint16_t>(1 << number)
         return True
     if type == CTA_LABELS or type == CTA_LABELS_MASK:
         return size != 0 and size % 4 == 0
@@ -210,18 +207,8 @@ cdef inline bint _number(const uint8_t *at, uint16_t type, size_t size, flow_t *
     if type == CTA_STATUS:
         out.status = _word(at)
         out.has |= FLOW_STATUS
-    elif type == CTA_TIMEOUT:
-        out.timeout = _word(at)
-        out.has |= FLOW_TIMEOUT
-    elif type == CTA_MARK:
-        out.mark = _word(at)
-        out.has |= FLOW_MARK
-    elif type == CTA_ID:
-        out.id = _word(at)
-        out.has |= FLOW_ID
-    else:
-        return type == CTA_USE or type == CTA_SECMARK
-    return True
+        return True
+    return type == CTA_USE or type == CTA_SECMARK
 
 
 cdef inline bint _attribute(const uint8_t *at, uint16_t type, size_t size, flow_t *out) noexcept nogil:

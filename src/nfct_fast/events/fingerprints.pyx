@@ -10,6 +10,7 @@ mixed from all of these, two of a million entries collide with a probability of 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
+from nfct_fast.events.flow cimport NUMBER_ID, NUMBER_ZONE
 from sys_socket cimport AF_INET
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, mremap, munmap
 
@@ -62,9 +63,9 @@ cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil:
         memcpy(words + 2, flow.orig.dst, 16)
         for i in range(4):
             result = _mix(result, words[i])
-    result = _mix(result, <uint64_t>flow.orig.sport << 48 | <uint64_t>flow.orig.dport << 32 | flow.id)
+    result = _mix(result, <uint64_t>flow.orig.sport << 48 | <uint64_t>flow.orig.dport << 32 | flow.numbers[NUMBER_ID])
     result = _mix(result, <uint64_t>flow.orig.proto << 48 | <uint64_t>flow.orig.icmp_id << 32
-                  | <uint64_t>flow.orig.icmp_type << 16 | flow.zone)
+                  | <uint64_t>flow.orig.icmp_type << 16 | flow.numbers[NUMBER_ZONE])
     return result or 1
 
 

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libnetfilter_conntrack cimport ATTR_ID, ATTR_MARK, ATTR_TIMEOUT, ATTR_ZONE, nf_conntrack_attr
 
 # Addresses and ports of one direction. An IPv4 address fills the first 4 bytes of src and dst, the other 12
 # are zero; addresses are in network order, ports in host order. Protocols without ports have 0 there.
@@ -23,15 +24,20 @@ cdef enum:
 cdef enum:
     FLOW_REPLY = 1
     FLOW_STATUS = 2
-    FLOW_MARK = 4
-    FLOW_ZONE = 8
-    FLOW_TIMEOUT = 16
-    FLOW_ID = 32
-    FLOW_STATE = 64
-    FLOW_COUNTERS = 128
-    FLOW_START = 256
-    FLOW_STOP = 512
-    FLOW_RECOVERED = 1024    # no field: the flow was read from the conntrack table, not from an event
+    FLOW_STATE = 4
+    FLOW_COUNTERS = 8
+    FLOW_START = 16
+    FLOW_STOP = 32
+    FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
+
+# The fields that are one number: indices of flow_t.numbers. Both decoders, templates and JSON take them from the three
+# functions below, so a new one needs a line in each of these, a property in records/record.pyx and its stub.
+cdef enum:
+    NUMBER_MARK              # connection mark
+    NUMBER_ZONE              # conntrack zone
+    NUMBER_TIMEOUT           # seconds until the entry expires
+    NUMBER_ID                # the kernel's id of the entry
+    NUMBERS
 
 ctypedef struct flow_t:
     tuple_t orig             # the direction of the first packet, before NAT
@@ -42,15 +48,43 @@ ctypedef struct flow_t:
     int64_t start            # ns since the epoch when the entry was made; with nf_conntrack_timestamp=1 only
     int64_t stop             # ns since the epoch when the entry ended; with nf_conntrack_timestamp=1 only
     uint32_t status          # IPS_* bits
-    uint32_t mark            # connection mark
-    uint32_t timeout         # seconds until the entry expires
-    uint32_t id              # the kernel's id of the entry
+    uint32_t numbers[NUMBERS]    # by NUMBER_*
     uint16_t has             # FLOW_* bits
-    uint16_t zone            # conntrack zone
+    uint16_t has_numbers     # a bit for each of `numbers` that the event had; others are 0
     uint8_t type             # EVENT_*
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
     uint16_t netns           # index of the network namespace the event came from, in Sources and in the resolver
     uint64_t netns_inode     # inode of that namespace; 0: unknown
+
+cdef inline int number_of_attribute(uint16_t attribute) noexcept nogil:
+    """The number that an attribute of a conntrack message holds, CTA_* of linux/netfilter/nfnetlink_conntrack.h; or -1."""
+    if attribute == 7:
+        return NUMBER_TIMEOUT
+    if attribute == 8:
+        return NUMBER_MARK
+    if attribute == 12:
+        return NUMBER_ID
+    return NUMBER_ZONE if attribute == 18 else -1
+
+cdef inline nf_conntrack_attr number_attribute_of_library(int number) noexcept nogil:
+    """The same as libnetfilter_conntrack calls it."""
+    if number == NUMBER_MARK:
+        return ATTR_MARK
+    if number == NUMBER_ZONE:
+        return ATTR_ZONE
+    return ATTR_TIMEOUT if number == NUMBER_TIMEOUT else ATTR_ID
+
+cdef inline const char *number_name(int number) noexcept nogil:
+    """The name in templates, after "ev.", and in JSON."""
+    if number == NUMBER_MARK:
+        return b"mark"
+    if number == NUMBER_ZONE:
+        return b"zone"
+    return b"timeout" if number == NUMBER_TIMEOUT else b"id"
+
+cdef inline bint number_is_known(const flow_t *flow, int number) noexcept nogil:
+    """Whether the event had it; the kernel leaves a mark and a zone of 0 out."""
+    return number <= NUMBER_ZONE or flow.has_numbers >> number & 1
 
 cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil

@@ -5,8 +5,9 @@ An unknown field is written as `-`, an unknown pid as `?`.
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
-from nfct_fast.events.flow cimport (FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS,
-                    FLOW_TIMEOUT, FLOW_ZONE, flow_t, tuple_t)
+from nfct_fast.events.flow cimport (
+    FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t, number_is_known, number_name, tuple_t,
+)
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned,
 )
@@ -19,9 +20,9 @@ from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_nam
 
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
-    EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_ID, EV_MARK, EV_ZONE, EV_STATUS, EV_STATE, EV_TIMEOUT, EV_DIRECTION,
-    EV_NETNS, EV_RECOVERED,
-    EV_COUNT
+    EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
+    EV_NUMBERS               # NUMBERS of them
+    EV_COUNT = EV_NUMBERS + NUMBERS
 
 cdef enum:
     INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE, INFO_CMDLINE, INFO_SERVICE,
@@ -30,8 +31,8 @@ cdef enum:
     INFO_COUNT
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
-       "icmp_type", "icmp_code", "icmp_id", "id", "mark", "zone", "status", "state", "timeout", "direction",
-       "netns", "recovered")
+       "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
+       *[number_name(number).decode("ascii") for number in range(NUMBERS)])
 _INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit", "user_unit", "slice",
          "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
 
@@ -96,13 +97,6 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
         buffer_unsigned(out, flow.orig.icmp_code)
     elif field == EV_ICMP_ID:
         buffer_unsigned(out, flow.orig.icmp_id)
-    elif field == EV_ID:
-        _put_known(out, flow.has & FLOW_ID, flow.id)
-    elif field == EV_MARK:
-        # The kernel's messages omit a mark or zone of 0.
-        buffer_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
-    elif field == EV_ZONE:
-        buffer_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
     elif field == EV_STATUS:
         if flow.has & FLOW_STATUS and flow.status:
             status_put(out, flow.status, b"|")
@@ -110,12 +104,12 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
             buffer_put(out, b"-", 1)
     elif field == EV_STATE:
         _put_known(out, flow.has & FLOW_STATE, flow.state)
-    elif field == EV_TIMEOUT:
-        _put_known(out, flow.has & FLOW_TIMEOUT, flow.timeout)
     elif field == EV_DIRECTION:
         _put_label(out, direction_name(record.direction))
     elif field == EV_NETNS:
         buffer_unsigned(out, flow.netns_inode)
+    elif field >= EV_NUMBERS:
+        _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
     elif flow.has & FLOW_RECOVERED:
         _put_label(out, b"recovered")
     else:

@@ -9,8 +9,8 @@ from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_ID, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
-    FLOW_TIMEOUT, flow_t, tuple_t,
+    FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS, flow_t,
+    number_is_known, number_name, tuple_t,
 )
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.text.text_buffer cimport (
@@ -325,6 +325,7 @@ cdef class JsonLines(Formatter):
     cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         cdef char name[32]
+        cdef int number
         if record.kind == RECORD_LOSS:
             self._put_loss(out, &record.loss)
             return
@@ -347,14 +348,13 @@ cdef class JsonLines(Formatter):
             _raw(out, b',"status":["' if flow.status else b',"status":[')
             status_put(out, flow.status, b'","')
             _raw(out, b'"]' if flow.status else b"]")
-        _number(out, b',"mark":', flow.mark)
-        _number(out, b',"zone":', flow.zone)
-        if flow.has & FLOW_TIMEOUT:
-            _number(out, b',"timeout":', flow.timeout)
+        for number in range(NUMBERS):
+            if number_is_known(flow, number):
+                _raw(out, b',"')
+                _raw(out, number_name(number))
+                _number(out, b'":', flow.numbers[number])
         if flow.has & FLOW_STATE:
             _number(out, b',"state":', flow.state)
-        if flow.has & FLOW_ID:
-            _number(out, b',"id":', flow.id)
         if flow.netns_inode:
             _number(out, b',"netns":', flow.netns_inode)
         _counters(out, flow)

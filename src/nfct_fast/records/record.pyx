@@ -2,8 +2,10 @@
 cimport cython
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
-from nfct_fast.events.flow cimport (FLOW_COUNTERS, FLOW_ID, FLOW_MARK, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
-                    FLOW_STATE, FLOW_STATUS, FLOW_STOP, FLOW_TIMEOUT, FLOW_ZONE, tuple_t)
+from nfct_fast.events.flow cimport (
+    FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
+    NUMBER_TIMEOUT, NUMBER_ZONE, number_is_known, tuple_t,
+)
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
@@ -68,6 +70,9 @@ cdef class Flow:
 
     def __dealloc__(self):
         record_drop(&self.record)
+
+    cdef object _number(self, int number):
+        return self.record.flow.numbers[number] if number_is_known(&self.record.flow, number) else None
 
     @property
     def type(self) -> str:
@@ -149,17 +154,17 @@ cdef class Flow:
     @property
     def mark(self) -> int:
         """Connection mark; 0 if there is none."""
-        return self.record.flow.mark if self.record.flow.has & FLOW_MARK else 0
+        return self.record.flow.numbers[NUMBER_MARK]
 
     @property
     def zone(self) -> int:
         """Conntrack zone; 0 is the default zone."""
-        return self.record.flow.zone if self.record.flow.has & FLOW_ZONE else 0
+        return self.record.flow.numbers[NUMBER_ZONE]
 
     @property
     def timeout(self) -> int | None:
         """Seconds until the entry expires if no further packet comes."""
-        return self.record.flow.timeout if self.record.flow.has & FLOW_TIMEOUT else None
+        return self._number(NUMBER_TIMEOUT)
 
     @property
     def state(self) -> int | None:
@@ -169,7 +174,7 @@ cdef class Flow:
     @property
     def id(self) -> int | None:
         """The kernel's id of the entry, unique only while it lives."""
-        return self.record.flow.id if self.record.flow.has & FLOW_ID else None
+        return self._number(NUMBER_ID)
 
     @property
     def netns(self) -> int:
