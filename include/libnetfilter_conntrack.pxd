@@ -22,6 +22,7 @@ cdef extern from "<libnetfilter_conntrack/libnetfilter_conntrack.h>" nogil:
         ATTR_ID
         ATTR_STATUS
         ATTR_ZONE
+        ATTR_USE
         ATTR_ORIG_COUNTER_PACKETS
         ATTR_REPL_COUNTER_PACKETS
         ATTR_ORIG_COUNTER_BYTES

@@ -19,7 +19,7 @@ from support.wheel import is_source_tree
 
 TYPES = {
     "type": str, "time": str, "time_ns": int, "proto": str, "protonum": int, "original": dict, "reply": dict,
-    "direction": str, "status": list, "mark": int, "zone": int, "timeout": int, "state": int, "id": int, "netns": int,
+    "direction": str, "status": list, "mark": int, "zone": int, "timeout": int, "state": int, "id": int, "use": int, "netns": int,
     "original_packets": int, "original_bytes": int, "reply_packets": int, "reply_bytes": int, "start_ns": int,
     "stop_ns": int, "recovered": bool, "owner": dict, "peer": dict, "lost": int,
 }

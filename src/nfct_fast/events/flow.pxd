@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libnetfilter_conntrack cimport ATTR_ID, ATTR_MARK, ATTR_TIMEOUT, ATTR_ZONE, nf_conntrack_attr
+from libnetfilter_conntrack cimport ATTR_ID, ATTR_MARK, ATTR_TIMEOUT, ATTR_USE, ATTR_ZONE, nf_conntrack_attr
 
 # Addresses and ports of one direction. An IPv4 address fills the first 4 bytes of src and dst, the other 12
 # are zero; addresses are in network order, ports in host order. Protocols without ports have 0 there.
@@ -37,6 +37,7 @@ cdef enum:
     NUMBER_ZONE              # conntrack zone
     NUMBER_TIMEOUT           # seconds until the entry expires
     NUMBER_ID                # the kernel's id of the entry
+    NUMBER_USE               # references that the kernel holds to the entry
     NUMBERS
 
 ctypedef struct flow_t:
@@ -62,6 +63,8 @@ cdef inline int number_of_attribute(uint16_t attribute) noexcept nogil:
         return NUMBER_TIMEOUT
     if attribute == 8:
         return NUMBER_MARK
+    if attribute == 11:
+        return NUMBER_USE
     if attribute == 12:
         return NUMBER_ID
     return NUMBER_ZONE if attribute == 18 else -1
@@ -72,6 +75,8 @@ cdef inline nf_conntrack_attr number_attribute_of_library(int number) noexcept n
         return ATTR_MARK
     if number == NUMBER_ZONE:
         return ATTR_ZONE
+    if number == NUMBER_USE:
+        return ATTR_USE
     return ATTR_TIMEOUT if number == NUMBER_TIMEOUT else ATTR_ID
 
 cdef inline const char *number_name(int number) noexcept nogil:
@@ -80,6 +85,8 @@ cdef inline const char *number_name(int number) noexcept nogil:
         return b"mark"
     if number == NUMBER_ZONE:
         return b"zone"
+    if number == NUMBER_USE:
+        return b"use"
     return b"timeout" if number == NUMBER_TIMEOUT else b"id"
 
 cdef inline bint number_is_known(const flow_t *flow, int number) noexcept nogil:

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 from nfct_fast.events.flow cimport (
     FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
-    NUMBER_TIMEOUT, NUMBER_ZONE, number_is_known, tuple_t,
+    NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, number_is_known, tuple_t,
 )
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
 from nfct_fast.text.protocol cimport protocol_write
@@ -175,6 +175,11 @@ cdef class Flow:
     def id(self) -> int | None:
         """The kernel's id of the entry, unique only while it lives."""
         return self._number(NUMBER_ID)
+
+    @property
+    def use(self) -> int | None:
+        """References that the kernel held to the entry when it made the event."""
+        return self._number(NUMBER_USE)
 
     @property
     def netns(self) -> int:
