@@ -6,9 +6,9 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.processes.history cimport History
 
 cdef class ProcessWatch:
-    cdef History _programs
-    cdef SocketNotes _owners
+    cdef History _history
+    cdef SocketNotes _notes
     cdef ProcessReader _reader
     cdef object _thread
-    cdef object _stop
-    cdef uint64_t _lost                # of the events, when all processes were read last
+    cdef object _stop            # threading.Event
+    cdef uint64_t _lost          # process events lost in total when all processes were read last

@@ -16,8 +16,19 @@
 #define BTF_SIZE_MAX (64u << 20) /* bytes; the BTF of vmlinux takes 6 MB */
 #define BTF_NESTED_MAX 8         /* levels of nested anonymous structures; the kernel has 3 */
 
-enum btf_kind_number { BTF_INT = 1, BTF_ARRAY = 3, BTF_STRUCT = 4, BTF_UNION = 5, BTF_ENUM = 6, BTF_TYPEDEF = 8,
-                       BTF_FUNC_PROTO = 13, BTF_VAR = 14, BTF_DATASEC = 15, BTF_DECL_TAG = 17, BTF_ENUM64 = 19 };
+enum btf_kind_number {
+    BTF_INT = 1,
+    BTF_ARRAY = 3,
+    BTF_STRUCT = 4,
+    BTF_UNION = 5,
+    BTF_ENUM = 6,
+    BTF_TYPEDEF = 8,
+    BTF_FUNC_PROTO = 13,
+    BTF_VAR = 14,
+    BTF_DATASEC = 15,
+    BTF_DECL_TAG = 17,
+    BTF_ENUM64 = 19
+};
 
 struct btf_header_t {
     uint16_t magic;
