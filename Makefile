@@ -1,5 +1,7 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
-# make test   install what is missing, build, and run the whole test suite
+# make test   install what is missing, build, and run the whole test suite, as root
+# make test-unit  the tests that need no root, as whoever calls it, in less than a minute
+# make coverage  run the suite and print which lines of Python, Cython and C it ran, per file and in all
 # make lint   check the form of Python, Cython and C; `make format` mends what can be mended by itself
 # make bench  the same, and measure beside other programs: tables, and a plot in build/bench
 # make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and what has threads under ThreadSanitizer
@@ -16,13 +18,21 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test lint format bench sanitize soak build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
 
 test: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-unit: $(VENV)/.built $(VENV)/.test-packages
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(BIN)/python -m pytest -m "not root and not slow" $(PYTEST_ARGS)
+
+# COVERAGE_ARGS: what is for pytest.
+coverage: $(VENV)/.built $(VENV)/.tested-with
+	$(BIN)/python -m pip install -q --group coverage
+	$(SUDO) $(BIN)/python -u tests/line_coverage $(COVERAGE_ARGS)
 
 C_FILES := $(shell git ls-files '*.[ch]' 2>/dev/null | grep -v owners_skel.h)
 
@@ -73,14 +83,17 @@ $(VENV)/.built: $(VENV)/.system $(SOURCES)
 	$(BIN)/python -m pip install -q --editable . || { $(BIN)/python -m pip install --editable .; exit 1; }
 	@touch $@
 
-$(VENV)/.tested-with: $(VENV)/.system pyproject.toml
+$(VENV)/.test-packages: $(VENV)/.system pyproject.toml
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q --group test --group wheel
+	@touch $@
+
+$(VENV)/.tested-with: $(VENV)/.test-packages
 	@missing=$$(for tool in ip nft conntrack strace clang bpftool ps; do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \
 	    fi
-	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q --group test --group wheel
 	@touch $@
 
 # Both leave the wheel in wheelhouse/, and keep images and trees in the user's cache.

@@ -80,9 +80,16 @@ class Joined(build_ext):
 
     Each in a shared object of its own, what Cython repeats in them makes a wheel twice as large."""
 
+    user_options = [*build_ext.user_options, ("with-hooks", None, "build the hooks for tests, as an in-place build does")]
+    boolean_options = [*build_ext.boolean_options, "with-hooks"]
+
+    def initialize_options(self):
+        super().initialize_options()
+        self.with_hooks = False
+
     def run(self):
         # A wheel has no hooks for tests; a tree that is developed in has. While it builds, setuptools clears `inplace`.
-        self.with_hooks = self.inplace or self.editable_mode
+        self.with_hooks = self.with_hooks or self.inplace or self.editable_mode
         super().run()
 
     def build_extensions(self):

@@ -5,13 +5,14 @@ from . import _loader  # first: it finds the modules that the others import
 from ._version import __version__
 
 _MODULES = {"Conntrack": "conntrack", "Stats": "conntrack", "Flow": "records.record", "Tuple": "records.record",
-            "Counters": "records.record", "Owner": "records.owner", "Process": "processes.process", "Status": "text.status"}
+            "Counters": "records.record", "Owner": "records.owner",
+            "Process": "processes.process", "Status": "text.status"}
 
 __all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name):
-    # Loaded when first asked for: the command line must be able to take a ^C before that.
+    # Imported on first use: the command line must be able to handle a ^C before the extension modules load.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,8 +1,8 @@
-"""The command line: arguments in, Conntrack to standard output, an exit status out."""
+"""The command line: parses arguments, writes a Conntrack's flows to standard output, returns an exit status."""
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]     # the current directory, by python -m: a file there with the name of a module of Python's would run
+    del sys.path[0]     # `python -m` puts the current directory there: a file named like a standard module would run
 
 import signal
 
@@ -31,34 +31,35 @@ _EPILOG = """\
 examples:
   nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
-  nfct-fast --track                      also where no firewall rule uses connection tracking
+  nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
-A process nobody knows is printed as "?", any other unknown field as "-". Control characters and bytes that are not
-UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line is cut after 4096 bytes, and then ends
-in "...". The status is 1 on a failure and 2 for arguments that cannot be used.
+An unknown pid is printed as "?", any other unknown field as "-". Control characters and bytes that are not
+UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line longer than 4096 bytes is cut and
+ends in "...". The exit status is 1 on a failure and 2 for invalid arguments.
 """
 _STDOUT = 1
 _STDERR = 2
-_STDERR_WAIT_MS = 100     # what a standard error that nobody reads may hold us up
+_STDERR_WAIT_MS = 100     # the longest wait for a standard error that nobody reads
 
 
 def _warn(*messages):
-    """One line each on standard error. That it is closed, full or stuck is no reason to stop."""
+    """Print each message as a line on standard error. Give up if that is closed, full or blocked."""
     poll = select.poll()
     poll.register(_STDERR, select.POLLOUT)
     if messages and poll.poll(_STDERR_WAIT_MS):
         try:
-            os.write(_STDERR, "".join([f"{_PROGRAM}: {message}\n" for message in messages]).encode(errors="backslashreplace"))
+            text = "".join([f"{_PROGRAM}: {message}\n" for message in messages])
+            os.write(_STDERR, text.encode(errors="backslashreplace"))
         except OSError:
             pass
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses arguments in one line."""
+    """Reports invalid arguments in one line."""
 
     def error(self, message):
-        _warn(f"{message} (-h helps)")
+        _warn(f"{message} (try -h)")
         sys.exit(2)
 
 
@@ -66,13 +67,13 @@ def _size(text):
     units = {"k": 10, "m": 20, "g": 30}
     number, shift = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 0)
     if not number.isascii() or not number.isdecimal() or not 4096 <= int(number) << shift < 1 << 30:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size from 4K to below 1G, such as 64M")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 4K to below 1G, such as 64M")
     return int(number) << shift
 
 
 def _flows(text):
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {1 << 24}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 24}")
     return int(text)
 
 
@@ -84,42 +85,45 @@ def _version():
 def _parser():
     parser = _Parser(
         prog=_PROGRAM, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        description="Logs every new network flow of this host, with the process behind it.")
+        description="Log every new network connection of this host with the process behind it.")
     parser.add_argument("-p", "--protocol", metavar="REGEX",
-                        help='only flows whose protocol it is found in: names are like "ipv4/tcp", "ipv6/udp"')
+                        help='log only protocols that match this regular expression, such as "ipv4/tcp" or "ipv6/udp"')
     parser.add_argument("-t", "--format-ts", metavar="FMT", default="%s",
-                        help="strftime(3) format of the time, with %%f for microseconds (default: %%s)")
+                        help="strftime(3) format of {ts}, with %%f for microseconds (default: %%s)")
     parser.add_argument("-f", "--format", metavar="FMT", default=DEFAULT,
-                        help="str.format() template of a line, over ts, ev, info and peer (default: %(default)s)")
+                        help="str.format() template of a line, with fields of ts, ev, info and peer "
+                             "(default: %(default)s)")
     parser.add_argument("--json", action="store_true",
-                        help="one JSON object a line instead of the template; the README has its names")
+                        help="print one JSON object per line instead; README.md describes its keys")
     parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
-                        help="how owners are looked for (default: auto, the best this kernel has)")
+                        help="how to look for the process (default: auto, the best way this kernel supports)")
     parser.add_argument("--flows", metavar="N", type=_flows, default=NOTED_FLOWS,
-                        help="how many flows the kernel's notes of owners reach back (default: %(default)s)")
+                        help="how many flows the BPF programs remember (default: %(default)s)")
     parser.add_argument("--track", action="store_true",
-                        help="turn connection tracking on while the program runs, by an nftables table of its own; when the "
-                             "conntrack table is full, new connections are dropped")
+                        help="turn connection tracking on while the program runs, by an nftables table of its own. "
+                             "When the conntrack table is full, the kernel drops new connections")
     parser.add_argument("--netns", metavar="NAME|PID|all",
-                        help="hear this network namespace, or all there are, as they come and go, instead of the program's own")
+                        help="monitor this network namespace instead of the program's own; with all, every one on this "
+                             "host, as they come and go")
     parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
-                        help="receive buffer to ask of the kernel, such as 64M, the default; 1M holds about 1,600 flows")
+                        help="receive buffer to ask the kernel for (default: 64M); 1M holds about 1,600 flows")
     parser.add_argument("--rcvbuf-max", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF_LIMIT,
-                        help="what it may grow to as it fills, and with --netns all what all may together (default: 256M); the "
-                             "kernel may take twice as much memory")
+                        help="size the receive buffer may grow to as it fills, and with --netns all the sum of all "
+                             "buffers (default: 256M); the kernel may take twice as much memory")
     parser.add_argument("--user", metavar="NAME",
-                        help="who it goes on as once all is open, if started as root (default: nfct-fast if there is such a "
-                             "user, else nobody)")
+                        help="user to switch to once everything is open, if started as root (default: nfct-fast if "
+                             "that user exists, else nobody)")
     parser.add_argument("--no-sandbox", action="store_true",
-                        help="go on as root, in one process and with all system calls: only capabilities that are not needed "
-                             "are given up")
-    parser.add_argument("--debug", action="store_true", help="print counts at the end, and a traceback on a failure")
+                        help="stay root, in a single process with all system calls allowed; give up only capabilities "
+                             "that are not needed")
+    parser.add_argument("--debug", action="store_true",
+                        help="print statistics at the end, and a traceback on a failure")
     parser.add_argument("--version", action="version", version=_version())
     return parser
 
 
 class _Stop:
-    """SIGINT, SIGTERM and SIGHUP as a descriptor that becomes readable, so that no wait can miss them."""
+    """Makes a descriptor readable on SIGINT, SIGTERM and SIGHUP, so that no wait can miss them."""
 
     def __init__(self):
         self.asked = False
@@ -140,7 +144,7 @@ def _is_reader_gone(fd):
 
 
 def _fill_standard_descriptors():
-    """Keep a socket of ours from becoming number 0, 1 or 2 where one of these was closed: it would be written to."""
+    """Open /dev/null for each of the descriptors 0, 1 and 2 that is closed, lest a socket gets its number."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -154,12 +158,12 @@ def _watch(conntrack, stop, output):
     try:
         conntrack.watch(output, select.EPOLLERR)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EEXIST):      # a plain file cannot be waited for, nor need be
+        if error.errno not in (errno.EPERM, errno.EEXIST):      # a regular file cannot be waited for
             raise
 
 
 class _LossReport:
-    """Says on stderr how many events were lost or made up for, at once and then at most once a second."""
+    """Reports lost and recovered events on standard error: at once, and then at most once a second."""
 
     def __init__(self, conntrack):
         self._conntrack = conntrack
@@ -172,29 +176,33 @@ class _LossReport:
             self._next = now + 1
 
     def _messages(self):
-        counts = (self._conntrack.lost, self._conntrack.recovered, self._conntrack.unallocated, self._conntrack.process_events_lost)
+        conntrack = self._conntrack
+        counts = (conntrack.lost, conntrack.recovered, conntrack.unallocated, conntrack.process_events_lost)
         lost, recovered, unallocated, programs = (count - reported for count, reported in zip(counts, self._reported))
         self._reported = counts
         messages = []
         if recovered > 0:
-            messages.append(f"{recovered} flows recovered from the conntrack table: their events were lost")
+            messages.append(f"{recovered} flows recovered from the conntrack table, because their events were lost")
         if unallocated > 0:
-            messages.append(f"{lost} events lost or more: the kernel had no memory for {unallocated} at least, and does not count them")
+            messages.append(f"{lost} events lost or more: the kernel was out of memory for {unallocated} events at "
+                            "least, and keeps no exact count of them")
         elif lost > 0:
-            messages.append(f"{lost} events lost: they came faster than they were read (a larger --rcvbuf-max holds more)")
+            messages.append(f"{lost} events lost: they came faster than they could be processed (a larger --rcvbuf-max "
+                            "holds more)")
         if programs > 0:
-            messages.append(f"{programs} starts and ends of programs lost: some that have ended will have no command line")
+            messages.append(f"{programs} process starts and exits lost: some short-lived processes will have no "
+                            "command line")
         return messages
 
     def report_end(self):
-        """All that is still to be told, once it is closed."""
+        """Report what is left, after the Conntrack is closed."""
         messages = self._messages()
         stats = self._conntrack.stats()
         if stats.undelivered:
             more = " or more" if self._conntrack.unreported[1] else ""
             messages.append(f"{stats.undelivered}{more} flows received and not written")
         if stats.undecoded:
-            messages.append(f"{stats.undecoded} events not understood, and not written")
+            messages.append(f"{stats.undecoded} events could not be decoded and were not written")
         _warn(*messages)
 
 
@@ -205,18 +213,18 @@ def _log(conntrack, writer, stop, output):
             report.report(time.monotonic())
             _warn(*conntrack.notices())
             if stop.asked:
-                conntrack.stop()        # what was read is still written
+                conntrack.stop()        # events received until now are still written
             elif not written and _is_reader_gone(output):
                 return
     finally:
-        # However it ends: what was received and not written is counted.
+        # In any case: count the flows that were received and not written.
         conntrack.close()
         writer.write_loss(*conntrack.unreported)
         report.report_end()
 
 
 def _allow_descriptors():
-    """As many as may be had: hundreds of network namespaces take thousands, and 1024 are usual."""
+    """Raise the limit of descriptors to the maximum: hundreds of namespaces take thousands, and 1024 are usual."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -256,13 +264,13 @@ def _run(arguments, formatter):
 
 
 def _formatter(arguments):
-    template = Template(arguments.format, arguments.format_ts)      # a bad one is refused also beside --json
+    template = Template(arguments.format, arguments.format_ts)      # an invalid one is an error even with --json
     return JsonLines() if arguments.json else template
 
 
 def main(argv=None) -> int:
-    """Run the program with these arguments (sys.argv's by default) and return its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)    # until there is output that must not be cut
+    """Run the program with these arguments, sys.argv's by default, and return its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # until there is output that must not be cut off
     parser = _parser()
     arguments = parser.parse_args(argv)
     if sys.stdout is None:
@@ -272,7 +280,7 @@ def main(argv=None) -> int:
     try:
         _run(arguments, _formatter(arguments))
     except BrokenPipeError:
-        return 0        # whoever read the output has had enough
+        return 0        # the reader of the output has closed it
     except ValueError as error:
         if arguments.debug:
             raise

@@ -1,4 +1,4 @@
-"""Finds this package's extension modules, which one shared object holds: `_modules`, whose NAMES are theirs."""
+"""Finds this package's extension modules, which all live in one shared object: `_modules`, whose NAMES lists them."""
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import spec_from_file_location
@@ -7,14 +7,15 @@ from . import _modules
 
 
 class ModulesFinder:
-    """A finder for the names in `_modules`, and for no others."""
+    """A meta path finder for the modules listed in `_modules.NAMES`."""
 
     @staticmethod
     def find_spec(fullname, path=None, target=None):
         if fullname not in _modules.NAMES:
             return None
-        return spec_from_file_location(fullname, _modules.__file__, loader=ExtensionFileLoader(fullname, _modules.__file__))
+        loader = ExtensionFileLoader(fullname, _modules.__file__)
+        return spec_from_file_location(fullname, _modules.__file__, loader=loader)
 
 
-# Last: no import of anybody else's is slower for it.
+# At the end of the path, so that it slows no other import down.
 sys.meta_path.append(ModulesFinder)

@@ -1,4 +1,5 @@
-"""The C libraries this was built with, as their own pkg-config files have it: they cannot be asked at run time."""
+"""The versions of the C libraries this was built with, from pkg-config: the libraries have no call that returns
+them."""
 
 cdef extern from *:
     """

@@ -1,4 +1,4 @@
-"""`Conntrack`: the rooms joined. A thread reads into a ring; whoever holds the object takes from it."""
+"""`Conntrack`, the package's main class. A thread reads events into a ring, from which the caller takes flows."""
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
@@ -14,34 +14,34 @@ from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.rights import Rights
 
-# A NEW event is charged 1,280 bytes whatever its size: this, doubled by the kernel, holds 105,000.
+# The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
 DEFAULT_RCVBUF_LIMIT = 256 << 20
 
 
 class Stats(NamedTuple):
-    """Counts since the start. Events that came and were not filtered were delivered, or still wait in the ring."""
+    """Counts since the start. Decoded events that were not filtered were delivered, or are still in the ring."""
 
-    events: int         # received and decoded
-    filtered: int       # not wanted, and refused only after decoding
-    dropped: int        # by the kernel, because a receive buffer was full: exact
-    recovered: int      # flows of those and of unmade ones, delivered from the conntrack table instead
-    lost: int           # dropped or unmade, and not recovered: exact where unmade is 0, else at least
-    overruns: int       # times the kernel said that events were lost
-    undecoded: int      # messages too long or not understood
-    named: int          # flows whose owner has a process
-    max_queued: int         # the most records that waited at once to be taken
-    rcvbuf: int         # bytes the kernel now grants the largest receive buffer
-    process_events_lost: int  # forks, executions and exits the kernel had no room to tell of: asked of /proc, as long as they live
-    undelivered: int        # received, and at the end neither taken nor told of; 0 before close()
-    foreign: int        # datagrams on netlink sockets that the kernel did not send: not looked at
-    unallocated: int         # events the kernel had no memory to make: at least so many, it does not count them
-    rcvbuf_all: int     # bytes that the kernel may take for all receive buffers together
-    namespaces: int     # that are heard now
-    namespaces_added: int           # and came after the start, with netns="all", as the next three
-    namespaces_removed: int           # that ended, or were closed because they had no process
-    unmonitored: int        # that were there, and not heard at least for a while
-    preexisting: int          # flows told from the conntrack table of a namespace that began before it was found
+    events: int                 # received and decoded
+    filtered: int               # of these, events that were not wanted and passed the socket filter
+    dropped: int                # events the kernel dropped because a receive buffer was full; exact
+    recovered: int              # flows delivered from the conntrack table, as their event was dropped or unallocated
+    lost: int                   # dropped or unallocated and not recovered; a lower bound if `unallocated` is not 0
+    overruns: int               # how often the kernel reported a loss
+    undecoded: int              # messages that were too long or malformed
+    named: int                  # flows for whose owner a process was found
+    max_queued: int             # the most records that waited in the ring at once
+    rcvbuf: int                 # bytes of the largest receive buffer now, as the kernel counts them
+    process_events_lost: int    # forks, execs and exits not reported; such processes are read from /proc if they live
+    undelivered: int            # received, but at close() neither taken nor reported as lost; 0 before close()
+    foreign: int                # datagrams on netlink sockets that the kernel did not send; ignored
+    unallocated: int            # events the kernel had no memory for; a lower bound, as the kernel does not count them
+    rcvbuf_all: int             # bytes the kernel may take for all receive buffers together
+    namespaces: int             # network namespaces monitored now
+    namespaces_added: int       # monitored after the start; like the next three, only with netns="all"
+    namespaces_removed: int     # that ended, or were closed because no process was left in them
+    unmonitored: int            # that existed and were not monitored for some time at least
+    preexisting: int            # flows from the conntrack table that began before their namespace was monitored
 
 
 @cython.final
@@ -49,31 +49,36 @@ class Stats(NamedTuple):
 cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
-    events: any of "NEW", "UPDATE", "DESTROY". protocol: a regular expression searched in names like "ipv4/tcp";
-    None for all. netns: the network namespaces to hear: None for the one of the calling thread, a name (ip-netns(8)),
-    a process id, a path, or "all" there are, as they come and go: 1,024 at most, a fourth of these of one user, seven
-    descriptors each. attribution: how owners are looked for, see ATTRIBUTIONS; "off" for not at all. rcvbuf: bytes asked for
-    the kernel's receive buffer at the start; rcvbuf_limit: what it may grow to when it fills, and with "all" what all buffers
-    may together. The kernel takes up to twice as much. Capped by net.core.rmem_max without CAP_NET_ADMIN in the initial
-    namespace. recover: after an overrun look for the lost
-    flows in the conntrack table. track: turn connection tracking on in these namespaces as long as this object is
-    open (Linux 5.12), for the families of `protocol`, and where nobody else uses it for these protocols alone; see news().
-    probe: try at the start whether events arrive, by an empty datagram over loopback; `silence`
-    has the answer. flows: how many flows the kernel's notes reach back, 152 bytes of kernel memory each. drop_privileges: the threads
-    of this object give up all capabilities but those they go on to need; for the caller's own see privileges.drop().
+    Args:
+        events: any of "NEW", "UPDATE", "DESTROY".
+        protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
+        netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
+            path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
+            user, and each takes seven descriptors.
+        attribution: how to look for owners, one of resolver.ATTRIBUTIONS; "off" for not at all.
+        rcvbuf: bytes of receive buffer to ask the kernel for at the start. The kernel takes up to twice as much.
+            Without CAP_NET_ADMIN in the initial namespace, net.core.rmem_max is the limit.
+        rcvbuf_limit: bytes the receive buffer may grow to as it fills; with netns="all", of all buffers together.
+        recover: after an overrun, look for the lost flows in the conntrack table.
+        track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
+            of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
+        probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
+        flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each.
+        drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
+            thread see kernel.privileges.drop().
 
-    A thread of its own reads the events and finds their owners, so that none is lost while the flows are dealt with.
-    Iterating blocks until a flow comes, and ends when another thread calls close(). One thread at a time may take
-    flows. In a process that has it by fork all but close() raises RuntimeError.
+    A thread of its own reads the events and finds their owners, so that no event is lost while the caller processes
+    flows. Iteration blocks until a flow comes, and ends when another thread calls close(). Only one thread at a time
+    may take flows. In a forked child everything but close() raises RuntimeError.
 
-    Needs CAP_NET_ADMIN for the events, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to look into other users' processes,
-    CAP_SYS_ADMIN to enter other namespaces. Raises ValueError for a bad argument, PermissionError and OSError with
-    what to do about it; reading raises the OSError that ended the events, if one did.
+    Needs CAP_NET_ADMIN for the events, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to inspect other users' processes, and
+    CAP_SYS_ADMIN to enter other namespaces. Raises ValueError for a bad argument, and OSError (PermissionError) with
+    what to do about it. Reading raises the OSError that ended the events, if there was one.
     """
     cdef object __weakref__
     cdef Engine engine
-    cdef object kept_flows                # iterator over flows that a read() had taken when a signal cut it short
-    cdef readonly tuple no_event_reasons     # sentences that tell why events can never arrive here, and what to do; else empty
+    cdef object kept_flows      # iterator over flows that a read() interrupted by an exception had taken already
+    cdef readonly tuple no_event_reasons    # why events can never arrive and what to do, a sentence each; else empty
 
     def __cinit__(self):
         self.kept_flows = iter(())
@@ -84,19 +89,20 @@ cdef class Conntrack:
                  int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
                  int flows=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
-            raise RuntimeError("a Conntrack is opened once")
+            raise RuntimeError("a Conntrack cannot be opened twice")
         groups = _groups(events)
         wanted = wanted_protocols(protocol)
         if rcvbuf < 4096:
-            raise ValueError(f"rcvbuf {rcvbuf}: a receive buffer of at least 4096 bytes is needed")
-        # The command line gives a Rights: what they give up, and what is done by processes of their own instead.
+            raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
+        # The command line passes a Rights, which says what threads give up and what helper processes do instead.
         rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
-        # Its threads hold the engine's parts, none of them this object.
+        # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
         try:
             self.no_event_reasons = self.engine.open(
                 wanted, rights, track, dict(mode=attribution, flows=flows),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted), recover=recover)
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
+                recover=recover)
         except BaseException:
             self.engine.close()
             raise
@@ -109,29 +115,35 @@ cdef class Conntrack:
         self.close()
 
     def watch(self, int fd, uint32_t events=EPOLLIN) -> None:
-        """Have next_batch() return, empty, also when fd is ready for events (EPOLL*); OSError(EPERM) for a plain file."""
+        """Have next_batch() and write_to() return early when fd is ready for `events` (EPOLL*).
+
+        Raises OSError; EPERM for a regular file, which cannot be waited for.
+        """
         self.engine.check()
         self.engine.watch(fd, events)
 
     def stop(self) -> None:
-        """Have reading end within half a second. What has come until now can still be taken; then iteration ends. From any
-        thread. What is then still queued, as nobody made room for it, is counted: stats().untaken, after close()."""
+        """Stop reading events, within 0.7 seconds; from any thread.
+
+        Events that have come until now can still be taken; then iteration ends. Those for which nobody makes room in
+        time are counted in stats().undelivered, after close().
+        """
         self.engine.stop()
 
     def close(self) -> None:
-        """End the events and free everything; from any thread, more than once. A blocked reader's iteration ends.
+        """Stop reading and free everything; from any thread, any number of times. A blocked iteration ends.
 
-        In a process that has this object by fork it closes the descriptors there, and nothing else.
+        In a forked child, close the child's descriptors and do nothing else.
         """
         self.engine.close()
 
     def fileno(self) -> int:
-        """A descriptor that polls readable when read(0) has something to return; for an event loop of your own."""
+        """Return a descriptor that polls readable when read(0) has flows to return, for an event loop of your own."""
         self.engine.check()
         return self.engine.epoll
 
     def stats(self) -> Stats:
-        """Counts since the start; also after close()."""
+        """Return the counts since the start; also after close()."""
         self.engine.fork_guard.check("this Conntrack")
         intake = self.engine.reader.intake
         sources = self.engine.reader.sources
@@ -162,47 +174,50 @@ cdef class Conntrack:
         )
 
     def notices(self) -> tuple[str, ...]:
-        """Sentences for an operator, each once: with track what it means for the host, and later that a conntrack table fills;
-        with netns="all" that some namespaces are not heard. news_fileno() polls readable when there are some."""
+        """Return new notices for an operator, a sentence each, each only once.
+
+        With track they say what tracking means for the host, and later that a conntrack table fills up; with
+        netns="all" that some namespaces are not monitored. notices_fileno() polls readable when there are any.
+        """
         self.engine.fork_guard.check("this Conntrack")
         return self.engine.notices.take()
 
     def notices_fileno(self) -> int:
-        """A descriptor for poll() or watch(): see news()."""
+        """Return a descriptor for poll() or watch() that is readable when notices() has something to return."""
         self.engine.check()
         return self.engine.notices.fileno()
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        """What attribution "auto" would use and this host does not have, each with what it will therefore miss."""
+        """What attribution "auto" cannot use on this host and which owners it will miss therefore, a sentence each."""
         self.engine.fork_guard.check("this Conntrack")
         attribution = self.engine.attribution
         reasons = []
         if attribution.missing is not None:
-            reasons.append(f"sockets closed at once will have no owner: {attribution.missing}")
+            reasons.append(f"the owner of a socket that is closed at once cannot be found: {attribution.missing}")
         elif attribution.notes is not None and attribution.notes.processes_missing is not None:
-            reasons.append("programs that end at once will have no command line, and none its ancestors: "
+            reasons.append("short-lived processes will have no command line, and no process its ancestors: "
                            + attribution.notes.processes_missing)
         return tuple(reasons)
 
     @property
     def process_events_lost(self) -> int:
-        """As in stats(); cheaper."""
+        """As stats().process_events_lost, but cheaper."""
         return (<object>self.engine.attribution).programs_lost
 
     @property
     def lost(self) -> int:
-        """Events lost for good so far, as told by LOST records; cheaper than stats()."""
+        """Events lost for good, as reported by LOST records so far; cheaper than stats()."""
         return self._reported()[0]
 
     @property
     def recovered(self) -> int:
-        """Flows delivered from the conntrack table because their events were lost; cheaper than stats()."""
+        """Flows recovered from the conntrack table, as reported so far; cheaper than stats()."""
         return self._reported()[1]
 
     @property
     def unallocated(self) -> int:
-        """Events lost in no count of the kernel's, at least so many, as told by LOST records; cheaper than stats()."""
+        """A lower bound of events the kernel had no memory for, as reported so far; cheaper than stats()."""
         return self._reported()[2]
 
     cdef tuple _reported(self):
@@ -211,19 +226,24 @@ cdef class Conntrack:
 
     @property
     def unreported(self) -> tuple[int, bool]:
-        """After close(): events missing from what was taken that no LOST record told of, flows that were received and not
-        taken, and losses whose record was not; and whether they may be more."""
+        """After close(): events that were neither taken nor reported, and whether that is a lower bound.
+
+        These are the flows that were received and not taken, and the losses whose LOST record was not taken.
+        """
         self.engine.fork_guard.check("this Conntrack")
         return self.engine.undelivered + self.engine.unreported_lost, self.engine.at_least
 
     cdef int _next(self, int timeout) except -2:
-        """Fill the batch, waiting up to timeout ms (-1: for ever): its number of records, 0 for none now, -1 for none ever."""
+        """Fill the batch, waiting up to `timeout` ms, -1 without limit.
+
+        Return its size, 0 if it is empty, -1 if no more will come.
+        """
         cdef int count
         self.engine.check()
         count = self.engine.take(timeout)
         if count == 0:
-            # No Python code runs between two waits of an iteration: a ^C would wait for the next flow. Raised before
-            # anything is taken, it loses none.
+            # An iteration runs no Python code between two waits, so a ^C would wait for the next flow. Raised here,
+            # before anything is taken, it loses nothing.
             PyErr_CheckSignals()
             count = self.engine.take(0)
         return self._ended(count)
@@ -234,28 +254,28 @@ cdef class Conntrack:
         return count
 
     def next_batch(self, timeout: float | None = None) -> Batch | None:
-        """Wait up to timeout seconds (None: for ever) for flows; return them as a Batch, valid until the next call.
+        """Wait up to `timeout` seconds, None without limit; return flows as a Batch that is valid until the next call.
 
-        It is empty when time is out, a watched descriptor is ready or a signal came; None when no more will come.
+        It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
         """
         if self._next(-1 if timeout is None else max(0, <int>(timeout * 1000))) < 0:
             return None
         return self.engine.batch
 
     def write_to(self, Writer writer not None) -> int | None:
-        """Wait for flows and write them, and those that come within the next 0.1 s; return how many.
+        """Wait for flows, write them and those that come within the next 0.1 s, and return how many.
 
-        It is 0 when a watched descriptor is ready or a signal came before the first, or amid them: then call it again for
-        the rest. None when no more will come. Blocks and raises OSError as the writer's Sink does.
+        0 if a watched descriptor is ready or a signal came: call it again for the rest. None if no more will come.
+        Blocks and raises OSError as the writer's Sink does.
         """
         self.engine.check()
         count = self._ended(self.engine.take(-1, writer))
         return None if count < 0 else count
 
     def read(self, timeout: float | None = None) -> list:
-        """Wait up to timeout seconds (None: for ever) and return all flows at hand; [] when none came or will come.
+        """Wait up to `timeout` seconds, None without limit, and return all flows at hand; [] if none came or will come.
 
-        What it had taken when a signal's handler raised, as ^C does, the next read() or iteration has.
+        If a signal handler raises meanwhile, as for ^C, the next read() or iteration returns the flows already taken.
         """
         self.engine.check()
         flows = [*self.kept_flows, *self.engine.batch]
@@ -272,11 +292,11 @@ cdef class Conntrack:
 
     def __next__(self):
         while True:
-            for flow in self.engine.batch:      # which may have had nothing but a LOST record left
+            for flow in self.engine.batch:      # it may hold nothing but a LOST record
                 return flow
             for flow in self.kept_flows:
                 return flow
-            PyErr_CheckSignals()        # also where flows come without end
+            PyErr_CheckSignals()        # even if flows never stop coming
             if self.engine.closed or self._next(-1) < 0:
                 raise StopIteration
 
@@ -286,7 +306,7 @@ def _groups(events):
     try:
         groups = {GROUPS[name.upper()] for name in names}
     except (KeyError, AttributeError):
-        raise ValueError(f"events {events!r}: there are {', '.join(GROUPS)}") from None
+        raise ValueError(f"events {events!r}: must be any of {', '.join(GROUPS)}") from None
     if not groups:
-        raise ValueError("events is empty: nothing would ever come")
+        raise ValueError("events is empty: name at least one of NEW, UPDATE, DESTROY")
     return groups

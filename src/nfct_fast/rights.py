@@ -1,4 +1,4 @@
-"""What the program gives up once all is open: its user, its capabilities, and nearly all system calls."""
+"""What the program gives up once everything is open: its user, its capabilities, and nearly all system calls."""
 import os
 import pwd
 import signal
@@ -8,12 +8,15 @@ from nfct_fast.kernel import privileges, sandbox
 
 USER = "nfct-fast"
 _NOBODY = 65534
-_ALL_FILES = "goes on with all files that its user may read"
+_ALL_FILES = "can still read every file that its user may read"
 _ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 
 
 def find_user(name=None) -> tuple[int, int]:
-    """Ids of that user and of its group; by default of `nfct-fast`, or where there is none of nobody. LookupError."""
+    """Return the user and group id of a user: by default `nfct-fast`, or nobody if there is no such user.
+
+    Raises LookupError if `name` is unknown.
+    """
     for one in (USER, "nobody") if name is None else (name,):
         try:
             entry = pwd.getpwnam(one)
@@ -26,43 +29,47 @@ def find_user(name=None) -> tuple[int, int]:
 
 
 class Rights:
-    """What each thread gives up for itself in settle(), for good; by default only capabilities.
+    """What each thread gives up, for good, by calling settle(); by default only capabilities.
 
-    user: its ids from then on, None to stay who it is. filtered: only the system calls that are needed go on to be
-    allowed. looks: owners are looked for; else no file is read but those of time zones. split: what takes the rights to
-    look into others' files is left to processes of its own, see spawn_helper(). What this kernel or who started it does not permit
-    is left out, and is in `reasons`, one sentence for each.
+    Args:
+        user: a user and a group id to switch to; None to stay the same user.
+        filtered: allow only the system calls that are still needed.
+        looks: owners are looked for; if not, only time zone files can be read.
+        split: leave what needs rights over other users' files to helper processes; see spawn_helper().
+
+    What the kernel or the environment does not permit is skipped, and `reasons` has a sentence for each.
     """
 
     def __init__(self, *, user=None, filtered=False, looks=True, split=False):
         self._user, self._filtered = user, filtered
         self._keep = ("net_admin",) if not looks else ("net_admin", "sys_ptrace") if split else privileges.KEPT
         self._enters = looks and not split
-        self._files = None if looks else _ZONES     # to look at other processes, Landlock forbids
+        # None if owners are looked for: Landlock would forbid inspecting other processes.
+        self._files = None if looks else _ZONES
         self.spawn_helper = self._spawn_helper if split else None
         self.reasons = []
         if filtered and (split or not looks) and not sandbox.has_landlock():
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
 
     def settle(self) -> None:
-        """To be called in each thread before it begins to work. OSError if even capabilities cannot be given up."""
+        """Give up the rights; call first in each thread. Raises OSError if capabilities cannot be dropped."""
         self._settle(self._keep, self._enters, self._files)
 
     def _settle(self, keep, enters, files):
         if self._user is not None and self._user[0] != os.geteuid():
-            self._try("goes on as the user who started it", lambda: privileges.become(*self._user))
+            self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filtered:
             privileges.hide()
         privileges.drop(keep)
         if self._filtered and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filtered:
-            self._try("goes on with all system calls", lambda: self._filter(enters))
+            self._try("can still use every system call", lambda: self._filter(enters))
 
     @staticmethod
     def _filter(enters):
         if not sandbox.restrict_calls(setns=enters, thread=True):
-            raise OSError(f"those of {os.uname().machine} are not known to it")
+            raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):
         try:
@@ -73,11 +80,16 @@ class Rights:
                 self.reasons.append(sentence)
 
     def _spawn_helper(self, name, prepare, keep, enters=False) -> tuple[int, int]:
-        """Have prepare()(fd) done by a process of that name: its id, and the other end of fd.
+        """Fork a helper process that runs prepare()(fd); return its pid and a socket connected to fd.
 
-        Between the two it gives up all but the capabilities `keep`; enters: it goes on to enter network namespaces, and has
-        no use for files but those of /proc. It sees no signal but SIGKILL, and ends when the other end is closed. To be called
-        as long as there is one thread. OSError.
+        The helper ignores all signals but SIGKILL, and ends when the socket is closed. Call while there is only one
+        thread. Raises OSError.
+
+        Args:
+            name: the process's name.
+            prepare: called with all rights; its result is called with only the capabilities `keep`.
+            keep: names of capabilities.
+            enters: the helper goes on entering network namespaces, and of all files reads only /proc.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:

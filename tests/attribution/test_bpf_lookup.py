@@ -1,4 +1,4 @@
-"""Every flow a local process begins is named after it, however briefly its socket lived: with the kernel's notes."""
+"""With BPF, every flow that a local process begins is attributed to it, however briefly its socket lived."""
 import contextlib
 import os
 import socket
@@ -14,7 +14,8 @@ from support.paths import SUPPORT, TESTS
 from support.socket_notes import compiled, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 SOCKETS = 2000
 
 

@@ -1,4 +1,4 @@
-"""Packets with a source that their sender made up, in a container or on the host, and sockets that a kernel thread makes."""
+"""Packets whose sender made up the source address, in a container or on the host, and sockets of kernel threads."""
 import json
 import socket
 import struct
@@ -6,8 +6,19 @@ import subprocess
 
 import pytest
 
-from support.attacks import (ATTACKER, IP_FREEBIND, IP_TRANSPARENT, IPPROTO_MPTCP, IPV6_FREEBIND, PORT, VICTIM,
-                             by_user, done, heard, serve)
+from support.attacks import (
+    ATTACKER,
+    IP_FREEBIND,
+    IP_TRANSPARENT,
+    IPPROTO_MPTCP,
+    IPV6_FREEBIND,
+    PORT,
+    VICTIM,
+    by_user,
+    done,
+    heard,
+    serve,
+)
 from support.containers import bridge, container, hosts, in_user_namespace, within
 from support.flows import DGRAM, INET, INET6, STREAM, Worker, collect_count, listening
 from support.netns import inside as entered
@@ -16,7 +27,8 @@ from support.socket_notes import unusable
 from support.users import as_user
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 
 
 # ---- 3: another container's address ----

@@ -1,4 +1,4 @@
-"""An unprivileged user tries to have another's name printed; each time there is an innocent process it could hit."""
+"""An unprivileged user tries to have an innocent process named in place of its own."""
 import contextlib
 import ctypes
 import os
@@ -20,7 +20,8 @@ from support.socket_notes import unusable
 from support.users import as_user, own_namespaces
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 CLONE3, CLONE_INTO_CGROUP, SIGCHLD = 435, 0x200000000, 17
 LIBC = ctypes.CDLL(None, use_errno=True)
 

@@ -1,4 +1,4 @@
-"""Every shape of flow on one host, held open 0.1 s: the owner of each end is who made it, and nobody else."""
+"""Flows of every kind on one host, held open for 0.1 s: each end has its process as owner, and no other."""
 import os
 import socket
 import subprocess
@@ -7,11 +7,27 @@ import time
 
 import pytest
 
-from support.flows import (ALL, BOTH, COUNT, DGRAM, INET, INET6, STREAM, Worker, assert_all_named, both_ends, collect,
-                           hold, listening, made, server, udp)
+from support.flows import (
+    ALL,
+    BOTH,
+    COUNT,
+    DGRAM,
+    INET,
+    INET6,
+    STREAM,
+    Worker,
+    assert_all_named,
+    both_ends,
+    collect,
+    hold,
+    listening,
+    made,
+    server,
+    udp,
+)
 from support.netns import inside
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 Conntrack hears one namespace, the host's; the containers and the world outside are others.
 """
-import os
 import socket
 import time
 from contextlib import contextmanager
@@ -10,12 +9,29 @@ from contextlib import contextmanager
 import pytest
 
 from support.containers import OUTSIDE, clients, hosts, mac, serving, wire, within
-from support.flows import (ALL, BOTH, COUNT, DGRAM, INET, INET6, KINDS, STREAM, Worker, assert_all_named, collect,
-                           collect_count, echo, hold, inode, listening, nft)
+from support.flows import (
+    ALL,
+    BOTH,
+    COUNT,
+    DGRAM,
+    INET,
+    INET6,
+    KINDS,
+    STREAM,
+    Worker,
+    assert_all_named,
+    collect,
+    collect_count,
+    echo,
+    hold,
+    inode,
+    listening,
+    nft,
+)
 from support.netns import ip
 from support.netns import made as made_netns
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 
 
 @contextmanager

@@ -1,5 +1,4 @@
-"""Ping sockets, raw ICMP and raw sockets of other protocols: known to the tables alone."""
-import os
+"""Ping sockets, raw ICMP and raw sockets of other protocols, which only the tables in /proc/net list."""
 import socket
 import struct
 
@@ -8,7 +7,7 @@ import pytest
 from support.flows import BOTH, COUNT, DGRAM, INET, INET6, Worker, collect_count, echo, hold, inode, listening
 from support.netns import inside
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 RAW = socket.SOCK_RAW
 
 

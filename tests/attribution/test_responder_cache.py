@@ -1,4 +1,4 @@
-"""Who serves a port, remembered: named as the exact look-up would name it, and forgotten as soon as it is not so any more."""
+"""The cache of server processes names whom a full lookup would name, and forgets whoever no longer serves a port."""
 import array
 import collections
 import contextlib
@@ -20,7 +20,7 @@ from support.hooks import find_flow
 from support.netns import inside, ip, ip6_address, made
 from support.socket_notes import unusable
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 INET, INET6 = socket.AF_INET, socket.AF_INET6
 PORT, OURS, OTHER = 5000, "10.77.0.1", "10.77.0.2"

@@ -1,4 +1,4 @@
-"""Who used a tuple while its conntrack entry lived: the next user of a live UDP entry makes no event of its own."""
+"""All users of a tuple while its conntrack entry lives: the second user of a UDP entry causes no event."""
 import contextlib
 import json
 import socket
@@ -19,7 +19,8 @@ from support.socket_notes import unusable
 from support.users import as_user, unshared
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 INET, INET6, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_DGRAM
 FIRST, SECOND, THIRD, PORT, PEER = 65534, 4321, 4322, 6161, 7171
 LOOPBACK = {INET: "127.0.0.1", INET6: "::1"}

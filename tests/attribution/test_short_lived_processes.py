@@ -1,4 +1,4 @@
-"""Processes that are gone at once print with their own command line, through the program itself."""
+"""Processes that exit at once are printed with their own command line, by the program itself."""
 import contextlib
 import json
 import os
@@ -20,7 +20,8 @@ from support.netns import ip, made
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
               pytest.mark.skipif(not shutil.which("bash"), reason="no bash")]
 PROCESSES = 300
 FORMAT = "{ev.dport} {info.pid} {info.uid} {info.comm} :: {info.cmdline}"

@@ -1,4 +1,4 @@
-"""What begins while the program is stopped: its owners are the right ones or not known, also where the event was lost."""
+"""Flows that begin while the program is stopped have the right owner or none, even where the event was lost."""
 import json
 import os
 import signal

@@ -19,7 +19,8 @@ from support.paths import TESTS
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 VICTIM, ATTACKER, PORT, COUNT, GROWTH = 65534, 4321, 7007, 300, 48 << 10
 VICTIM_PROGRAM = """
 import os, socket, sys, time

@@ -1,4 +1,4 @@
-"""Where there is no name, the reason; and what is known all the same. Wrong names: never."""
+"""A flow without an owner says why, and reports what is known all the same. No wrong name is ever printed."""
 import os
 import socket
 import time
@@ -14,7 +14,7 @@ from support.hooks import find_flow
 from support.netns import inside, ip
 from support.netns import made as made_netns
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = pytest.mark.root
 BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
 TCP, UDP, INET, STREAM, DGRAM = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.AF_INET, socket.SOCK_STREAM,
                                  socket.SOCK_DGRAM)
@@ -109,7 +109,7 @@ def stuffed(worker):
 
 
 @BOTH
-def test_orphaned(netns, mode):
+def test_a_socket_without_a_process_gives_orphaned(netns, mode):
     attribution = Resolver(mode)
 
     def work(worker):
@@ -175,7 +175,7 @@ def test_vxlan_is_the_kernels(netns, mode):
 
 
 @BOTH
-def test_forwarded(netns, mode):
+def test_a_forwarded_flow_has_no_owner_here(netns, mode):
     flow = find_flow(Resolver(mode), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
     assert (flow.direction, flow.owner.pid, flow.owner.reason, flow.peer) == ("forward", None, "forwarded", None)
 
@@ -188,20 +188,20 @@ def test_remote_end_of_a_flow_from_here(netns, mode):
         assert (flow.direction, flow.owner.pid, flow.peer) == ("out", os.getpid(), None)
 
 
-def test_budget(netns):
+def test_a_lookup_that_runs_out_of_time_says_so(netns):
     with socket.socket(INET, DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         found = owner(Resolver("diag", budget=0), UDP, sock.getsockname(), ("127.0.0.1", 9))
         assert (found.pid, found.uid, found.inode, found.reason) == (None, 0, inode(sock), "budget")
 
 
-def test_off():
+def test_with_attribution_off_no_owner_is_looked_for():
     flow = find_flow(Resolver("off"), UDP, "127.0.0.1", 1, "127.0.0.1", 2)
     assert (flow.direction, flow.owner.reason, flow.peer) == (None, "off", None)
 
 
 @BOTH
-def test_unsupported(netns, mode):
+def test_a_protocol_without_sockets_gives_unsupported(netns, mode):
     found = owner(Resolver(mode), 132, ("127.0.0.1", 1), ("127.0.0.1", 2))
     assert (found.pid, found.reason) == (None, "unsupported")
 
@@ -216,7 +216,7 @@ def unprivileged(work):
 
 
 @BOTH
-def test_permission(netns, mode):
+def test_a_process_that_may_not_be_looked_into_gives_permission(netns, mode):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         def work(worker):
             name = listener.getsockname()

@@ -16,11 +16,10 @@ import sys
 import threading
 import time
 
-from support_bench import NFCT_FAST, RCVBUF, Program, rounds, space, table
-
 from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.kernel.netns import resolve
 from nfct_fast.testing.hooks import find_flow
+from support_bench import NFCT_FAST, RCVBUF, Program, rounds, space, table
 
 LSOF = ["lsof", "-nP", "-iUDP"]
 SHORT = 1_000

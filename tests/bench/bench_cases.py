@@ -11,7 +11,18 @@ import sys
 from typing import NamedTuple
 
 from support_bench import (
-    CONNTRACK, NFCT_FAST, RCVBUF, compiled, count_lines, first_number, ip, measure, medians, rounds, space, table,
+    CONNTRACK,
+    NFCT_FAST,
+    RCVBUF,
+    compiled,
+    count_lines,
+    first_number,
+    ip,
+    measure,
+    medians,
+    rounds,
+    space,
+    table,
 )
 
 SERVER, CLIENT, SILENT = "10.97.0.1", "10.97.0.2", "10.98.0.1"

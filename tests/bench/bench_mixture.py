@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from support_bench import rounds, table      # noqa: E402
-from support.netns import inside, ip         # noqa: E402
-from support.flows import Worker            # noqa: E402
+from nfct_fast.kernel.netns import resolve  # noqa: E402
+from support_bench import rounds, table  # noqa: E402
 
-from nfct_fast import Conntrack              # noqa: E402
-from nfct_fast.kernel.netns import resolve          # noqa: E402
+from nfct_fast import Conntrack  # noqa: E402
+from support.flows import Worker  # noqa: E402
+from support.netns import inside, ip  # noqa: E402
 
 INET, DGRAM, STREAM = socket.AF_INET, socket.SOCK_DGRAM, socket.SOCK_STREAM
 REUSEADDR, REUSEPORT = (socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)

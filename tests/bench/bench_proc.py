@@ -9,11 +9,12 @@ import socket
 import sys
 import time
 
-from nfct_fast.processes.process import process
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_reader import ProcessReader
 from nfct_fast.sockets.fd_scanner import FdScanner
 from nfct_fast.sockets.proc_net import ProcNet
+
+from nfct_fast.processes.process import process
 
 
 def best(work, times, rounds=5):

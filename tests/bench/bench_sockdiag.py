@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from nfct_fast.testing.diag_client import SockDiag, benchmark
+
 from support.netns import inside
 
 ROUNDS = 5

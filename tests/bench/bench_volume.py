@@ -6,7 +6,18 @@ process without its start-up. Output goes to a file.
 import sys
 
 from support_bench import (
-    CONNTRACK, HERE, NFCT_FAST, RCVBUF, compiled, count_lines, first_number, measure, medians, rounds, space, table,
+    CONNTRACK,
+    HERE,
+    NFCT_FAST,
+    RCVBUF,
+    compiled,
+    count_lines,
+    first_number,
+    measure,
+    medians,
+    rounds,
+    space,
+    table,
 )
 
 FLOWS, RATE = 200_000, 40_000

@@ -1,4 +1,4 @@
-"""The main job: a line for each new flow, with the process that made it."""
+"""The program's main job: one line for each new flow, with the process that made it."""
 import os
 import socket
 import subprocess
@@ -140,14 +140,14 @@ def test_200000_flows_at_40000_a_second(tracked, flood, tmp_path, how):
 
 @pytest.mark.parametrize(("arguments", "reason"), [
     (["-p", "("], "unterminated subpattern"),
-    (["-p", "x" * 3], "matches none"),
+    (["-p", "x" * 3], "matches no protocol"),
     (["-f", "{"], "'{'"),
-    (["-f", "{ev.nothing}"], "no field {ev.nothing}"),
+    (["-f", "{ev.nothing}"], "unknown field {ev.nothing}"),
     (["-f", "{ev.sport:d}"], "not for text"),
     (["-f", "{info.pid!r}"], "not for text"),
     (["-t", "%Q"], "'%Q'"),
     (["-t", ""], "gives nothing"),
-    (["--rcvbuf", "1"], "no size"),
+    (["--rcvbuf", "1"], "not a size"),
     (["--attribution", "magic"], "invalid choice"),
     (["--nonsense"], "--nonsense"),
     (["-p"], "expected one argument"),

@@ -1,4 +1,4 @@
-"""How the program behaves towards pipes, disks, terminals, signals, and those who lack the rights."""
+"""Pipes, disks, terminals, signals and missing privileges: what the program does about each."""
 import fcntl
 import os
 import pty

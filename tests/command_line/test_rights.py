@@ -1,4 +1,4 @@
-"""What the running program, and each process it keeps, may still do: none of it is root, nor can become it."""
+"""The privileges that the running program and its helper processes keep: none is root, and none can become root."""
 import functools
 import os
 import platform
@@ -130,7 +130,7 @@ def test_no_process_is_left(tracked, number):
         settled(program.pid)
         apart = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] in APART]
         assert len(apart) == len(APART)
-        for child in spawn_helper:
+        for child in apart:
             os.kill(child, signal.SIGTERM)
             assert status(f"/proc/{child}")["State"][0] == "S"
         program.end(number)
@@ -196,7 +196,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attacks", ATTACKS)
-def test_from_inside(tracked, attacks):
+def test_attacks_from_inside_the_program_fail(tracked, attacks):
     """Code of ours in each of its threads, once they have given up what the program has them give up."""
     run_inside(tracked, INSIDE.format(attacks="(" + ATTACKS[attacks] + ",)"))
 
@@ -257,7 +257,7 @@ def test_a_user_that_the_kernel_refuses(tracked):
         for one in settled(program.pid):
             assert one["uid"] == {"0"} and one["effective"] == MODES["auto"]
         until(lambda: program.complaints)
-        assert program.complaints == ["nfct-fast: goes on as the user who started it: cannot become user 65534, group 65534: "
+        assert program.complaints == ["nfct-fast: still runs as the user who started it: cannot become user 65534, group 65534: "
                                       "Operation not permitted"]
 
 
@@ -328,7 +328,7 @@ def run_inside(netns, code):
 
 @pytest.mark.parametrize("attacks", NOT_APART)
 @pytest.mark.parametrize(("keep", "enters"), [(("sys_admin", "net_admin"), True), (("dac_read_search", "sys_ptrace"), False)])
-def test_from_inside_a_process_apart(tracked, attacks, keep, enters):
+def test_attacks_from_inside_a_helper_process_fail(tracked, attacks, keep, enters):
     run_inside(tracked, APART_CODE.format(attacks="(" + NOT_APART[attacks] + ",)", keep=keep, enters=enters))
 
 
@@ -458,9 +458,9 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize(("call", "sentence"), [
-    ("seccomp", "goes on with all system calls: seccomp: Invalid argument"),
-    ("setresuid", "goes on as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
-    ("landlock_create_ruleset", "goes on with all files that its user may read: this kernel has no Landlock, or it is not enabled"),
+    ("seccomp", "can still use every system call: seccomp: Invalid argument"),
+    ("setresuid", "still runs as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
+    ("landlock_create_ruleset", "can still read every file that its user may read: this kernel has no Landlock, or it is not enabled"),
 ])
 def test_a_kernel_that_lacks_it(tracked, call, sentence, tmp_path):
     """It says so, in one line, and the rest holds."""

@@ -1,4 +1,4 @@
-"""However it ends, but by SIGKILL: each flow that was made is written, or counted as missing."""
+"""However the program ends, except by SIGKILL, every flow is written or counted as missing."""
 import fcntl
 import json
 import os

@@ -1,4 +1,4 @@
-"""Dumps that are disturbed: what is read then is read again, and what is left of one is never taken for another."""
+"""Interrupted and broken dumps of the conntrack table are read again; what is left of one is not taken for another."""
 import json
 import os
 import signal

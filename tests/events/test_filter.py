@@ -1,4 +1,4 @@
-"""The socket filter decides as the regular expression does: interpreted on real messages, and run by the kernel."""
+"""The socket filter decides as the regular expression does, interpreted on real messages and run by the kernel."""
 import re
 import socket
 import struct
@@ -9,7 +9,7 @@ import pytest
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.records.messages import MessageDecoder
 from nfct_fast.text.protocol import FAMILIES, protocol_name
-from support.events import collect, listener, make_ping, make_tcp, make_udp, nft, record
+from support.events import collect, listener, make_ping, make_tcp, make_udp, nft, recorded  # noqa: F401
 from support.netns import inside
 
 PAIRS = [(family, proto) for family in FAMILIES.values() for proto in range(256)]
@@ -59,9 +59,8 @@ def interpret(program, data):
 
 
 @pytest.fixture(scope="module")
-def messages():
-    with inside():
-        return record()[0]
+def messages(recorded):
+    return recorded[0]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -85,6 +84,7 @@ def test_what_cannot_be_read_passes():
         assert interpret(program, data) != 0
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_kernel_decides_so_too(pattern):
     wanted = wanted_protocols(pattern)

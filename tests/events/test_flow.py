@@ -1,4 +1,4 @@
-"""Events recorded from the kernel, decoded; and whatever else may come, which must do no harm."""
+"""Events that the kernel sent are decoded, and any other bytes do no harm."""
 import random
 import socket
 import struct
@@ -8,14 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfct_fast.records.messages import MessageDecoder
-from support.events import record
-from support.netns import inside
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    with inside():
-        return record()
+from support.events import recorded  # noqa: F401
 
 
 def by_tuple(flows):

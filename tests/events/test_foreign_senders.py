@@ -1,4 +1,4 @@
-"""What is not the kernel's is not believed: root of a user's own namespace sends to the groups we hear there."""
+"""Messages that do not come from the kernel are refused: root of a user namespace can send to our multicast groups."""
 import socket
 import struct
 import subprocess
@@ -110,6 +110,7 @@ def test_forged_ends_and_groups_of_several(netns):
             worker.say("end")
 
 
+@pytest.mark.root
 def test_a_forged_answer_does_not_pass_for_tracking():
     """The probe waits for an event of its own datagram: its ports are known to whoever looks into /proc/net/udp."""
     def work(worker):
@@ -135,6 +136,7 @@ def test_a_forged_answer_does_not_pass_for_tracking():
             assert any("new flows are not tracked" in line for line in conntrack.no_event_reasons), conntrack.no_event_reasons
 
 
+@pytest.mark.root
 def test_forged_routes_are_not_looked_at():
     """Each would have the addresses read anew."""
     def work(worker):

@@ -1,4 +1,4 @@
-"""Which namespaces are heard, and what is said of those that cannot be."""
+"""Which namespaces are monitored, and what is reported about those that cannot be."""
 import os
 import re
 import resource
@@ -61,8 +61,9 @@ def test_own_namespace_is_not_left(tracked):
         assert os.stat("/proc/thread-self/ns/net").st_ino == before
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("attribution", ["auto", "off"])
-def test_all_hears_each(attribution):
+def test_netns_all_monitors_each_namespace(attribution):
     with ExitStack() as stack:
         names = [stack.enter_context(made()) for _ in range(3)]
         for name in names:
@@ -75,6 +76,7 @@ def test_all_hears_each(attribution):
                 assert (flow.netns, flow.owner.pid) == (space.inode, os.getpid() if attribution == "auto" else None)
 
 
+@pytest.mark.root
 def test_hundreds_are_heard():
     """More than a byte can count, and than a process may usually have open files for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

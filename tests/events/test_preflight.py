@@ -1,4 +1,4 @@
-"""Why no event can come is told at the start, with what to do about it."""
+"""At the start the program says why no event can arrive, and what to do about it."""
 import errno
 import socket
 import struct
@@ -25,7 +25,7 @@ def complaints(netns, *arguments):
     return program.complaints
 
 
-def test_nothing_is_told_where_flows_are_tracked(tracked):
+def test_nothing_is_reported_where_flows_are_tracked(tracked):
     assert complaints(tracked) == []
 
 
@@ -70,6 +70,7 @@ def reasons(**options):
         return probe.reasons()
 
 
+@pytest.mark.root
 def test_many_silent_namespaces_are_asked_at_once():
     with ExitStack() as stack:
         names = [stack.enter_context(made()) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""What --track does to a host: as little as is asked for, nothing to others, and it is said."""
+"""--track changes as little on the host as was asked for, changes nothing of others, and says what it did."""
 import ctypes
 import os
 import select

@@ -1,4 +1,4 @@
-"""The table of --track: there while it runs, gone however it ends, and nothing else touched."""
+"""The nftables table of --track exists while the program runs, is gone however it ends, and no other rule changes."""
 import signal
 import socket
 import subprocess
@@ -27,7 +27,7 @@ def without_ours(rules):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("user", ["", USER])
-def test_nothing_is_left_and_nothing_else_touched(netns, user, number):
+def test_the_table_is_gone_afterwards_and_other_rules_are_unchanged(netns, user, number):
     subprocess.run(inside(netns, ["nft", "-f", "-"]), input=user.encode(), check=True)
     before = ruleset(netns)
     with Program(netns, "--track") as program:

@@ -47,7 +47,7 @@ class Conntrack:
 
 
 def sock_diag(data):
-    from nfct_fast.testing.diag_client import parse_reply     # in no wheel
+    from nfct_fast.testing.diag_client import parse_reply  # in no wheel
     for proto, src, dst in ((6, "10.0.0.1", "10.0.0.2"), (17, "2001:db8::1", "2001:db8::2")):
         found = parse_reply(data, 7, proto, src, 1000, dst, 53)
         assert found is None or isinstance(found, dict) or -4096 < found < 0, found

@@ -1,4 +1,4 @@
-"""The netlink socket: groups, buffers, and an exact count of what was lost."""
+"""The netlink socket: groups, buffers, and an exact count of lost messages."""
 import errno
 
 import pytest

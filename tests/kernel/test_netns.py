@@ -1,4 +1,4 @@
-"""Namespaces are named, entered and left; the truth is what "ip netns" made and the kernel's inode numbers."""
+"""Network namespaces are found, entered and left; the truth is what "ip netns" made and the kernel's inode numbers."""
 import os
 import socket
 import subprocess
@@ -10,6 +10,8 @@ import pytest
 
 from nfct_fast.kernel import netns
 from support.netns import made
+
+pytestmark = pytest.mark.root
 
 
 def here():

@@ -1,4 +1,4 @@
-"""What a process may still do once it has restricted itself: each test in a process of its own."""
+"""What a process may still do after it has restricted itself. Each test runs in a process of its own."""
 import os
 import platform
 import subprocess
@@ -182,6 +182,7 @@ if {version} >= 4:
 """)
 
 
+@pytest.mark.root
 def test_what_landlock_takes_for_tracing(version):
     """Why the descriptors of other processes are looked at elsewhere."""
     run("""

@@ -1,4 +1,4 @@
-"""All namespaces are heard, as they come and go: what is made in them is told or counted, and nobody shuts others out."""
+"""All namespaces are monitored as they come and go: every flow is reported or counted, and no user shuts others out."""
 import contextlib
 import ctypes
 import fcntl
@@ -322,6 +322,7 @@ def test_it_ends_at_once_amid_their_coming(netns):
         attacker.say("end")
 
 
+@pytest.mark.root
 def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
     census = NetnsCensus()
     known = census.all()
@@ -347,6 +348,7 @@ def test_processes_are_met_when_they_begin_and_when_all_are_looked_at():
     assert census.all() is None
 
 
+@pytest.mark.root
 def test_a_name_is_found_at_once_however_many_processes_there_are():
     lookout = NamespaceFinder()
     lookout.recent()

@@ -1,4 +1,4 @@
-"""Who has a place, and how much receive memory, where there is not enough of them."""
+"""Who gets a place, and how much receive memory, when there is not enough for everybody."""
 from collections import Counter, namedtuple
 
 import pytest

@@ -1,4 +1,4 @@
-"""Direction and NAT flags from the two tuples of a flow, in a namespace with known addresses."""
+"""Direction and NAT flags follow from the two tuples of a flow and the addresses of the namespace."""
 import ipaddress
 
 import pytest
@@ -6,6 +6,8 @@ import pytest
 from nfct_fast.namespaces.direction import direction_of_packed
 from nfct_fast.namespaces.local_addresses import LocalAddresses
 from support.netns import inside, ip
+
+pytestmark = pytest.mark.root
 
 HOST, HOST6, NEAR, FAR, FAR6 = "10.1.0.1", "2001:db8::1", "172.17.0.2", "8.8.8.8", "2001:db8:ffff::8"
 LOOP = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Whom a packet can have come from: the ways between namespaces, and those that users made themselves."""
+"""From which namespaces a packet can have come: links between namespaces, and those that unprivileged users made."""
 import contextlib
 import os
 import socket
@@ -14,11 +14,25 @@ from nfct_fast.namespaces.namespace_index import NamespaceIndex
 from nfct_fast.sockets.socket_notes import netns_cookie
 from support.cli import until
 from support.containers import OUTSIDE, bridge, clients, container, hosts, in_user_namespace, mac, serving, within
-from support.flows import (ALL, COUNT, DGRAM, INET, INET6, KINDS, STREAM, Worker, assert_all_named, collect, listening,
-                           nft)
+from support.flows import (
+    ALL,
+    COUNT,
+    DGRAM,
+    INET,
+    INET6,
+    KINDS,
+    STREAM,
+    Worker,
+    assert_all_named,
+    collect,
+    listening,
+    nft,
+)
 from support.hooks import by_cookie, find_flow, find_socket, may_come_from
 from support.netns import inside, ip, made, netns_inode
 from support.users import unshared
+
+pytestmark = pytest.mark.root
 
 PORTS = range(41000, 41000 + COUNT)
 

@@ -12,6 +12,8 @@ from support.cli import until
 from support.hooks import find_socket, find_sockets, refresh_addresses
 from support.netns import inside, ip, ip6_address, made
 
+pytestmark = pytest.mark.root
+
 UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 
 

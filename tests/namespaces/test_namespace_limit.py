@@ -1,4 +1,4 @@
-"""How many namespaces are asked, and whose: a user who makes as many as he can does not push out others'."""
+"""A user who makes as many namespaces as they can does not displace those of others."""
 import ctypes
 import os
 import subprocess
@@ -13,6 +13,8 @@ from support.flows import Worker
 from support.hooks import may_come_from, refresh_addresses
 from support.netns import inside, ip, made, netns_inode
 from support.users import CLONE_NEWNET, own_namespaces, unshare_many, unshared
+
+pytestmark = pytest.mark.root
 
 NESTED = 6
 

@@ -1,4 +1,4 @@
-"""JSON lines: the schema of the README, whatever other processes are called."""
+"""JSON lines keep to the schema in the README, whatever other processes are called."""
 import json
 import os
 import re

@@ -1,4 +1,4 @@
-"""Whole blocks go out in order, or an error tells why not."""
+"""Whole blocks are written in order, or an error says why not."""
 import errno
 import os
 import threading

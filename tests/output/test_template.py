@@ -1,4 +1,4 @@
-"""Templates give what str.format() gives for text."""
+"""Templates produce what str.format() produces, for text."""
 import subprocess
 
 import pytest

@@ -1,4 +1,4 @@
-"""What reads other people's bytes, given the saved corpus and mutations of it for FUZZ_SECONDS each (5); see tests/fuzz."""
+"""Parsers of untrusted bytes survive the saved corpus and FUZZ_SECONDS (5) of mutations each; see tests/fuzz."""
 import os
 import subprocess
 import sys

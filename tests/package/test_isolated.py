@@ -1,4 +1,4 @@
-"""Started as root in another's directory, with another's environment, it runs nothing of theirs."""
+"""Started as root in another user's directory and environment, the program runs none of that user's code."""
 import os
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The folders of the package in order: a module imports only from its own folder and from those before it."""
+"""A module imports only from its own folder and from those before it in the order below."""
 import re
 
 import pytest

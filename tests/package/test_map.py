@@ -1,4 +1,4 @@
-"""src/nfct_fast/README.md names files and functions: all of them are there."""
+"""Every file and function that src/nfct_fast/README.md names exists."""
 import re
 
 import pytest

@@ -1,4 +1,4 @@
-"""The sdist holds what is tracked and nothing else."""
+"""The sdist contains every tracked file and nothing else."""
 import os
 import subprocess
 import tarfile
@@ -12,7 +12,7 @@ if is_source_tree() and os.environ.get("CI") != "true":
     pytest.importorskip("build", reason="needs the dependency group wheel")
 pytestmark = pytest.mark.skipif(not is_source_tree() or not (ROOT / ".git").exists(), reason="needs a git checkout")
 
-REPOSITORY_ONLY = (".github/", ".ci/", ".gitignore")
+REPOSITORY_ONLY = (".github/", ".ci/", ".gitignore", ".pre-commit-config.yaml")
 MADE_BY_SETUPTOOLS = ("PKG-INFO", "setup.cfg", "src/nfct_fast.egg-info/")
 
 

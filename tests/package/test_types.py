@@ -1,4 +1,4 @@
-"""The stubs: true of the modules, and enough for a strict user."""
+"""The stubs match the modules, and satisfy a user of mypy --strict."""
 import os
 import subprocess
 import sys

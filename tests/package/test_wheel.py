@@ -1,4 +1,4 @@
-"""A wheel made here: repaired, installed where nothing else is, and at work. `make wheels` does it on every Python."""
+"""A wheel built here is repaired, installed where nothing else is, and works. `make wheels` does so on every Python."""
 import os
 import platform
 import subprocess
@@ -11,6 +11,7 @@ from support.wheel import RECIPES, empty_environment, is_source_tree, plain_whee
 if is_source_tree() and os.environ.get("CI") != "true":
     pytest.importorskip("auditwheel", reason="needs the dependency group wheel")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not is_source_tree(), reason="needs the source tree"),
 ]
 
@@ -57,7 +58,7 @@ def test_installs_without_an_index_and_says_its_version(installed):
     assert f"nfct_fast-{version}-cp311-abi3-" in wheel().name
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
+@pytest.mark.root
 def test_names_the_process_of_a_real_flow_with_its_own_libraries(installed):
     done = subprocess.run(["unshare", "--net", installed, RECIPES / "main_job.py"],
                           capture_output=True, text=True, timeout=60, cwd="/")

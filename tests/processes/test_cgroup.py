@@ -1,3 +1,4 @@
+"""Unit, slice and container are read from the path of a cgroup, and paths are found by cgroup id."""
 import os
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def own_group():
     path.rmdir()
 
 
+@pytest.mark.root
 def test_id_to_path_and_pids(own_group):
     fs = cgroup_filesystem.CgroupFilesystem()
     number = own_group.stat().st_ino

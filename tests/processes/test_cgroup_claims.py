@@ -1,4 +1,4 @@
-"""What users write into the path of a cgroup of their own is no name for anything, only a claim."""
+"""What users write into the path of a cgroup of their own is reported as a claim, never as a name."""
 import json
 import os
 import subprocess
@@ -11,6 +11,8 @@ from nfct_fast.processes import cgroup_filesystem
 from nfct_fast.processes.process import process
 from support.cli import Program, inside, until
 from support.socket_notes import unusable
+
+pytestmark = pytest.mark.root
 
 ID = "3f" * 32
 POD = "kubepods-burstable-pod2b4f1e5c_6f3a_4f11_9c59_8a3c1a1f2e77.slice"

@@ -1,4 +1,4 @@
-"""Command lines are read by a helper that is given up when a process keeps it waiting, as support/hostage.c does."""
+"""A helper reads command lines, and is given up when a process makes it wait, as support/hostage.c does."""
 import contextlib
 import gc
 import os
@@ -95,6 +95,7 @@ def test_the_helper_has_nothing_but_its_socket():
     assert not is_there(pid) and lines.helper is None
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("options", [[], ["-DHELPER_COPIES"]])
 def test_the_helper_in_a_program_of_c(tmp_path, options):
     """Also as it is on a machine where it gets a copy of the memory."""
@@ -393,6 +394,7 @@ def take(one):
     until(lambda: any(" D " in stat.read_text() for stat in Path(f"/proc/{one.pid}/task").glob("*/stat")))
 
 
+@pytest.mark.root
 def test_a_user_who_holds_the_lock_of_their_memory(hostage_program):
     with taken(hostage_program, "secret") as [one]:
         lines, cache = caches()
@@ -475,6 +477,7 @@ def unanswered(hostage_program):
             subprocess.run(["umount", "-l", mount], check=True)
 
 
+@pytest.mark.root
 def test_helpers_that_cannot_be_killed_are_abandoned(tmp_path, unanswered):
     """As before Linux 5.3, where SIGKILL does not end a wait for the lock: of one there are eight of them at most."""
     file, server = unanswered

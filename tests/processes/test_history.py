@@ -1,4 +1,4 @@
-"""Which program sent: joined by identity, whatever forks, executes and ends, and however late it is heard of."""
+"""The program that sent is known by identity, whatever forks, executes and exits, and however late events arrive."""
 import contextlib
 import json
 import os
@@ -17,7 +17,8 @@ from support.netns import made
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 
 SEND = "import socket; s = socket.socket(2, 2); s.sendto(b'x', ('127.0.0.1', {}))"
 CLONE3, CLONE_PARENT, CLONE_INTO_CGROUP = 435, 0x8000, 0x200000000

@@ -1,3 +1,4 @@
+"""What /proc says of a process, and the cache of it: pids that are used again, processes that exit, broken files."""
 import ctypes
 import os
 import shutil
@@ -16,7 +17,6 @@ from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_reader import ProcessReader
 from support.fake_proc import child, fake_process, fake_stat, write_stat
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -114,7 +114,7 @@ def test_title_written_over_the_arguments_is_one(tmp_path):
     assert process(5, tmp_path).cmdline == ("nginx: worker process",)
 
 
-@root_only
+@pytest.mark.root
 def test_real_ids_not_effective_ones():
     def work():
         os.setresgid(1234, 0, 0)
@@ -125,7 +125,7 @@ def test_real_ids_not_effective_ones():
     assert (found.uid, found.gid) == (4321, 1234)
 
 
-@root_only
+@pytest.mark.root
 def test_without_rights_the_rest_is_still_told():
     def ask():
         os.setgroups([])
@@ -232,7 +232,7 @@ def test_cache_notices_execve_in_the_same_process():
             running.kill()
 
 
-@root_only
+@pytest.mark.root
 def test_cache_notices_rights_being_dropped():
     told, tell = os.pipe()
     ready, done = os.pipe()

@@ -1,4 +1,4 @@
-"""The public class: flows as objects, waiting, and being woken."""
+"""The public class Conntrack: flows as objects, waiting for them, and being woken."""
 import os
 import select
 import socket

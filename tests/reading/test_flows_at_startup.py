@@ -1,4 +1,4 @@
-"""Flows that begin while the program does: from the first one heard on each is told once, or counted as lost."""
+"""Flows that begin while the program starts: from the first event on, each is reported once or counted as lost."""
 import json
 import threading
 import time
@@ -60,7 +60,7 @@ def assert_accounted(numbers, recovered, lost, made):
 
 @pytest.mark.parametrize("rcvbuf", [4096, 1 << 17, 64 << 20])
 @pytest.mark.parametrize("before", [0, 100_000])
-def test_a_flood_is_on(tracked, within, flood, rcvbuf, before):
+def test_a_reader_that_starts_amid_a_flood_accounts_for_each_flow(tracked, within, flood, rcvbuf, before):
     with within():
         flood(before, 0, address="10.99.100.1")
         with flooding(flood, 100_000, 0) as made:

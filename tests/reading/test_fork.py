@@ -1,4 +1,4 @@
-"""Fork: in another process a Conntrack is dead, and its owner hears on as before."""
+"""After a fork a Conntrack does not work in the child, and goes on undisturbed in its owner."""
 import json
 import os
 import re

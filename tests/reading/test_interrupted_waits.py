@@ -1,4 +1,4 @@
-"""^C and other signals while flows are waited for or taken: raised at once, and no flow is lost by it."""
+"""^C and other signals during a wait or a read are raised at once, and no flow is lost by it."""
 import os
 import select
 import signal

@@ -1,4 +1,4 @@
-"""Losses are counted by one thread, and said to be exact only where they are."""
+"""One thread counts losses, and the count is called exact only where it is."""
 import json
 import os
 import signal

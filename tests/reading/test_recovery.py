@@ -1,4 +1,4 @@
-"""Overruns: what was made is either told, once, or counted as lost; and most of what was lost is found in the table."""
+"""After an overrun every flow is reported once or counted as lost, and the conntrack table gives back most of them."""
 import gc
 import subprocess
 import threading

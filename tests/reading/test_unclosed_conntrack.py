@@ -1,4 +1,4 @@
-"""A Conntrack that nobody closes, or that could not be made, leaves neither threads nor descriptors."""
+"""A Conntrack that nobody closes, or that could not be made, leaves no thread and no descriptor behind."""
 import gc
 import json
 import resource
@@ -19,7 +19,7 @@ from support.leaks import descriptors, tasks
 
 @pytest.mark.parametrize("cycle", [False, True])
 @pytest.mark.parametrize("attribution", ["auto", "off"])
-def test_forgotten(tracked, within, cycle, attribution):
+def test_collected_as_garbage_it_leaves_nothing(tracked, within, cycle, attribution):
     with within():
         for number in range(2):         # the first leaves what is kept for good, such as the random device
             before = tasks(), descriptors()
@@ -52,7 +52,7 @@ def test_closed_in_its_own_thread(tracked, within):
 
 @pytest.mark.parametrize("arguments", [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"flows": 0},
                                        {"protocol": "("}])
-def test_not_made(tracked, within, arguments):
+def test_a_constructor_that_fails_leaves_nothing(tracked, within, arguments):
     with within():
         Conntrack(probe=False).close()
         gc.collect()
@@ -65,7 +65,7 @@ def test_not_made(tracked, within, arguments):
         assert descriptors() == before[1]
 
 
-def test_not_made_for_want_of_each_descriptor(tracked, within):
+def test_a_constructor_that_lacks_a_descriptor_leaves_nothing(tracked, within):
     """Whichever it is that cannot be had."""
     with within():
         Conntrack(probe=False, track=True).close()

@@ -1,4 +1,4 @@
-"""The ring between the reader and whoever takes the flows: bounded, in order, and the reader waits for room."""
+"""The ring between the reader and its taker is bounded and in order, and the reader waits for room in it."""
 import os
 import subprocess
 import threading

@@ -17,9 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "bench"))
 
-from support_bench import NFCT_FAST, Program, space, status_kib
-
 from nfct_fast.processes.cgroup_filesystem import find_mount
+from support_bench import NFCT_FAST, Program, space, status_kib
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SLACK = 1.02

@@ -1,4 +1,4 @@
-"""The generated header is what the BPF source gives: nothing here needs rights."""
+"""The generated header is what the BPF source compiles to."""
 import importlib.util
 import re
 

@@ -1,3 +1,4 @@
+"""The processes that hold a socket are found in /proc/PID/fd, within a budget of time."""
 import array
 import os
 import resource
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from nfct_fast.sockets.fd_scanner import FdScanner
 from support.fake_proc import child, fake_process
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 FREE = float("inf")
 
 
@@ -140,7 +140,7 @@ def test_holder_by_another_fd_over_a_unix_socket():
             assert FdScanner(budget=FREE).holders(number) == [(pid, 200)]
 
 
-@root_only
+@pytest.mark.root
 def test_same_user_is_looked_at_before_others():
     def work():
         os.setresuid(4321, 4321, 4321)
@@ -159,7 +159,7 @@ def test_same_user_is_looked_at_before_others():
     os.close(told)
 
 
-@root_only
+@pytest.mark.root
 def test_no_permission_is_told_apart_from_nobody():
     def ask():
         os.setgroups([])
@@ -221,14 +221,20 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
     assert found == [(40, 50)] and scanner.scanned_processes > 0
 
 
-@pytest.mark.parametrize("uid", [None, os.geteuid(), 1234])
-def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(tmp_path, uid):
-    """Each may take 20 ms at first, and one through all of these takes 45."""
+@pytest.fixture(scope="module")
+def many_processes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("many")
     for pid in range(1, 6001):
-        (tmp_path / str(pid) / "fd").mkdir(parents=True)
-        (tmp_path / str(pid) / "fd" / "3").symlink_to(f"socket:[{10_000 + pid}]")
-    last = int(os.listdir(tmp_path)[0])     # from the end on, where they are not in order
-    scanner = FdScanner(tmp_path, budget=0.02)
+        (root / str(pid) / "fd").mkdir(parents=True)
+        (root / str(pid) / "fd" / "3").symlink_to(f"socket:[{10_000 + pid}]")
+    return root
+
+
+@pytest.mark.parametrize("uid", [None, os.geteuid(), 1234])
+def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(many_processes, uid):
+    """Each may take 20 ms at first, and one through all of these takes 45."""
+    last = int(os.listdir(many_processes)[0])     # from the end on, where they are not in order
+    scanner = FdScanner(many_processes, budget=0.02)
     end = time.monotonic() + 20
     while (found := holders_or_none(scanner, 10_000 + last, [], uid)) is None and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,3 +1,4 @@
+"""Sockets are found in the tables of /proc/net, whole or broken."""
 import contextlib
 import ctypes
 import os
@@ -14,7 +15,6 @@ from support.fake_proc import child
 
 TCP, UDP, ICMP, UDPLITE, RAW = 6, 17, 1, 136, 253
 EXACT, LISTENER, WILDCARD, PROTOCOL = 1, 2, 3, 4
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def inode(sock):
@@ -136,7 +136,7 @@ def test_reuseport_group_is_ambiguous(net):
             assert found["ambiguous"] and found["inode"] in inodes and found["kind"] == expected
 
 
-@root_only
+@pytest.mark.root
 def test_raw_sockets_by_protocol(net):
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, RAW) as one:
         expect(net.find(RAW, "127.0.0.1", 0, "127.0.0.1", 0), one, PROTOCOL, ambiguous=False)
@@ -155,7 +155,7 @@ def test_raw_sockets_by_protocol(net):
         assert found["inode"] == inode(icmp) or found["ambiguous"]
 
 
-@root_only
+@pytest.mark.root
 def test_ping_sockets_and_another_network_namespace():
     libc = ctypes.CDLL(None, use_errno=True)
     told, tell = os.pipe()

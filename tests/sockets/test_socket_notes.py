@@ -1,4 +1,4 @@
-"""The kernel's record of owners against known truth: real sockets of real processes in namespaces of their own."""
+"""The kernel's notes of socket owners, compared with real sockets of real processes in namespaces of their own."""
 import os
 import subprocess
 import sys
@@ -12,7 +12,8 @@ from support.paths import SUPPORT
 from support.socket_notes import SEND, answers, compiled, namespace, netns, owners, senders, tuples, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 MODES = ["tcp", "udp", "cudp", "udp6", "mapped", "tcp6", "cudp6"]
 
 

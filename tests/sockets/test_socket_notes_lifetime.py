@@ -1,4 +1,4 @@
-"""What owner tracking takes and leaves behind: rights, cgroups, other programs, the traffic itself, kill -9."""
+"""What the BPF programs need, change and leave behind: privileges, cgroups, traffic, and after kill -9."""
 import json
 import os
 import shutil
@@ -16,7 +16,8 @@ from nfct_fast.sockets.socket_notes import SocketNotes
 from support.socket_notes import SEND, answers, netns, owner_of, owners, senders, tuples, unusable
 
 REASON = unusable()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+pytestmark = [pytest.mark.root,
+              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
 
 
 def test_two_instances_do_not_disturb_each_other(owners, netns, senders):

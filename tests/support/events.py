@@ -1,12 +1,21 @@
-"""Conntrack events as the kernel sends them: real ones, made and recorded in the thread's namespace."""
+"""Conntrack events as the kernel sends them: made and recorded in the thread's namespace, or saved from such a recording.
+
+`python tests/support/events.py`, run as root with the package on the path, saves a new one.
+"""
+import json
 import socket
 import struct
 import subprocess
 import time
 from contextlib import closing
 
-from nfct_fast.kernel.netlink import NetlinkSocket
+import pytest
 
+from nfct_fast.kernel.netlink import NetlinkSocket
+from support.netns import inside
+from support.paths import SUPPORT
+
+SAVED = SUPPORT / "recorded_events.json"
 NEW, UPDATE, DESTROY = "NEW", "UPDATE", "DESTROY"
 FAMILIES = {4: (socket.AF_INET, "127.0.0.1"), 6: (socket.AF_INET6, "::1")}
 
@@ -89,3 +98,29 @@ def record():
         subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
         messages += collect(sock)
     return messages, made
+
+
+def save(recording):
+    messages, made = recording
+    SAVED.write_text(json.dumps({"messages": [message.hex() for message in messages], "made": [*made.items()]}, indent=0) + "\n")
+
+
+def saved():
+    """A recording that was saved: what record() gives, without root."""
+    content = json.loads(SAVED.read_text())
+    made = {name if isinstance(name, str) else tuple(name): tuple(ports) for name, ports in content["made"]}
+    return [bytes.fromhex(message) for message in content["messages"]], made
+
+
+@pytest.fixture(scope="module", params=["saved", pytest.param("fresh", marks=pytest.mark.root)])
+def recorded(request):
+    """Events of every type, family and usual protocol: (messages, {what: (sport, dport)})."""
+    if request.param == "saved":
+        return saved()
+    with inside():
+        return record()
+
+
+if __name__ == "__main__":
+    with inside():
+        save(record())

@@ -1,4 +1,4 @@
-"""What other processes control comes out as plain, reversible text."""
+"""Text that other processes control is written as plain, reversible text."""
 import base64
 import json
 import unicodedata

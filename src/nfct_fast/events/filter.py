@@ -29,8 +29,7 @@ _NLA_HEADER = 4
 
 
 def wanted_protocols(pattern: str | None) -> frozenset[tuple[int, int]]:
-    """Return the (address family, protocol number) pairs whose name, such as "ipv4/tcp", the regular expression
-    matches.
+    """Return the (address family, protocol number) pairs whose name, like "ipv4/tcp", matches a regular expression.
 
     The expression is searched for, not anchored; None matches everything. Raises ValueError if it is not a regular
     expression or matches no protocol.

@@ -71,8 +71,7 @@ cdef class Share:
         pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
-        """Set a socket's first receive buffer: `size` bytes or what is available, but never less than the minimum.
-        OSError."""
+        """Set a socket's first receive buffer: `size` bytes or what is available, but at least the minimum. OSError."""
         pthread_mutex_lock(&self.receive_memory.mutex)
         self.receive_memory.reserved -= self.receive_memory.minimum
         size = max(self.receive_memory.minimum, min(size, self._available()))

@@ -207,10 +207,10 @@ cdef class Source:
         return missed
 
     cdef void _finish_dump(self, bint complete) noexcept nogil:
-        """Bring the log up to date. After a complete dump, forget the flows that were not in the table: they have
-        ended.
+        """Bring the log up to date after a dump.
 
-        After an incomplete one, keep all and add what it found, or flows just recovered would be recovered again.
+        After a complete dump, forget the flows that were not in the table: they have ended. After an incomplete one,
+        keep all and add what it found, or flows just recovered would be recovered again.
         """
         cdef uint64_t i
         fingerprint_set_free(&self.reported_flows)

@@ -56,8 +56,10 @@ cdef class Sources:
         self.bound = max(self.bound, source.index + 1)
 
     def collect(self) -> list:
-        """Close the sources the reading thread has released, keep their counts, and return them: their numbers are
-        free."""
+        """Close the sources the reading thread has released, keep their counts, and return them.
+
+        Their numbers are free again.
+        """
         cdef Source source
         gone = []
         for number, source in enumerate(self.by_number):

@@ -21,8 +21,7 @@ def _open(path):
 
 
 class _TrackedNamespace:
-    """Tracking in the network namespace that the calling thread is in now. Its open files stay those of that
-    namespace."""
+    """Tracking in the calling thread's network namespace, whose files it keeps open."""
 
     def __init__(self, name, wanted):
         self.name = name
@@ -63,8 +62,8 @@ class _TrackedNamespace:
         if level <= self.reported:
             return None
         self.reported = level
-        return (f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is full,"
-                " the kernel drops new connections. Raise net.netfilter.nf_conntrack_max")
+        return (f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is "
+                "full, the kernel drops new connections. Raise net.netfilter.nf_conntrack_max")
 
     def close(self):
         if self.table is not None:
@@ -107,8 +106,7 @@ class Tracking:
                                "(net.netfilter.nf_conntrack_max). When all are, the kernel drops new connections")
 
     def check(self) -> None:
-        """Give notice of tables that fill up, and stop excluding protocols where something else has begun to use
-        conntrack.
+        """Give notice of tables that fill up; track all protocols where something else has begun to use conntrack.
 
         To be called about once a second.
         """

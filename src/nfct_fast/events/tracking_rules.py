@@ -170,8 +170,7 @@ class TrackingTable:
         return messages
 
     def relax_if_changed(self, is_unshared) -> bool:
-        """Remove the `notrack` chains if a ruleset was changed or something else may use conntrack; return whether it
-        did.
+        """Remove the `notrack` chains if a ruleset was changed or something else may use conntrack; return if it did.
 
         To be called about once a second. Costs two system calls, and none once tracking is not restricted. Raises
         OSError.

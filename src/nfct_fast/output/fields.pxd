@@ -1,5 +1,7 @@
 from nfct_fast.text.text_buffer cimport text_buffer_t
 from nfct_fast.records.record cimport record_t
 
-cdef int field_find(str name)                # its number, or -1
+# Return the number of the field with that name, such as "ev.src"; -1 if there is none.
+cdef int field_find(str name)
+# Append one field of a record as text.
 cdef void field_put(text_buffer_t *out, const record_t *record, int field) noexcept nogil

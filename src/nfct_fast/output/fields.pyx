@@ -1,6 +1,6 @@
-"""The fields a template can name, written as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other end.
+"""The fields a template can name, as text: `ev.` for the flow, `info.` for its owner, `peer.` for the other one.
 
-What is not known is `-`, for a pid `?`.
+An unknown field is written as `-`, an unknown pid as `?`.
 """
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport strlen
@@ -99,7 +99,7 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
     elif field == EV_ID:
         _put_known(out, flow.has & FLOW_ID, flow.id)
     elif field == EV_MARK:
-        # The kernel leaves a mark and a zone of 0 out of its messages.
+        # The kernel's messages omit a mark or zone of 0.
         buffer_unsigned(out, flow.mark if flow.has & FLOW_MARK else 0)
     elif field == EV_ZONE:
         buffer_unsigned(out, flow.zone if flow.has & FLOW_ZONE else 0)
@@ -123,7 +123,7 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
 
 
 cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept nogil:
-    # ps shows the name in brackets where there is no command line: kernel threads, and processes that are ending.
+    # Like ps, show the name in brackets if there is no command line: kernel threads and exiting processes have none.
     if process.cmdline.size == 0:
         if process.has & PROCESS_COMM:
             buffer_put(out, b"[", 1)

@@ -1,10 +1,10 @@
-"""What every format of output has in common."""
+"""The base class of all output formats."""
 cimport cython
 
 
 @cython.auto_pickle(False)
 cdef class Formatter:
-    """Turns a record into one line of output. Abstract: see Template."""
+    """Turns a record into one line of output. Abstract; see Template and JsonLines."""
 
     cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         pass

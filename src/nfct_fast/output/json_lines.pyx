@@ -1,7 +1,7 @@
-"""A record as one line of JSON (RFC 8259), for machines. README.md has the schema.
+"""Writes a record as one line of JSON (RFC 8259). README.md has the schema.
 
-Every user chooses what their processes are called, and none may choose which records a collector drops: a string is what any
-reader takes, and where that is not what the name is, its bytes stand beside it in base64.
+Users choose the names of their processes, and must not be able to choose which records a log collector drops. So
+strings are valid UTF-8 that any parser accepts, and where a name is not, its exact bytes follow in base64.
 """
 cimport cython
 from libc.stdint cimport SIZE_MAX, int64_t, uint64_t
@@ -32,16 +32,16 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
-    KNOWN = 16               # processes
-    # Fluent Bit stops at a line of 32 KiB, Vector drops one of 100 KiB, and a user can make six bytes or more of each that a
-    # process is called by. So what one process takes is bounded, and with it the line: half of 32 KiB, less the flow's part and
-    # that of eight users.
+    KNOWN = 16               # processes whose JSON is cached
+    # Fluent Bit stops at a line of 32 KiB and Vector drops one of 100 KiB, while escapes can turn each byte of a user's
+    # names into six or more. So the JSON of one process is limited: to half of 32 KiB, less the flow's part and that of
+    # eight users.
     PROCESS_ROOM = 13000
-    CUT = 384                # bytes that are left of exe, cmdline and cgroup where it would be more
+    CUT = 384                # bytes of exe, cmdline and cgroup that are kept of a process that exceeds this limit
 
 cdef struct known_t:
-    process_t *process       # a reference, so that no other can be at its address
-    text_buffer_t text
+    process_t *process       # a reference, so that its address is not reused; NULL: this slot is free
+    text_buffer_t text       # its JSON
 
 
 cdef inline void _raw(text_buffer_t *out, const char *text) noexcept nogil:
@@ -62,7 +62,7 @@ cdef void _label(text_buffer_t *out, const char *key, const char *word) noexcept
 
 
 cdef bint _string(text_buffer_t *out, const char *text, size_t length, bint base64) noexcept nogil:
-    # Whether it is exact.
+    # Returns whether the string holds exactly these bytes.
     cdef bint exact = True
     buffer_put(out, b'"', 1)
     if base64:
@@ -107,7 +107,7 @@ cdef bint _arguments(text_buffer_t *out, const process_t *process, size_t limit,
         left -= end - at + 1
         at = end + 1
         if left == 0:
-            _string(out, at, 0, base64)     # the NUL stood between an argument and an empty last one
+            _string(out, at, 0, base64)     # the NUL separated an argument from an empty last one
     buffer_put(out, b"]", 1)
     return exact
 
@@ -182,7 +182,7 @@ cdef void _process(text_buffer_t *out, const process_t *process) noexcept nogil:
 
 
 cdef void _put_process(known_t *memory, text_buffer_t *out, process_t *process) noexcept nogil:
-    """A process makes flow after flow, and to write of it is half of what a line costs: what was written is kept."""
+    """Append a process, from the cache if it is there: formatting one is half of what a line costs."""
     cdef known_t *known = &memory[process.pid & (KNOWN - 1)]
     if known.process != process:
         process_drop(known.process)
@@ -274,7 +274,7 @@ cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class JsonLines(Formatter):
-    """One JSON object a line for each flow, and one of type LOST where events are missing."""
+    """Writes one JSON object per line for each flow, and one of type LOST where events are missing."""
     cdef char time[40]
     cdef size_t time_size
     cdef int64_t second
@@ -290,7 +290,7 @@ cdef class JsonLines(Formatter):
             buffer_free(&self.known[i].text)
 
     cdef void _put_time(self, text_buffer_t *out, int64_t time) noexcept nogil:
-        # ISO 8601 in UTC with nanoseconds; the part up to the second is made anew once a second.
+        # ISO 8601 in UTC with nanoseconds; the part up to the second is cached for the second.
         cdef time_t second = <time_t>(time // 1000000000)
         cdef char digits[11]
         cdef int64_t rest = time % 1000000000

@@ -1,4 +1,4 @@
-"""Writes to a file descriptor, and never so that the program cannot be stopped."""
+"""Writes to a file descriptor in a way that a request to end always interrupts."""
 cimport cython
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t
@@ -12,8 +12,8 @@ import stat
 
 cdef enum:
     PIPE_ATOMIC = 4096       # PIPE_BUF: a write of this much to a pipe that polls writable does not block
-    GRACE_MS = 500           # how long output may still take once the end was asked for
-    LAST_MS = 100            # and then to say what it did not take
+    GRACE_MS = 500           # how long output may still take once the program was asked to end
+    LAST_MS = 100            # how long put_last() waits after that
 
 
 cdef int64_t _now_ms() noexcept nogil:
@@ -21,7 +21,7 @@ cdef int64_t _now_ms() noexcept nogil:
 
 
 cdef size_t whole_lines(const char *data, size_t length) noexcept nogil:
-    """Of that much data, to be written at once, how much ends with a line; all of it where none does."""
+    """Return the length of the whole lines in data[0..length); `length` if no line ends there."""
     cdef size_t end = length
     while end and data[end - 1] != c"\n":
         end -= 1
@@ -30,17 +30,20 @@ cdef size_t whole_lines(const char *data, size_t length) noexcept nogil:
 
 cdef object sink_error(int result):
     if result == -ETIMEDOUT:
-        return OSError(ETIMEDOUT, "output took nothing while ending: the last lines are not written")
+        return OSError(ETIMEDOUT, "output took nothing for 0.5 s while ending: the last lines were not written")
     return OSError(-result, f"output: {os.strerror(-result)}")
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Sink:
-    """A file descriptor to write whole blocks to, in order.
+    """Writes whole blocks to a file descriptor, in order.
 
-    fd: where to; it is neither closed nor made non-blocking, since others may share it. stop_fd: readable when the
-    program has been asked to end; from then on writing is given 0.5 seconds. -1 for none.
+    Args:
+        fd: where to write. It is neither closed nor made non-blocking, because other processes may share it.
+        stop_fd: becomes readable when the program is asked to end; from then on writing has 0.5 seconds. -1 for none.
+
+    Raises OSError if `fd` is not open.
     """
 
     def __cinit__(self, int fd, int stop_fd=-1):
@@ -48,14 +51,14 @@ cdef class Sink:
         self.reopened_fd = -1
         self.stop_fd = stop_fd
         self.deadline = 0
-        # A regular file always polls writable and takes any size; anything else may block in the middle.
+        # A regular file always polls writable and takes any size; a write to anything else may block half way.
         self.chunked = not stat.S_ISREG(mode)
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            # A terminal that polls writable may block all the same. Opened anew, it is ours to make non-blocking.
+            # A terminal that polls writable may block all the same. Opened anew, it can be non-blocking for us alone.
             try:
                 self.reopened_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             except OSError:
-                pass            # another user's, or no /proc: then chunks must do
+                pass            # another user's, or no /proc: small chunks must do
         self.fd = fd if self.reopened_fd < 0 else self.reopened_fd
 
     def __dealloc__(self):
@@ -63,7 +66,7 @@ cdef class Sink:
             close(self.reopened_fd)
 
     cdef int _wait(self) noexcept nogil:
-        """Wait until fd takes more: 0, -EINTR once when the end is asked for, -ETIMEDOUT once time is over, or -errno."""
+        """Wait until fd is writable: 0, -EINTR once if asked to end, -ETIMEDOUT after the deadline, or -errno."""
         cdef pollfd fds[2]
         cdef int timeout
         cdef int ready
@@ -88,12 +91,9 @@ cdef class Sink:
             if self.deadline and _now_ms() >= self.deadline:
                 return -ETIMEDOUT
             if fds[0].revents:
-                return 0        # writable, or the write will tell what is wrong
+                return 0        # writable, or write() will fail and say why
 
     cdef int put(self, const char *data, size_t length) noexcept nogil:
-        """Write all of data; 0 or -errno: -EPIPE when the reader is gone, -ETIMEDOUT when time is over, -EINTR once when
-        the end is asked for amid it: whoever asked must know, and then go on. `written` is how much was.
-        """
         cdef ssize_t written
         cdef size_t piece
         cdef int result
@@ -104,7 +104,7 @@ cdef class Sink:
                 result = self._wait()
                 if result < 0:
                     return result
-                # A pipe takes such a piece whole or not at all: where it takes no more, no line is cut.
+                # A pipe takes such a piece as a whole or not at all: no line is cut where it stops.
                 if piece > PIPE_ATOMIC:
                     piece = whole_lines(data + self.written, PIPE_ATOMIC)
             written = write(self.fd, data + self.written, piece)
@@ -116,7 +116,6 @@ cdef class Sink:
         return 0
 
     cdef bint put_last(self, const char *data, size_t length) noexcept nogil:
-        """Write that little all the same, if it is taken within LAST_MS."""
         cdef pollfd ready
         ready.fd = self.fd
         ready.events = POLLOUT
@@ -124,10 +123,10 @@ cdef class Sink:
         return poll(&ready, 1, LAST_MS) == 1 and write(self.fd, data, length) == <ssize_t>length
 
     def write(self, const unsigned char[::1] data not None) -> None:
-        """Write all of data, blocking as long as the descriptor does (see the class).
+        """Write all of data. Blocks as long as the descriptor does; see the class.
 
-        Raises OSError: BrokenPipeError when the reader is gone, ENOSPC on a full disk, ETIMEDOUT when the program was
-        asked to end and the descriptor did not take all in time.
+        Raises OSError: BrokenPipeError if the reader is gone, ENOSPC on a full disk, ETIMEDOUT if the program was asked
+        to end and the descriptor did not take everything in time.
         """
         cdef int result = 0
         cdef size_t done = 0

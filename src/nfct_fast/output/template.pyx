@@ -1,7 +1,6 @@
-"""A str.format() template over ts, ev, info and peer, compiled once and then filled in without Python.
+"""A str.format() template over ts, ev, info and peer, compiled once and then filled in without the GIL.
 
-Every field is text. A format specification is the part of str.format()'s that is for text:
-[[fill]align][width][.precision][s].
+Every field is text, so a format specification is what str.format() has for text: [[fill]align][width][.precision][s].
 """
 cimport cython
 from libc.stdlib cimport calloc, free
@@ -26,15 +25,16 @@ cdef enum:
     LITERAL = -1
     TIME = -2
 
+# A literal or a field of a template.
 cdef struct piece_t:
-    int field            # LITERAL, TIME or a field's number
-    const char *literal
-    int size
-    char fill[4]
-    int fill_size
-    char align
-    int width            # in characters; 0: no padding
-    int precision        # in characters; -1: no cutting
+    int field            # LITERAL, TIME or a number from field_find()
+    const char *literal  # the literal's text
+    int size             # bytes in the literal
+    char fill[4]         # the character to pad a field with, in UTF-8
+    int fill_size        # bytes in `fill`
+    char align           # "<", ">" or "^"
+    int width            # pad to so many characters; 0: do not pad
+    int precision        # cut to so many characters; -1: do not cut
 
 
 cdef bint _is_continuation(char byte) noexcept nogil:
@@ -73,10 +73,13 @@ cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexc
 @cython.final
 @cython.auto_pickle(False)
 cdef class Template(Formatter):
-    """A line of text for each flow.
+    """Writes a line of text for each flow.
 
-    template: str.format() syntax with the fields of FIELDS and `ts`. time_format: see TimeFormat. ValueError with the
-    reason if either cannot be used.
+    Args:
+        template: str.format() syntax with the fields in FIELDS and `ts`.
+        time_format: a strftime(3) format; see TimeFormat.
+
+    Raises ValueError with the reason if either is invalid.
     """
     cdef list literals
     cdef piece_t *pieces
@@ -85,7 +88,7 @@ cdef class Template(Formatter):
 
     def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s"):
         try:
-            # Arguments that came in under a C locale hold their bytes as surrogates.
+            # Under a C locale, command line arguments hold non-ASCII bytes as surrogates.
             parsed = list(string.Formatter().parse(template.encode(errors="surrogateescape").decode()))
             self.literals = [text.encode() for text, *_ in parsed]
         except UnicodeError:
@@ -117,12 +120,13 @@ cdef class Template(Formatter):
         cdef bytes fill
         piece.field = TIME if name == "ts" else field_find(name)
         if piece.field == -1:
-            raise ValueError(f"format: there is no field {{{name}}}; there are ts, {', '.join(FIELDS)}")
+            raise ValueError(f"format: unknown field {{{name}}}; the fields are ts, {', '.join(FIELDS)}")
         match = _SPEC.fullmatch(spec)
         if match is None or conversion not in (None, "s"):
             what = f"!{conversion}" if conversion not in (None, "s") else f":{spec}"
-            raise ValueError(f"format: {{{name}{what}}} is not for text; use [[fill]<>^][width][.precision], as in {{{name}:>8}}")
-        # A zero before the width fills, unless a fill was given.
+            raise ValueError(f"format: {{{name}{what}}} is not for text; use [[fill]<>^][width][.precision], "
+                             f"as in {{{name}:>8}}")
+        # As in str.format(), a zero before the width is the fill unless one was given.
         fill = (match["fill"] or match["zero"] or " ").encode()
         memcpy(piece.fill, <const char *>fill, len(fill))
         piece.fill_size = <int>len(fill)

@@ -6,13 +6,17 @@ from nfct_fast.output.sink cimport Sink
 cdef class Writer:
     cdef Formatter formatter
     cdef Sink sink
-    cdef text_buffer_t out            # of the last batch,
-    cdef size_t sent             # of which so much has gone out,
-    cdef size_t consumed_length          # so much with the lines of records that the batch was told of
-    cdef text_buffer_t line
+    cdef text_buffer_t out           # the lines of the last batch
+    cdef size_t sent                 # bytes of `out` that were written
+    cdef size_t consumed_length      # bytes of `out` whose records were marked as consumed in the batch
+    cdef text_buffer_t line          # scratch for a single line
+    # Format and write what is left of a batch, and consume the records whose lines were written whole. Blocks and
+    # returns as Sink.put(), or -ENOMEM.
     cdef int put(self, Batch batch) noexcept nogil
+    # Whether put() was interrupted before everything was written: call resume() before the next put().
     cdef bint is_pending(self) noexcept nogil
+    # Write the rest; as put().
     cdef int resume(self, Batch batch) noexcept nogil
     cdef void _consume_written(self, Batch batch) noexcept nogil
 
-cdef object writer_error(int result)      # of put(), to be raised
+cdef object writer_error(int result)      # the exception for a -errno of put()

@@ -1,4 +1,4 @@
-"""A batch on its way out: formatted and written without the GIL."""
+"""Formats and writes batches without the GIL."""
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.string cimport memset
@@ -12,7 +12,7 @@ import time
 @cython.final
 @cython.auto_pickle(False)
 cdef class Writer:
-    """Writes batches, one line a record, through a formatter into a sink, a batch in one piece."""
+    """Writes batches through a formatter to a sink: one line per record, one write per batch."""
 
     def __cinit__(self, Formatter formatter not None, Sink sink not None):
         self.formatter = formatter
@@ -23,9 +23,6 @@ cdef class Writer:
         buffer_free(&self.line)
 
     cdef int put(self, Batch batch) noexcept nogil:
-        """Write what is left of a batch and pass over it; when it blocks, and what it returns, is as with Sink.put, or
-        -ENOMEM. Of what could not be written, the batch keeps those records whose lines are not out whole.
-        """
         cdef int i
         self.out.length = self.sent = self.consumed_length = 0
         for i in range(batch.consumed, batch.count):
@@ -37,11 +34,9 @@ cdef class Writer:
         return self.resume(batch)
 
     cdef bint is_pending(self) noexcept nogil:
-        """Whether put() was left before all was written: then go_on() is to follow."""
         return self.sent < self.out.length
 
     cdef int resume(self, Batch batch) noexcept nogil:
-        """The rest of it; as put()."""
         cdef int result = self.sink.put(self.out.data + self.sent, self.out.length - self.sent)
         self.sent += self.sink.written
         if result == 0:
@@ -51,7 +46,7 @@ cdef class Writer:
         return result
 
     cdef void _consume_written(self, Batch batch) noexcept nogil:
-        # Once in a run: to note where each line ends would cost every flow.
+        # Format the lines again to find where each ends: this is rare, and noting it in put() would cost every flow.
         while batch.consumed < batch.count:
             self.line.length = 0
             self.formatter.put(&self.line, &batch.records[batch.consumed])
@@ -61,15 +56,17 @@ cdef class Writer:
             batch.consume(batch.consumed + 1)
 
     def write_loss(self, count, bint at_least=False) -> bool:
-        """Write a last record of so many events that are missing, where the format has one and the sink takes it within
-        0.1 seconds: False if it did not."""
+        """Write a last LOST record of `count` events if the format has such records; wait up to 0.1 seconds.
+
+        at_least: the count is a lower bound. Return False if the sink did not take it.
+        """
         cdef record_t record
         memset(&record, 0, sizeof(record))
         record.kind = RECORD_LOSS
         record.loss.time = time.time_ns()
         record.loss.events = count
         record.loss.at_least = at_least
-        # A line that was cut short stands for itself.
+        # End a line that was cut short, so that the record gets a line of its own.
         cdef bint cut = self.sent and self.out.data[self.sent - 1] != c"\n"
         cdef bint failed
         self.line.length = 0
@@ -81,4 +78,4 @@ cdef class Writer:
 
 
 cdef object writer_error(int result):
-    return MemoryError("output") if result == -ENOMEM else sink_error(result)
+    return MemoryError("formatting output") if result == -ENOMEM else sink_error(result)

@@ -94,7 +94,7 @@ cdef class Engine:
         if self.epoll < 0:
             raise _error("epoll")
         self.wakeup = Wakeup()
-        self.watch(self.ring.filled, EPOLLIN)
+        self.watch(self.ring.filled.fd, EPOLLIN)
         self.watch(self.wakeup.fd, EPOLLIN)
         # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
         self.thread = start_new_thread(self.reader.run, (settled,))

@@ -94,7 +94,8 @@ cdef class Intake:
             records[i].flow.netns_inode = source.inode
             self.attribution.resolve(&records[i])
             self.named += records[i].owner.process != NULL
-        return self.ring.publish(count)
+        self.ring.publish(count)
+        return 0
 
     cdef int read(self, Source source, int room) noexcept nogil:
         cdef int count = source.socket.receive(room)
@@ -138,13 +139,14 @@ cdef class Intake:
         record.loss.netns_inode = source.inode
         record.loss.events = lost
         record.loss.at_least = unallocated != 0
-        return self.ring.publish(1)
+        self.ring.publish(1)
+        return 0
 
     cdef int wait_for_room(self, int timeout) noexcept nogil:
         cdef pollfd fds[2]
         cdef int i
         for i in range(2):
-            fds[i].fd = self.ring.freed if i == 0 else self.wakeup.fd
+            fds[i].fd = self.ring.freed.fd if i == 0 else self.wakeup.fd
             fds[i].events = POLLIN
             fds[i].revents = 0
         # Processes start and end however long the ring stays full.

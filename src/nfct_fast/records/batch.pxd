@@ -5,9 +5,12 @@ from nfct_fast.records.ring cimport Ring
 cdef class Batch:
     cdef Ring ring
     cdef ForkGuard fork_guard
-    cdef record_t *records
-    cdef int count
-    cdef int consumed               # from the first on, by __next__ or written
+    cdef record_t *records       # in the ring's memory, this batch's until clear()
+    cdef int count               # number of records
+    cdef int consumed            # how many of them, from the first on, were written or made into objects
+    # Take what the ring holds and return its size: 0 if it is empty now, -1 if no record will ever come again.
     cdef int fill(self) noexcept nogil
+    # Drop the records before number `until`: they have been written.
     cdef void consume(self, int until) noexcept nogil
-    cdef int clear(self) noexcept nogil
+    # Give all records back to the ring, dropping those not consumed.
+    cdef void clear(self) noexcept nogil

@@ -1,4 +1,4 @@
-"""Records just taken from the ring, in order: written from where they are, or made into Flow objects."""
+"""Records taken from the ring, in order: written straight from its memory, or made into Flow objects."""
 cimport cython
 from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 
@@ -6,27 +6,25 @@ from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 @cython.final
 @cython.auto_pickle(False)
 cdef class Batch:
-    """Iterating takes the flows out as Flow objects. Valid until the next batch is asked for."""
+    """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
     def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None):
         self.ring = ring
         self.fork_guard = fork_guard
 
     cdef void consume(self, int until) noexcept nogil:
-        """The records before the one with that number have been dealt with."""
         while self.consumed < until:
             record_drop(&self.records[self.consumed])
             self.consumed += 1
 
-    cdef int clear(self) noexcept nogil:
-        """Give the records back, dropping what was not taken; 0 or -errno."""
+    cdef void clear(self) noexcept nogil:
         cdef int count = self.count
         self.consume(count)
         self.count = self.consumed = 0
-        return self.ring.release(count) if count else 0
+        if count:
+            self.ring.release(count)
 
     cdef int fill(self) noexcept nogil:
-        """Take what is there: how many, 0 if nothing now, -1 if nothing ever again."""
         cdef int count = 0
         self.clear()
         self.records = self.ring.take(&count)

@@ -1,4 +1,4 @@
-/* The words for kinds of event (by EVENT_*) and directions (by DIRECTION_*). */
+/* Names of event types (by EVENT_*) and of directions (by DIRECTION_*). */
 #ifndef NFCT_FAST_FLOW_LABELS_H
 #define NFCT_FAST_FLOW_LABELS_H
 

@@ -1,9 +1,10 @@
 from libc.stdint cimport uint8_t
 
-cdef const char *event_name(uint8_t type) noexcept nogil            # NULL for no EVENT_*
-cdef const char *direction_name(uint8_t direction) noexcept nogil   # NULL for no DIRECTION_*
+cdef const char *event_name(uint8_t type) noexcept nogil            # of an EVENT_*; NULL for any other number
+cdef const char *direction_name(uint8_t direction) noexcept nogil   # of a DIRECTION_*; NULL for any other number
 
 cdef enum:
     ADDRESS_SIZE = 46        # INET6_ADDRSTRLEN
 
-cdef int address_write(const uint8_t *address, uint8_t family, char *out) noexcept nogil   # the length
+# Write an address as text to out[0..ADDRESS_SIZE) and return its length.
+cdef int address_write(const uint8_t *address, uint8_t family, char *out) noexcept nogil

@@ -1,4 +1,4 @@
-"""Flows from conntrack messages that were recorded, or received by other means than Conntrack."""
+"""Decodes conntrack messages that were recorded, or received by other means than Conntrack."""
 cimport cython
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
@@ -23,7 +23,7 @@ cdef list _flows(flow_t *decoded, int count):
 @cython.final
 @cython.auto_pickle(False)
 cdef class MessageDecoder:
-    """Decodes NETLINK_NETFILTER datagrams with one library object used again for each. One thread at a time."""
+    """Decodes NETLINK_NETFILTER datagrams. Reuses one library object; for one thread at a time."""
     cdef FlowDecoder decoder
 
     def __cinit__(self):
@@ -31,13 +31,14 @@ cdef class MessageDecoder:
 
     @property
     def errors(self) -> int:
-        """Messages that could not be decoded, since the start."""
+        """Number of messages that could not be decoded so far."""
         return self.decoder.errors
 
     def decode(self, bytes data not None, int64_t time_ns=0) -> list:
-        """The `Flow` objects a datagram holds, without owners; time_ns: when it was received, in ns since the epoch.
+        """Return the `Flow` objects of a datagram, without owners.
 
-        What is no conntrack message, or cannot be decoded, gives none. Needs no privilege.
+        data: one or more netlink messages; those that are not conntrack messages or cannot be decoded are skipped.
+        time_ns: when they were received, in ns since the epoch. Needs no privilege.
         """
         cdef int room = <int>(len(data) // 88 + 1)      # see FlowDecoder
         cdef int count

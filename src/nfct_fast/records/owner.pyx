@@ -1,4 +1,4 @@
-"""Who is behind one end of a flow: the process, how it was found, and why not if it was not."""
+"""The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
 from libc.stdlib cimport free, malloc
 from nfct_fast.processes.process cimport (
@@ -39,20 +39,20 @@ cdef str _label(const char *word):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Owner:
-    """Who is behind one end of a flow. Immutable; made by Conntrack only. What is not known is None.
+    """The owner of one end of a flow. Immutable; only Conntrack makes it. Attributes that are unknown are None.
 
-    process: the `Process` printed for the flow. Where several hold the socket it is the first of `processes`: the one
-    that was started first, as sockets are handed down to children; pid 1 and systemd only if there is no other. Which of
-    them used the socket cannot be told.
+    process: the `Process` printed for the flow. If several processes hold the socket, it is the first of `processes`:
+    the one that was started first, as sockets are inherited by children. pid 1 and systemd come last. Which of the
+    holders used the socket cannot be determined.
 
-    Limits without the kernel's own notes (match "bpf"). The socket is looked up after the event: if it was closed
-    before and a process that is as old or older took the same port, that one is named; a younger one is not. A raw
-    socket is told by its protocol alone (match "protocol"), so that of two processes that come and go the wrong one
-    may be named. Two connected UDP sockets of the very same addresses and ports are taken for one.
+    Limits of every match other than "bpf": the socket is looked up after the event. If it was closed by then and
+    another process has taken the same port, that process is named if it was started before the flow, and not if after.
+    A raw socket is identified by its protocol alone (match "protocol"), so that with two processes that come and go the
+    wrong one may be named. Two connected UDP sockets with identical addresses and ports are taken for one.
     """
 
     def __init__(self):
-        raise TypeError("an Owner comes from Conntrack")
+        raise TypeError("an Owner cannot be made directly; Conntrack makes it")
 
     def __dealloc__(self):
         owner_drop(&self.owner)
@@ -66,22 +66,22 @@ cdef class Owner:
     def processes(self) -> tuple:
         """Every `Process` found to hold the socket, `process` first; empty if none is known.
 
-        Those that got it by fork or execve are all here, up to 32. One that got it over a UNIX socket is here only if
-        no other was found before: `holders()` finds the rest.
+        It contains up to 32 processes that got the socket by fork or execve. One that received it over a UNIX socket is
+        only found if no other was; `holders()` finds the rest.
 
-        Of an UPDATE or DESTROY event with match "bpf": every process that used the tuple while the conntrack entry lived, up to 8,
-        the latest first. A live UDP entry is used again, without an event, by whoever takes its port. Needs
-        net.netfilter.nf_conntrack_timestamp=1; without the start of the entry it is as far as the kernel's notes reach back.
+        For an UPDATE or DESTROY event with match "bpf": every process that used the tuple while the conntrack entry
+        lived, up to 8, the latest first. A live UDP entry is used again, without an event, by whoever takes its port.
+        This needs net.netfilter.nf_conntrack_timestamp=1; without the entry's start time, it reaches back as far as
+        the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
         return (*owner, *[process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)])
 
     def holders(self, proc="/proc") -> tuple:
-        """Every `Process` that holds the socket at this moment, by a search through all of /proc.
+        """Search /proc for every `Process` that holds the socket now; return them in the order of `processes`.
 
-        `process` comes first by the same rule; () if the socket is unknown or closed. Takes 4 us for each open file
-        of the host. OSError if `proc` cannot be read; PermissionError if some processes may not be looked into and
-        none was found.
+        Empty if the socket is unknown or closed. Takes 4 us per open file of the host. Raises OSError if `proc` cannot
+        be read, PermissionError if no holder was found and some processes could not be inspected.
         """
         if not self.owner.inode:
             return ()
@@ -96,7 +96,7 @@ cdef class Owner:
 
     @property
     def uid(self) -> int | None:
-        """The real user id of the process; that of the socket where the process is not known."""
+        """The real user id of the process, or of the socket if the process is unknown."""
         if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
             return self.owner.process.uid
         return self.owner.uid if self.owner.has & OWNER_UID else None
@@ -110,12 +110,12 @@ cdef class Owner:
 
     @property
     def inode(self) -> int | None:
-        """The inode of the socket, as in /proc/PID/fd."""
+        """The inode of the socket, as /proc/PID/fd shows it."""
         return self.owner.inode or None
 
     @property
     def cookie(self) -> int | None:
-        """The socket's cookie, as SO_COOKIE and sock_diag have it."""
+        """The socket's cookie, as SO_COOKIE and sock_diag(7) report it."""
         return self.owner.cookie or None
 
     @property
@@ -125,7 +125,7 @@ cdef class Owner:
 
     @property
     def cgroup(self) -> str | None:
-        """The path of the process's cgroup; that of the socket (v2) where the process is not known."""
+        """The path of the process's cgroup, or of the socket's (v2) if the process is unknown."""
         cdef const process_t *known = self.owner.process if self.owner.process != NULL else self.owner.cgroup
         if known == NULL or not known.has & PROCESS_CGROUP:
             return None
@@ -133,12 +133,12 @@ cdef class Owner:
 
     @property
     def match(self) -> str | None:
-        """How the socket was found: "bpf", "socket", "wildcard", "listener" or "protocol"; None if it was not."""
+        """How the owner was found: "bpf", "socket", "wildcard", "listener" or "protocol"; None if no socket was."""
         return _label(match_name(self.owner.match))
 
     @property
     def reason(self) -> str | None:
-        """Why there is no process: "closed", "forwarded", "ambiguous", ...; None where there is one."""
+        """Why there is no process: "closed", "forwarded", "ambiguous", ...; None if there is one."""
         return _label(reason_name(self.owner.reason))
 
     def __repr__(self):
@@ -159,7 +159,7 @@ cdef object owner_object(const owner_t *owner):
     result.owner = owner[0]
     process_take(result.owner.process)
     process_take(result.owner.cgroup)
-    # The list of further holders is not counted: each object has its own copy of it.
+    # The list of others has no reference count: each object has its own copy.
     result.owner.others = NULL
     result.owner.other_count = 0
     if owner.other_count:

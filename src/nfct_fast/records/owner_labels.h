@@ -1,4 +1,4 @@
-/* The words for how an owner was found and why there is none, in the order of the enums in owner.pxd. */
+/* Names of MATCH_*, how an owner was found, and of REASON_*, why there is none, in the order of owner.pxd. */
 #ifndef NFCT_FAST_OWNER_LABELS_H
 #define NFCT_FAST_OWNER_LABELS_H
 

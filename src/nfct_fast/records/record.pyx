@@ -1,4 +1,4 @@
-"""A flow with its owners: as C records in a batch, and as the immutable Python object made from one."""
+"""A flow with its owners: the C struct of a batch, and the immutable Python object made from one."""
 cimport cython
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
@@ -15,7 +15,7 @@ from nfct_fast.text.status import Status
 
 
 class Tuple(NamedTuple):
-    """Addresses and ports of one direction of a flow. Ports are 0, and the ICMP fields None, where a protocol has none."""
+    """Addresses and ports of one direction. Ports are 0, and the ICMP fields None, if the protocol has none."""
 
     src: str
     sport: int
@@ -27,7 +27,7 @@ class Tuple(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """What passed in each direction; only with net.netfilter.nf_conntrack_acct=1, and mostly on DESTROY."""
+    """Packets and bytes of each direction; only with net.netfilter.nf_conntrack_acct=1, and mostly on DESTROY."""
 
     original_packets: int
     original_bytes: int
@@ -59,12 +59,12 @@ cdef object _tuple(const tuple_t *tuple):
 cdef class Flow:
     """One conntrack event with the owners of its ends. Immutable; it outlives the Conntrack it came from.
 
-    What the kernel did not send is None.
+    Attributes the kernel did not send are None.
     """
     cdef record_t record
 
     def __init__(self):
-        raise TypeError("a Flow comes from Conntrack")
+        raise TypeError("a Flow cannot be made directly; Conntrack makes it")
 
     def __dealloc__(self):
         record_drop(&self.record)
@@ -76,7 +76,7 @@ cdef class Flow:
 
     @property
     def proto(self) -> str:
-        """Family and protocol by name, as -p matches them: "ipv4/tcp"."""
+        """Names of address family and protocol, as -p matches them: "ipv4/tcp"."""
         cdef char name[32]
         cdef int length = protocol_write(self.record.flow.orig.family, self.record.flow.orig.proto, name)
         return name[:length].decode("ascii")
@@ -98,7 +98,7 @@ cdef class Flow:
 
     @property
     def reply(self) -> Tuple | None:
-        """The direction of the answer. It is not the inverse of `original` where NAT applies."""
+        """The direction of the replies; with NAT it is not the inverse of `original`."""
         return _tuple(&self.record.flow.reply) if self.record.flow.has & FLOW_REPLY else None
 
     @property
@@ -123,7 +123,7 @@ cdef class Flow:
 
     @property
     def direction(self) -> str | None:
-        """"out", "in", "local" (both ends are here) or "forward" (neither is)."""
+        """"out", "in", "local" (both ends are on this host) or "forward" (neither is)."""
         return direction_name(self.record.direction).decode("ascii") if self.record.direction else None
 
     @property
@@ -148,7 +148,7 @@ cdef class Flow:
 
     @property
     def mark(self) -> int:
-        """Connection mark; the kernel leaves out, and this has 0 for, none."""
+        """Connection mark; 0 if there is none."""
         return self.record.flow.mark if self.record.flow.has & FLOW_MARK else 0
 
     @property
@@ -158,12 +158,12 @@ cdef class Flow:
 
     @property
     def timeout(self) -> int | None:
-        """Seconds until the entry ends if no packet comes."""
+        """Seconds until the entry expires if no further packet comes."""
         return self.record.flow.timeout if self.record.flow.has & FLOW_TIMEOUT else None
 
     @property
     def state(self) -> int | None:
-        """State of the protocol's own machine: TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*."""
+        """State of the protocol's state machine: TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*."""
         return self.record.flow.state if self.record.flow.has & FLOW_STATE else None
 
     @property
@@ -173,12 +173,12 @@ cdef class Flow:
 
     @property
     def netns(self) -> int:
-        """The network namespace it was heard in: the inode of its nsfs file, as lsns(8) shows it."""
+        """The network namespace the event came from: the inode that lsns(8) shows."""
         return self.record.flow.netns_inode
 
     @property
     def recovered(self) -> bool:
-        """Found in the conntrack table after its event was lost; time_ns is then that of the finding."""
+        """Whether it was read from the conntrack table instead of an event; time_ns is then the time of reading."""
         return bool(self.record.flow.has & FLOW_RECOVERED)
 
     @property
@@ -191,12 +191,12 @@ cdef class Flow:
 
     @property
     def owner(self):
-        """The `Owner` of the originator's end, or of the responder's where only that is on this host."""
+        """The `Owner` of the originator's end, or of the responder's if only that one is on this host."""
         return owner_object(&self.record.owner)
 
     @property
     def peer(self):
-        """The `Owner` of the responder's end of a flow whose both ends are on this host; None for other flows."""
+        """The `Owner` of the responder's end if both ends are on this host; else None."""
         if self.record.direction == 0 or self.record.peer.reason == REASON_REMOTE:
             return None
         return owner_object(&self.record.peer)
