@@ -98,7 +98,8 @@ def _parser():
     parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
                         help="how to look for the process (default: auto, the best way this kernel supports)")
     parser.add_argument("--flows", metavar="N", type=_flows, default=NOTED_FLOWS,
-                        help="how many flows the BPF programs remember (default: %(default)s)")
+                        help="how many flows the BPF programs remember, with the memory for that from the start "
+                             "(default: 65536, and %(default)s once there are thousands per second)")
     parser.add_argument("--track", action="store_true",
                         help="turn connection tracking on while the program runs, by an nftables table of its own. "
                              "When the conntrack table is full, the kernel drops new connections")

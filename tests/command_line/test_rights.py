@@ -365,6 +365,9 @@ assert ask(protocol=0) == -errno.EINVAL
 assert ask(os.open("/etc/passwd", os.O_RDONLY), protocol=0) == -errno.EINVAL
 assert ask(os.open("/proc/self/ns/mnt", os.O_RDONLY), protocol=0) == -errno.EINVAL
 assert ask(own, protocol=0, size=27) is None and ask(own, protocol=1 << 20) < 0
+# Larger maps for the notes: of two kinds, and only where there is one for them to be put into.
+for kind, entries in (-2, 1024), (-3, 1024), (-2, 0), (-2, (1 << 24) + 1), (-4, 1024), (-1 << 31, 1024):
+    assert ask(own, protocol=kind, table=struct.pack("=I", entries)) == -errno.EINVAL, (kind, entries)
 print("done")
 """
 

@@ -39,6 +39,7 @@ cdef class BpfLookup:
     cdef int64_t received_at                   # CLOCK_BOOTTIME ns: the batch was received then,
     cdef int64_t drained_at                 # and holds nothing that happened before this
     cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
+    cdef bint asked                      # for more room for notes
     cdef int searches                    # in the past that this batch may still make,
     cdef int readings                    # and programs in /proc
     cdef sender_t senders[SENDERS]       # by pid

@@ -20,6 +20,7 @@ from nfct_fast.processes.proc_events cimport ProcEvents
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.attribution.process_watch cimport ProcessWatch
 from nfct_fast.processes.history cimport History
+from nfct_fast.namespaces.opener cimport Opener
 
 import os
 
@@ -41,7 +42,8 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
 @cython.final
 @cython.auto_pickle(False)
 cdef class BpfLookup:
-    """Has the kernel take notes from now on, until close(). flows: see SocketNotes; settled: called in each thread of its own before
+    """Has the kernel take notes from now on, until close(). flows, first: see SocketNotes; opener: who makes larger maps
+    for more than first; settled: called in each thread of its own before
     it begins, to give up privileges.
 
     Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. Where the kernel
@@ -49,18 +51,18 @@ cdef class BpfLookup:
     `processes_missing` says why. btf: where the kernel's BTF is.
     """
 
-    def __init__(self, ProcessReader reader not None, CgroupPaths paths not None, int flows, settled=None,
-                 btf="/sys/kernel/btf/vmlinux"):
+    def __init__(self, ProcessReader reader not None, CgroupPaths paths not None, int flows, first=None,
+                 Opener opener=None, settled=None, btf="/sys/kernel/btf/vmlinux"):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("the kernel's notes have process ids of the initial pid namespace, and this is another")
         self.reader, self.paths = reader, paths
         self.programs = History()
         try:
-            self.owners = SocketNotes(flows=flows, btf=btf)
+            self.owners = SocketNotes(flows=flows, first=first, btf=btf)
             self.processes_missing = self.owners.processes_missing
             if self.processes_missing is not None:
                 self._connect(settled)
-            self.watch = ProcessWatch(self.programs, self.owners, reader)
+            self.watch = ProcessWatch(self.programs, self.owners, reader, opener)
             self.watch.start(settled)
             with nogil:
                 self.drain()
@@ -99,6 +101,8 @@ cdef class BpfLookup:
         """In a process that has it by fork: close the descriptors."""
         if self.events is not None:
             self.events.close()
+        if self.watch is not None:
+            self.watch.abandon()
         if self.owners is not None:
             self.owners.close()
 
@@ -118,6 +122,10 @@ cdef class BpfLookup:
             self.ahead = ahead if i == 0 else min(self.ahead, ahead)
         self.received_at = received_at + self.ahead
         self.drained_at = drained_at + self.ahead
+        if not self.asked and self.owners.is_due(self.received_at):
+            self.asked = True
+            self.watch.ask()
+        self.owners.retire(self.received_at)
         self.searches = SEARCHES
         self.readings = READINGS
         # What the batch was sent by has been told of before it was received.

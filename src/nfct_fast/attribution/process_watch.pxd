@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
+from nfct_fast.kernel.wakeup cimport Wakeup
+from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.sockets.socket_notes cimport SocketNotes
 from nfct_fast.processes.process cimport process_t
 from nfct_fast.processes.process_reader cimport ProcessReader
@@ -10,5 +12,10 @@ cdef class ProcessWatch:
     cdef SocketNotes _notes
     cdef ProcessReader _reader
     cdef object _thread
-    cdef object _stop            # threading.Event
-    cdef uint64_t _lost          # process events lost in total when all processes were read last
+    cdef object _stop                  # threading.Event
+    cdef Opener _opener
+    cdef Wakeup _wake                  # wakes the thread, to end or to make room for more notes
+    cdef readonly str small            # why there is no room for more notes; None: there is, or it was not needed
+    cdef uint64_t _lost                # process events lost in total when all processes were read last
+    # Have the thread make room for more notes.
+    cdef void ask(self) noexcept nogil

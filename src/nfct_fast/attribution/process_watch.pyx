@@ -2,10 +2,10 @@
 
 A thread does this, so that no flow waits for it. It reads all processes once, and again after events were lost. Of the
 programs that make flows it checks every few seconds whether they have written a title over their arguments, as sshd,
-nginx and postgres do.
+nginx and postgres do. The thread also makes room for more notes, which takes about 50 ms.
 """
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from nfct_fast.sockets.socket_notes cimport SocketNotes, owners_lost
 from nfct_fast.processes.process cimport process_drop, process_t
@@ -13,12 +13,13 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.history cimport History
 
+import select
 import threading
 
 cdef enum:
     TITLES_PER_ROUND = 64        # processes whose title is checked in one round
 
-_ROUND = 1.0                                        # seconds between two rounds
+_ROUND = 1000                                       # ms between two rounds
 cdef int64_t TITLE_INTERVAL_NS = 5_000_000_000      # between two checks of one program's title
 cdef int64_t ACTIVE_NS = 10_000_000_000             # a program without flows for that long is not checked
 
@@ -26,11 +27,16 @@ cdef int64_t ACTIVE_NS = 10_000_000_000             # a program without flows fo
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessWatch:
-    """Reads all processes into `history`, and keeps it up to date in a thread from start() to close()."""
+    """Reads all processes into `history`, and keeps it up to date in a thread from start() to close().
 
-    def __init__(self, History history not None, SocketNotes notes not None, ProcessReader reader not None):
-        self._history, self._notes, self._reader = history, notes, reader
+    opener: makes the larger maps for `notes`; None: the thread makes them itself.
+    """
+
+    def __init__(self, History history not None, SocketNotes notes not None, ProcessReader reader not None,
+                 Opener opener=None):
+        self._history, self._notes, self._reader, self._opener = history, notes, reader, opener
         self._stop = threading.Event()
+        self._wake = Wakeup()
         self.scan()
 
     def scan(self):
@@ -79,7 +85,16 @@ cdef class ProcessWatch:
             return
         finally:
             ready.set()
-        while not self._stop.wait(_ROUND):
+        poll = select.poll()
+        poll.register(self._wake.fd, select.POLLIN)
+        while True:
+            asked = poll.poll(_ROUND)
+            if self._stop.is_set():
+                return
+            if asked:
+                self._wake.clear()
+                self._grow()
+                continue
             try:
                 if owners_lost(self._notes) != self._lost:
                     self.scan()
@@ -87,9 +102,31 @@ cdef class ProcessWatch:
             except OSError:
                 continue     # out of descriptors: what is known remains valid, and the next round tries again
 
+    cdef void ask(self) noexcept nogil:
+        """Have the thread make room for more notes soon."""
+        self._wake.notify()
+
+    def _larger_map(self, int outer, unsigned int kind, uint32_t entries):
+        cdef int fd
+        with nogil:
+            fd = self._opener.larger_map(outer, kind, entries)
+        return fd
+
+    def _grow(self):
+        try:
+            self._notes.grow(None if self._opener is None else self._larger_map)
+        except (OSError, ValueError) as error:
+            self.small = str(error)
+
     def close(self):
         """End the thread; closing twice is harmless."""
         self._stop.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._wake.close()
+
+    def abandon(self):
+        """Close the descriptor in a forked child."""
+        self._wake.close()

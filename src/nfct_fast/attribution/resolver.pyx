@@ -26,6 +26,7 @@ from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UN
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 NOTED_FLOWS = 300_000
+NOTED_FIRST = 65_536         # 11 MiB less at 1,000 flows a second; more from some 8,000 notes in a second on
 ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 
 cdef enum:
@@ -43,14 +44,14 @@ cdef class Resolver:
     only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
     OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
     each second on looking through the open files of processes nobody suspects, 0.04 of them at once; inf for no
-    bound. flows: how many the kernel's notes reach back. settled: see Notes; spawn_helper: Rights.spawn_helper, where
-    what takes rights is to be done by processes of its own. Used by one thread at a time.
+    bound. flows: how many the kernel's notes reach back, once there is need for more than first. settled: see Notes;
+    spawn_helper: Rights.spawn_helper, where what takes rights is to be done by processes of its own. Used by one thread at a time.
 
     The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS, settled=None,
-                 spawn_helper=None):
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS,
+                 first=NOTED_FIRST, settled=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -65,7 +66,8 @@ cdef class Resolver:
         self.paths = CgroupPaths(self.live_lookup.holder_search)
         if mode in ("auto", "bpf"):
             try:
-                self.notes = BpfLookup(self.live_lookup.reader, self.paths, flows, settled)
+                self.notes = BpfLookup(
+                    self.live_lookup.reader, self.paths, flows, first, self.directory.opener, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise

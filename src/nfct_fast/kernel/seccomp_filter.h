@@ -30,10 +30,11 @@
 #endif
 
 enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
+enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
-/* SANDBOX_SETNS: who enters network namespaces also makes netlink sockets, and nobody else any. SANDBOX_KILL: signals.
- * How an argument has to be: the bits of `value` all clear; all of them set, or the whole of it equal to `other`; equal
- * to one of the two; from the one to the other. */
+/* SANDBOX_SETNS: who enters network namespaces also makes netlink sockets and maps for BPF, and nobody else any.
+ * SANDBOX_KILL: signals. How an argument has to be: the bits of `value` all clear; all of them set, or the whole of it
+ * equal to `other`; equal to one of the two; from the one to the other. */
 enum { SANDBOX_ANY, SANDBOX_CLEAR, SANDBOX_SET, SANDBOX_EQUAL, SANDBOX_FROM_TO };
 
 struct sandbox_rule {
@@ -148,7 +149,8 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
     const uint8_t how = allowed & SANDBOX_KILL ? SANDBOX_ANY : SANDBOX_EQUAL;
     const struct sandbox_rule signals[] = {{SYS_kill, how, 0, self, self}, {SYS_tgkill, SANDBOX_EQUAL, 0, self, self}};
     const struct sandbox_rule enters[] = {{SYS_setns, SANDBOX_EQUAL, 1, CLONE_NEWNET, CLONE_NEWNET},
-                                          {SYS_socket, SANDBOX_EQUAL, 0, AF_NETLINK, AF_NETLINK}};
+                                          {SYS_socket, SANDBOX_EQUAL, 0, AF_NETLINK, AF_NETLINK},
+                                          {SYS_bpf, SANDBOX_EQUAL, 0, SANDBOX_MAP_CREATE, SANDBOX_MAP_UPDATE_ELEM}};
     struct sock_filter *at = nfct_fast_sandbox_load(out, offsetof(struct seccomp_data, arch));
     /* Calls by the tables of another architecture have other numbers. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NFCT_FAST_AUDIT_ARCH, 1, 0);
@@ -162,7 +164,7 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
         at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_rules[i]);
     for (size_t i = 0; i < 2; i++)
         at = nfct_fast_sandbox_allow(at, &signals[i]);
-    for (size_t i = 0; i < (allowed & SANDBOX_SETNS ? 2 : 0); i++)
+    for (size_t i = 0; i < (allowed & SANDBOX_SETNS ? sizeof(enters) / sizeof(*enters) : 0); i++)
         at = nfct_fast_sandbox_allow(at, &enters[i]);
     /* 435 everywhere: clone3(2), 5.3. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 435, 0, 1);

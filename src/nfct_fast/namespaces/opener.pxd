@@ -5,8 +5,8 @@ from nfct_fast.kernel.helper_channel cimport HelperChannel, request_head_t
 
 cdef struct open_request_t:
     request_head_t head
-    int protocol                   # -1: a table
-    char table[16]
+    int protocol                   # -1: a table; -2, and less: a map of the notes, and no namespace
+    char table[16]                 # its name; of a map the number of its entries in the first four bytes
 
 cdef struct open_reply_t:
     uint32_t number
@@ -22,4 +22,6 @@ cdef class Opener:
     cdef int netlink(self, int ns, int protocol) noexcept nogil
     # A table of its /proc/net, open for reading: a descriptor or -errno.
     cdef int table(self, int ns, const char *name) noexcept nogil
+    # A larger map of the notes, put into the one open as `outer`: see owners_larger_map().
+    cdef int larger_map(self, int outer, unsigned int kind, uint32_t entries) noexcept nogil
     cdef int _fetch(self, int ns, open_request_t *request) noexcept nogil

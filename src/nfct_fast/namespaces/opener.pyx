@@ -2,12 +2,13 @@
 
 To enter a namespace takes CAP_SYS_ADMIN; a conntrack table is read by a socket that was opened with CAP_NET_ADMIN. The
 program has a process of its own for that, forked at the start, which is handed a namespace, goes in, and hands out a
-netlink socket or a table of /proc/net: it reads nothing of either.
+netlink socket or a table of /proc/net: it reads nothing of either. It also makes the larger maps for the kernel's notes
+when they are needed, once: CAP_SYS_ADMIN is the right to do that, too.
 """
 cimport cython
 from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
-from libc.stdint cimport uint64_t
-from libc.string cimport memset, strcpy, strlen, strncpy
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy, memset, strcpy, strlen, strncpy
 from posix.fcntl cimport O_RDONLY, openat
 from posix.stat cimport struct_stat
 from posix.unistd cimport close
@@ -26,8 +27,13 @@ cdef extern from "<sched.h>" nogil:
     enum: CLONE_NEWNET
     int setns(int fd, int nstype)
 
+cdef extern from "nfct_fast/sockets/owners_maps.h" nogil:
+    enum: OWNERS_GROWING
+    int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
+
 cdef enum:
     STRANDED = 1 << 20       # no errno: the thread could not come back
+    LARGER_MAP = -2          # of kind 0; less for the others
 
 
 cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
@@ -80,14 +86,34 @@ cdef int fetch(int root, int ns, const open_request_t *request) noexcept nogil:
     return fd
 
 
+cdef int larger_here(int outer, const open_request_t *request) noexcept nogil:
+    cdef uint32_t entries
+    memcpy(&entries, request.table, sizeof(entries))
+    return owners_larger_map(outer, <unsigned int>(LARGER_MAP - request.protocol), entries)
+
+
+cdef int larger_once(int outer, const open_request_t *request, bint *made) noexcept nogil:
+    """Who asks may have come to want all of the kernel's memory."""
+    cdef int kind = LARGER_MAP - request.protocol
+    if not 0 <= kind < OWNERS_GROWING or made[kind]:
+        return -EINVAL
+    made[kind] = True
+    return larger_here(outer, request)
+
+
 cdef void serve_at(int fd, int root) noexcept nogil:
     cdef open_request_t request
     cdef open_reply_t reply
     cdef int ns, made
+    cdef bint larger[OWNERS_GROWING]
+    memset(larger, 0, sizeof(larger))
     while True:
         if pass_receive(fd, &request, sizeof(request), 0, &ns) != sizeof(request):
             return      # the program has ended
-        made = fetch(root, ns, &request) if ns >= 0 else -EINVAL
+        if ns >= 0 and request.protocol <= LARGER_MAP:
+            made = larger_once(ns, &request, larger)
+        else:
+            made = fetch(root, ns, &request) if ns >= 0 else -EINVAL
         if ns >= 0:
             close(ns)
         reply.number, reply.rc = request.head.number, min(made, 0)
@@ -146,6 +172,8 @@ cdef class Opener:
         cdef int made
         cdef ssize_t got
         if self.channel is None:
+            if request.protocol <= LARGER_MAP:
+                return larger_here(ns, request)
             made = fetch(self.root, ns, request)
             if made != -STRANDED:
                 return made
@@ -172,6 +200,13 @@ cdef class Opener:
         memset(&request, 0, sizeof(request))
         request.protocol = protocol
         return self._fetch(ns, &request)
+
+    cdef int larger_map(self, int outer, unsigned int kind, uint32_t entries) noexcept nogil:
+        cdef open_request_t request
+        memset(&request, 0, sizeof(request))
+        request.protocol = LARGER_MAP - <int>kind
+        memcpy(request.table, &entries, sizeof(entries))
+        return self._fetch(outer, &request)
 
     cdef int table(self, int ns, const char *name) noexcept nogil:
         cdef open_request_t request

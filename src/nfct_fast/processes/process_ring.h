@@ -15,13 +15,15 @@
 #define RING_BUSY (1u << 31)
 #define RING_DISCARDED (1u << 30)
 #define RING_HEADER 8
+#define RING_EVENT_MAX (RING_HEADER + sizeof(struct process_event) + PROCESS_PATH_MAX + 256 + PROCESS_ARGS_MAX)
 #define RING_BUSY_LOOKS 20000 /* a writer is at an event for a microsecond, or as long as its virtual processor is not run */
 
 struct process_ring {
-    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and twice the data */
+    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and the data, whose begin comes
+                           once more */
     const uint64_t *produced;
     const char *data;
-    size_t size, page;
+    size_t size, page, mapped;
 };
 
 static inline void ring_unmap(struct process_ring *self)
@@ -29,7 +31,7 @@ static inline void ring_unmap(struct process_ring *self)
     if (self->consumed)
         munmap(self->consumed, self->page);
     if (self->produced)
-        munmap((void *)self->produced, self->page + 2 * self->size);
+        munmap((void *)self->produced, self->mapped);
     memset(self, 0, sizeof(*self));
 }
 
@@ -44,7 +46,10 @@ static inline int ring_map(struct process_ring *self, int fd, size_t size)
     if (memory == MAP_FAILED)
         return -errno;
     self->consumed = (uint64_t *)memory;
-    memory = mmap(NULL, self->page + 2 * size, PROT_READ, MAP_SHARED, fd, (off_t)self->page);
+    /* The kernel has the data twice in a row, so that an event at the end can be read on. Of the second time no more
+     * than that takes: pages are counted as resident as often as they are mapped. */
+    self->mapped = self->page + size + (RING_EVENT_MAX + self->page - 1) / self->page * self->page;
+    memory = mmap(NULL, self->mapped, PROT_READ, MAP_SHARED, fd, (off_t)self->page);
     if (memory == MAP_FAILED) {
         int rc = -errno;
         ring_unmap(self);

@@ -14,6 +14,7 @@ from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.os_error cimport os_error
 from nfct_fast.output.writer cimport writer_error
 
 import os
@@ -32,11 +33,6 @@ _RING = 32768
 cdef enum:
     READY = 8
     WRITE_MS = 100       # how long records go to a Writer without the GIL; coming back costs 80 us when caches are cold
-
-
-cdef object _error(str what):
-    cdef int number = errno
-    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 @cython.final
@@ -92,7 +88,7 @@ cdef class Engine:
             self.tracking.announce()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
-            raise _error("epoll")
+            raise os_error("epoll")
         self.wakeup = Wakeup()
         self.watch(self.ring.filled.fd, EPOLLIN)
         self.watch(self.wakeup.fd, EPOLLIN)
@@ -113,7 +109,7 @@ cdef class Engine:
         memset(&event, 0, sizeof(event))
         event.events = events
         if epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
-            raise _error("epoll")
+            raise os_error("epoll")
         return 0
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from sys_epoll cimport (
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.pacing cimport pacing_wait
 from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.os_error cimport os_error
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.sources cimport SOURCES
 
@@ -26,11 +27,6 @@ cdef enum:
     STOPPED = SOURCES            # the eventfd of stop()
     PROCESS_EVENTS = SOURCES + 1     # the resolver has process events to take in
     SOURCES_CHANGED = SOURCES + 2    # the eventfd of add() and retire()
-
-
-cdef object _error(str what):
-    cdef int number = errno
-    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 @cython.final
@@ -55,7 +51,7 @@ cdef class Reader:
         self.finished.acquire()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
-            raise _error("epoll")
+            raise os_error("epoll")
         self.sources_changed = Wakeup()
         self._watch(self.intake.wakeup.fd, STOPPED)
         self._watch(self.sources_changed.fd, SOURCES_CHANGED)
@@ -76,7 +72,7 @@ cdef class Reader:
         event.events = events
         event.data.u32 = number
         if epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
-            raise _error("epoll")
+            raise os_error("epoll")
         return 0
 
     def add(self, Source source not None) -> None:

@@ -31,6 +31,9 @@
 #ifndef BPF_F_MMAPABLE
 #define BPF_F_MMAPABLE (1U << 10)
 #endif
+#ifndef BPF_F_INNER_MAP
+#define BPF_F_INNER_MAP (1U << 12)
+#endif
 
 /* The parts of union bpf_attr that are used here and in which the older headers lack fields. */
 struct bpf_load_attr {

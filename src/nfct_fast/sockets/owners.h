@@ -3,8 +3,13 @@
  *
  * Records stand in one ring: a writer takes the next position from a counter, so what is replaced is always the
  * oldest of all. The tuple index is a hash table of buckets (one cache line) of 8 slots, each a tag and a position;
- * the cookie index is direct-mapped, since the kernel deals cookies out in sequence. Kernel LRU hashes cost 2.5 times as
- * much to write, and reading them from user space costs a system call each.
+ * the cookie index is direct-mapped, since the kernel deals cookies out in sequence. Kernel LRU hashes cost 2.5 times
+ * as much to write, and reading them from user space costs a system call each.
+ *
+ * A host of few flows needs little of that: there is a small ring with its index, and the same once more, larger, which
+ * is made when notes come fast. From then on it is written to, and the small one stays as it was: look-ups ask both,
+ * and whatever is newest is right, until the larger has gone round once. A position says itself in which of the two it
+ * is, so the change needs no lock, and loses nothing.
  *
  * A record is valid at position p while its seq is p: a writer sets OWNERS_BUSY first, and a reader looks at seq before
  * and after it copies. Nobody writes to a busy record, so a torn one cannot pass for whole. */
@@ -20,6 +25,8 @@
 #define OWNERS_POSITION ((1ULL << 48) - 1) /* in a bucket slot; the upper 16 bits are a tag */
 #define OWNERS_TAG_SHIFT 48
 #define OWNERS_DONE (1ULL << 47)           /* in a cookie slot: the tuple of this socket is in the index already */
+#define OWNERS_GROWN_SHIFT 46 /* in a position: it is one of the larger ring. Below it the notes are counted on: */
+#define OWNERS_GROWN (1ULL << OWNERS_GROWN_SHIFT) /* 2^46 are 22 years of 100,000 a second */
 
 enum owners_hook {
     OWNERS_CREATE = 1, /* made the socket (ping, raw, SCTP: they have no later hook in the process's own context) */
@@ -73,17 +80,19 @@ struct owners_bucket {
 /* Set once before the programs are loaded, then frozen: the verifier takes them for constants. */
 struct owners_config {
     __u64 seed; /* random: a bucket cannot be flooded on purpose */
-    __u32 record_mask;
-    __u32 bucket_mask;
+    __u32 record_mask[2]; /* of the small ring, and of the larger one */
+    __u32 bucket_mask[2];
     __u32 cookie_mask;
-    __u32 share;               /* records that one user may make in a second, root apart */
     __u32 ring_size;           /* bytes of the ring of process events */
     struct task_offsets task;
 };
 
 struct owners_state {
-    __u64 head;      /* next position; starts at 1, as an empty slot is 0 */
-    __u64 spare[7];  /* the counters below stay off the line every writer touches */
+    __u64 head;      /* next position; starts at 1, as an empty slot is 0; the reader adds OWNERS_GROWN once */
+    __u64 spare[7];  /* the fields below stay off the line every writer touches */
+    __u64 grown;     /* 1 once the larger ring is written to; the reader's, as the next two */
+    __u64 retired;   /* 1 once nothing in the small ring would still be in a ring that had been large from the start */
+    __u64 share;     /* records that one user may make in a second, root apart */
     __u64 displaced; /* pushed out of a full bucket before its time in the ring was over */
     __u64 collided;  /* not written: a writer was interrupted there a whole lap ago, or two met in one slot */
     __u64 limited;   /* not written: their user made more than a share */

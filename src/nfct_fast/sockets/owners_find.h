@@ -29,10 +29,29 @@ static inline int owners_is_program(const struct owners_record *a, const struct 
     return a->who.id.tgid == b->who.id.tgid && a->who.id.start == b->who.id.start && a->who.id.exec == b->who.id.exec;
 }
 
+/* And the same user, group, cgroup and name; as repeats() in bpf/store.h. */
+static inline int owners_is_same(const struct owners_record *a, const struct owners_record *b)
+{
+    return a->who.id.start && a->who.uid == b->who.uid && a->who.gid == b->who.gid && a->who.cgroup == b->who.cgroup &&
+           memcmp(a->who.comm, b->who.comm, sizeof(a->who.comm)) == 0;
+}
+
+/* Where the record of a position stands; NULL: the larger ring is being made, or the small one is retired. */
+static inline const struct owners_record *owners_at(const struct owners *self, uint64_t position)
+{
+    int grown = (position & OWNERS_GROWN) != 0;
+    const struct owners_record *record = __atomic_load_n(&self->record[grown], __ATOMIC_ACQUIRE);
+    return record && (grown || !__atomic_load_n(&self->retired, __ATOMIC_RELAXED))
+               ? &record[position & (self->records[grown] - 1)]
+               : NULL;
+}
+
 /* A writer is at a record for tens of nanoseconds, so a busy one of the right position is worth a few more looks. */
 static inline int owners_read(const struct owners *self, uint64_t position, struct owners_record *out)
 {
-    const struct owners_record *record = &self->record[position & (self->records - 1)];
+    const struct owners_record *record = owners_at(self, position);
+    if (!record)
+        return 0;
     for (int tries = 0; tries < 64; tries++) {
         uint64_t seq = __atomic_load_n(&record->seq, __ATOMIC_ACQUIRE);
         if (seq == (position | OWNERS_BUSY))
@@ -60,11 +79,24 @@ static inline int owners_fits(const struct owners_record *record, const struct o
            (record->key.src[0] == tuple->src[0] && record->key.src[1] == tuple->src[1]);
 }
 
-/* The record of the tuple in slot i of the bucket that this hash gives: 1, or 0 if there is none. */
+/* Which slots a look-up goes through: those of one bucket, or of two once the ring has grown. */
+static inline int owners_first_slot(const struct owners *self)
+{
+    return __atomic_load_n(&self->retired, __ATOMIC_RELAXED) ? OWNERS_SLOTS : 0;
+}
+
+static inline int owners_slots(const struct owners *self)
+{
+    return __atomic_load_n(&self->state->grown, __ATOMIC_ACQUIRE) ? 2 * OWNERS_SLOTS : OWNERS_SLOTS;
+}
+
+/* The record of the tuple in slot i of the bucket or buckets that this hash gives: 1, or 0 if there is none. */
 static inline int owners_slot_read(const struct owners *self, uint64_t hash, int i, const struct owners_key *tuple,
                                    uint64_t netns, struct owners_record *out)
 {
-    uint64_t slot = __atomic_load_n(&self->bucket[hash & (self->buckets - 1)].slot[i], __ATOMIC_ACQUIRE);
+    int grown = i / OWNERS_SLOTS;
+    const struct owners_bucket *bucket = &self->bucket[grown][hash & (self->buckets[grown] - 1)];
+    uint64_t slot = __atomic_load_n(&bucket->slot[i % OWNERS_SLOTS], __ATOMIC_ACQUIRE);
     return slot && !((slot ^ hash) >> OWNERS_TAG_SHIFT) && owners_read(self, slot & OWNERS_POSITION, out) &&
            owners_fits(out, tuple, netns);
 }
@@ -75,7 +107,8 @@ static inline void owners_scan(const struct owners *self, const struct owners_ke
 {
     uint64_t hash = owners_hash(key, netns, self->seed);
     struct owners_record another;
-    for (int i = 0; i < OWNERS_SLOTS; i++) {
+    int slots = owners_slots(self);
+    for (int i = owners_first_slot(self); i < slots; i++) {
         struct owners_record *record = *best ? &another : &out->record;
         if (!owners_slot_read(self, hash, i, tuple, netns, record))
             continue;
@@ -83,6 +116,12 @@ static inline void owners_scan(const struct owners *self, const struct owners_ke
         if (*best && !owners_is_program(record, &out->record)) {
             uint64_t older = record->seq > *best ? out->record.who.time : record->who.time;
             out->other_time = older > out->other_time ? older : out->other_time;
+        } else if (*best && (record->seq ^ *best) & OWNERS_GROWN) {
+            /* The programs compare a record with the last one in its own bucket only. */
+            int again =
+                !owners_is_same(record, &out->record) || (record->key.flags | out->record.key.flags) & OWNERS_AGAIN;
+            record->key.flags |= again ? OWNERS_AGAIN : 0;
+            out->record.key.flags |= again ? OWNERS_AGAIN : 0;
         }
         if (record->seq > *best) {
             *best = record->seq;
@@ -130,8 +169,12 @@ static inline int owners_lookup(const struct owners *self, const struct owners_k
 static inline void owners_touch(const struct owners *self, const struct owners_key *key, uint64_t netns)
 {
     uint64_t hash = owners_hash(key, netns, self->seed);
-    uint64_t slot = __atomic_load_n(&self->bucket[hash & (self->buckets - 1)].slot[0], __ATOMIC_RELAXED);
-    __asm__ volatile("" : : "r"(slot));
+    for (int i = owners_first_slot(self); i < owners_slots(self); i += OWNERS_SLOTS) {
+        int grown = i / OWNERS_SLOTS;
+        uint64_t slot =
+            __atomic_load_n(&self->bucket[grown][hash & (self->buckets[grown] - 1)].slot[0], __ATOMIC_RELAXED);
+        __asm__ volatile("" : : "r"(slot));
+    }
 }
 
 /* Have the memory that owners_lookup of a sender will read brought near; nothing waits for it. By a load: measured on

@@ -42,6 +42,7 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
 
     struct owners_state:
         uint64_t head
+        uint64_t retired
         uint64_t displaced
         uint64_t collided
         uint64_t limited
@@ -50,12 +51,14 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
         uint64_t wakeups
 
     struct owners:
-        uint32_t records
-        uint32_t buckets
+        uint32_t records[2]
+        uint32_t buckets[2]
         uint32_t cookies
+        uint64_t grown_at
+        bint retired
         uint64_t seed
         const uint32_t *port
-        const owners_state *state
+        owners_state *state
         process_ring ring
         int maps[1]
         const char *step
@@ -67,10 +70,17 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
         uint64_t other_time
         uint8_t match
 
-    enum: OWNERS_MAP_EVENTS
+    enum: OWNERS_MAP_EVENTS, OWNERS_MAP_RECORDS, OWNERS_MAP_BUCKETS
+    enum: OWNERS_GROWING_RECORDS, OWNERS_GROWING_BUCKETS
     void owners_init(owners *self)
-    int owners_open(owners *self, int cgroup, uint32_t records, uint32_t cookies, bint packets,
+    int owners_open(owners *self, int cgroup, uint32_t records, uint32_t larger, uint32_t cookies, bint packets,
                     const task_types *tasks)
+    int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
+    int owners_take_larger(owners *self, unsigned int kind, int fd)
+    void owners_switch(owners *self)
+    void owners_retire(owners *self)
+    void owners_retired(owners *self)
+    uint64_t owners_written(const owners *self)
     void owners_close(owners *self)
     size_t owners_bytes(const owners *self)
     int owners_lookup(const owners *self, const owners_key *key, uint64_t netns, owners_found *out)

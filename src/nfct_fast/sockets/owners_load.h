@@ -13,8 +13,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <nfct_fast/sockets/bpf_old.h>
 #include <nfct_fast/sockets/owners.h>
+#include <nfct_fast/sockets/owners_maps.h>
 #include <nfct_fast/sockets/owners_skel.h>
 #include <nfct_fast/processes/process_ring.h>
 #include <nfct_fast/sockets/task_offsets.h>
@@ -27,26 +27,25 @@
 struct owners {
     int maps[OWNERS_MAPS];
     int links[OWNERS_PROGRAMS];
-    uint32_t records, buckets, cookies; /* powers of two */
+    uint32_t records[2],
+        buckets[2];   /* the small ring and its index, and the larger one (0: there will be none); powers of two, */
+    uint32_t cookies; /* as this */
     uint64_t seed;
-    const struct owners_record *record;
-    const struct owners_bucket *bucket;
+    int retired; /* look-ups leave the small ring out */
+    uint64_t
+        grown_at; /* position, without OWNERS_GROWN, of the first record of the larger ring; 0: it is not there yet */
+    const struct owners_record *record[2];
+    const struct owners_bucket *bucket[2];
     const uint64_t *cookie;
     const uint32_t *port;
-    struct owners_watch *watch; /* the one thing that is written here */
+    struct owners_watch *watch; /* written here, as a few fields of the state are */
     uint64_t turns;
-    const struct owners_state *state;
+    struct owners_state *state;
     struct process_ring ring;
     const char *step;     /* what was being done when it failed */
     const char *program;  /* to which program, or NULL */
     char log[OWNERS_LOG]; /* the verifier's words, if it refused one */
 };
-
-static inline int owners_bpf(int command, void *attr, size_t size)
-{
-    int rc = (int)syscall(SYS_bpf, command, attr, size);
-    return rc < 0 ? -errno : rc;
-}
 
 static inline void owners_init(struct owners *self)
 {
@@ -75,8 +74,10 @@ static inline void owners_close(struct owners *self)
     for (size_t i = 0; i < OWNERS_MAPS; i++)
         if (self->maps[i] >= 0)
             close(self->maps[i]);
-    owners_unmap(self->record, sizeof(*self->record) * self->records);
-    owners_unmap(self->bucket, sizeof(*self->bucket) * self->buckets);
+    for (int i = 0; i < 2; i++) {
+        owners_unmap(self->record[i], sizeof(*self->record[i]) * self->records[i]);
+        owners_unmap(self->bucket[i], sizeof(*self->bucket[i]) * self->buckets[i]);
+    }
     owners_unmap(self->cookie, sizeof(*self->cookie) * self->cookies);
     owners_unmap(self->port, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS);
     owners_unmap(self->watch, sizeof(*self->watch) * OWNERS_WATCHES);
@@ -87,62 +88,101 @@ static inline void owners_close(struct owners *self)
 
 static inline size_t owners_bytes(const struct owners *self)
 {
-    return sizeof(*self->record) * self->records + sizeof(*self->bucket) * self->buckets +
-           sizeof(*self->cookie) * self->cookies + sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS + sizeof(*self->watch) * OWNERS_WATCHES +
-           self->ring.size;
+    size_t size = sizeof(*self->cookie) * self->cookies + sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS +
+                  sizeof(*self->watch) * OWNERS_WATCHES + self->ring.size;
+    for (int i = 0; i < 2; i++)
+        if (self->bucket[i])
+            size += sizeof(*self->record[i]) * self->records[i] + sizeof(*self->bucket[i]) * self->buckets[i];
+    return size;
 }
 
-static inline int owners_map(struct owners *self, int which, uint32_t type, const char *name, uint32_t flags,
-                             uint32_t value, uint32_t entries)
+static inline int owners_array(struct owners *self, int which, const char *name, uint32_t flags, uint32_t value,
+                               uint32_t entries)
 {
-    union bpf_attr attr;
-    memset(&attr, 0, sizeof(attr));
-    attr.map_type = type;
-    attr.key_size = type == BPF_MAP_TYPE_RINGBUF ? 0 : 4;
-    attr.value_size = value;
-    attr.max_entries = entries;
-    attr.map_flags = flags;
-    strncpy(attr.map_name, name, sizeof(attr.map_name) - 1);
-    self->maps[which] = owners_bpf(BPF_MAP_CREATE, &attr, sizeof(attr));
-    return self->maps[which];
+    return self->maps[which] = owners_map(BPF_MAP_TYPE_ARRAY, name, flags, value, entries, 0);
 }
 
-static inline int owners_mmap(struct owners *self, int which, size_t size, const void **at)
+static inline int owners_mmap_fd(int fd, int access, size_t size, const void **at)
 {
-    int access = which == OWNERS_MAP_WATCHES ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *memory = mmap(NULL, owners_pages(size), access, MAP_SHARED, self->maps[which], 0);
+    void *memory = mmap(NULL, owners_pages(size), access, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED)
         return -errno;
     *at = memory;
     return 0;
 }
 
-static inline int owners_set(struct owners *self, int which, const void *value)
+static inline int owners_mmap(struct owners *self, int which, size_t size, const void **at)
 {
-    uint32_t zero = 0;
-    union bpf_attr attr;
-    memset(&attr, 0, sizeof(attr));
-    attr.map_fd = self->maps[which];
-    attr.key = (uint64_t)(uintptr_t)&zero;
-    attr.value = (uint64_t)(uintptr_t)value;
-    return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr));
+    int access = which == OWNERS_MAP_WATCHES || which == OWNERS_MAP_STATE ? PROT_READ | PROT_WRITE : PROT_READ;
+    return owners_mmap_fd(self->maps[which], access, size, at);
+}
+
+/* The small map of a kind, mapped at *at, in an outer one that has room for the larger. The mapping and the outer map
+ * hold it. */
+static inline int owners_small(struct owners *self, int which, unsigned int kind, uint32_t entries, size_t size,
+                               const void **at)
+{
+    int fd = owners_growing_map(kind, entries);
+    if (fd < 0)
+        return fd;
+    int rc = self->maps[which] = owners_map(BPF_MAP_TYPE_ARRAY_OF_MAPS, "nfct_growing", 0, 4, 2, fd);
+    if (rc >= 0)
+        rc = owners_put(self->maps[which], 0, &fd);
+    if (rc >= 0)
+        rc = owners_mmap_fd(fd, PROT_READ, size * entries, at);
+    close(fd);
+    return rc;
+}
+
+/* The larger map of that kind, by its fd, which stays the caller's. */
+static inline int owners_take_larger(struct owners *self, unsigned int kind, int fd)
+{
+    return kind == OWNERS_GROWING_RECORDS ? owners_mmap_fd(fd, PROT_READ, sizeof(*self->record[1]) * self->records[1],
+                                                           (const void **)&self->record[1])
+                                          : owners_mmap_fd(fd, PROT_READ, sizeof(*self->bucket[1]) * self->buckets[1],
+                                                           (const void **)&self->bucket[1]);
+}
+
+/* Both larger maps are taken: all records from now on are theirs, those whose position is taken already the small
+ * ring's. */
+static inline void owners_switch(struct owners *self)
+{
+    __atomic_store_n(&self->state->share, self->records[1] / 4, __ATOMIC_RELAXED);
+    __atomic_store_n(&self->state->grown, 1, __ATOMIC_RELEASE);
+    uint64_t head = __atomic_fetch_add(&self->state->head, OWNERS_GROWN, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&self->grown_at, head, __ATOMIC_RELEASE);
+}
+
+/* The larger ring has gone round: the programs add nothing to the small one any more, and after a while it need not be
+ * asked. */
+static inline void owners_retire(struct owners *self) { __atomic_store_n(&self->state->retired, 1, __ATOMIC_RELEASE); }
+
+static inline void owners_retired(struct owners *self) { __atomic_store_n(&self->retired, 1, __ATOMIC_RELEASE); }
+
+/* Notes so far. */
+static inline uint64_t owners_written(const struct owners *self)
+{
+    return (__atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE) & (OWNERS_GROWN - 1)) - 1;
 }
 
 static inline int owners_configure(struct owners *self, const struct task_types *tasks)
 {
-    struct owners_config config = {.record_mask = self->records - 1, .bucket_mask = self->buckets - 1,
-                                   .cookie_mask = self->cookies - 1, .ring_size = OWNERS_RING, .share = self->records / 4};
+    struct owners_config config = {.cookie_mask = self->cookies - 1, .ring_size = OWNERS_RING};
+    for (int i = 0; i < 2; i++) {
+        config.record_mask[i] = self->records[i] ? self->records[i] - 1 : 0;
+        config.bucket_mask[i] = self->buckets[i] ? self->buckets[i] - 1 : 0;
+    }
     if (tasks)
         config.task = tasks->offsets;
-    struct owners_state state = {.head = 1};
+    struct owners_state state = {.head = 1, .share = self->records[0] / 4};
     /* glibc's name for it is GLIBC_2.25; wheels keep to 2.17. */
     if (syscall(SYS_getrandom, &config.seed, sizeof(config.seed), 0) != sizeof(config.seed))
         return -errno;
     self->seed = config.seed;
-    int rc = owners_set(self, OWNERS_MAP_STATE, &state);
+    int rc = owners_put(self->maps[OWNERS_MAP_STATE], 0, &state);
     if (rc < 0)
         return rc;
-    rc = owners_set(self, OWNERS_MAP_CONFIG, &config);
+    rc = owners_put(self->maps[OWNERS_MAP_CONFIG], 0, &config);
     if (rc < 0)
         return rc;
     union bpf_attr attr;
@@ -225,45 +265,54 @@ static inline int owners_attach_all(struct owners *self, int cgroup, int packets
     return 0;
 }
 
-/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; packets says
- * whether the program that sees every packet is attached; tasks NULL: nothing is told of processes, and the notes have
- * neither start nor exec id. */
-static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t cookies, int packets,
-                              const struct task_types *tasks)
+/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; larger, too: what
+ * the ring may grow to, or as many as records; packets says whether the program that sees every packet is attached;
+ * tasks NULL: nothing is told of processes, and the notes have neither start nor exec id. */
+static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t larger, uint32_t cookies,
+                              int packets, const struct task_types *tasks)
 {
-    const uint32_t array = BPF_MAP_TYPE_ARRAY;
     int rc;
     owners_init(self);
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
     self->step = "big-endian machine";
     return -EOPNOTSUPP;
 #endif
-    self->records = records;
-    self->buckets = records / 4; /* twice as many slots as records: of 312,000 records made in a burst 6 were pushed out */
+    self->records[0] = records;
+    self->records[1] = larger > records ? larger : 0;
+    for (int i = 0; i < 2;
+         i++) /* twice as many slots as records: of 312,000 records made in a burst 6 were pushed out */
+        self->buckets[i] = self->records[i] / 4;
     self->cookies = cookies;
     self->step = "map"; /* a value takes a multiple of 8 bytes: two ports share one */
-    if ((rc = owners_map(self, OWNERS_MAP_RECORDS, array, "nfct_records", BPF_F_MMAPABLE, sizeof(*self->record), records)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_BUCKETS, array, "nfct_buckets", BPF_F_MMAPABLE, sizeof(*self->bucket), self->buckets)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_COOKIES, array, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_PORTS, array, "nfct_ports", BPF_F_MMAPABLE, 2 * sizeof(*self->port),
-                         OWNERS_PORT_PAGES * OWNERS_PORTS / 2)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_WATCHES, array, "nfct_watches", BPF_F_MMAPABLE, sizeof(*self->watch), OWNERS_WATCHES)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_SHARES, array, "nfct_shares", 0, sizeof(uint64_t), OWNERS_SHARES)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_STATE, array, "nfct_state", BPF_F_MMAPABLE, sizeof(*self->state), 1)) < 0 ||
-        (rc = owners_map(self, OWNERS_MAP_CONFIG, array, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config), 1)) < 0)
+    if ((rc = owners_small(self, OWNERS_MAP_RECORDS, OWNERS_GROWING_RECORDS, records, sizeof(*self->record[0]),
+                           (const void **)&self->record[0])) < 0 ||
+        (rc = owners_small(self, OWNERS_MAP_BUCKETS, OWNERS_GROWING_BUCKETS, self->buckets[0], sizeof(*self->bucket[0]),
+                           (const void **)&self->bucket[0])) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_COOKIES, "nfct_cookies", BPF_F_MMAPABLE, sizeof(*self->cookie), cookies)) <
+            0 ||
+        (rc = owners_array(self, OWNERS_MAP_PORTS, "nfct_ports", BPF_F_MMAPABLE, 2 * sizeof(*self->port),
+                           OWNERS_PORT_PAGES * OWNERS_PORTS / 2)) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_WATCHES, "nfct_watches", BPF_F_MMAPABLE, sizeof(*self->watch),
+                           OWNERS_WATCHES)) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_SHARES, "nfct_shares", 0, sizeof(uint64_t), OWNERS_SHARES)) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_STATE, "nfct_state", BPF_F_MMAPABLE, sizeof(*self->state), 1)) < 0 ||
+        (rc = owners_array(self, OWNERS_MAP_CONFIG, "nfct_config", BPF_F_RDONLY_PROG, sizeof(struct owners_config),
+                           1)) < 0)
         return rc;
-    if (tasks &&
-        ((rc = owners_map(self, OWNERS_MAP_EVENTS, BPF_MAP_TYPE_RINGBUF, "nfct_processes", 0, 0, OWNERS_RING)) < 0 ||
-         (rc = owners_map(self, OWNERS_MAP_SCRATCH, BPF_MAP_TYPE_PERCPU_ARRAY, "nfct_scratch", 0, OWNERS_SCRATCH, 1)) < 0))
+    if (tasks && ((rc = self->maps[OWNERS_MAP_EVENTS] =
+                       owners_map(BPF_MAP_TYPE_RINGBUF, "nfct_processes", 0, 0, OWNERS_RING, 0)) < 0 ||
+                  (rc = self->maps[OWNERS_MAP_SCRATCH] =
+                       owners_map(BPF_MAP_TYPE_PERCPU_ARRAY, "nfct_scratch", 0, OWNERS_SCRATCH, 1, 0)) < 0))
         return rc;
     if ((rc = owners_configure(self, tasks)) < 0)
         return rc;
     self->step = "mmap";
-    if ((rc = owners_mmap(self, OWNERS_MAP_RECORDS, sizeof(*self->record) * records, (const void **)&self->record)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_BUCKETS, sizeof(*self->bucket) * self->buckets, (const void **)&self->bucket)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_COOKIES, sizeof(*self->cookie) * cookies, (const void **)&self->cookie)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_PORTS, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS, (const void **)&self->port)) < 0 ||
-        (rc = owners_mmap(self, OWNERS_MAP_WATCHES, sizeof(*self->watch) * OWNERS_WATCHES, (const void **)&self->watch)) < 0 ||
+    if ((rc = owners_mmap(self, OWNERS_MAP_COOKIES, sizeof(*self->cookie) * cookies, (const void **)&self->cookie)) <
+            0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_PORTS, sizeof(*self->port) * OWNERS_PORT_PAGES * OWNERS_PORTS,
+                          (const void **)&self->port)) < 0 ||
+        (rc = owners_mmap(self, OWNERS_MAP_WATCHES, sizeof(*self->watch) * OWNERS_WATCHES,
+                          (const void **)&self->watch)) < 0 ||
         (rc = owners_mmap(self, OWNERS_MAP_STATE, sizeof(*self->state), (const void **)&self->state)) < 0 ||
         (tasks && (rc = ring_map(&self->ring, self->maps[OWNERS_MAP_EVENTS], OWNERS_RING)) < 0))
         return rc;

@@ -13,14 +13,22 @@
 static inline int owners_past(const struct owners *self, const struct owners_key *tuple, uint64_t netns, uint64_t from,
                               uint64_t until, struct owners_found *out)
 {
+    uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
     uint64_t head = __atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE);
     int found = 0;
     out->match = OWNERS_EXACT;
     out->other_time = 0;
-    for (uint64_t position = head - 1; position && head - position < self->records; position--) {
-        const struct owners_record *record = &self->record[position & (self->records - 1)];
+    if (head & OWNERS_GROWN && !grown_at) /* growing at this moment */
+        return -E2BIG;
+    head &= OWNERS_GROWN - 1;
+    for (uint64_t count = head - 1; count; count--) {
+        int grown = grown_at && count >= grown_at;
+        if ((grown_at && !grown ? grown_at : head) - count >= self->records[grown])
+            return found;
+        uint64_t position = grown ? count | OWNERS_GROWN : count;
+        const struct owners_record *record = owners_at(self, position);
         struct owners_record copy;
-        if (head - position > OWNERS_PAST)
+        if (head - count > OWNERS_PAST)
             return -E2BIG;
         if (__atomic_load_n(&record->who.time, __ATOMIC_RELAXED) + OWNERS_LATE < from)
             return found;

@@ -13,7 +13,8 @@ static inline int owners_users_scan(const struct owners *self, const struct owne
 {
     uint64_t hash = owners_hash(key, netns, self->seed);
     struct owners_record record;
-    for (int i = 0; i < OWNERS_SLOTS; i++) {
+    int slots = owners_slots(self);
+    for (int i = owners_first_slot(self); i < slots; i++) {
         if (!owners_slot_read(self, hash, i, tuple, netns, &record) || record.who.time > until)
             continue;
         int at = 0, end;

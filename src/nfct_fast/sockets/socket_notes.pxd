@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.sockets.owners_find cimport (OWNERS_ACCEPT, OWNERS_BIND, OWNERS_CONNECT, OWNERS_CREATE, OWNERS_EXACT,
@@ -30,7 +30,9 @@ cdef class SocketNotes:
     cdef readonly str cgroup     # the cgroup v2 directory the programs are attached to
     cdef readonly bint packets   # the per-packet program is attached
     cdef readonly str processes_missing  # why the kernel does not tell of programs; None: it does
-    cdef readonly uint32_t flows # records kept before the oldest is replaced
+    cdef readonly uint32_t flows # records kept before the oldest is replaced, once there is need for so many
+    cdef int64_t _since          # CLOCK_BOOTTIME ns: from then on notes are counted,
+    cdef uint64_t _counted       # when there were so many
 
     # 1 found, 0 not. The tuple is seen from the socket: src is its local side. Nothing is allocated; safe from any thread until
     # close().
@@ -57,9 +59,16 @@ cdef class SocketNotes:
     cdef uint64_t watch(self, uint64_t cookie) noexcept nogil
     cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil
 
+    # Whether notes come so fast that grow() is due; to be asked now and then by one thread. now: CLOCK_BOOTTIME ns.
+    cdef bint is_due(self, int64_t now) noexcept nogil
+
+    # Leaves the small ring out, once nothing of it would be there any more had the larger one been there from the start.
+    # To be called likewise.
+    cdef void retire(self, int64_t now) noexcept nogil
+
     # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil
-    cdef int _load(self, int fd, uint32_t records, bint each, const task_types *tasks) except -1
+    cdef int _load(self, int fd, uint32_t records, uint32_t larger, bint each, const task_types *tasks) except -1
     cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie)
 
 # The events of programs, for Programs.drain; how many were lost, and when the last one was, CLOCK_BOOTTIME ns.

@@ -27,19 +27,24 @@ cimport cython
 from libc.errno cimport EACCES, EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
+from posix.unistd cimport close
 
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
-    OWNERS_AGAIN, OWNERS_KERNEL, OWNERS_MAP_EVENTS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init,
-    owners_is_watched, owners_key, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
-    owners_port_changes, owners_prefetch, owners_record, owners_users, owners_watch, task_types, task_types_read,
+    OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
+    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init, owners_is_watched,
+    owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
+    owners_port_changes, owners_prefetch, owners_record, owners_retire, owners_retired, owners_switch,
+    owners_take_larger, owners_users, owners_watch, owners_written, task_types, task_types_read,
 )
 
 
 cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_ICMP, IPPROTO_ICMPV6
+
+cdef int64_t WINDOW_NS = 1_000_000_000   # notes are counted in, see is_due()
 
 HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_ACCEPT: "accept", OWNERS_BIND: "bind"}
 MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source"}
@@ -127,8 +132,9 @@ cdef class SocketNotes:
     """The owner programs, attached for as long as this object is open, and look-ups in what they noted.
 
     flows is how many records are kept before the oldest is replaced (a socket that binds
-    and then sends takes two); it is rounded up to a power of two, and each takes 152 bytes of kernel memory,
-    all of it from the start: 76 MiB for the default (and 6 MiB whatever it is). cgroup is a cgroup v2 directory: only sockets of
+    and then sends takes two); it is rounded up to a power of two, and each takes 152 bytes of kernel memory:
+    76 MiB for the default (and 6 MiB whatever it is). first is how many there is room for until grow() is called;
+    None: all. Eight bytes of each are there from the start. cgroup is a cgroup v2 directory: only sockets of
     processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
 
     packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
@@ -140,9 +146,9 @@ cdef class SocketNotes:
     forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
     """
 
-    def __cinit__(self, *, flows=300_000, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
+    def __cinit__(self, *, flows=300_000, first=None, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
         cdef bint each = packets
-        cdef uint32_t records = 1024
+        cdef uint32_t records = 1024, small = 1024
         cdef task_types tasks
         cdef int fd, rc
         cdef bytes types = b"" if btf is None else os.fsencode(btf)
@@ -151,6 +157,8 @@ cdef class SocketNotes:
             raise ValueError(f"flows must be from 1 to {1 << 24}")
         while records < flows:
             records *= 2
+        while small < records and (first is None or small < first):
+            small *= 2
         mount = find_mount()
         self.cgroup = cgroup or mount and os.fsdecode(mount)
         if self.cgroup is None:
@@ -169,23 +177,23 @@ cdef class SocketNotes:
                 self.processes_missing = f"{what} {btf}, the kernel's description of its types"
             else:
                 try:
-                    self._load(fd, records, each, &tasks)
+                    self._load(fd, small, records, each, &tasks)
                 except PermissionError:
                     raise
                 except OSError as error:
                     self.processes_missing = error.strerror
             if self.processes_missing is not None:
-                self._load(fd, records, each, NULL)
+                self._load(fd, small, records, each, NULL)
         finally:
             os.close(fd)
         self.flows = records
         self.packets = each
         self._open = True
 
-    cdef int _load(self, int fd, uint32_t records, bint each, const task_types *tasks) except -1:
+    cdef int _load(self, int fd, uint32_t records, uint32_t larger, bint each, const task_types *tasks) except -1:
         cdef int rc
         with nogil:
-            rc = owners_open(&self._owners, fd, records, records, each, tasks)
+            rc = owners_open(&self._owners, fd, records, larger, larger, each, tasks)
         if rc < 0:
             step = self._owners.step.decode()
             program = self._owners.program.decode() if self._owners.program else None
@@ -216,18 +224,72 @@ cdef class SocketNotes:
         """Bytes of kernel memory taken."""
         return owners_bytes(&self._owners)
 
+    cdef bint is_due(self, int64_t now) noexcept nogil:
+        cdef uint64_t written
+        cdef int64_t passed = now - self._since
+        if not self._open or self._owners.records[1] == 0 or self._owners.grown_at:
+            return False
+        written = owners_written(&self._owners) - self._counted
+        # Half of what one user may make in that time, so that there is room for more before he is refused it.
+        if passed < WINDOW_NS and written >= self._owners.records[0] // 8:
+            return True
+        if passed >= WINDOW_NS:
+            self._since, self._counted = now, self._counted + written
+            return written // (passed // WINDOW_NS) >= self._owners.records[0] // 8
+        return False
+
+    cdef void retire(self, int64_t now) noexcept nogil:
+        if not self._open or self._owners.grown_at == 0 or self._owners.retired:
+            return
+        if self._owners.state.retired == 0:
+            if owners_written(&self._owners) + 1 - self._owners.grown_at >= self._owners.records[1]:
+                owners_retire(&self._owners)
+                self._since = now
+        elif now - self._since >= WINDOW_NS:       # whichever program was amid a note then
+            owners_retired(&self._owners)
+
+    def grow(self, make=None):
+        """Have room for all records from now on; what was noted stays. One thread at a time, look-ups may be under way.
+
+        make(outer, kind, entries): returns the descriptor of a map as owners_larger_map() makes it; None: it is made here.
+        OSError if it cannot be had: then all is as before.
+        """
+        cdef int fd, rc, kind
+        if not self._open:
+            raise ValueError("SocketNotes is closed")
+        if self._owners.records[1] == 0 or self._owners.grown_at:
+            return
+        for kind, which, entries in ((OWNERS_GROWING_RECORDS, OWNERS_MAP_RECORDS, self._owners.records[1]),
+                                     (OWNERS_GROWING_BUCKETS, OWNERS_MAP_BUCKETS, self._owners.buckets[1])):
+            outer = self._owners.maps[which]
+            fd = owners_larger_map(outer, kind, entries) if make is None else make(outer, kind, entries)
+            if fd < 0:
+                raise OSError(-fd, f"no larger map for the notes: {os.strerror(-fd)}")
+            with nogil:
+                rc = owners_take_larger(&self._owners, kind, fd)
+                close(fd)
+            if rc < 0:
+                raise OSError(-rc, f"no larger map for the notes: {os.strerror(-rc)}")
+        owners_switch(&self._owners)
+
     def counters(self):
         """What was noted since the start, as a dict.
 
-        written: records; replaced: of these, the oldest, when the ring was full; displaced: not to be found any more though not
+        written: records; replaced: of these, the oldest, when the ring was full; room: for how many there is now;
+        displaced: not to be found any more though not
         the oldest, because many tuples fell into one bucket; collided: not noted, because two writers met; limited: not noted,
-        because their user, who is not root, made more than a quarter of `flows` within a second; programs_lost:
+        because their user, who is not root, made more than a quarter of `room` within a second; programs_lost:
         forks, executions and exits for which there was no room; wakeups: see fileno().
         """
         if not self._open:
             raise ValueError("SocketNotes is closed")
-        written = self._owners.state.head - 1
-        return {"written": written, "replaced": max(0, written - self.flows),
+        written, grown_at = int(owners_written(&self._owners)), int(self._owners.grown_at)
+        room, larger = int(self._owners.records[0]), int(self._owners.records[1])
+        replaced = max(0, (grown_at - 1 if grown_at else written) - room)
+        if grown_at:
+            room = larger
+            replaced += max(0, written - (grown_at - 1) - room)
+        return {"written": written, "replaced": replaced, "room": room,
                 "displaced": self._owners.state.displaced, "collided": self._owners.state.collided,
                 "limited": self._owners.state.limited,
                 "programs_lost": self._owners.state.events_lost, "wakeups": self._owners.state.wakeups}
@@ -366,6 +428,6 @@ cdef dict owner_dict(const bpf_owner_t *owner):
         "pid": owner.id.tgid, "start": owner.id.start, "exec": owner.id.exec, "uid": owner.uid, "gid": owner.gid,
         "comm": (<bytes>owner.comm[:16]).split(b"\0", 1)[0].decode(errors="backslashreplace"),
         "cgroup_id": owner.cgroup_id, "netns_cookie": owner.netns_cookie, "cookie": owner.cookie,
-        "time": owner.time, "other_time": owner.other_time or None,
+        "time": owner.time, "other_time": owner.other_time or None, "again": bool(owner.again),
         "hook": HOOKS[owner.hook], "match": MATCHES[owner.match],
     }

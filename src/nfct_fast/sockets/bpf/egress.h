@@ -116,7 +116,7 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     if (!record || !packet_key(skb, &key))
         return 1;
     __u64 now = bpf_ktime_get_boot_ns(), hash = owners_hash(&key, record->netns, config.seed);
-    struct owners_bucket *bucket = bucket_at(hash);
+    struct owners_bucket *bucket = bucket_now(hash);
     if (!bucket || bucket_has(bucket, hash, &key, cookie, &record->who.id) || !share_take(record->account, now))
         return 1;
     struct owners_record *new = record_begin(&position);

@@ -144,7 +144,7 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
 {
     __u64 netns = bpf_get_netns_cookie(ctx), hash = owners_hash(key, netns, config.seed);
     __u64 position, cookie = bpf_get_socket_cookie(ctx);
-    struct owners_bucket *bucket = bucket_at(hash);
+    struct owners_bucket *bucket = bucket_now(hash);
     struct process_id id;
     current_identity(&id);
     if (!bucket || bucket_has(bucket, hash, key, cookie, &id))

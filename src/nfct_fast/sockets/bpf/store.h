@@ -18,7 +18,8 @@
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
 
-/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. */
+/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. records and buckets
+ * are arrays of two maps, see owners.h. */
 SEC(".maps") char records, buckets, cookies, ports, watches, shares, events, scratch;
 SEC(".rodata") const volatile struct owners_config config = {};
 SEC(".bss") struct owners_state state = {};
@@ -34,10 +35,16 @@ INLINE int same_program(const struct process_id *a, const struct process_id *b)
     return a->tgid == b->tgid && a->exec == b->exec && a->start == b->start;
 }
 
+/* Of a mask for the small maps and one for the larger, that of the position. By arithmetic: see hide() below. */
+INLINE __u32 mask_of(const volatile __u32 *masks, __u32 grown) { return masks[0] | (masks[1] & (0 - grown)); }
+INLINE __u32 has_grown(__u64 position) { return position >> OWNERS_GROWN_SHIFT & 1; }
+
+/* The outer maps hold the small ring's and the larger one's; the latter is there before any position of it is. */
 INLINE struct owners_record *record_at(__u64 position)
 {
-    __u32 index = position & config.record_mask;
-    return bpf_map_lookup_elem(&records, &index);
+    __u32 grown = has_grown(position), index = position & mask_of(config.record_mask, grown);
+    void *map = bpf_map_lookup_elem(&records, &grown);
+    return map ? bpf_map_lookup_elem(map, &index) : 0;
 }
 
 /* Nobody turns the ring over for others: whoever makes more than a share of it in a second (2^30 ns) is not noted. */
@@ -52,7 +59,7 @@ INLINE int share_take(__u32 account, __u64 now)
         *(volatile __u64 *)share = now >> 30 << 32 | 1;
         return 1;
     }
-    if ((__u32)old >= config.share) {
+    if ((__u32)old >= *(volatile __u32 *)&state.share) {
         __sync_fetch_and_add(&state.limited, 1);
         return 0;
     }
@@ -129,17 +136,24 @@ INLINE struct owners_record *record_of(__u64 cookie, __u64 *position)
     if (!slot)
         return 0;
     *position = *(volatile __u64 *)slot & (OWNERS_DONE - 1);
+    if (*(volatile __u64 *)&state.retired && !has_grown(*position))
+        return 0;
     struct owners_record *record = record_at(*position);
     if (!record || *(volatile __u64 *)&record->seq != *position || record->cookie != cookie)
         return 0;
     return record;
 }
 
-INLINE struct owners_bucket *bucket_at(__u64 hash)
+/* Of the small index or the larger one: 1. */
+INLINE struct owners_bucket *bucket_at(__u64 hash, __u32 grown)
 {
-    __u32 index = hash & config.bucket_mask;
-    return bpf_map_lookup_elem(&buckets, &index);
+    __u32 index = hash & mask_of(config.bucket_mask, grown);
+    void *map = bpf_map_lookup_elem(&buckets, &grown);
+    return map ? bpf_map_lookup_elem(map, &index) : 0;
 }
+
+/* The index that is written to now. Whoever still takes the small one does no harm: look-ups ask both. */
+INLINE struct owners_bucket *bucket_now(__u64 hash) { return bucket_at(hash, *(volatile __u64 *)&state.grown & 1); }
 
 /* The verifier follows every branch of an unrolled loop: with comparisons here it took 1.1 s to load all programs. So
  * the loops below choose by arithmetic, and hide() keeps clang from finding the comparison in it again. */
@@ -208,7 +222,8 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position,
     } else {
         if (same >= OWNERS_SLOTS / 2)
             oldest = oldest_same;
-        if (oldest >= OWNERS_SLOTS && (__u64)(oldest >> 3) + config.record_mask >= position)
+        if (oldest >= OWNERS_SLOTS &&
+            (__u64)(oldest >> 3) + mask_of(config.record_mask, has_grown(position)) >= position)
             __sync_fetch_and_add(&state.displaced, 1);
     }
     if (!slot_put(bucket, oldest, new) && !slot_put(bucket, oldest + 1, new)) /* others wrote there at this moment */
@@ -239,7 +254,7 @@ INLINE void publish(struct owners_record *record, __u64 position, const struct o
     record->key = *key;
     record->key.flags |= kept | OWNERS_PUBLISHED;
     record_end(record, position);
-    struct owners_bucket *bucket = bucket_at(hash);
+    struct owners_bucket *bucket = bucket_at(hash, has_grown(position));
     if (bucket)
         bucket_put(bucket, hash, position, record);
 }

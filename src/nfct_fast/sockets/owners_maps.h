@@ -1,0 +1,75 @@
+/* Making the maps of the notes, and putting one among those that the programs see. Also for the process that has kept
+ * the right to. SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef NFCT_FAST_OWNERS_MAPS_H
+#define NFCT_FAST_OWNERS_MAPS_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <nfct_fast/sockets/bpf_old.h>
+#include <nfct_fast/sockets/owners.h>
+
+#define OWNERS_RECORDS_MAX (1u << 24)
+
+/* What has a small map and a larger one. */
+enum owners_growing { OWNERS_GROWING_RECORDS, OWNERS_GROWING_BUCKETS, OWNERS_GROWING };
+
+static inline int owners_bpf(int command, void *attr, size_t size)
+{
+    int rc = (int)syscall(SYS_bpf, command, attr, size);
+    return rc < 0 ? -errno : rc;
+}
+
+/* An array of maps takes the fd of one like those that it will hold. */
+static inline int owners_map(uint32_t type, const char *name, uint32_t flags, uint32_t value, uint32_t entries,
+                             int like)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.map_type = type;
+    attr.key_size = type == BPF_MAP_TYPE_RINGBUF ? 0 : 4;
+    attr.value_size = value;
+    attr.max_entries = entries;
+    attr.map_flags = flags;
+    attr.inner_map_fd = (uint32_t)like;
+    strncpy(attr.map_name, name, sizeof(attr.map_name) - 1);
+    return owners_bpf(BPF_MAP_CREATE, &attr, sizeof(attr));
+}
+
+static inline int owners_put(int map, uint32_t index, const void *value)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.map_fd = (uint32_t)map;
+    attr.key = (uint64_t)(uintptr_t)&index;
+    attr.value = (uint64_t)(uintptr_t)value;
+    return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr));
+}
+
+/* A map of one of the two kinds; BPF_F_INNER_MAP: an array of maps may hold such of different lengths (5.10). */
+static inline int owners_growing_map(unsigned int kind, uint32_t entries)
+{
+    static const uint32_t sizes[OWNERS_GROWING] = {sizeof(struct owners_record), sizeof(struct owners_bucket)};
+    if (kind >= OWNERS_GROWING || entries == 0 || entries > OWNERS_RECORDS_MAX)
+        return -EINVAL;
+    return owners_map(BPF_MAP_TYPE_ARRAY, kind == OWNERS_GROWING_RECORDS ? "nfct_records" : "nfct_buckets",
+                      BPF_F_MMAPABLE | BPF_F_INNER_MAP, sizes[kind], entries, 0);
+}
+
+/* The larger map of a kind, which stands in the outer one from then on: its fd or -errno. */
+static inline int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
+{
+    int fd = owners_growing_map(kind, entries);
+    if (fd < 0)
+        return fd;
+    int rc = owners_put(outer, 1, &fd);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+#endif
