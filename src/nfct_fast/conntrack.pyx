@@ -153,7 +153,7 @@ cdef class Conntrack:
         sources = self.engine.reader.sources
         counts = sources.counts()
         sizes = [source.socket.rcvbuf for source in sources]
-        places = None if self.engine.follower is None else self.engine.follower.places
+        followed = None if self.engine.follower is None else self.engine.follower.namespaces
         return Stats(
             events=intake.events,
             filtered=intake.filtered,
@@ -171,9 +171,9 @@ cdef class Conntrack:
             unallocated=counts.unallocated,
             rcvbuf_all=sum(sizes),
             namespaces=len(sources),
-            namespaces_added=0 if places is None else places.came,
-            namespaces_removed=0 if places is None else places.went,
-            unmonitored=0 if places is None else places.unheard,
+            namespaces_added=0 if followed is None else followed.added,
+            namespaces_removed=0 if followed is None else followed.removed,
+            unmonitored=0 if followed is None else followed.unmonitored,
             preexisting=counts.preexisting,
         )
 

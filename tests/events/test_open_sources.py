@@ -105,9 +105,9 @@ def test_too_many_are_told_once(netns):
             stack.enter_context(made(up=False))
         program = stack.enter_context(Program(netns, "--netns", "all", "--attribution", "off", "--debug",
                                               prefix=("prlimit", "--nofile=100:100")))
-        until(lambda: any("not heard" in line for line in program.complaints))
+        until(lambda: any("not monitored" in line for line in program.complaints))
         assert program.end()[0] == 0
-    [line] = [line for line in program.complaints if "not heard" in line]
+    [line] = [line for line in program.complaints if "not monitored" in line]
     assert "there are too many; 9 can be at once" in line
     assert int(re.search(r"unmonitored=(\d+)", program.complaints[-1])[1]) >= 31
 

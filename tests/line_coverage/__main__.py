@@ -1,9 +1,10 @@
 """Which lines of Python, Cython and C the tests run: python tests/line_coverage [pytest's arguments]; `make coverage`.
 
-The package is built once more, in build/coverage, as gcov wants it. Python is measured by coverage.py, in the programs that
-tests start as well. What a process ran is written when it ends, which a sandbox forbids: programs run without theirs, as under
-the sanitizers, and what they do after SIGKILL or _exit(2) is not in the figures. Cython's own tracing is not used: in functions
-without the GIL, which are most here, it would take it for every line, also where a lock is held that whoever has it waits for.
+The package is built once more, in build/coverage, as gcov wants it. Python is measured by coverage.py, in the programs
+that tests start as well. A process writes down what it ran when it ends, which a sandbox forbids: programs run without
+theirs, as under the sanitizers, and what they do before SIGKILL or _exit(2) is not in the figures. Cython's own tracing
+is not used: in functions without the GIL, which are most here, it would take the GIL for every line, also while a lock
+is held that a thread with the GIL waits for.
 """
 import gzip
 import json
@@ -73,7 +74,8 @@ def of_compiled():
     there, ran = defaultdict(set), defaultdict(set)
     for notes in (PLACE / "objects").rglob("*.gcno"):
         # Without the file that counts, gcov says of all its lines that they did not run.
-        text = subprocess.run(["gcov", "--json-format", "--stdout", notes], cwd=ROOT, check=True, capture_output=True).stdout
+        command = ["gcov", "--json-format", "--stdout", notes]
+        text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
         for file in json.loads(gzip.decompress(text) if text[:2] == b"\x1f\x8b" else text)["files"]:
             if file["file"].startswith("src/nfct_fast/"):
                 there[file["file"]] |= {line["line_number"] for line in file["lines"]}
@@ -84,7 +86,8 @@ def of_compiled():
 def main():
     build()
     status = test(sys.argv[1:])
-    found = {name: lines for name, lines in {**of_python(), **of_compiled()}.items() if lines[0] and "/testing/" not in name}
+    measured = {**of_python(), **of_compiled()}
+    found = {name: lines for name, lines in measured.items() if lines[0] and "/testing/" not in name}
     print(f"{'lines':>6} {'ran':>6}")
     kinds = defaultdict(lambda: [0, 0])
     for name, (there, ran) in sorted(found.items()):

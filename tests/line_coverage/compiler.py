@@ -1,7 +1,7 @@
 """gcc for tests/line_coverage: each line of C that Cython made is said to come from the line of Cython it was made of.
 
-Cython names the line in a comment before each statement. A compiler that is told so by #line counts lines of .pyx files, in
-functions without the GIL as in others; and nothing is traced, so that what has threads runs as it always does.
+Cython names that line in a comment before each statement. A compiler that is told so by #line counts the lines of .pyx
+files, in functions without the GIL as in others; and as nothing is traced, what has threads runs as it always does.
 """
 import os
 import re

@@ -104,7 +104,7 @@ def test_the_helper_in_a_program_of_c(tmp_path, options):
     program = tmp_path / "helper"
     # Everything that may come between: the stack protector, fortified calls.
     subprocess.run([compiler, "-O2", "-fstack-protector-all", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", *options,
-                    "-I", ROOT / "include", "-o", program, SUPPORT / "helper.c"], check=True)
+                    "-I", ROOT / "include", "-I", ROOT / "src", "-o", program, SUPPORT / "helper.c"], check=True)
     said = subprocess.run([program, "a"], check=True, capture_output=True, text=True, timeout=10).stdout
     size = len(f"{program} a")
     assert said == f"{size + 1} {program} {size} 1 0\n" * 9 + f"shares {0 if options else 1}, ending 0, children -1\n"

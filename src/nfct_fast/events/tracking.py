@@ -102,7 +102,7 @@ class Tracking:
         usages = [usage for space in self._namespaces if (usage := space.usage()) is not None]
         if usages:
             count, most = max(usages)
-            self._notices.tell(f"connection tracking is turned on: {count} of at most {most} entries are in use "
+            self._notices.add(f"connection tracking is turned on: {count} of at most {most} entries are in use "
                                "(net.netfilter.nf_conntrack_max). When all are, the kernel drops new connections")
 
     def check(self) -> None:
@@ -113,16 +113,16 @@ class Tracking:
         for space in self._namespaces:
             try:
                 if space.table.relax_if_changed(space.is_unshared):
-                    self._notices.tell(f"{space.name}all protocols are tracked from now on, because something else on "
+                    self._notices.add(f"{space.name}all protocols are tracked from now on, because something else on "
                                        "this host has begun to use nftables or conntrack")
             except OSError as error:
                 # Our exclusions must not harm others.
                 space.table.close()
                 space.table.restricted = False
-                self._notices.tell(f"{space.name}connection tracking is turned off again, because something else on "
+                self._notices.add(f"{space.name}connection tracking is turned off again, because something else on "
                                    f"this host has begun to use nftables or conntrack and sharing it failed: {error}")
             if (warning := space.take_warning()) is not None:
-                self._notices.tell(warning)
+                self._notices.add(warning)
 
     def close(self) -> None:
         """Turn tracking off everywhere; closing twice is harmless. In a forked child only close the descriptors."""

@@ -1,4 +1,4 @@
 """What the kernel offers every program: /proc, netlink, network namespaces, capabilities, and helper processes.
 
-It knows nothing of flows, sockets or owners. Everything above may use it.
+It knows nothing of flows, sockets or owners. Every other package may use it.
 """

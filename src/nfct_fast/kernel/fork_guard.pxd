@@ -1,5 +1,6 @@
 cdef class ForkGuard:
-    cdef int *page
-    cdef readonly int pid
-    cdef bint here(self) noexcept nogil
-    cdef int check(self, str what) except -1     # RuntimeError elsewhere
+    cdef int *page               # holds 1 in the process that made it, 0 in any other
+    cdef readonly int pid        # of the process that made it
+    cdef bint here(self) noexcept nogil          # whether this is that process
+    # RuntimeError, which names `what`, in any other process.
+    cdef int check(self, str what) except -1

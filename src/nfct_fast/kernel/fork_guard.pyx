@@ -1,7 +1,7 @@
-"""Tells the process that made an object from those that have a copy of it by fork.
+"""Tells the process that made an object from a forked child that has a copy of it.
 
-Such a copy has the same sockets, and neither the threads nor the locks in a state anybody could rely on: what a child
-asked for there, its parent would miss.
+The copy shares the parent's sockets, so that the parent would miss what the child received; it has none of the threads,
+and its locks may be in any state.
 """
 cimport cython
 from libc.errno cimport errno
@@ -18,10 +18,10 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ForkGuard:
-    """True in the process that made it, False in any other; to ask costs one load. pid: of that process.
+    """True in the process that made it, False in any other. Testing it costs one load.
 
-    A page that the kernel empties at every fork, whoever calls it: a process id may be the same in another pid
-    namespace, and handlers of Python's own do not see a fork of a C library. Raises OSError before Linux 4.14.
+    It is a page that the kernel clears at every fork, whoever calls it. A process id may be the same in another pid
+    namespace, and Python's own handlers do not see the fork of a C library. OSError before Linux 4.14.
     """
 
     def __cinit__(self):
@@ -30,7 +30,7 @@ cdef class ForkGuard:
             raise MemoryError("fork guard")
         self.page = <int *>page
         if madvise(page, PAGE, MADV_WIPEONFORK) < 0:
-            raise OSError(errno, f"MADV_WIPEONFORK (Linux 4.14 or later is needed): {os.strerror(errno)}")
+            raise OSError(errno, f"madvise(MADV_WIPEONFORK): {os.strerror(errno)} (needs Linux 4.14)")
         self.page[0] = 1
         self.pid = getpid()
 
@@ -46,5 +46,5 @@ cdef class ForkGuard:
 
     cdef int check(self, str what) except -1:
         if not self.here():
-            raise RuntimeError(f"{what} is of process {self.pid}, and does not survive a fork: make another one here")
+            raise RuntimeError(f"{what} belongs to process {self.pid} and does not survive a fork: make one here")
         return 0

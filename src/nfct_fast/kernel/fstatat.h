@@ -1,5 +1,5 @@
-/* fstatat(2) and fstat(2) without glibc's names for them: those symbols are GLIBC_2.33, and alone would keep a wheel built
- * on Debian 12 from every older system. struct stat is the kernel's own on the 64-bit machines that have the call under this name. */
+/* fstatat(2) and fstat(2) without glibc's symbols, which need GLIBC_2.33 and would keep a wheel from older systems. On
+ * the 64-bit machines that have a system call of this name, struct stat is the kernel's own. */
 #ifndef NFCT_FAST_FSTATAT_H
 #define NFCT_FAST_FSTATAT_H
 #include <fcntl.h>
@@ -10,18 +10,18 @@
 static inline int nfct_fstatat(int dirfd, const char *path, struct stat *st, int flags)
 {
 #if defined(SYS_newfstatat) && defined(__LP64__)
-	return (int)syscall(SYS_newfstatat, dirfd, path, st, flags);
+    return (int)syscall(SYS_newfstatat, dirfd, path, st, flags);
 #else
-	return fstatat(dirfd, path, st, flags);
+    return fstatat(dirfd, path, st, flags);
 #endif
 }
 
 static inline int nfct_fstat(int fd, struct stat *st)
 {
 #if defined(SYS_fstat) && defined(__LP64__)
-	return (int)syscall(SYS_fstat, fd, st);
+    return (int)syscall(SYS_fstat, fd, st);
 #else
-	return fstat(fd, st);
+    return fstat(fd, st);
 #endif
 }
 #endif

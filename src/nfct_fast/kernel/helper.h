@@ -1,17 +1,18 @@
-/* A helper process: does what may block, and can be given up.
+/* A helper process does work that may block, and can be given up.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Only a process can be killed while the kernel keeps it waiting (a thread goes with all others), and only SIGKILL ends
- * such a wait. The helper shares the program's memory (CLONE_VM) and has a stack of its own there. A copy, as fork
- * makes it, stops a program of 2 GB for 33 ms, makes it fault at every page it writes afterwards (1 to 5 s together),
- * and keeps what it has overwritten; a child that shares takes 0.1 ms (measured, Linux 6.18, 4 KB pages). What makes
- * sharing safe: the helper calls no libc (helper_calls.h), takes no lock, allocates nothing, and writes only to its
- * room, which is not used again before the kernel has said that it is gone. So it may be killed at any point. It has
- * descriptors, signal mask, working directory and capabilities of its own, those of the thread that started it; what
- * belongs to the memory stays as it is: dumpable, oom_score_adj.
+ * Only a process can be killed while the kernel keeps it waiting (killing a thread kills them all), and only SIGKILL
+ * ends such a wait. The helper shares the program's memory (CLONE_VM) and has a stack of its own there. A copy, as fork
+ * makes it, stops a program of 2 GB for 33 ms, makes it fault at every page that it writes afterwards (1 to 5 s in
+ * all), and keeps the overwritten pages; a child that shares the memory takes 0.1 ms (measured, Linux 6.18, 4 KB
+ * pages). Sharing is safe because the helper calls no libc (helper_calls.h), takes no lock, allocates nothing, and
+ * writes only to its room, which is not reused before the kernel has reported the helper's end. So it may be killed at
+ * any point. It has its own descriptors, signal mask, working directory and capabilities, at first those of the thread
+ * that started it; what belongs to the memory is shared: dumpable, oom_score_adj.
  *
- * Its exit signal is 0: no SIGCHLD is sent, and no wait() without __WALL or __WCLONE sees it. It ends when its
- * socket does; if it is kept waiting then, by SIGKILL when the thread that started it ends (PR_SET_PDEATHSIG). */
+ * Its exit signal is 0: the kernel sends no SIGCHLD, and no wait() without __WALL or __WCLONE sees it. It ends when its
+ * socket is closed; if it is blocked then, SIGKILL ends it together with the thread that started it (PR_SET_PDEATHSIG).
+ * */
 #ifndef NFCT_FAST_HELPER_H
 #define NFCT_FAST_HELPER_H
 
@@ -32,17 +33,17 @@
 #ifndef CLONE_VM
 #define CLONE_VM 0x100
 #endif
-#define HELPER_PIDFD 0x1000    /* 5.2; not looked at before */
+#define HELPER_PIDFD 0x1000 /* CLONE_PIDFD, since 5.2; older kernels ignore it */
 
 enum {
     HELPER_STACK = 16384,
     HELPER_BUFFER = 65536,
-    HELPER_ENDING = 8,    /* killed ones that have not ended yet; no more are started then */
+    HELPER_ENDING = 8, /* killed helpers that have not ended yet; with so many, no more are started */
 };
 
-/* What a helper and who started it both see. */
+/* The memory that a helper and the program both use. */
 struct helper_room {
-    uint64_t inside; /* the work sets it, to whatever, while it does what may block */
+    uint64_t inside; /* not 0 while the work does what may block; the work chooses the value */
     int fd;
     void (*work)(int fd, struct helper_room *room);
     char buffer[HELPER_BUFFER];
@@ -58,11 +59,11 @@ struct helper_ending {
 };
 
 struct helper {
-    pid_t pid; /* 0: there is none */
-    pid_t starter;
-    int fd;    /* SOCK_SEQPACKET; this and the others -1 if there is none */
+    pid_t pid;     /* 0: there is none */
+    pid_t starter; /* the process that started it */
+    int fd;        /* SOCK_SEQPACKET to it; -1: none, as for the next two */
     int pidfd;
-    int stat;  /* its /proc/PID/stat */
+    int stat; /* its /proc/PID/stat */
     struct helper_room *room;
     unsigned int processor; /* that it runs on */
     unsigned int ending_count;
@@ -71,7 +72,7 @@ struct helper {
 
 /* ---- In the helper ---- */
 
-/* close_range(2) of a kernel before 5.9. */
+/* A substitute for close_range(2) before 5.9. */
 HELPER_CODE void helper_close_listed(int keep, char *buf, long size)
 {
     long directory = helper_raw(SYS_openat, AT_FDCWD, (long)"/proc/self/fd", O_RDONLY | O_DIRECTORY, 0), got, at;
@@ -81,7 +82,7 @@ HELPER_CODE void helper_close_listed(int keep, char *buf, long size)
                 helper_raw(SYS_close, fd, 0, 0, 0);
         return;
     }
-    /* struct linux_dirent64: u64 ino, s64 off, u16 reclen, u8 type, name. Closing as one reads leaves out none: the
+    /* struct linux_dirent64: u64 ino, s64 off, u16 reclen, u8 type, name. Closing while reading skips none, as the
      * offset is the number of the descriptor. */
     while ((got = helper_raw(SYS_getdents64, directory, (long)buf, size, 0)) > 0)
         for (at = 0; at < got; at += *(unsigned short *)(buf + at + 16)) {
@@ -99,7 +100,7 @@ HELPER_CODE void helper_run(void *argument)
 {
     struct helper_room *room = argument;
     int fd = room->fd;
-    /* Ended before this, the program has closed its end of the socket already. */
+    /* If the program has ended before this, its end of the socket is closed already. */
     helper_raw(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
     helper_raw(SYS_prctl, PR_SET_NAME, (long)"nfct-helper", 0, 0);
     helper_raw(SYS_chdir, (long)"/", 0, 0, 0);
@@ -126,13 +127,13 @@ static inline void helper_init(struct helper *self)
     self->fd = self->pidfd = self->stat = -1;
 }
 
-/* Nothing is waited for: room is given back where the kernel has said that its helper is gone. */
+/* Frees the rooms of helpers that have ended. Does not wait. */
 static inline void helper_reap(struct helper *self)
 {
     unsigned int kept = 0;
     for (unsigned int i = 0; i < self->ending_count; i++) {
         struct helper_ending *one = &self->ending[i];
-        /* Not ours any more: somebody waited for all children there are. */
+        /* An error means that somebody else has waited for all children. */
         if (waitpid(one->pid, NULL, WNOHANG | __WALL) == 0) {
             self->ending[kept++] = *one;
             continue;
@@ -143,7 +144,8 @@ static inline void helper_reap(struct helper *self)
     self->ending_count = kept;
 }
 
-/* The helper is killed and no longer spoken to; it may take its time. whose: who keeps it, as the caller counts. */
+/* Kills the helper and forgets its socket; it may end later. whose: who keeps it from ending, a number of the caller's.
+ * */
 static inline void helper_kill(struct helper *self, uint64_t whose)
 {
     struct helper_ending *one = &self->ending[self->ending_count];
@@ -163,7 +165,7 @@ static inline void helper_kill(struct helper *self, uint64_t whose)
     helper_reap(self);
 }
 
-/* How many of those that were killed and have not ended are kept by them. */
+/* The number of killed helpers that `whose` keeps from ending. */
 static inline int helper_kept(struct helper *self, uint64_t whose)
 {
     int count = 0;
@@ -174,7 +176,7 @@ static inline int helper_kept(struct helper *self, uint64_t whose)
     return count;
 }
 
-/* In a child that the program forked: the helpers are not its own, and their rooms are its copies. */
+/* For a forked child: the helpers are the parent's, and it has copies of their rooms. */
 static inline void helper_forget(struct helper *self)
 {
     if (self->pid)
@@ -201,9 +203,9 @@ static inline void helper_stat(struct helper *self)
     self->stat = open(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* On a busy machine what is waited for must not wait itself for as long as others may run: it goes before them with the
- * nice value, if it may, and with a slice of 0.1 ms (6.12; not looked at before). Beside four programs that never sleep on
- * two processors, 95 % of answers then came within 0.3 ms, without within 4.7 ms. Where it is refused, it only waits
+/* On a busy machine the helper must not wait for other programs' time slices. It gets ahead of them by its nice value,
+ * if that is permitted, and by a slice of 0.1 ms (since 6.12; ignored before). Beside four programs that never sleep,
+ * on two processors, 95 % of replies then came within 0.3 ms, else within 4.7 ms. If this is refused, replies only take
  * longer. */
 static inline void helper_put_first(pid_t pid)
 {
@@ -226,20 +228,23 @@ static inline void helper_put_first(pid_t pid)
     }
 }
 
-/* It runs where the caller does, who is about to wait for it and leaves it the processor: another one may be busy with what
- * nothing pushes aside. Of first answers on a loaded machine 78 of 25,000 took more than 20 ms elsewhere, and here none. */
+/* Moves the helper to the processor of the caller, who is about to wait and leaves it to the helper; another processor
+ * may run what cannot be preempted. On a loaded machine, 78 of 25,000 first replies took more than 20 ms elsewhere, and
+ * none here. */
 static inline void helper_follow(struct helper *self)
 {
     unsigned int processor, node;
     unsigned long mask[64] = {0};
-    if (syscall(SYS_getcpu, &processor, &node, NULL) != 0 || processor >= sizeof(mask) * 8 || processor == self->processor)
+    if (syscall(SYS_getcpu, &processor, &node, NULL) != 0 || processor >= sizeof(mask) * 8 ||
+        processor == self->processor)
         return;
     mask[processor / (8 * sizeof(long))] = 1UL << processor % (8 * sizeof(long));
     if (syscall(SYS_sched_setaffinity, self->pid, sizeof(mask), mask) == 0)
         self->processor = processor;
 }
 
-/* 0 if there is a helper, which will do `work`. -EAGAIN if too many that were killed have not ended. 0.1 ms. */
+/* Starts a helper that does `work`, unless there is one. 0 or -errno; -EAGAIN if too many have not ended. Takes 0.1 ms.
+ * */
 static inline int helper_start(struct helper *self, void (*work)(int fd, struct helper_room *room))
 {
     struct helper_room *room;
@@ -253,7 +258,7 @@ static inline int helper_start(struct helper *self, void (*work)(int fd, struct 
     helper_reap(self);
     if (self->ending_count == HELPER_ENDING)
         return -EAGAIN;
-    /* Shared also where the memory is copied: `inside` is to be seen. */
+    /* MAP_SHARED, so that we see `inside` even where the helper has a copy of the memory. */
     room = mmap(NULL, sizeof(*room), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
         return -errno;
@@ -266,8 +271,8 @@ static inline int helper_start(struct helper *self, void (*work)(int fd, struct 
     room->fd = ends[1];
     room->work = work;
     self->pidfd = -1;
-    /* No signal ever runs one of the program's handlers in the helper: it is born with all of them blocked, also those
-     * that libc keeps for itself. */
+    /* The program's signal handlers must never run in the helper: it starts with all signals blocked, including those
+     * that libc reserves for itself. */
     syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &mask, sizeof(mask));
     pid = helper_raw_child(HELPER_PIDFD | (HELPER_SHARES ? CLONE_VM : 0), room->stack + sizeof(room->stack),
                            &self->pidfd, helper_run, room);
@@ -289,7 +294,7 @@ static inline int helper_start(struct helper *self, void (*work)(int fd, struct 
     return 0;
 }
 
-/* Does the kernel keep it waiting? Not if it merely has had no processor. Where nobody can tell, yes. */
+/* Whether the helper is blocked, rather than waiting for a processor. True if that cannot be told. */
 static inline int helper_is_blocked(const struct helper *self)
 {
     char buf[64];
@@ -298,7 +303,7 @@ static inline int helper_is_blocked(const struct helper *self)
     return !end || buf + got - end < 3 || end[2] == 'D' || end[2] == 'S' || end[2] == 'Z' || end[2] == 'X';
 }
 
-/* One message of it: its size, -ETIMEDOUT after `until` (CLOCK_MONOTONIC ns), -EPIPE if it has ended. */
+/* Receives a message: its size, -ETIMEDOUT after `until` (CLOCK_MONOTONIC ns), -EPIPE if the helper has ended. */
 static inline ssize_t helper_receive(const struct helper *self, struct msghdr *message, int64_t until)
 {
     struct pollfd ready = {.fd = self->fd, .events = POLLIN};
@@ -324,7 +329,7 @@ static inline ssize_t helper_receive(const struct helper *self, struct msghdr *m
     }
 }
 
-/* Ends it, and waits a tenth of a second at most. What the kernel does not let go of by then keeps its room. */
+/* Ends the helper and waits for 0.1 s at most. The room of one that has not ended by then stays mapped. */
 static inline void helper_close(struct helper *self)
 {
     struct timespec pause = {0, 200000};

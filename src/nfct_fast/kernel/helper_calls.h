@@ -1,5 +1,5 @@
-/* System calls of a helper process (helper.h), which shares the memory of the program and therefore must not call libc:
- * errno, the stack protector and lazy binding all live in what belongs to the thread that started it.
+/* System calls for a helper process (helper.h). It shares the program's memory and must not call libc: errno, the stack
+ * protector and lazy binding use data of the thread that started it.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_HELPER_CALLS_H
 #define NFCT_FAST_HELPER_CALLS_H
@@ -8,21 +8,21 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Every function that runs in the helper is one of these. */
+/* Attributes of every function that runs in the helper. */
 #if defined(__has_attribute)
 #if __has_attribute(no_stack_protector)
 #define HELPER_CODE static __attribute__((no_stack_protector, unused))
 #endif
 #endif
 #ifndef HELPER_CODE
-#define HELPER_CODE static __attribute__((optimize("no-stack-protector"), unused))    /* gcc before 11 */
+#define HELPER_CODE static __attribute__((optimize("no-stack-protector"), unused)) /* gcc before 11 */
 #endif
 
-/* A result, or -errno. */
+/* A system call: its result, or -errno. */
 HELPER_CODE inline long helper_raw(long number, long a, long b, long c, long d);
 
-/* A child with exit signal 0 that runs `run(argument)`, which does not return, at the end `top` of a stack of its own.
- * Its pid, or -errno; *pidfd as CLONE_PIDFD has it. */
+/* Starts a child with exit signal 0 that calls run(argument), which must not return, on a stack that ends at `top`: its
+ * pid, or -errno. *pidfd: see CLONE_PIDFD in clone(2). */
 static inline long helper_raw_child(unsigned long flags, char *top, int *pidfd, void (*run)(void *), void *argument);
 
 #if defined(__x86_64__) && defined(__LP64__) && !defined(HELPER_COPIES)
@@ -98,8 +98,8 @@ static inline long helper_raw_child(unsigned long flags, char *top, int *pidfd, 
 }
 
 #else
-/* Elsewhere (and with HELPER_COPIES, for a test) the child gets a copy of the memory, where errno and whatever else libc
- * needs are its own. */
+/* On other machines (and with HELPER_COPIES, for a test) the child has a copy of the memory, with its own errno and
+ * whatever else libc needs. */
 #define HELPER_SHARES 0
 
 HELPER_CODE inline long helper_raw(long number, long a, long b, long c, long d)

@@ -1,8 +1,8 @@
-"""Questions to a process of the program's own, which has rights that the program gave up, and its answers.
+"""Requests to a helper process, which kept rights that the program gave up, and its replies.
 
-It runs on the processor of who waits for it: to wake it on another one that is idle costs more than most of what it is
-asked. Who may signal it can stop it: an answer is waited for a second at most, and as long as it does not come no other
-request is asked.
+The helper runs on the caller's processor: waking it on another, idle one takes longer than most requests. Whoever may
+signal it can stop it. So the caller waits for a second at most, and sends no further request until the late reply has
+come.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ESRCH, errno
@@ -33,26 +33,26 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     PROCESSORS = 4096
-    MASK = 128               # words of so many bits, at least
+    MASK = 128               # words in the mask: enough for PROCESSORS bits where a word has 32
 
 _TIMEOUT_S = 1                # seconds
 
 
-cdef void channel_follow_cpu(uint32_t processor, uint32_t *here) noexcept nogil:
+cdef void channel_follow_cpu(uint32_t processor, uint32_t *current) noexcept nogil:
     cdef unsigned long mask[MASK]
     cdef unsigned int bits = 8 * sizeof(mask[0])
-    if processor == here[0] or processor >= PROCESSORS:
+    if processor == current[0] or processor >= PROCESSORS:
         return
     memset(mask, 0, sizeof(mask))
     mask[processor // bits] = (<unsigned long>1) << (processor % bits)
     if syscall(SYS_sched_setaffinity, <long>0, <size_t>sizeof(mask), &mask[0]) == 0:
-        here[0] = processor
+        current[0] = processor
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class HelperChannel:
-    """pid, fd: what Rights.spawn_helper has returned; the descriptor is its own from then on. OSError."""
+    """A channel to helper `pid` over the socket `fd`, from Rights.spawn_helper(). Takes over `fd`. OSError."""
 
     def __cinit__(self, int pid, int fd):
         self.pid, self.fd = pid, fd
@@ -69,13 +69,13 @@ cdef class HelperChannel:
             pthread_mutex_destroy(&self.mutex)
 
     def close(self):
-        """The process ends by that. No request may be under way."""
+        """Close the socket, at which the helper ends. No call may be running."""
         if self.fd >= 0:
             close(self.fd)
         self.fd = -1
 
     def check(self):
-        """OSError if there is no process any more."""
+        """Raise OSError if the helper has ended."""
         cdef char byte
         cdef int passed = -1
         pthread_mutex_lock(&self.mutex)
@@ -85,32 +85,32 @@ cdef class HelperChannel:
         if passed >= 0:
             close(passed)
         if self.gone:
-            raise OSError(ESRCH, "a process of its own has ended, without which owners cannot be found")
+            raise OSError(ESRCH, "a helper process has ended, without which owners cannot be found: start again")
 
-    cdef ssize_t _receive(self, void *answer, size_t room, int flags, int *received) noexcept nogil:
-        """The answer to the last request: its size, -EAGAIN or -EPIPE."""
+    cdef ssize_t _receive(self, void *reply, size_t room, int flags, int *received) noexcept nogil:
+        """Receive the reply to the last request: its size, -EAGAIN or -EPIPE."""
         cdef uint32_t number
         cdef ssize_t got
         while True:
-            got = pass_receive(self.fd, answer, room, flags, received)
+            got = pass_receive(self.fd, reply, room, flags, received)
             if got < 0 and errno == EAGAIN:
                 return -EAGAIN
             if got < <ssize_t>sizeof(number):
                 self.gone = True
                 return -EPIPE
-            memcpy(&number, answer, sizeof(number))
+            memcpy(&number, reply, sizeof(number))
             if number == self.number:
                 return got
             if received[0] >= 0:
                 close(received[0])
 
-    cdef ssize_t _call(self, request_head_t *request, size_t size, void *answer, size_t room, int passed,
+    cdef ssize_t _call(self, request_head_t *request, size_t size, void *reply, size_t room, int passed,
                       int *received) noexcept nogil:
         cdef ssize_t got
         if self.fd < 0 or self.gone:
             return -EPIPE
         if self.is_late:
-            got = self._receive(answer, room, MSG_DONTWAIT, received)
+            got = self._receive(reply, room, MSG_DONTWAIT, received)
             if got < 0:
                 return got
             if received[0] >= 0:
@@ -123,15 +123,15 @@ cdef class HelperChannel:
         if pass_send(self.fd, request, size, passed) != <ssize_t>size:
             self.gone = True
             return -EPIPE
-        got = self._receive(answer, room, 0, received)
+        got = self._receive(reply, room, 0, received)
         self.is_late = got == -EAGAIN
         return got
 
-    cdef ssize_t call(self, request_head_t *request, size_t size, void *answer, size_t room, int passed,
+    cdef ssize_t call(self, request_head_t *request, size_t size, void *reply, size_t room, int passed,
                      int *received) noexcept nogil:
         cdef ssize_t got
         received[0] = -1
         pthread_mutex_lock(&self.mutex)
-        got = self._call(request, size, answer, room, passed, received)
+        got = self._call(request, size, reply, room, passed, received)
         pthread_mutex_unlock(&self.mutex)
         return got

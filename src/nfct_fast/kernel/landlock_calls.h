@@ -1,4 +1,4 @@
-/* linux/landlock.h is there since 5.13, and its calls have no wrappers: as much of it as is used, by hand. */
+/* The used part of linux/landlock.h, which older headers than 5.13 lack. libc has no wrappers for its calls. */
 #ifndef NFCT_FAST_LANDLOCK_CALLS_H
 #define NFCT_FAST_LANDLOCK_CALLS_H
 
@@ -9,13 +9,13 @@
 #ifdef __NR_landlock_create_ruleset
 enum { NFCT_FAST_LANDLOCK = __NR_landlock_create_ruleset };
 #else
-enum { NFCT_FAST_LANDLOCK = 444 };     /* the same on every architecture; the next two follow it */
+enum { NFCT_FAST_LANDLOCK = 444 }; /* the same on every architecture; the next two follow it */
 #endif
 
 struct nfct_fast_ruleset {
     uint64_t files;
-    uint64_t net;       /* 6.7 */
-    uint64_t scoped;    /* 6.12 */
+    uint64_t net;    /* 6.7 */
+    uint64_t scoped; /* 6.12 */
 };
 
 struct nfct_fast_beneath {
@@ -25,18 +25,20 @@ struct nfct_fast_beneath {
 
 enum { LANDLOCK_READ_FILE = 1 << 2, LANDLOCK_READ_DIR = 1 << 3 };
 
-/* The version of the kernel's, or -1: none. */
-static inline int nfct_fast_landlock_version(void)
-{
-    return (int)syscall(NFCT_FAST_LANDLOCK, NULL, 0, 1U);
-}
+/* The version of the kernel's Landlock, or -1 if it has none. */
+static inline int nfct_fast_landlock_version(void) { return (int)syscall(NFCT_FAST_LANDLOCK, NULL, 0, 1U); }
 
-/* A set of rules that denies all the kernel of this version can deny: its descriptor, or -1. */
+/* A ruleset that denies everything that this version can deny: its descriptor, or -1. */
 static inline int nfct_fast_landlock_ruleset(int version)
 {
-    /* Rights on files: 13 in the first version; refer 2, truncate 3, ioctl of devices 5. TCP: 4. Abstract sockets: 6. */
+    /* Rights on files: 13 in the first version; refer 2, truncate 3, ioctl of devices 5. TCP: 4. Abstract sockets: 6.
+     * */
     struct nfct_fast_ruleset set = {
-        .files = (1 << (version >= 5 ? 16 : version >= 3 ? 15 : version == 2 ? 14 : 13)) - 1,
+        .files = (1 << (version >= 5   ? 16
+                        : version >= 3 ? 15
+                        : version == 2 ? 14
+                                       : 13)) -
+                 1,
         .net = version >= 4 ? 3 : 0,
         .scoped = version >= 6 ? 1 : 0,
     };
@@ -49,9 +51,6 @@ static inline int nfct_fast_landlock_allow(int set, int parent, uint64_t access)
     return (int)syscall(NFCT_FAST_LANDLOCK + 1, set, 1, &rule, 0U);
 }
 
-static inline int nfct_fast_landlock_restrict(int set)
-{
-    return (int)syscall(NFCT_FAST_LANDLOCK + 2, set, 0U);
-}
+static inline int nfct_fast_landlock_restrict(int set) { return (int)syscall(NFCT_FAST_LANDLOCK + 2, set, 0U); }
 
 #endif

@@ -3,6 +3,7 @@ from linux_netlink cimport sockaddr_nl
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from sys_socket cimport iovec, mmsghdr
 
+# Room for the datagrams of one recvmmsg(2).
 cdef class Inbox:
     cdef int slots
     cdef char *buffer
@@ -11,19 +12,19 @@ cdef class Inbox:
     cdef sockaddr_nl *senders
 
 cdef class NetlinkSocket:
-    cdef int fd
+    cdef int fd                      # -1: closed
     cdef readonly ForkGuard fork_guard
     cdef Inbox inbox
-    cdef int slots
-    cdef bint congested
-    cdef readonly uint64_t lost      # dropped by the kernel, as last counted
-    cdef uint64_t lost_at_overrun           # and when it last lost_at_overrun that events were lost
-    cdef uint64_t unexplained_overruns    # times that it lost_at_overrun so, and had dropped none
-    cdef readonly uint64_t unmade    # of these those that no drop explained later either
-    cdef readonly uint64_t overruns
-    cdef readonly uint64_t truncated
-    cdef readonly uint64_t foreign     # datagrams that the kernel did not send
-    cdef readonly int rcvbuf         # bytes the kernel counts against, twice what was asked for
+    cdef int slots                   # datagrams received by one system call, at most
+    cdef bint congested              # an overrun was reported, and the queue has not been empty since
+    cdef readonly uint64_t lost      # datagrams that the kernel dropped for want of buffer space, as last counted
+    cdef uint64_t lost_at_overrun    # `lost` when an overrun was last explained by drops
+    cdef uint64_t unexplained_overruns    # overruns of this congestion that no drops explain so far
+    cdef readonly uint64_t unmade    # overruns without drops: events that the kernel had no memory to make, at least
+    cdef readonly uint64_t overruns  # times that the kernel reported ENOBUFS
+    cdef readonly uint64_t truncated # datagrams that were longer than a slot
+    cdef readonly uint64_t foreign   # datagrams that did not come from the kernel
+    cdef readonly int rcvbuf         # bytes of the receive buffer as the kernel counts them: twice what was requested
     cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil
     cdef int grow(self, int limit, bint full) noexcept nogil

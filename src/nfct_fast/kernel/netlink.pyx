@@ -1,10 +1,10 @@
-"""A netlink socket: groups, buffers, many datagrams per system call, and the kernel's count of what was lost.
+"""A netlink socket: groups, buffers, many datagrams per system call, and the kernel's count of lost ones.
 
-It says ENOBUFS for two things. What finds no room in the receive buffer is dropped, and counted exactly
-(SK_MEMINFO_DROPS). An event that there was no memory to make (nfnetlink_set_err() in ctnetlink_conntrack_event()) is in no
-count: one such error is one event at least.
+ENOBUFS means one of two things. The kernel drops what does not fit into the receive buffer, and counts it exactly
+(SK_MEMINFO_DROPS). It does not count an event that it had no memory to make (nfnetlink_set_err() in
+ctnetlink_conntrack_event()): one such error stands for one event at least.
 
-It knows nothing of what the messages say.
+This module does not look into the messages.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
@@ -19,18 +19,15 @@ from sys_socket cimport (AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, 
                          iovec, mmsghdr, recvmmsg, send, setsockopt, sock_filter, sock_fprog, sockaddr, socket,
                          socklen_t)
 
+from nfct_fast.kernel.os_error cimport os_error
+
 import os
-
-
-cdef object _error(str what):
-    cdef int number = errno
-    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Inbox:
-    """Room for the datagrams of one system call: `slots`, with slot_size bytes kept of each."""
+    """Buffers for the datagrams of one recvmmsg(2): `slots` of them, of slot_size bytes each."""
 
     def __cinit__(self, int slots, size_t slot_size):
         cdef int i
@@ -59,16 +56,23 @@ cdef class Inbox:
 @cython.final
 @cython.auto_pickle(False)
 cdef class NetlinkSocket:
-    """A netlink socket of the calling thread's network namespace, bound, that never blocks in receive.
+    """A bound netlink socket in the calling thread's network namespace. Receiving from it never blocks.
 
-    protocol: NETLINK_* number. slots: datagrams taken per system call. slot_size: bytes kept of each; a longer
-    one is counted as truncated and dropped. inbox: where they are taken to instead; sockets that one thread reads can have
-    the same. fd: such a socket of any namespace, its own from then on, instead of a new one. What another process sent is
-    counted as foreign and dropped. Raises OSError.
+    Datagrams that another process sent are counted as foreign and dropped.
+
+    Args:
+        protocol: NETLINK_* number.
+        slots: Datagrams received by one system call, at most.
+        slot_size: Bytes of a slot; a longer datagram is counted as truncated and dropped.
+        inbox: Buffers to use instead; sockets that the same thread reads can share them.
+        fd: A netlink socket of any namespace to take over, instead of making one.
+
+    Raises:
+        OSError: The socket cannot be made, bound or connected.
     """
 
     def __cinit__(self, int protocol, int slots=64, size_t slot_size=4096 + 192, Inbox inbox=None, int fd=-1):
-        # 4096 alone would put the head of every slot into the same cache set.
+        # slot_size is not 4096: the heads of all slots would be in the same cache set.
         cdef sockaddr_nl address
         self.fd = fd
         self.fork_guard = ForkGuard()
@@ -77,78 +81,79 @@ cdef class NetlinkSocket:
         if fd < 0:
             self.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol)
         if self.fd < 0:
-            raise _error("netlink socket")
-        # A membership counts only once the socket is bound.
+            raise os_error("netlink socket")
+        # Group memberships take effect only once the socket is bound.
         memset(&address, 0, sizeof(address))
         address.nl_family = AF_NETLINK
         if bind(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
-            raise _error("netlink bind")
-        # Connected to port 0, the kernel, it refuses what a process might send to it alone: no room is taken by that.
+            raise os_error("netlink bind")
+        # Connected to port 0, the kernel, the socket refuses unicasts from other processes, which would take buffer
+        # space.
         if connect(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
-            raise _error("netlink connect")
+            raise os_error("netlink connect")
 
     def __dealloc__(self):
         if self.fd >= 0:
             c_close(self.fd)
 
     def close(self) -> None:
-        """Close the socket; closing twice, or in a process that has it by fork, is harmless."""
+        """Close the socket; closing twice, or in a forked child, is harmless."""
         cdef int fd = self.fd
         if fd >= 0:
             if self.fork_guard.here():
                 self.count_lost()
             self.fd = -1
             if c_close(fd) < 0 and errno != EINTR:
-                raise _error("netlink close")
+                raise os_error("netlink close")
 
     def fileno(self) -> int:
-        """The file descriptor; ValueError once closed, RuntimeError in a process that has it by fork."""
+        """The file descriptor; ValueError once it is closed, RuntimeError in a forked child."""
         self.fork_guard.check("this netlink socket")
         if self.fd < 0:
             raise ValueError("I/O operation on closed netlink socket")
         return self.fd
 
     def join(self, int group) -> None:
-        """Join a multicast group, by number. OSError with EPERM without CAP_NET_ADMIN."""
+        """Join a multicast group, by number. OSError(EPERM) without CAP_NET_ADMIN."""
         if setsockopt(self.fileno(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0:
-            raise _error(f"netlink group {group}")
+            raise os_error(f"netlink group {group}")
 
     def leave(self, int group) -> None:
-        """Leave a multicast group, by number; what was queued stays queued."""
+        """Leave a multicast group, by number. What is queued stays queued."""
         if setsockopt(self.fileno(), SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &group, sizeof(group)) < 0:
-            raise _error(f"netlink group {group}")
+            raise os_error(f"netlink group {group}")
 
     def set_receive_buffer(self, int size) -> int:
-        """Ask for size bytes; return what the kernel now counts against (twice what it granted).
+        """Request a receive buffer of `size` bytes; return the kernel's limit, which is twice the bytes it granted.
 
-        SO_RCVBUFFORCE (CAP_NET_ADMIN) passes net.core.rmem_max; without it that is the limit.
+        With CAP_NET_ADMIN (SO_RCVBUFFORCE) the buffer may exceed net.core.rmem_max.
         """
         cdef int granted = 0
         cdef socklen_t length = sizeof(granted)
         cdef int fd = self.fileno()
         if setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0:
             if setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) < 0:
-                raise _error("SO_RCVBUF")
+                raise os_error("SO_RCVBUF")
         if getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &granted, &length) < 0:
-            raise _error("SO_RCVBUF")
+            raise os_error("SO_RCVBUF")
         self.rcvbuf = granted
         return granted
 
     def attach_filter(self, bytes program) -> None:
-        """Attach a classic BPF program, an array of struct sock_filter: what it refuses is never queued."""
+        """Attach a classic BPF program, an array of struct sock_filter. What it rejects is never queued."""
         cdef sock_fprog filter
         filter.len = <unsigned short>(len(program) // sizeof(sock_filter))
         filter.filter = <sock_filter *><char *>program
         if setsockopt(self.fileno(), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0:
-            raise _error("SO_ATTACH_FILTER")
+            raise os_error("SO_ATTACH_FILTER")
 
     def send(self, bytes message) -> None:
         """Send one whole request to the kernel."""
         if send(self.fileno(), <char *>message, len(message), 0) != len(message):
-            raise _error("netlink send")
+            raise os_error("netlink send")
 
     def messages_now(self) -> list:
-        """The datagrams at hand, copied, without waiting; for set-up, not for events. OSError on an overrun."""
+        """Copies of the datagrams at hand, without waiting: for set-up, not for events. OSError on an overrun."""
         cdef int i
         cdef int count
         cdef size_t length
@@ -165,10 +170,10 @@ cdef class NetlinkSocket:
         return result
 
     cdef int receive(self, int most) noexcept nogil:
-        """Take what is there, at most one datagram a slot and `most` in all: how many, 0 if none, or -errno.
+        """Receive the datagrams at hand, at most one for each slot and `most` in all: their number, or -errno.
 
-        -ENOBUFS means that events were lost before the next one; lost and overruns are already counted. One thread at
-        a time.
+        -ENOBUFS means that events were lost before the next one; `lost` and `overruns` include them. One thread at a
+        time.
         """
         cdef int count
         most = min(most, self.slots)
@@ -179,7 +184,7 @@ cdef class NetlinkSocket:
             self._begin_loss()
             return -ENOBUFS
         if errno == EAGAIN:
-            # The kernel reports a congestion once and goes on dropping until the queue has been emptied.
+            # The kernel reports congestion once, and goes on dropping until the queue is empty.
             if self.congested:
                 self._end_loss()
             return 0
@@ -188,7 +193,7 @@ cdef class NetlinkSocket:
         return -errno
 
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
-        """A datagram of the last receive, valid until the next; NULL if it was cut, or is not the kernel's."""
+        """A datagram of the last receive(), valid until the next; NULL if it was truncated or is foreign."""
         cdef mmsghdr *message = &self.inbox.messages[index]
         if not is_of_kernel(&self.inbox.senders[index], message.msg_hdr.msg_namelen):
             self.foreign += 1
@@ -200,8 +205,8 @@ cdef class NetlinkSocket:
         return self.inbox.vectors[index].iov_base
 
     cdef int grow(self, int limit, bint full) noexcept nogil:
-        """Double the receive buffer, up to limit bytes, if more than half is used or it was full; 1 if it grew, 0, -errno."""
-        cdef int size = self.rcvbuf          # the kernel doubles what is asked for
+        """Double the receive buffer, up to `limit` bytes, if it is half full or was `full`. 1: grew; 0; -errno."""
+        cdef int size = self.rcvbuf          # the kernel doubles what is requested
         cdef int result
         if size // 2 >= limit or not full and self.queued() < size // 2:
             return 0
@@ -209,7 +214,7 @@ cdef class NetlinkSocket:
         return result if result < 0 else 1
 
     cdef int resize(self, int size) noexcept nogil:
-        """Ask for a receive buffer of `size` bytes; 0 or -errno. What is queued stays, though it be more."""
+        """Request a receive buffer of `size` bytes. 0 or -errno. What is queued stays queued, even if it is more."""
         cdef socklen_t length = sizeof(size)
         if setsockopt(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) < 0:
             return -errno
@@ -218,7 +223,7 @@ cdef class NetlinkSocket:
         return 0
 
     cdef int64_t queued(self) noexcept nogil:
-        """Bytes now counted against the receive buffer, or -errno."""
+        """Bytes that the queue now takes of the receive buffer, or -errno."""
         cdef uint32_t info[SK_MEMINFO_VARS]
         cdef socklen_t length = sizeof(info)
         if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
@@ -237,8 +242,8 @@ cdef class NetlinkSocket:
         self.unexplained_overruns = 0
 
     cdef bint _explain_loss(self) noexcept nogil:
-        """Whether drops were counted since the last look; then they explain an overrun reported before it too."""
-        # The kernel reports an overrun just before it counts the drop: one can be seen without the other.
+        """Whether drops were counted since the last overrun. If so, they also explain one that was reported before."""
+        # The kernel reports an overrun just before it counts the drop, so that we may see one without the other.
         self.count_lost()
         if self.lost == self.lost_at_overrun:
             return False
@@ -248,18 +253,18 @@ cdef class NetlinkSocket:
         return True
 
     cdef int count_lost(self) noexcept nogil:
-        """Bring `lost` up to date from SK_MEMINFO_DROPS; 0 or -errno. Only by the thread that receives: see dropped()."""
+        """Update `lost` from SK_MEMINFO_DROPS. 0 or -errno. Only for the thread that receives: see dropped()."""
         cdef uint32_t info[SK_MEMINFO_VARS]
         cdef socklen_t length = sizeof(info)
         if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
             return -errno
-        # The kernel's count, from 0 at the start, is the lower half of ours.
+        # The kernel's count, which starts from 0, is the lower half of ours.
         self.lost += <uint32_t>(info[SK_MEMINFO_DROPS] - <uint32_t>self.lost)
         return 0
 
     cdef uint64_t dropped(self) noexcept nogil:
-        """What `lost` would be now, from any thread: it asks the kernel and writes nothing."""
-        # In this order: what the kernel says next is not less than what was known before.
+        """What `lost` would be after count_lost(). Changes nothing, so that any thread may call it."""
+        # Read `lost` first: the kernel's count is then not less than it.
         cdef uint64_t known = self.lost
         cdef uint32_t info[SK_MEMINFO_VARS]
         cdef socklen_t length = sizeof(info)

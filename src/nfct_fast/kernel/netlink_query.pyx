@@ -1,7 +1,4 @@
-"""Questions to the kernel over netlink, and its answers.
-
-It knows nothing of what the messages say.
-"""
+"""Requests to the kernel over netlink, and its replies. This module does not look into the messages."""
 from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy, memset
@@ -68,7 +65,7 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
             return got
         if errno == EINTR:
             continue
-        # Reported once; what was queued before it, and perhaps the answer, is still there.
+        # The kernel reports an overrun once; what was queued before, perhaps the reply, is still there.
         if errno == ENOBUFS and not overrun:
             overrun = True
             continue
@@ -76,7 +73,7 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
 
 
 cdef int netquery_finish(netquery_t *self, uint8_t *buffer) noexcept nogil:
-    """Read what is left of a dump that was given up, or the kernel says EBUSY; 0 or -errno. It goes on within recv()."""
+    """Read the rest of a dump that was given up, without which the kernel refuses another with EBUSY. 0 or -errno."""
     cdef ssize_t got = 0
     while got >= 0 or got == -EBADMSG:
         got = netquery_receive(self, buffer)
@@ -120,10 +117,10 @@ cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each
                         return -EBADMSG
                     memcpy(&error, at + sizeof(header), sizeof(error))
                     return error if error < 0 else -EBADMSG
-                # On an error the dump is read to its end all the same: another may not begin before.
+                # After an error, read the dump to its end all the same: no other can begin before.
                 if failed == 0:
                     failed = min(0, each(header.nlmsg_type, at, header.nlmsg_len, context))
-                # Whoever adds to what is dumped faster than we read would have us read for ever.
+                # Somebody who adds objects faster than we read them would keep us reading for ever.
                 if failed == -E2BIG:
                     netquery_close(self)
                     return failed

@@ -1,6 +1,6 @@
-"""Network namespaces: naming them, listing them, entering one for a moment.
+"""Network namespaces: their names, lists of them, and entering one for a moment.
 
-A namespace is known by the inode of its nsfs file, which no other has while it exists.
+A namespace is identified by the inode of its nsfs file, which no other has as long as it exists.
 """
 cimport cython
 from libc.errno cimport EACCES, EMFILE, ENFILE, ENOTTY, EPERM, errno
@@ -34,12 +34,12 @@ NAMED = ("/run/netns", "/run/docker/netns")
 
 
 def current(proc="/proc") -> int:
-    """The inode of the calling thread's network namespace. Raises OSError."""
+    """The inode of the calling thread's network namespace. OSError."""
     return os.stat(f"{proc}/thread-self/ns/net").st_ino
 
 
 def keep_named() -> dict:
-    """Handles of the folders that have names, {folder: descriptor}, for a thread that may not get at them later."""
+    """Open the folders of named namespaces, as {folder: descriptor}, for a thread that may not reach them later."""
     kept = {}
     for folder in NAMED:
         try:
@@ -50,8 +50,11 @@ def keep_named() -> dict:
 
 
 def named(kept=None) -> dict:
-    """The namespaces that have a name, as {name: path}; a name that "ip netns" gave wins over docker's. kept: from
-    keep_named(); a folder that can still be got at is looked at anew, as something may have been mounted over it."""
+    """The named namespaces, as {name: path}; a name from ip-netns(8) wins over docker's.
+
+    `kept`, from keep_named(), is used only for folders that cannot be reached by path any more: something may have been
+    mounted over the others.
+    """
     found = {}
     for folder in NAMED:
         try:
@@ -70,10 +73,11 @@ def named(kept=None) -> dict:
 
 
 def owner(int fd) -> tuple:
-    """Who made an open network namespace that is not ours: (uid, inode of his user namespace); (None, 0) for ours.
+    """The owner of an open network namespace: (uid, inode of the owner's user namespace), or (None, 0) if it is ours.
 
-    Ours are those of the initial user namespace and of the caller's own. What a namespace of theirs made in turn is the
-    same owner's: the outermost counts. A uid of -1 is not known, as of what is outside of the caller's user namespace.
+    A namespace is ours if it belongs to the initial user namespace or to the caller's own. Of nested user namespaces
+    the outermost one counts, so that what an owner makes inside of a namespace is the same owner's. The uid is -1 if it
+    is not known, as outside of the caller's user namespace.
     """
     cdef uid_t uid = 0
     cdef int outer, space = ioctl(fd, NS_GET_USERNS)
@@ -95,7 +99,7 @@ def owner(int fd) -> tuple:
 
 
 def pids(proc="/proc") -> list:
-    """Pairs of a pid and the inode of its network namespace; processes that may not be looked at are left out."""
+    """Pairs of a pid and the inode of its network namespace, without the processes that may not be looked at."""
     found = []
     for name in os.listdir(proc):
         if name.isdecimal():
@@ -107,7 +111,7 @@ def pids(proc="/proc") -> list:
 
 
 def find_pid(inode, proc="/proc"):
-    """A process in the namespace (for the tables in /proc/PID/net), or None. Walks /proc: about 18 us a process."""
+    """The pid of a process in the namespace, or None. Walks through /proc, which takes about 18 us a process."""
     for pid, found in pids(proc):
         if found == inode:
             return pid
@@ -115,23 +119,23 @@ def find_pid(inode, proc="/proc"):
 
 
 def mounted(kept=None) -> dict:
-    """The namespaces that have a name, as {inode: (name, path)}; kept: see named()."""
+    """The named namespaces, as {inode: (name, path)}. kept: see named()."""
     found = {}
     for name, path in named(kept).items():
         try:
             status, parent = os.stat(path), os.stat(os.path.dirname(path))
         except OSError:
             continue
-        # A name that has no namespace yet, or none any more, is an ordinary file: those have the folder's device.
+        # A name without a namespace, not yet or not any more, is an ordinary file, on the same device as the folder.
         if status.st_dev != parent.st_dev:
             found.setdefault(status.st_ino, (name, path))
     return found
 
 
 def paths(proc="/proc", kept=None) -> dict:
-    """Every namespace of this host that can be seen, as {inode: (name, path)}: named ones (see there), then by process.
+    """All namespaces of this host that can be seen, as {inode: (name, path)}: the named ones, then those of processes.
 
-    A namespace kept alive by nothing but an open file or socket is not found.
+    A namespace that only an open file or socket keeps alive is not found.
     """
     found = mounted(kept)
     for pid, inode in pids(proc):
@@ -142,9 +146,9 @@ def paths(proc="/proc", kept=None) -> dict:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Netns:
-    """An open network namespace. It is kept alive until close().
+    """An open network namespace, which stays alive until close().
 
-    inode: its number; name: what it was asked for by; path: where it was opened; fileno(): the open nsfs file.
+    inode: of its nsfs file; name: as the caller calls it, or the path; path: where it was opened.
     """
     cdef readonly str name
     cdef readonly str path
@@ -180,21 +184,24 @@ cdef class Netns:
         return f"<Netns {self.name} {self.inode}>"
 
     def close(self):
-        """Lets go of the namespace; a second call does nothing."""
+        """Close the namespace; a second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
     def fileno(self) -> int:
-        """The open nsfs file, or -1 when closed."""
+        """The descriptor of the nsfs file, or -1 when closed."""
         return self.fd
 
     def entered(self) -> Entered:
-        """The calling thread is in this namespace within a `with` block, and back in its own after it.
+        """A context manager that moves the calling thread into this namespace and back.
 
-        For set-up code only; sockets made inside stay inside. Needs CAP_SYS_ADMIN here and over the namespace; not
-        for generators or coroutines that yield in the block. Raises OSError; RuntimeError if there is no way back,
-        after which the thread must not go on.
+        For set-up code only. Sockets made inside stay in the namespace. Needs CAP_SYS_ADMIN here and over the
+        namespace. Not for generators or coroutines that yield in the block.
+
+        Raises:
+            RuntimeError: The thread cannot come back, and must not go on.
+            OSError: The namespace cannot be entered.
         """
         return Entered(self)
 
@@ -205,15 +212,15 @@ cdef class Entered:
     """One block of Netns.entered()."""
     cdef Netns netns
     cdef object thread
-    cdef int home
+    cdef int own             # the thread's own namespace, to come back to; -1: nothing was entered
 
     def __cinit__(self, Netns netns not None):
         self.netns = netns
-        self.home = -1
+        self.own = -1
 
     def __dealloc__(self):
-        if self.home >= 0:
-            close(self.home)
+        if self.own >= 0:
+            close(self.own)
 
     def __enter__(self):
         if self.netns.fd < 0:
@@ -221,32 +228,32 @@ cdef class Entered:
         self.thread = threading.get_ident()
         if current() == self.netns.inode:      # which needs no privilege
             return self.netns
-        self.home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             enter(self.netns.fd, self.netns.name)
         except BaseException:
-            os.close(self.home)
-            self.home = -1
+            os.close(self.own)
+            self.own = -1
             raise
         return self.netns
 
     def __exit__(self, *exc):
-        if self.home < 0:
+        if self.own < 0:
             return
         try:
             if threading.get_ident() != self.thread:
                 raise RuntimeError(f"left network namespace {self.netns.name} in another thread than entered it")
             try:
-                enter(self.home, "of before")
+                enter(self.own, "of before")
             except OSError as error:
                 raise RuntimeError(f"cannot leave network namespace {self.netns.name}: {error}") from error
         finally:
-            os.close(self.home)
-            self.home = -1
+            os.close(self.own)
+            self.own = -1
 
 
 def enter(int fd, name):
-    """Moves the calling thread into the namespace for good. Raises OSError."""
+    """Move the calling thread into the namespace for good. OSError."""
     if setns(fd, CLONE_NEWNET) < 0:
         code = errno
         why = "entering needs CAP_SYS_ADMIN" if code == EPERM else os.strerror(code)
@@ -254,15 +261,19 @@ def enter(int fd, name):
 
 
 def resolve(spec, proc="/proc") -> list:
-    """The namespaces meant by a name ("ip netns" or docker), a process id, a path, or "all", as a list of Netns.
+    """Open the namespaces that `spec` stands for: a name (ip-netns(8) or docker), a process id, a path, or "all".
 
-    A name wins over a process id. Raises FileNotFoundError with the names there are, ProcessLookupError,
-    PermissionError or another OSError; with "all", namespaces that vanish meanwhile are left out.
+    A name wins over a process id. With "all", namespaces that vanish meanwhile are left out.
+
+    Raises:
+        FileNotFoundError: There is no such name; the message lists the names there are.
+        ProcessLookupError: There is no such process.
+        OSError: The namespace cannot be opened.
     """
     spec = os.fspath(spec) if isinstance(spec, Path) else str(spec)
     if spec == "all":
         found = []
-        for inode, (name, path) in sorted(paths(proc).items()):
+        for _, (name, path) in sorted(paths(proc).items()):
             try:
                 found.append(Netns(path, name))
             except OSError as error:

@@ -1,4 +1,4 @@
-/* Messages between processes, with a descriptor or without. */
+/* Messages between processes, with or without a descriptor. */
 #ifndef NFCT_FAST_PASS_FD_H
 #define NFCT_FAST_PASS_FD_H
 
@@ -12,11 +12,11 @@ union nfct_fast_handle {
     char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-/* passed: -1 for none. As sendmsg(2), but for signals. */
+/* Sends a message, and a descriptor with it unless `passed` is -1. Like sendmsg(2), but not interrupted by signals. */
 static inline ssize_t nfct_fast_send(int fd, const void *data, size_t size, int passed)
 {
-    union nfct_fast_handle handle = {.head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
-                                              .cmsg_len = CMSG_LEN(sizeof(int))}};
+    union nfct_fast_handle handle = {
+        .head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
     struct iovec piece = {.iov_base = (void *)data, .iov_len = size};
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
     ssize_t sent;
@@ -31,7 +31,8 @@ static inline ssize_t nfct_fast_send(int fd, const void *data, size_t size, int 
     return sent;
 }
 
-/* *passed: the caller's, -1 if there was none. As recvmsg(2), but for signals. */
+/* Receives a message, and in *passed the descriptor that came with it, which the caller closes, or -1. Like recvmsg(2),
+ * but not interrupted by signals. */
 static inline ssize_t nfct_fast_receive(int fd, void *data, size_t size, int flags, int *passed)
 {
     union nfct_fast_handle handle;

@@ -1,14 +1,14 @@
-"""Giving capabilities and user up, thread by thread, once everything that needs them is open. See capabilities(7).
+"""Gives up capabilities and the user, thread by thread, once everything that needs them is open. See capabilities(7).
 
-capset(2), prctl(2) and, asked of the kernel itself, setresuid(2) change the calling thread alone: each thread calls
-drop() for itself. glibc's setresuid() has all threads do it, of which some may have given up the right to already, and
-aborts then.
+capset(2), prctl(2) and the system call setresuid(2) change only the calling thread, so that each thread calls drop()
+for itself. glibc's setresuid() makes all threads do it, and aborts if one of them has already given up the right to.
 """
 from libc.errno cimport EINVAL, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-import os
+from nfct_fast.kernel.os_error cimport os_error
+
 
 cdef extern from "<linux/capability.h>" nogil:
     enum:
@@ -42,7 +42,7 @@ cdef extern from "<sys/prctl.h>" nogil:
 
 cdef extern from "<sys/syscall.h>" nogil:
     """
-    #ifdef SYS_setresuid32      /* the other ones have ids of 16 bits there */
+    #ifdef SYS_setresuid32      /* on this machine SYS_setresuid takes ids of 16 bits */
     enum { NFCT_SETGROUPS = SYS_setgroups32, NFCT_SETRESGID = SYS_setresgid32, NFCT_SETRESUID = SYS_setresuid32 };
     #else
     enum { NFCT_SETGROUPS = SYS_setgroups, NFCT_SETRESGID = SYS_setresgid, NFCT_SETRESUID = SYS_setresuid };
@@ -60,18 +60,17 @@ cdef extern from "<unistd.h>" nogil:
 
 CAPABILITIES = {"dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN, "sys_admin": CAP_SYS_ADMIN,
                 "sys_ptrace": CAP_SYS_PTRACE}
-# What reading goes on to need: the conntrack table and larger buffers; other users' /proc/PID/fd; cgroups by their id;
-# entering the network namespaces of containers that start later.
+# What reading still needs: net_admin for the conntrack table and larger buffers, sys_ptrace for other users'
+# /proc/PID/fd, dac_read_search to open cgroups by id, sys_admin to enter the network namespaces of containers that
+# start later.
 KEPT = tuple(CAPABILITIES)
 
 
-cdef object _error(str what):
-    return OSError(errno, f"{what}: {os.strerror(errno)}")
-
-
 def become(uid, gid) -> None:
-    """Give the calling thread these ids and no further groups; its capabilities stay. Needs CAP_SETUID and CAP_SETGID;
-    OSError."""
+    """Set the ids of the calling thread and clear its other groups. Its capabilities stay.
+
+    Needs CAP_SETUID and CAP_SETGID. OSError.
+    """
     cdef long user = uid, group = gid
     cdef uint32_t kept[2]
     cdef __user_cap_header_struct header
@@ -80,31 +79,34 @@ def become(uid, gid) -> None:
     kept[0], kept[1] = data[0].effective, data[1].effective
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 or syscall(NFCT_SETGROUPS, <long>0, NULL) < 0
             or syscall(NFCT_SETRESGID, group, group, group) < 0 or syscall(NFCT_SETRESUID, user, user, user) < 0):
-        raise _error(f"cannot become user {uid}, group {gid}")
+        raise os_error(f"cannot become user {uid}, group {gid}")
     _get(&header, data)
     data[0].effective, data[1].effective = kept[0] & data[0].permitted, kept[1] & data[1].permitted
     if syscall(SYS_capset, &header, data) < 0:
-        raise _error("capset")
+        raise os_error("capset")
 
 
 def hide() -> None:
-    """Let nobody but root trace the process, read its memory, or get it as a core dump. After become(), which may undo it.
-    OSError."""
+    """Let only root trace the process, read its memory, or get a core dump of it. OSError.
+
+    Call it after become(), which may undo it.
+    """
     if prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0:
-        raise _error("PR_SET_DUMPABLE")
+        raise os_error("PR_SET_DUMPABLE")
 
 
 cdef _get(__user_cap_header_struct *header, __user_cap_data_struct *data):
     memset(header, 0, sizeof(header[0]))
     header.version = _LINUX_CAPABILITY_VERSION_3
     if syscall(SYS_capget, header, data) < 0:
-        raise _error("capget")
+        raise os_error("capget")
 
 
 def drop(keep=KEPT) -> None:
-    """Give up, for good and in the calling thread, all capabilities but those in keep (names in CAPABILITIES).
+    """Give up for good, in the calling thread, all capabilities except those in `keep`.
 
-    What is kept is what is there of it. execve gains nothing after it (no_new_privs). Raises OSError.
+    `keep` names some of CAPABILITIES; those that the thread does not have are not gained. After this, execve gains
+    nothing (no_new_privs). OSError.
     """
     cdef __user_cap_header_struct header
     cdef __user_cap_data_struct data[2]
@@ -115,24 +117,24 @@ def drop(keep=KEPT) -> None:
         number = CAPABILITIES[name]
         masks[number // 32] |= <uint32_t>1 << number % 32
     if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
-        raise _error("PR_SET_NO_NEW_PRIVS")
+        raise os_error("PR_SET_NO_NEW_PRIVS")
     _get(&header, data)
     if data[0].effective >> CAP_SETPCAP & 1:
         _drop_bounding(masks)
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)      # EINVAL before Linux 4.3: there are none to clear
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)      # EINVAL before Linux 4.3, which has none
     for number in range(2):
         data[number].effective &= masks[number]
         data[number].permitted &= masks[number]
         data[number].inheritable = 0
     if syscall(SYS_capset, &header, data) < 0:
-        raise _error("capset")
+        raise os_error("capset")
 
 
 cdef _drop_bounding(const uint32_t *masks):
     cdef int number = 0
     while prctl(PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
         if not masks[number // 32] >> number % 32 & 1 and prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
-            raise _error("PR_CAPBSET_DROP")
+            raise os_error("PR_CAPBSET_DROP")
         number += 1
     if errno != EINVAL:
-        raise _error("PR_CAPBSET_READ")
+        raise os_error("PR_CAPBSET_READ")

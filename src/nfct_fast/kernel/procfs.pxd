@@ -1,21 +1,21 @@
 """Reading /proc without the GIL: whole small files, links of the form `socket:[N]`, numbered directories."""
 from libc.stdint cimport int32_t, uint64_t
 
-# Each returns a count, or -errno. `dirfd` may be AT_FDCWD.
-cdef int procfs_open(const char *path) noexcept nogil                  # an O_PATH directory handle
-cdef ssize_t procfs_fill(int fd, char *buf, size_t size) noexcept nogil   # less than size only at the end
+# Each of these returns a count, or -errno. `dirfd` may be AT_FDCWD.
+cdef int procfs_open(const char *path) noexcept nogil                  # an O_PATH descriptor of a directory
+cdef ssize_t procfs_fill(int fd, char *buf, size_t size) noexcept nogil   # reads `size` bytes, fewer only at the end
 cdef ssize_t procfs_read(int dirfd, const char *name, char *buf, size_t size) noexcept nogil
 cdef ssize_t procfs_link(int dirfd, const char *name, char *buf, size_t size) noexcept nogil
 cdef int procfs_link_number(int dirfd, const char *name, const char *kind, uint64_t *out) noexcept nogil
 cdef int procfs_name(char *out, int32_t pid, const char *rest) noexcept nogil   # "PID/rest"; out: 64 bytes
 
-# Digits from *p on, moving *p behind them: how many there were, 0 if none, -ERANGE past 64 bits.
+# Parse the digits at *p and move *p behind them: the number of digits, 0 if there are none, -ERANGE beyond 64 bits.
 cdef int procfs_decimal(const char **p, const char *end, uint64_t *out) noexcept nogil
 
-# Numbered entries of a directory, as /proc and /proc/PID/fd have them, a buffer at a time.
+# The entries of a directory whose names are numbers, as in /proc and /proc/PID/fd, a buffer at a time.
 ctypedef struct numbers_t:
     int fd
-    int32_t count
+    int32_t count           # numbers in at[]
     int32_t at[1024]
 
 cdef int numbers_open(numbers_t *numbers, int dirfd, const char *name) noexcept nogil

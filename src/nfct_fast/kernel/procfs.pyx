@@ -1,6 +1,6 @@
 """Reading /proc without the GIL: whole small files, links of the form `socket:[N]`, numbered directories.
 
-Nothing here knows what the files mean; the errors are the kernel's, negated.
+This module does not know what the files mean. Errors are negated errno values.
 """
 from libc.errno cimport EINTR, EINVAL, ENAMETOOLONG, ERANGE, errno
 from libc.stdint cimport int32_t, uint16_t, uint64_t
@@ -51,7 +51,7 @@ cdef ssize_t procfs_link(int dirfd, const char *name, char *buf, size_t size) no
 
 
 cdef int procfs_link_number(int dirfd, const char *name, const char *kind, uint64_t *out) noexcept nogil:
-    # `kind` is all that stands before the number, like "socket:[". 0: a link of another kind.
+    # `kind` is the text before the number, such as "socket:[". Returns 1, or 0 for a link of another kind.
     cdef char buf[64]
     cdef ssize_t got = readlinkat(dirfd, name, buf, sizeof(buf))
     cdef size_t lead = strlen(kind), i
@@ -117,8 +117,8 @@ cdef int numbers_open(numbers_t *numbers, int dirfd, const char *name) noexcept 
 
 
 cdef int numbers_next(numbers_t *numbers) noexcept nogil:
-    # struct linux_dirent64 (getdents64(2)): u64 ino, s64 off, u16 reclen, u8 type, name. The smallest with a
-    # digit takes 24 bytes, so 24,000 bytes never hold more numbers than at[] does.
+    # struct linux_dirent64 (getdents64(2)): u64 ino, s64 off, u16 reclen, u8 type, name. The smallest entry
+    # with a digit takes 24 bytes, so that 24,000 bytes never hold more numbers than at[] does.
     cdef char buf[24000]
     cdef const char *entry
     cdef const char *name

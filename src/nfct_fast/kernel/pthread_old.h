@@ -1,5 +1,5 @@
-/* pthread.h, with the mutex attributes by the versions they had before glibc 2.34 moved libpthread into libc: named as of
- * the machine that builds, these three alone would keep a wheel from anything older. */
+/* pthread.h, with the symbol versions that mutex attributes had before glibc 2.34 moved libpthread into libc. With the
+ * versions of the machine that builds, these three functions would keep a wheel from older systems. */
 #ifndef NFCT_FAST_PTHREAD_OLD_H
 #define NFCT_FAST_PTHREAD_OLD_H
 #include <pthread.h>

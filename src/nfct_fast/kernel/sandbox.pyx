@@ -1,17 +1,19 @@
-"""What a process that reads other people's bytes may still do once all is open: seccomp(2) and landlock(7). For good.
+"""Restricts, for good, a process that reads untrusted input, once everything is open: seccomp(2) and landlock(7).
 
-They come on top of privileges.drop(): an attacker who makes the reader run code of theirs finds no system call to start a
-program, to open a file for writing or to trace another process, and no file to read but those named.
+This adds to privileges.drop(): an attacker who makes the reader execute his code finds no system call with which to
+start a program, open a file for writing or trace another process, and no file to read except those that were allowed.
 """
 from libc.errno cimport EINVAL, ENOSYS, EOPNOTSUPP, errno
 from libc.stdint cimport uint32_t, uint64_t
-from posix.fcntl cimport O_RDONLY, open as c_open
+from posix.fcntl cimport open as c_open
 from posix.stat cimport S_ISDIR, struct_stat
 from posix.unistd cimport close, getpid
 
 from nfct_fast.kernel.fstatat cimport fstat
 from linux_filter cimport sock_filter, sock_fprog
 from procfs_calls cimport O_CLOEXEC, O_PATH, syscall
+
+from nfct_fast.kernel.os_error cimport os_error
 
 import os
 
@@ -40,8 +42,9 @@ cdef extern from "nfct_fast/kernel/landlock_calls.h" nogil:
 cdef extern from * nogil:
     """
     #include <unwind.h>
-    /* What unwinds the stack of a thread that ends by pthread_exit(3), glibc opens when that is first called, and aborts if it
-     * cannot, as under the filter. So it is loaded with this module, by a reference to something in it. */
+    /* glibc loads libgcc_s, which unwinds a thread's stack, at the first pthread_exit(3), and aborts if it cannot, as
+    under the
+     * filter. This reference loads it together with this module. */
     static void *volatile nfct_fast_unwinder = (void *)_Unwind_GetIP;
     """
     void *nfct_fast_unwinder
@@ -51,13 +54,9 @@ cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 
 
-cdef object _error(str what):
-    return OSError(errno, f"{what}: {os.strerror(errno)}")
-
-
 cdef void _no_new_privileges() except *:
     if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
-        raise _error("PR_SET_NO_NEW_PRIVS")
+        raise os_error("PR_SET_NO_NEW_PRIVS")
 
 
 cdef bint _has_pidfds() noexcept nogil:
@@ -65,13 +64,21 @@ cdef bint _has_pidfds() noexcept nogil:
 
 
 def restrict_calls(bint setns=False, bint thread=False) -> bool:
-    """Allow the system calls that reading goes on to need, and no others, in all threads of the process and those to come.
+    """Allow only the system calls that reading still needs, in all threads of the process, for good.
 
-    Others fail with EPERM. Opening is for reading only, no socket can be made, memory that is not executable stays so,
-    threads can be made and what shares the memory, but no programs, and signals go to this process alone (before Linux
-    5.1, which has no pidfds, also to others of its user). `setns`: network namespaces may be entered, and netlink sockets
-    made. `thread`: only in the calling thread, and those that it makes. False where this machine's calls are not known
-    here; OSError if the kernel refuses. Cannot be taken back.
+    All others fail with EPERM. Files can be opened only for reading; no socket can be made; memory that is not
+    executable stays so; threads and processes that share the memory can be started, but no programs; and signals can be
+    sent only to this process (before Linux 5.1, which has no pidfds, also to others of its user).
+
+    Args:
+        setns: Also allow entering network namespaces and making netlink sockets.
+        thread: Restrict only the calling thread, and those that it starts.
+
+    Returns:
+        False if the numbers of this machine's system calls are not known here.
+
+    Raises:
+        OSError: The kernel refuses.
     """
     cdef sock_filter code[SANDBOX_FILTER_MAX]
     cdef sock_fprog program
@@ -85,28 +92,35 @@ def restrict_calls(bint setns=False, bint thread=False) -> bool:
     program.len = nfct_fast_sandbox_filter(
         code, (SANDBOX_SETNS if setns else 0) | (0 if _has_pidfds() else SANDBOX_KILL), getpid())
     program.filter = code
-    # Before 5.16 a filter would else slow all the process down, by what helps against Spectre v4.
+    # Without SPEC_ALLOW a filter slows the process down before 5.16, by the mitigation of Spectre v4.
     rc = syscall(SYS_seccomp, <long>SECCOMP_SET_MODE_FILTER, <long>(flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW), &program)
     if rc < 0 and errno == EINVAL:
         rc = syscall(SYS_seccomp, <long>SECCOMP_SET_MODE_FILTER, <long>flags, &program)
     if rc < 0:
-        raise _error("seccomp")
+        raise os_error("seccomp")
     if rc > 0:
-        raise OSError(EINVAL, f"seccomp: thread {rc} has a filter of its own")
+        raise OSError(EINVAL, f"seccomp: thread {rc} has a filter of its own already")
     return True
 
 
 def has_landlock() -> bool:
-    """Whether restrict_files() would restrict anything."""
+    """Whether the kernel has Landlock, without which restrict_files() restricts nothing."""
     return nfct_fast_landlock_version() > 0
 
 
 def restrict_files(read=()) -> int:
-    """Deny the calling thread, and what it starts, every file but those in or below the paths of `read`, which it may read.
+    """Deny the calling thread, and what it starts, all files except those at or below the paths in `read`, which it may
+    read.
 
-    No TCP either (6.7), and no abstract socket of others (6.12). Returns the version of the kernel's Landlock, 0 where it has
-    none (before 5.13, or not enabled). What is open stays open. Other processes' /proc/PID/exe, fd/* and ns/* cannot be read
-    any more, whatever `read` says: Landlock takes that for tracing them. A path that is not there is passed over. OSError.
+    This also denies TCP (since 6.7) and other processes' abstract sockets (since 6.12). What is open stays open. Other
+    processes' /proc/PID/exe, fd/* and ns/* cannot be read any more, whatever `read` says: Landlock counts that as
+    tracing. A path that does not exist is skipped.
+
+    Returns:
+        The version of the kernel's Landlock; 0 if it has none (before 5.13, or not enabled).
+
+    Raises:
+        OSError: The kernel refuses.
     """
     cdef int version = nfct_fast_landlock_version()
     cdef int rules, fd = -1
@@ -115,11 +129,11 @@ def restrict_files(read=()) -> int:
     if version < 0:
         if errno == ENOSYS or errno == EOPNOTSUPP:
             return 0
-        raise _error("landlock")
+        raise os_error("landlock")
     _no_new_privileges()
     rules = nfct_fast_landlock_ruleset(version)
     if rules < 0:
-        raise _error("landlock_create_ruleset")
+        raise os_error("landlock_create_ruleset")
     try:
         for one in read:
             path = os.fsencode(one)
@@ -128,11 +142,11 @@ def restrict_files(read=()) -> int:
                 continue
             if fstat(fd, &st) < 0 or nfct_fast_landlock_allow(rules, fd, LANDLOCK_READ_FILE | (
                     LANDLOCK_READ_DIR if S_ISDIR(st.st_mode) else 0)) < 0:
-                raise _error(f"landlock: {os.fsdecode(path)}")
+                raise os_error(f"landlock: {os.fsdecode(path)}")
             close(fd)
             fd = -1
         if nfct_fast_landlock_restrict(rules) < 0:
-            raise _error("landlock_restrict_self")
+            raise os_error("landlock_restrict_self")
     finally:
         if fd >= 0:
             close(fd)

@@ -1,5 +1,5 @@
-/* The system calls that reading, naming and writing go on to need,
-    as a filter of seccomp(2). All others fail with EPERM. */
+/* A filter for seccomp(2) that allows the system calls which reading, finding owners and writing need. All others fail
+ * with EPERM. */
 #ifndef NFCT_FAST_SECCOMP_FILTER_H
 #define NFCT_FAST_SECCOMP_FILTER_H
 
@@ -22,19 +22,20 @@
 #elif defined(__aarch64__)
 #define NFCT_FAST_AUDIT_ARCH AUDIT_ARCH_AARCH64
 #else
-#define NFCT_FAST_AUDIT_ARCH 0      /* no filter for it here */
+#define NFCT_FAST_AUDIT_ARCH 0 /* there is no filter for this machine */
 #endif
 
 #ifndef SECCOMP_FILTER_FLAG_SPEC_ALLOW
-#define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2)   /* 4.17 */
+#define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2) /* 4.17 */
 #endif
 
 enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
-/* SANDBOX_SETNS: who enters network namespaces also makes netlink sockets and maps for BPF, and nobody else any.
- * SANDBOX_KILL: signals. How an argument has to be: the bits of `value` all clear; all of them set, or the whole of it
- * equal to `other`; equal to one of the two; from the one to the other. */
+/* SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow signals to
+ * other processes. Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of
+ * `value` are set, or it equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: `value` <= it <=
+ * `other`. */
 enum { SANDBOX_ANY, SANDBOX_CLEAR, SANDBOX_SET, SANDBOX_EQUAL, SANDBOX_FROM_TO };
 
 struct sandbox_rule {
@@ -46,44 +47,100 @@ struct sandbox_rule {
 #define ALLOWED(name) {SYS_##name, SANDBOX_ANY, 0, 0, 0}
 
 static const struct sandbox_rule nfct_fast_sandbox_rules[] = {
-    /* What runs most stands first, where the kernel keeps no bitmap of what is ever allowed (before 5.11). */
-    ALLOWED(recvmmsg), ALLOWED(recvfrom), ALLOWED(read), ALLOWED(write), ALLOWED(futex), ALLOWED(close),
-    ALLOWED(readlinkat), ALLOWED(newfstatat),
-    /* Not for writing, and nothing is made; openat2(2) keeps its flags where a filter cannot look. */
+    /* The most frequent calls come first: kernels before 5.11 have no bitmap of calls that are always allowed. */
+    ALLOWED(recvmmsg),
+    ALLOWED(recvfrom),
+    ALLOWED(read),
+    ALLOWED(write),
+    ALLOWED(futex),
+    ALLOWED(close),
+    ALLOWED(readlinkat),
+    ALLOWED(newfstatat),
+    /* Only for reading, and no new files. Not openat2(2), whose flags are in memory, where a filter cannot look. */
     {SYS_openat, SANDBOX_CLEAR, 2, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND, 0},
-    ALLOWED(clock_nanosleep), ALLOWED(ppoll), ALLOWED(epoll_pwait), ALLOWED(sendto), ALLOWED(fstat),
-    ALLOWED(getsockopt), ALLOWED(getdents64),
+    ALLOWED(clock_nanosleep),
+    ALLOWED(ppoll),
+    ALLOWED(epoll_pwait),
+    ALLOWED(sendto),
+    ALLOWED(fstat),
+    ALLOWED(getsockopt),
+    ALLOWED(getdents64),
     {SYS_open_by_handle_at, SANDBOX_CLEAR, 2, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND, 0},
 #ifdef SYS_poll
-    ALLOWED(poll), ALLOWED(epoll_wait), ALLOWED(select),
+    ALLOWED(poll),
+    ALLOWED(epoll_wait),
+    ALLOWED(select),
 #endif
-    ALLOWED(pread64), ALLOWED(readv), ALLOWED(writev), ALLOWED(lseek), ALLOWED(recvmsg), ALLOWED(sendmsg),
-    ALLOWED(sendmmsg), ALLOWED(pselect6),
-    ALLOWED(epoll_ctl), ALLOWED(epoll_create1), ALLOWED(eventfd2), ALLOWED(pipe2), ALLOWED(dup), ALLOWED(dup3),
+    ALLOWED(pread64),
+    ALLOWED(readv),
+    ALLOWED(writev),
+    ALLOWED(lseek),
+    ALLOWED(recvmsg),
+    ALLOWED(sendmsg),
+    ALLOWED(sendmmsg),
+    ALLOWED(pselect6),
+    ALLOWED(epoll_ctl),
+    ALLOWED(epoll_create1),
+    ALLOWED(eventfd2),
+    ALLOWED(pipe2),
+    ALLOWED(dup),
+    ALLOWED(dup3),
     ALLOWED(faccessat),
-    ALLOWED(getcwd), ALLOWED(statfs), ALLOWED(fstatfs), ALLOWED(nanosleep), ALLOWED(clock_gettime),
-    ALLOWED(clock_getres), ALLOWED(gettimeofday),
-    /* Of sockets there are: see SANDBOX_SETNS. */
-    ALLOWED(bind), ALLOWED(connect), ALLOWED(setsockopt),
+    ALLOWED(getcwd),
+    ALLOWED(statfs),
+    ALLOWED(fstatfs),
+    ALLOWED(nanosleep),
+    ALLOWED(clock_gettime),
+    ALLOWED(clock_getres),
+    ALLOWED(gettimeofday),
+    /* For sockets that exist already, or see SANDBOX_SETNS. */
+    ALLOWED(bind),
+    ALLOWED(connect),
+    ALLOWED(setsockopt),
     ALLOWED(getsockname),
     ALLOWED(shutdown),
-    /* No new code. */
-    {SYS_mmap, SANDBOX_CLEAR, 2, PROT_EXEC, 0}, {SYS_mprotect, SANDBOX_CLEAR, 2, PROT_EXEC, 0}, ALLOWED(munmap),
+    /* Nothing that makes memory executable. */
+    {SYS_mmap, SANDBOX_CLEAR, 2, PROT_EXEC, 0},
+    {SYS_mprotect, SANDBOX_CLEAR, 2, PROT_EXEC, 0},
+    ALLOWED(munmap),
     ALLOWED(mremap),
-    ALLOWED(madvise), ALLOWED(brk), ALLOWED(mlock), ALLOWED(munlock),
-    /* Threads, and the helper that reads command lines (helper.h), which shares the memory and this filter: no process
-     * of another kind. clone3(2) is answered with ENOSYS, and glibc takes clone(2). */
-    {SYS_clone, SANDBOX_SET, 0, CLONE_VM | CLONE_THREAD, CLONE_VM | 0x1000}, ALLOWED(exit), ALLOWED(exit_group),
-    /* Also for that helper. It alone is behind a pidfd: pidfd_open(2) is not allowed. Another kind of pair could be
-     * connected to whoever listens somewhere. */
+    ALLOWED(madvise),
+    ALLOWED(brk),
+    ALLOWED(mlock),
+    ALLOWED(munlock),
+    /* Threads, and the helper that reads command lines (helper.h), which shares the memory and this filter; no other
+     * processes. clone3(2) fails with ENOSYS, and glibc falls back to clone(2). */
+    {SYS_clone, SANDBOX_SET, 0, CLONE_VM | CLONE_THREAD, CLONE_VM | 0x1000},
+    ALLOWED(exit),
+    ALLOWED(exit_group),
+    /* For that helper, too. Every pidfd is the helper's, as pidfd_open(2) is not allowed. A pair of another type could
+     * be connected to a socket that somebody listens on. */
     {SYS_socketpair, SANDBOX_EQUAL, 1, SOCK_SEQPACKET | SOCK_CLOEXEC, SOCK_SEQPACKET | SOCK_CLOEXEC},
-    ALLOWED(close_range), ALLOWED(chdir), ALLOWED(pidfd_send_signal), ALLOWED(getcpu),
-    ALLOWED(sched_setaffinity), ALLOWED(sched_getattr), ALLOWED(sched_setattr),
-    ALLOWED(set_robust_list), ALLOWED(sched_yield),
-    ALLOWED(sched_getaffinity), ALLOWED(gettid), ALLOWED(getpid), ALLOWED(getppid), ALLOWED(getuid), ALLOWED(geteuid),
-    ALLOWED(getgid), ALLOWED(getegid),
-    ALLOWED(getrandom), ALLOWED(uname), ALLOWED(getrusage), {SYS_prlimit64, SANDBOX_EQUAL, 2, 0, 0},
-    ALLOWED(wait4), ALLOWED(waitid), ALLOWED(capget), ALLOWED(capset),
+    ALLOWED(close_range),
+    ALLOWED(chdir),
+    ALLOWED(pidfd_send_signal),
+    ALLOWED(getcpu),
+    ALLOWED(sched_setaffinity),
+    ALLOWED(sched_getattr),
+    ALLOWED(sched_setattr),
+    ALLOWED(set_robust_list),
+    ALLOWED(sched_yield),
+    ALLOWED(sched_getaffinity),
+    ALLOWED(gettid),
+    ALLOWED(getpid),
+    ALLOWED(getppid),
+    ALLOWED(getuid),
+    ALLOWED(geteuid),
+    ALLOWED(getgid),
+    ALLOWED(getegid),
+    ALLOWED(getrandom),
+    ALLOWED(uname),
+    ALLOWED(getrusage),
+    {SYS_prlimit64, SANDBOX_EQUAL, 2, 0, 0},
+    ALLOWED(wait4),
+    ALLOWED(waitid),
+    ALLOWED(capget),
+    ALLOWED(capset),
 #ifdef SYS_rseq
     ALLOWED(rseq),
 #endif
@@ -93,13 +150,17 @@ static const struct sandbox_rule nfct_fast_sandbox_rules[] = {
 #ifdef SYS_statx
     ALLOWED(statx),
 #endif
-    ALLOWED(rt_sigaction), ALLOWED(rt_sigprocmask), ALLOWED(rt_sigreturn), ALLOWED(rt_sigtimedwait),
-    ALLOWED(sigaltstack), ALLOWED(restart_syscall),
-    /* F_SETOWN and F_SETSIG would signal others. */
+    ALLOWED(rt_sigaction),
+    ALLOWED(rt_sigprocmask),
+    ALLOWED(rt_sigreturn),
+    ALLOWED(rt_sigtimedwait),
+    ALLOWED(sigaltstack),
+    ALLOWED(restart_syscall),
+    /* Not F_SETOWN and F_SETSIG, which would signal other processes. */
     {SYS_fcntl, SANDBOX_CLEAR, 1, 8, 0},
-    /* A thread's name, and what ends the helper. */
+    /* The name of a thread, and the signal that ends the helper with its parent. */
     {SYS_prctl, SANDBOX_EQUAL, 0, PR_SET_NAME, PR_SET_PDEATHSIG},
-    /* Of what kind a namespace is, and whose (linux/nsfs.h); not TIOCSTI. */
+    /* Type and owner of a namespace (linux/nsfs.h); not TIOCSTI. */
     {SYS_ioctl, SANDBOX_FROM_TO, 1, 0xb701, 0xb704},
 };
 
@@ -113,9 +174,9 @@ static inline struct sock_filter *nfct_fast_sandbox_load(struct sock_filter *at,
 
 static inline struct sock_filter *nfct_fast_sandbox_allow(struct sock_filter *at, const struct sandbox_rule *rule)
 {
-    /* The kernel itself takes but 32 bits of every argument that is looked at here. */
-    uint32_t low = offsetof(struct seccomp_data, args) + 8 * rule->argument +
-                   (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0);
+    /* The kernel itself uses only 32 bits of each argument that is checked here. */
+    uint32_t low =
+        offsetof(struct seccomp_data, args) + 8 * rule->argument + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0);
     struct sock_filter *jump = at++;
     if (rule->how != SANDBOX_ANY)
         at = nfct_fast_sandbox_load(at, low);
@@ -138,12 +199,13 @@ static inline struct sock_filter *nfct_fast_sandbox_allow(struct sock_filter *at
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     if (rule->how != SANDBOX_ANY)
         *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
-    *jump = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)rule->number, 0,
-    (uint8_t)(at - jump - 1));
+    *jump =
+        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)rule->number, 0, (uint8_t)(at - jump - 1));
     return at;
 }
 
-/* The filter in out[SANDBOX_FILTER_MAX]: its length. self: the process's id, the only one that signals go to. */
+/* Writes the filter to out[SANDBOX_FILTER_MAX] and returns its length. self: the process id, to which signals are
+ * allowed. */
 static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed, uint32_t self)
 {
     const uint8_t how = allowed & SANDBOX_KILL ? SANDBOX_ANY : SANDBOX_EQUAL;
@@ -152,7 +214,7 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
                                           {SYS_socket, SANDBOX_EQUAL, 0, AF_NETLINK, AF_NETLINK},
                                           {SYS_bpf, SANDBOX_EQUAL, 0, SANDBOX_MAP_CREATE, SANDBOX_MAP_UPDATE_ELEM}};
     struct sock_filter *at = nfct_fast_sandbox_load(out, offsetof(struct seccomp_data, arch));
-    /* Calls by the tables of another architecture have other numbers. */
+    /* Another architecture's calls have other numbers. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NFCT_FAST_AUDIT_ARCH, 1, 0);
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL);
     at = nfct_fast_sandbox_load(at, offsetof(struct seccomp_data, nr));
@@ -166,7 +228,7 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
         at = nfct_fast_sandbox_allow(at, &signals[i]);
     for (size_t i = 0; i < (allowed & SANDBOX_SETNS ? sizeof(enters) / sizeof(*enters) : 0); i++)
         at = nfct_fast_sandbox_allow(at, &enters[i]);
-    /* 435 everywhere: clone3(2), 5.3. */
+    /* clone3(2), since 5.3, is 435 on every machine. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 435, 0, 1);
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);

@@ -1,32 +1,31 @@
 """A descriptor that one thread makes readable for another: eventfd(2).
 
-Not by os.eventfd(): a signal's handler that raises just after that has returned would leave the descriptor open.
+This does not use os.eventfd(): a signal handler that raises just after the call has returned would leave the descriptor
+open.
 """
 cimport cython
-from libc.errno cimport errno
 from libc.stdint cimport uint64_t
 from posix.unistd cimport close
+from nfct_fast.kernel.os_error cimport os_error
 from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_write
-
-import os
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Wakeup:
-    """Not readable at first. OSError without a descriptor."""
+    """A descriptor that is not readable at first. OSError if it cannot be made."""
 
     def __cinit__(self):
         self.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if self.fd < 0:
-            raise OSError(errno, f"eventfd: {os.strerror(errno)}")
+            raise os_error("eventfd")
 
     def __dealloc__(self):
         if self.fd >= 0:
             close(self.fd)
 
     def fileno(self) -> int:
-        """The descriptor; -1 once it is closed."""
+        """The descriptor, or -1 once it is closed."""
         return self.fd
 
     def set(self) -> None:
@@ -47,7 +46,7 @@ cdef class Wakeup:
             eventfd_read(self.fd, &count)
 
     def close(self) -> None:
-        """Closing twice is harmless."""
+        """Close the descriptor; closing twice is harmless."""
         if self.fd >= 0:
             close(self.fd)
         self.fd = -1

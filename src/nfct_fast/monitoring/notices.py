@@ -1,27 +1,28 @@
-"""Sentences for an operator, each told once, and a descriptor that says when there are some."""
+"""Notices for an operator, each delivered once, and a descriptor that tells when there are some."""
+
 import collections
 
 from nfct_fast.kernel.wakeup import Wakeup
 
 
 class Notices:
-    """From any thread to any other."""
+    """A queue of sentences. Any thread may call any method."""
 
     def __init__(self):
         self._sentences = collections.deque()
         self._wakeup = Wakeup()
 
-    def tell(self, sentence) -> None:
-        """Have it told."""
+    def add(self, sentence) -> None:
+        """Queue a notice."""
         self._sentences.append(sentence)
         self._wakeup.set()
 
     def fileno(self) -> int:
-        """Readable when there is something that was not told yet."""
+        """A descriptor that is readable while there are notices to take."""
         return self._wakeup.fileno()
 
     def take(self) -> tuple[str, ...]:
-        """What was not told yet."""
+        """Remove and return all queued notices."""
         result = []
         self._wakeup.clear()
         while self._sentences:

@@ -1,4 +1,5 @@
-"""The network namespaces of this host: their addresses, the links between them, and in which a packet can have started.
+"""The network namespaces of this host: their addresses, the links between them, and in which one a packet can have
+started.
 
-It knows how to ask a namespace for a socket, not who owns it.
+This package can look up a socket in a namespace; it does not know who owns the socket.
 """

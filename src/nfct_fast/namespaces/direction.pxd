@@ -8,7 +8,7 @@ cdef enum direction_t:
     DIRECTION_OUT = 1
     DIRECTION_IN = 2
     DIRECTION_LOCAL = 3     # both ends are on this host
-    DIRECTION_FORWARD = 4   # neither is
+    DIRECTION_FORWARD = 4   # neither end is on this host
 
 cdef enum:
     FLOW_SNAT = 1

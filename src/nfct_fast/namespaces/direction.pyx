@@ -18,17 +18,18 @@ cdef bint is_multicast(const uint8_t *addr, uint8_t family) noexcept nogil:
     return addr[0] == 0xff
 
 
-cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil:
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply,
+                              const local_routes_t *addresses) noexcept nogil:
     cdef bint originator = routes_find(addresses, &orig.src[0], orig.family) >= 0
     cdef bint responder = routes_find(addresses, &reply.src[0], reply.family) >= 0
     if originator:
         return DIRECTION_LOCAL if responder else DIRECTION_OUT
-    # What comes for a multicast group is for its members here, multicast routers apart.
+    # Packets to a multicast group are for its members on this host, unless it is a multicast router.
     return DIRECTION_IN if responder or is_multicast(&reply.src[0], reply.family) else DIRECTION_FORWARD
 
 
 cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil:
-    # An ICMP id may be changed by SNAT like a port, but the tuple's ports are 0 there.
+    # SNAT may change an ICMP id like a port; the ports of an ICMP tuple are 0.
     cdef uint8_t flags = 0
     cdef size_t size = 4 if orig.family == AF_INET else 16
     if memcmp(reply.dst, orig.src, size) != 0 or reply.dport != orig.sport or reply.icmp_id != orig.icmp_id:
@@ -43,7 +44,7 @@ def direction_of_packed(bytes src, int sport, bytes dst, int dport, bytes reply_
     """The direction and the NAT flags of a flow given by packed addresses, as (str, set of str)."""
     cdef tuple_t orig, reply
     if not len(src) == len(dst) == len(reply_src) == len(reply_dst) or len(src) not in (4, 16):
-        raise ValueError("addresses of 4 or 16 bytes, all alike, are wanted")
+        raise ValueError("all addresses must have 4 bytes, or all 16")
     memset(&orig, 0, sizeof(orig))
     memset(&reply, 0, sizeof(reply))
     orig.family = reply.family = AF_INET if len(src) == 4 else AF_INET6

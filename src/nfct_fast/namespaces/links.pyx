@@ -1,4 +1,4 @@
-"""The interfaces of one network namespace: which of them lead into others, and by which a packet to an address leaves."""
+"""The interfaces of one network namespace: which of them lead into others, and which one a packet leaves by."""
 from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EHOSTUNREACH, ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
@@ -35,7 +35,7 @@ ctypedef struct route_request_t:
 
 
 cdef const uint8_t *attribute(const uint8_t **at, size_t *left, uint16_t *type, size_t *size) noexcept nogil:
-    """The data of the next attribute, whose type and size are set; NULL if there is none."""
+    """The data of the next attribute, and its type and size; NULL if there is none."""
     cdef nlattr attr
     cdef const uint8_t *data = at[0] + sizeof(attr)
     cdef size_t step
@@ -76,7 +76,7 @@ cdef link_kind_t kind_of(const uint8_t *at, size_t left) noexcept nogil:
 
 
 cdef int parse_link(const uint8_t *at, size_t left, link_t *out) noexcept nogil:
-    """One RTM_NEWLINK without its header; 0 or -EBADMSG."""
+    """Parse an RTM_NEWLINK message, given without its header. 0 or -EBADMSG."""
     cdef ifinfomsg body
     cdef const uint8_t *data
     cdef uint16_t type = 0
@@ -135,7 +135,7 @@ cdef int add_link(uint16_t type, const uint8_t *message, size_t size, void *cont
 cdef int links_read(netquery_t *query, links_t *out, uint32_t most) noexcept nogil:
     cdef reading_t reading = reading_t(out, most)
     cdef link_request_t request
-    cdef bint changed = False      # then there is a notification, too
+    cdef bint changed = False      # ignored: a change comes with a notification, too
     memset(&request, 0, sizeof(request))
     request.header.nlmsg_len = sizeof(request)
     request.header.nlmsg_type = RTM_GETLINK
@@ -151,8 +151,8 @@ cdef void links_free(links_t *self) noexcept nogil:
     memset(self, 0, sizeof(self[0]))
 
 
-cdef ssize_t answer(netquery_t *query, uint16_t type, uint8_t *buffer) noexcept nogil:
-    """Bytes of the answer to the last question, of NETQUERY_SIZE at buffer, or -errno."""
+cdef ssize_t receive_reply(netquery_t *query, uint16_t type, uint8_t *buffer) noexcept nogil:
+    """Receive the reply to the last request into a buffer of NETQUERY_SIZE bytes: its size, or -errno."""
     cdef nlmsghdr header
     cdef int32_t error
     cdef ssize_t got
@@ -191,7 +191,7 @@ cdef int links_nsid(netquery_t *query, int fd, int32_t *nsid) noexcept nogil:
     nsid[0] = -1
     got = netquery_ask(query, &request.header)
     if got == 0:
-        got = answer(query, RTM_NEWNSID, buffer)
+        got = receive_reply(query, RTM_NEWNSID, buffer)
     if got < 0:
         return <int>got
     left = max(0, got - <ssize_t>(sizeof(nlmsghdr) + 4))
@@ -224,7 +224,7 @@ cdef int route_read(netquery_t *query, const uint8_t *addr, int family, route_t 
     memcpy(request.addr, addr, length)
     got = netquery_ask(query, &request.header)
     if got == 0:
-        got = answer(query, RTM_NEWROUTE, buffer)
+        got = receive_reply(query, RTM_NEWROUTE, buffer)
     if got < 0:
         return <int>got
     if got < <ssize_t>(sizeof(nlmsghdr) + sizeof(body)):

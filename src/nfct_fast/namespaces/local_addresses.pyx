@@ -1,7 +1,8 @@
-"""Which addresses are this host's own, in one network namespace, kept current by rtnetlink.
+"""The local addresses of one network namespace, kept current by rtnetlink.
 
-The kernel decides by its routes of type "local", so these are asked for instead of the interfaces' addresses: they
-cover AnyIP prefixes too and leave out addresses that do not work yet (IPv6 duplicate detection).
+The kernel decides by its routes of type "local" which addresses are local. So this reads those instead of the
+interfaces'
+addresses: they include AnyIP prefixes, and leave out addresses that do not work yet (IPv6 duplicate detection).
 """
 cimport cython
 from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, errno
@@ -42,8 +43,8 @@ ctypedef struct route_request_t:
 
 
 cdef int attach_filter(int fd) noexcept nogil:
-    # A router's own routes may change thousands of times a second: only those of type local are to wake us.
-    # BPF_H reads as if in network order, nlmsg_type is in the host's: hence htons.
+    # A router's own routes may change thousands of times a second: let only those of type local through.
+    # BPF_H loads in network order, but nlmsg_type is in host order: hence htons.
     cdef sock_filter code[7]
     cdef sock_fprog program
     code[0] = sock_filter(BPF_LD | BPF_H | BPF_ABS, 0, 0, 4)
@@ -87,7 +88,8 @@ cdef int local_addresses_adopt(local_addresses_t *self, int monitor, int query, 
     if rc == 0:
         memset(&address, 0, sizeof(address))
         address.nl_family = AF_NETLINK
-        # IPv4 tells of no route that goes when its link is removed or moved to a VRF, hence the links.
+        # IPv4 sends no notification of a route that goes because its link is removed or moved to a VRF: hence
+        # RTMGRP_LINK.
         address.nl_groups = (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE
                              | RTMGRP_IPV6_ROUTE)
         if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
@@ -97,7 +99,7 @@ cdef int local_addresses_adopt(local_addresses_t *self, int monitor, int query, 
         if connect(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
             rc = -errno
     if rc == 0:
-        # 4.20; older kernels ignore the wanted type and send all routes.
+        # Since 4.20; older kernels ignore the requested type and send all routes.
         setsockopt(self.query.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on))
     if rc == 0:
         rc = local_addresses_refresh(self)
@@ -130,7 +132,7 @@ cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *con
 
 
 cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t family) noexcept nogil:
-    """0 read whole, -EAGAIN if the table changed in between, other -errno."""
+    """Read all local routes of one family. 0, -EAGAIN if they changed in between, or another -errno."""
     cdef reading_t reading = reading_t(into, self.limit)
     cdef route_request_t request
     cdef bint changed = False
@@ -142,7 +144,7 @@ cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t fami
     request.body.rtm_family = family
     request.body.rtm_type = RTN_LOCAL
     rc = netquery_dump(&self.query, &request.header, add_route, &reading, &changed)
-    if rc == -EAGAIN:      # it ended too soon
+    if rc == -EAGAIN:      # the dump ended too soon
         return -EBADMSG
     return -EAGAIN if rc == 0 and changed else rc
 
@@ -150,8 +152,8 @@ cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t fami
 cdef int local_addresses_dump(local_addresses_t *self) noexcept nogil:
     cdef local_routes_t new
     cdef int rc = 0
-    cdef int attempt
-    for attempt in range(DUMP_TRIES):
+    cdef int _
+    for _ in range(DUMP_TRIES):
         memset(&new, 0, sizeof(new))
         rc = dump_family(self, &new, AF_INET)
         if rc == 0:
@@ -167,13 +169,13 @@ cdef int local_addresses_dump(local_addresses_t *self) noexcept nogil:
 
 
 cdef int local_addresses_receive(local_addresses_t *self) noexcept nogil:
-    cdef uint8_t heard[64]
+    cdef uint8_t buffer[64]
     cdef sockaddr_nl sender
     cdef socklen_t length
-    cdef int i
-    for i in range(RECEIVE_MAX):
+    cdef int _
+    for _ in range(RECEIVE_MAX):
         length = sizeof(sender)
-        if recvfrom(self.monitor, heard, sizeof(heard), MSG_DONTWAIT, <sockaddr *>&sender, &length) >= 0:
+        if recvfrom(self.monitor, buffer, sizeof(buffer), MSG_DONTWAIT, <sockaddr *>&sender, &length) >= 0:
             if is_of_kernel(&sender, length):
                 self.dirty = True
             else:
@@ -211,10 +213,10 @@ cdef int local_addresses_find(const local_addresses_t *self, const uint8_t *addr
 @cython.final
 @cython.auto_pickle(False)
 cdef class LocalAddresses:
-    """The local addresses of the calling thread's network namespace, as the kernel's own routing has them.
+    """The local addresses of the calling thread's network namespace, by the kernel's own routing.
 
-    127.0.0.0/8 and ::1 are local always; broadcast, multicast and IPv6 anycast addresses are not. Needs no
-    privilege and never waits. After close(), only loopback is local. Not to be used by two threads at a time.
+    127.0.0.0/8 and ::1 are always local; broadcast, multicast and IPv6 anycast addresses are not. Needs no privilege
+    and never waits. After close(), only loopback is local. One thread at a time.
     """
 
     def __cinit__(self):
@@ -238,7 +240,7 @@ cdef class LocalAddresses:
         self.close()
 
     def close(self):
-        """Closes the sockets and forgets the addresses; a second call does nothing."""
+        """Close the sockets and forget the addresses; a second call does nothing."""
         local_addresses_close(&self.addresses)
 
     def fileno(self) -> int:
@@ -246,10 +248,10 @@ cdef class LocalAddresses:
         return self.addresses.monitor
 
     def update(self) -> bool:
-        """Takes in the changes heard of, without waiting; True if the addresses were read anew. Raises OSError."""
+        """Take in changes without waiting; return whether the addresses were read again. OSError."""
         cdef int rc
         if self.addresses.monitor < 0:
-            raise ValueError("the addresses are closed")
+            raise ValueError("LocalAddresses is closed")
         with nogil:
             rc = local_addresses_refresh(&self.addresses)
         if rc < 0:
@@ -268,10 +270,10 @@ cdef class LocalAddresses:
 
     @property
     def foreign(self) -> int:
-        """Datagrams that the kernel did not send: they were not looked at."""
+        """Datagrams that did not come from the kernel, and were ignored."""
         return self.addresses.foreign + self.addresses.query.foreign
 
     @property
     def overruns(self) -> int:
-        """How often changes were lost and everything was read anew."""
+        """How often notifications were lost, so that everything was read again."""
         return self.addresses.overruns

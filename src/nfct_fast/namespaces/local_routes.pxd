@@ -1,29 +1,30 @@
-"""A set of addresses and prefixes."""
+"""A set of local addresses and prefixes: the kernel's routes of type "local"."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 ctypedef struct address_t:
-    uint64_t high           # in host order; IPv4 is kept IPv4-mapped, what is beyond the prefix is 0
-    uint64_t low
+    uint64_t high           # upper half in host order; IPv4 is stored IPv4-mapped, and bits beyond the prefix are 0
+    uint64_t low            # lower half
     uint32_t ifindex
-    uint8_t bits            # of the mapped form
-    bint taken              # a free slot of the hash is not
+    uint8_t bits            # prefix length, of the mapped form for IPv4
+    bint is_used            # False: this slot of the hash is free
 
-# Zeroed is empty.
+# A zeroed one is empty.
 ctypedef struct local_routes_t:
-    address_t *slots        # hash of prefixes, whole addresses among them, open addressing
-    uint32_t mask           # hash size - 1
+    address_t *slots        # hash of prefixes and whole addresses, open addressing
+    uint32_t mask           # size of the hash - 1
     uint32_t count
-    uint64_t secret[2]      # of the hash: whose addresses these are may not know which of them collide
-    uint8_t lengths[129]    # those there are, the longest first
+    uint64_t secret[2]      # seeds the hash, so that whoever sets addresses cannot make them collide
+    uint8_t lengths[129]    # the prefix lengths in the set, the longest first
     uint8_t length_count
 
 cdef void routes_free(local_routes_t *self) noexcept nogil
 
-# One RTM_NEWROUTE without its netlink header. 1 added, 0 it makes nothing local, -ENOMEM, -EBADMSG.
+# Add the route of an RTM_NEWROUTE message, given without its netlink header. 1: added, 0: not a local route, -ENOMEM,
+# -EBADMSG.
 cdef int routes_add_message(local_routes_t *self, const uint8_t *data, size_t size) noexcept nogil
 
-# All that is in the other, too; 0 or -ENOMEM.
+# Add all that is in `other`. 0 or -ENOMEM.
 cdef int routes_merge(local_routes_t *self, const local_routes_t *other) noexcept nogil
 
-# As local_addresses_find: loopback is in every table. One probe for each length there is.
+# See local_addresses_find. Loopback is in every set. Takes one probe for each prefix length.
 cdef int routes_find(const local_routes_t *self, const uint8_t *addr, int family) noexcept nogil

@@ -1,4 +1,4 @@
-"""A set of addresses and prefixes, filled from the kernel's messages about local routes."""
+"""A set of local addresses and prefixes, filled from rtnetlink messages about the kernel's local routes."""
 from libc.errno cimport EBADMSG, ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -18,7 +18,7 @@ cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_getrandom
 
 cdef extern from "<unistd.h>" nogil:
-    long syscall(long number, ...)     # glibc's name for getrandom is GLIBC_2.25; wheels keep to 2.17
+    long syscall(long number, ...)     # getrandom() needs GLIBC_2.25, and wheels keep to 2.17
 
 cdef enum:
     LOOPBACK_IFINDEX = 1    # in every namespace, since 2.6.26
@@ -31,10 +31,10 @@ cdef void routes_free(local_routes_t *self) noexcept nogil:
 
 
 cdef address_t *slot_of(address_t *slots, uint32_t mask, const uint64_t *secret, const address_t *key) noexcept nogil:
-    """Where the prefix is, or would be put: that one is not taken."""
+    """The slot that holds the prefix, or the free one in which to put it."""
     cdef uint64_t mixed = (key.high + secret[0]) * (secret[1] | 1) + key.low + key.bits
     cdef uint32_t i = <uint32_t>((mixed ^ mixed >> 32) * (secret[0] | 1) >> 32) & mask
-    while slots[i].taken and ((slots[i].high ^ key.high) | (slots[i].low ^ key.low) | (slots[i].bits ^ key.bits)):
+    while slots[i].is_used and ((slots[i].high ^ key.high) | (slots[i].low ^ key.low) | (slots[i].bits ^ key.bits)):
         i = (i + 1) & mask
     return &slots[i]
 
@@ -44,12 +44,13 @@ cdef int routes_grow(local_routes_t *self) noexcept nogil:
     cdef address_t *grown = <address_t *>calloc(<size_t>mask + 1, sizeof(address_t))
     if grown == NULL:
         return -ENOMEM
-    if self.slots == NULL and syscall(SYS_getrandom, &self.secret[0], sizeof(self.secret), 0) != <long>sizeof(self.secret):
+    if self.slots == NULL and (
+            syscall(SYS_getrandom, &self.secret[0], sizeof(self.secret), 0) != <long>sizeof(self.secret)):
         self.secret[0] = <uint64_t>0x9e3779b97f4a7c15
         self.secret[1] = <uint64_t>0xbf58476d1ce4e5b9
     if self.slots != NULL:
         for i in range(self.mask + 1):
-            if self.slots[i].taken:
+            if self.slots[i].is_used:
                 slot_of(grown, mask, self.secret, &self.slots[i])[0] = self.slots[i]
     free(self.slots)
     self.slots = grown
@@ -57,7 +58,7 @@ cdef int routes_grow(local_routes_t *self) noexcept nogil:
     return 0
 
 
-cdef void note_length(local_routes_t *self, uint8_t bits) noexcept nogil:
+cdef void add_length(local_routes_t *self, uint8_t bits) noexcept nogil:
     cdef int i = 0
     while i < self.length_count and self.lengths[i] > bits:
         i += 1
@@ -74,11 +75,11 @@ cdef int routes_add(local_routes_t *self, const address_t *new) noexcept nogil:
         if routes_grow(self) < 0:
             return -ENOMEM
     slot = slot_of(self.slots, self.mask, self.secret, new)
-    if not slot.taken:
+    if not slot.is_used:
         self.count += 1
-        note_length(self, new.bits)
+        add_length(self, new.bits)
     slot[0] = new[0]
-    slot.taken = True
+    slot.is_used = True
     return 0
 
 
@@ -87,13 +88,13 @@ cdef int routes_merge(local_routes_t *self, const local_routes_t *other) noexcep
     cdef int rc = 0
     if other.slots != NULL:
         for i in range(other.mask + 1):
-            if rc == 0 and other.slots[i].taken:
+            if rc == 0 and other.slots[i].is_used:
                 rc = routes_add(self, &other.slots[i])
     return rc
 
 
-cdef void cut(address_t *key, uint8_t bits) noexcept nogil:
-    """To its first bits."""
+cdef void truncate(address_t *key, uint8_t bits) noexcept nogil:
+    """Clear all bits beyond the prefix length."""
     key.bits = bits
     if bits <= 64:
         key.low = 0
@@ -116,7 +117,7 @@ cdef void map_address(address_t *out, const uint8_t *addr, size_t size) noexcept
 
 
 cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left) noexcept nogil:
-    """One RTM_NEWROUTE without its header. 1 added, 0 not a local address, -errno."""
+    """See local_routes.pxd."""
     cdef rtmsg route
     cdef nlattr attr
     cdef address_t new
@@ -126,8 +127,8 @@ cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left
     memcpy(&route, at, sizeof(route))
     if route.rtm_type != RTN_LOCAL or (route.rtm_family != AF_INET and route.rtm_family != AF_INET6):
         return 0
-    # A VRF keeps its local routes in a table of its own, made by the kernel; but those that a proxy sets up for
-    # marked packets ("local default dev lo table 100") do not make the whole world local.
+    # The kernel puts the local routes of a VRF into the VRF's own table. But the route that a transparent proxy sets up
+    # for marked packets ("local default dev lo table 100") must not make every address local.
     if route.rtm_table != RT_TABLE_LOCAL and route.rtm_protocol != RTPROT_KERNEL:
         return 0
     size = 4 if route.rtm_family == AF_INET else 16
@@ -135,7 +136,7 @@ cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left
         return -EBADMSG
     memset(&new, 0, sizeof(new))
     if size == 4:
-        new.low = <uint64_t>MAPPED << 32        # RTA_DST is not there in "local default"
+        new.low = <uint64_t>MAPPED << 32        # "local default" has no RTA_DST
     new.bits = route.rtm_dst_len + 128 - 8 * size
     at += sizeof(route)
     left -= sizeof(route)
@@ -152,7 +153,7 @@ cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left
             break
         at += step
         left -= step
-    cut(&new, new.bits)
+    truncate(&new, new.bits)
     cdef int rc = routes_add(self, &new)
     return rc if rc < 0 else 1
 
@@ -165,14 +166,14 @@ cdef int routes_find(const local_routes_t *self, const uint8_t *addr, int family
         return -1
     map_address(&key, addr, 4 if family == AF_INET else 16)
     for i in range(self.length_count):
-        # A prefix of IPv6 that has the mapped addresses, as ::/0, is none of IPv4.
+        # An IPv6 prefix that contains the IPv4-mapped addresses, such as ::/0, does not cover IPv4.
         if self.lengths[i] < 96 and family == AF_INET:
             break
-        cut(&key, self.lengths[i])
+        truncate(&key, self.lengths[i])
         slot = slot_of(self.slots, self.mask, self.secret, &key)
-        if slot.taken:
+        if slot.is_used:
             return slot.ifindex
-    # Also while "lo" is down, and in the moments before it is up.
+    # Loopback addresses are local even while "lo" is down, as in a new namespace.
     map_address(&key, addr, 4 if family == AF_INET else 16)
     if key.high == 0 and (key.low >> 24 == (<uint64_t>MAPPED << 8 | 127) or key.low == 1):
         return LOOPBACK_IFINDEX
@@ -180,7 +181,7 @@ cdef int routes_find(const local_routes_t *self, const uint8_t *addr, int family
 
 
 def parse_route(bytes message, address):
-    """Whether an RTM_NEWROUTE (without its netlink header) makes the address local; an errno as a negative int."""
+    """Whether an RTM_NEWROUTE message, without its header, makes the address local; -errno if it is malformed."""
     cdef local_routes_t table
     cdef bytes packed = ipaddress.ip_address(address).packed
     cdef int rc, found

@@ -1,7 +1,6 @@
-"""The sockets in one network namespace of this host.
+"""One network namespace of this host, and the sockets in it.
 
-It is entered once, to make sockets there that answer for it from then on; and again where only a table in /proc/net
-will do.
+It is entered once to open netlink sockets, which stay in it; and again for each table of /proc/net that is needed.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint64_t
@@ -26,7 +25,7 @@ cdef enum:
 
 
 cdef uint64_t cookie_of(int fd) noexcept nogil:
-    # Of the namespace that the socket is in.
+    # The cookie of the namespace that the socket is in.
     cdef uint64_t cookie = 0
     cdef socklen_t size = sizeof(cookie)
     return cookie if getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0 else 0
@@ -78,12 +77,12 @@ cdef uint64_t namespace_foreign(const namespace_t *self) noexcept nogil:
 
 
 cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, const tuple_t *tuple, bint listener,
-                       socket_info_t *out) noexcept nogil:
+                          socket_info_t *out) noexcept nogil:
     cdef int rc, ifindex
     rc = diag_lookup_listener(&self.diag, tuple, 0, out) if listener else diag_lookup(&self.diag, tuple, 0, out)
     if rc == 0:
-        # Sockets bound to a device, as all are that speak IPv6 link-local, are found only if it is named. Most
-        # speak from an address of that device.
+        # sock_diag finds a socket that is bound to a device, as all with an IPv6 link-local address are, only if the
+        # request names the device. Most such sockets use an address of that device.
         ifindex = routes_find(addresses, &tuple.src[0], tuple.family)
         if ifindex > 0:
             rc = (diag_lookup_listener(&self.diag, tuple, ifindex, out) if listener
@@ -91,34 +90,34 @@ cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, co
     return rc
 
 
-ctypedef struct way_t:
-    void *opener
+ctypedef struct table_context_t:
+    void *opener            # an Opener; borrowed
     int ns
 
 
 cdef int open_through(void *context, const char *name) noexcept nogil:
-    cdef way_t *way = <way_t *>context
-    return (<Opener>way.opener).table(way.ns, name)
+    cdef table_context_t *table_context = <table_context_t *>context
+    return (<Opener>table_context.opener).table(table_context.ns, name)
 
 
-cdef procnet_t *tables_of(namespace_t *self, way_t *way) noexcept nogil:
-    """NULL: no memory."""
+cdef procnet_t *tables_of(namespace_t *self, table_context_t *context) noexcept nogil:
+    """Its /proc/net, opened through `context` until the next call; NULL without memory."""
     if self.tables == NULL:
         self.tables = <procnet_t *>malloc(sizeof(procnet_t))
         if self.tables == NULL:
             return NULL
         procnet_init(self.tables, open_through, NULL, TABLE_AGE_NS, 0)
-    self.tables.context = way
+    self.tables.context = context
     return self.tables
 
 
 cdef int namespace_tables_lookup(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
-                              socket_info_t *out) noexcept nogil:
-    cdef way_t way = way_t(<void *>opener, self.ns)
-    return procnet_lookup(self.tables, tuple, when, out) if tables_of(self, &way) != NULL else -ENOMEM
+                                 socket_info_t *out) noexcept nogil:
+    cdef table_context_t context = table_context_t(<void *>opener, self.ns)
+    return procnet_lookup(self.tables, tuple, when, out) if tables_of(self, &context) != NULL else -ENOMEM
 
 
-cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when, diag_match_t *out,
-                              int room) noexcept nogil:
-    cdef way_t way = way_t(<void *>opener, self.ns)
-    return procnet_survey(self.tables, tuple, when, out, room) if tables_of(self, &way) != NULL else -ENOMEM
+cdef int namespace_tables_survey(namespace_t *self, Opener opener, const tuple_t *tuple, int64_t when,
+                                 diag_match_t *out, int room) noexcept nogil:
+    cdef table_context_t context = table_context_t(<void *>opener, self.ns)
+    return procnet_survey(self.tables, tuple, when, out, room) if tables_of(self, &context) != NULL else -ENOMEM

@@ -9,65 +9,68 @@ from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.namespaces.discovery cimport Discovery
 from nfct_fast.sockets.socket_info cimport socket_info_t
 
-# An address that no namespace had when it was last asked for.
+# A negative entry: no namespace had this address when a flow last asked for it.
 cdef struct unknown_address_t:
     uint8_t addr[16]
-    uint64_t until
+    uint64_t until          # CLOCK_MONOTONIC ns: no search for it before
 
-# Where a home's routes to an address end.
+# Where the routes of a monitored namespace to an address end.
 cdef struct cached_route_t:
     uint8_t addr[16]
-    uint64_t until
-    int monitored
-    int index               # -1: that is not certain
+    uint64_t until          # CLOCK_MONOTONIC ns: not valid after
+    int monitored           # number of the namespace in which the routes begin
+    int index               # of the namespace in which they end; -1: not certain
 
-# The first members are homes: the namespaces that are listened in. Lookups and refresh() are for one thread.
+# A namespace is known by its index in the current map, which holds until the next look_again() or refresh_monitored();
+# a monitored one by its number, which is its index in every map. Lookups and refresh() are for one thread.
 cdef class NamespaceIndex:
     cdef object __weakref__
     cdef readonly Discovery discovery
-    cdef namespace_map_t *namespace_map         # members' numbers are its places; they hold until look_again() or refresh_monitored()
+    cdef namespace_map_t *namespace_map     # the current map
     cdef Opener opener
     cdef unknown_address_t unknown_addresses[256]
     cdef cached_route_t cached_routes[256]
-    cdef readonly int skipped   # namespaces that are left out: too many, too much in them, or they may not be entered
-    cdef bint threaded          # the scout has a thread of its own
-    cdef uint64_t drained_at       # CLOCK_MONOTONIC ns
-    cdef uint64_t wait_again_at       # not to wait for the scout before
-    cdef uint64_t refreshed_at           # when refresh_monitored() was last called
+    cdef readonly int skipped       # namespaces left out: they are too many, too large, or may not be entered
+    cdef bint threaded              # discovery has a thread of its own
+    cdef uint64_t drained_at        # CLOCK_MONOTONIC ns: when an unknown address last caused a round of discovery
+    cdef uint64_t wait_again_at     # CLOCK_MONOTONIC ns: do not wait for discovery before
+    cdef uint64_t refreshed_at      # CLOCK_MONOTONIC ns: when refresh_monitored() was last called
     cdef str proc
     cdef object finalizer
 
-    # The first member behind `after` (-1 to begin) that has tuple.src, -1 if there is none; if home has it, only home.
-    # Of others only those from which a way leads to home.
+    # The first namespace after index `after` (-1: the first of all) that has tuple.src, or -1; only the monitored one
+    # if that has it itself. Others count only if links connect them to the monitored one.
     cdef int find_address(self, int monitored, const tuple_t *tuple, int after) noexcept nogil
-    # No member has tuple.src. Whether what is known is newer now, so that it is worth asking again. search: have it be
-    # searched for new namespaces; else that is done once in a while for each private address. Waits 20 ms at most, and
-    # not more than a fiftieth of the time.
+    # To be called when no namespace has tuple.src: True if there is a newer map, so that asking again is worthwhile.
+    # search: search for new namespaces; without it, that is done once in a while for each private address. Waits 20 ms
+    # at most, and a fiftieth of the time at most.
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
 
-    # The member with that cookie, or -1.
+    # The namespace with this cookie, or -1.
     cdef int find_cookie(self, uint64_t cookie) noexcept nogil
-    # Whether a packet from end.src that is seen in `home` can have come out of member `index` (and one to end.src, seen
-    # there, arrives in it): some chain of links leads from one to the other; and if others than we made that namespace,
-    # home's routes for the address end there and nowhere else. Unknown is False. 4 us at first for such a one, and then
-    # for 0.1 s next to nothing; of each namespace no more is asked than takes 1 % of the time.
+    # Whether a packet from end.src that is seen in the monitored namespace can have come out of namespace `index`, and
+    # one to end.src can arrive there: some chain of links must connect the two, and where a user made namespace
+    # `index`, the monitored one's routes for the address must end there and nowhere else. Not certain is False. The
+    # first answer for a user's namespace takes 4 us, the same answer within 0.1 s next to nothing; for each namespace 1
+    # % of the time at most.
     cdef bint may_come_from(self, int monitored, int index, const tuple_t *end) noexcept nogil
 
+    # The cookie by which BPF programs know the namespace; 0: not known.
     cdef uint64_t cookie(self, int index) noexcept nogil
 
-    # diag_lookup (or of the listener), diag_survey, procnet_lookup and procnet_survey in one member. -errno also if
-    # it cannot be entered, as the tables need.
+    # diag_lookup (listener: diag_lookup_listener), diag_survey, procnet_lookup and procnet_survey in one namespace. The
+    # two for tables enter it: -errno if that fails.
     cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil
-    # The local ports with sockets in it: see diag_ports.
+    # The local ports that sockets in it have: see diag_ports.
     cdef int ports_at(self, int index, uint8_t proto, uint8_t *taken, int most) noexcept nogil
     cdef int tables_lookup(self, int index, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil
     cdef int tables_survey(self, int index, const tuple_t *tuple, int64_t when, diag_match_t *out,
                            int room) noexcept nogil
 
-    # Takes in what is new: once a batch.
+    # Take in the changes in monitored namespaces. To be called once a batch.
     cdef void refresh_monitored(self) noexcept nogil
-    # The addresses of a home; NULL if it is none.
+    # The local routes of a monitored namespace; NULL if the number is free.
     cdef const local_routes_t *monitored_routes(self, int index) noexcept nogil
 
     cdef bint _take_map(self) noexcept nogil

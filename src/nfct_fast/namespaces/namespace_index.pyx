@@ -1,12 +1,12 @@
 """Which network namespace of this host has an address, and the sockets in it.
 
-A flow that is forwarded here may come from a container: its address is another namespace's own. But an address is what
-anybody may give himself in a namespace of his own: it counts only with a way from there to where the flow was seen.
+A flow that is forwarded here may come from a container: its address is local in another namespace. But anybody can give
+himself any address in a namespace of his own, so that it counts only if a packet from there can reach the namespace in
+which the flow was seen.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
-from posix.unistd cimport close
 
 from sys_socket cimport AF_INET6
 
@@ -27,30 +27,30 @@ from nfct_fast.namespaces.discovery cimport Discovery
 from nfct_fast.sockets.socket_info cimport socket_info_t
 from nfct_fast.sockets.sock_diag cimport diag_ports, diag_survey
 
-import os
 import resource
 import weakref
 
 from nfct_fast.kernel import netns
 
 cdef enum:
-    # A unknown's flood of unknown addresses may cost one round of the scout in this time.
-    DRAIN_NS = 1_000_000
-    PATIENCE_MS = 20            # for the scout,
-    PATIENCE_FACTOR = 50        # and then none for so many times as long
-    UNKNOWN_ADDRESS_NS = 10_000_000_000
+    DRAIN_NS = 1_000_000        # a flood of unknown addresses causes one round of discovery in this time at most
+    WAIT_MS = 20                # waiting for discovery, at most,
+    WAIT_FACTOR = 50            # and not again for this many times as long
+    UNKNOWN_ADDRESS_NS = 10_000_000_000     # an unknown address causes one search in this time
     UNKNOWN_ADDRESSES = 256
     CACHED_ROUTES = 256
-    CACHED_ROUTE_NS = 100_000_000    # home's routes may change without being heard of: a router's do so all the time
-    FOLLOW_FACTOR = 100         # of the time that following routes took, until it is paid for,
-    FOLLOW_DEBT_NS = 200_000_000     # and how far that may lie ahead: 2 ms, some hundred addresses at once
+    CACHED_ROUTE_NS = 100_000_000    # no notification covers a router's own routes, which change all the time
+    # Following routes for t ns moves namespace_t.paid_until on by FOLLOW_FACTOR * t, up to FOLLOW_DEBT_NS into the
+    # future: 1 % of the time, and 2 ms, some hundred addresses, at once.
+    FOLLOW_FACTOR = 100
+    FOLLOW_DEBT_NS = 200_000_000
 
-cdef local_routes_t LOOPBACK_ONLY       # no address but loopback
+cdef local_routes_t LOOPBACK_ONLY       # empty: routes_find() knows loopback without it
 memset(&LOOPBACK_ONLY, 0, sizeof(LOOPBACK_ONLY))
 
 
 cdef bint is_private(const tuple_t *tuple) noexcept nogil:
-    # As containers have: RFC 1918, RFC 6598, link-local, and for IPv6 unique local.
+    # The addresses that containers have: RFC 1918, RFC 6598, link-local, and for IPv6 unique local.
     cdef const uint8_t *a = &tuple.src[0]
     if tuple.family == AF_INET6:
         return a[0] & 0xfe == 0xfc or a[0] == 0xfe and a[1] & 0xc0 == 0x80
@@ -69,19 +69,25 @@ cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
 cdef class NamespaceIndex:
     """The network namespaces of this host, each with its addresses and a sock_diag socket.
 
-    home: a Netns, None for the calling thread's own; limit: namespaces besides homes at most, five file descriptors
-    each, and never more than 5/16 of RLIMIT_NOFILE; ttl: seconds between two searches for namespaces; proc: where /proc
-    is mounted; spawn_helper: see Opener. Several namespaces may be home, that is, listened in: see monitor().
+    Call refresh() about once a second: until then our sockets keep a namespace alive whose last process has ended.
+    After start() a thread does that. Entering other namespaces needs CAP_SYS_ADMIN, seeing those of other users'
+    processes CAP_SYS_PTRACE; those that it cannot enter are counted in `skipped`.
 
-    Call refresh() about once a second: a namespace whose last process is gone is kept alive by our sockets, with its
-    interfaces, until then. After start() a thread does that by itself. Entering other namespaces needs CAP_SYS_ADMIN,
-    seeing those of other users' processes CAP_SYS_PTRACE; without, they are left out and counted in skipped.
+    Args:
+        space: The first monitored namespace, a Netns; None: the calling thread's own.
+        limit: Namespaces besides the monitored ones, at most. Each takes five file descriptors; all together take no
+            more
+            than 5/16 of RLIMIT_NOFILE.
+        ttl: Seconds between two searches for namespaces, at least.
+        proc: Where /proc is mounted.
+        diag: Open a sock_diag socket in each namespace.
+        spawn_helper: See Opener.
     """
 
     def __cinit__(self):
         self.opener = None
 
-    def __init__(self, home=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, spawn_helper=None):
+    def __init__(self, space=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, spawn_helper=None):
         self.close()
         self.opener = Opener(proc, spawn_helper)
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -89,27 +95,27 @@ cdef class NamespaceIndex:
         self.proc = proc
         self.discovery = Discovery(limit=limit, ttl=ttl, proc=proc, diag=diag, opener=self.opener)
         self.finalizer = weakref.finalize(self, Discovery.stop, self.discovery)
-        self.monitor(home)
+        self.monitor(space)
         self._take_map()
 
     def start(self, settled=None) -> None:
-        """Have a thread look for namespaces and follow them, until close(). settled: called in it, to give up privileges."""
+        """Run discovery in a thread until close(). The thread calls settled() first, which gives up privileges."""
         self.discovery.start(settled)
         self.threaded = True
 
-    def monitor(self, home=None) -> int:
-        """Take a Netns, None for the calling thread's namespace, among those that are listened in; its number, from 0.
+    def monitor(self, space=None) -> int:
+        """Add a Netns, None for the calling thread's namespace, to the monitored ones and return its number, from 0.
 
-        Flows heard there are looked up with that number, after the next refresh_monitored(). A namespace that is home already
-        keeps its number. Enters the namespace for a moment. OSError. From any thread.
+        After the next refresh_monitored(), flows from there are looked up by that number. A namespace that is monitored
+        already keeps its number. Enters the namespace for a moment. Any thread may call this. OSError.
         """
-        if home is not None:
-            return self.discovery.monitor(home)
+        if space is not None:
+            return self.discovery.monitor(space)
         with netns.Netns(f"{self.proc}/thread-self/ns/net", "home") as own:
             return self.discovery.monitor(own)
 
     def stop_monitoring(self, int number) -> None:
-        """That namespace is not listened in any more: its number may be given again. From any thread."""
+        """Remove a namespace from the monitored ones; another may get its number. Any thread may call this."""
         self.discovery.stop_monitoring(number)
 
     def __dealloc__(self):
@@ -122,7 +128,7 @@ cdef class NamespaceIndex:
         self.close()
 
     def close(self):
-        """Closes all sockets and lets go of all namespaces; a second call does nothing."""
+        """Close all sockets and namespaces; a second call does nothing."""
         if self.finalizer is not None:
             self.finalizer()
         namespace_map_free(self.namespace_map)
@@ -132,7 +138,7 @@ cdef class NamespaceIndex:
             self.opener.close()
 
     def abandon(self):
-        """In a process that has it by fork: closes the descriptors, and leaves alone what a thread may have been amid."""
+        """Close the descriptors in a forked child, and touch nothing that another thread may have been changing."""
         if self.discovery is not None:
             self.discovery.stop()
         namespace_map_free(self.namespace_map)
@@ -141,21 +147,25 @@ cdef class NamespaceIndex:
             self.opener.close()
 
     def refresh(self) -> bool:
-        """Looks for new namespaces if an unknown address was asked for, and lets go of those that are gone.
+        """Search for new namespaces if there was an unknown address, and close those that are gone; return whether it
+        searched.
 
-        Costs one stat() per known namespace; a search through /proc only when there is cause, and at most every ttl
-        seconds (less often where it takes long). True if it searched. Enters other namespaces for a moment: RuntimeError
-        if it cannot come back. Where a thread does that already, it only says what became of that.
+        Takes one stat() for each known namespace; a search through /proc only if there is a reason, and at most every
+        ttl seconds (less often where it takes long). Enters other namespaces for a moment. After start() it only
+        reports a failure of the thread.
+
+        Raises:
+            RuntimeError: The thread could not come back from another namespace, or discovery has ended.
         """
         if self.namespace_map == NULL:
-            raise ValueError("the directory is closed")
+            raise ValueError("the namespace index is closed")
         self.opener.check()
         if self.opener.stranded:
             raise RuntimeError("the thread could not come back from another network namespace")
         if self.threaded:
             if self.discovery.failure is not None:
                 raise RuntimeError(f"network namespaces are not followed any more: {self.discovery.failure}")
-            # Where no flows come, nothing else lets go of what the last atlas has of namespaces that are gone.
+            # Where no flows come, nothing else frees the last map, which keeps namespaces that are gone alive.
             self._take_map()
             return False
         searched = self.discovery.round(True)
@@ -173,19 +183,19 @@ cdef class NamespaceIndex:
         return True
 
     cdef bint _wait(self, bint search) noexcept nogil:
-        """For the scout to have looked, if there is patience for it."""
+        """Wait for a round of discovery, unless that was done just before; return whether there is a new map."""
         cdef uint64_t began = <uint64_t>monotonic_ns()
         if began < self.wait_again_at:
             return False
-        self.discovery.run_round(search, PATIENCE_MS)
+        self.discovery.run_round(search, WAIT_MS)
         self.wait_again_at = <uint64_t>monotonic_ns()
-        self.wait_again_at += PATIENCE_FACTOR * (self.wait_again_at - began)
+        self.wait_again_at += WAIT_FACTOR * (self.wait_again_at - began)
         return self._take_map()
 
     cdef bint _work(self) noexcept with gil:
         try:
             self.discovery.round(False)
-        except Exception:      # refresh() of the next round says why
+        except Exception:      # the next refresh() fails as well, and reports it
             pass
         return self._take_map()
 
@@ -194,10 +204,11 @@ cdef class NamespaceIndex:
         cdef int i
         if own == NULL:
             return -1
-        # The flow was seen at monitored: an address monitored has is home's, whoever else has it too. Groups have members there.
+        # The flow was seen in the monitored namespace: an address that is local there is that namespace's, whoever else
+        # has it too. Multicast groups have their members there.
         if routes_find(own, &tuple.src[0], tuple.family) >= 0 or is_multicast(&tuple.src[0], tuple.family):
             return monitored if after < 0 else -1
-        # With a hundred containers, to ask each cost a quarter of all that a flow costs.
+        # With a hundred containers, asking each would take a quarter of all the time that a flow takes.
         if after < 0 and self.namespace_map.reachable.slots != NULL and routes_find(
                 &self.namespace_map.reachable, &tuple.src[0], tuple.family) < 0:
             return -1
@@ -227,7 +238,7 @@ cdef class NamespaceIndex:
         return namespace_map_by_cookie(self.namespace_map, cookie) if self.namespace_map != NULL else -1
 
     cdef int _follow_routes(self, int monitored, int index, const tuple_t *end) noexcept nogil:
-        """Where home's routes for end.src end; -1 if that is not certain, or the member has asked for too much."""
+        """Where the monitored namespace's routes for end.src end; -1: not certain, or `index` has used up its time."""
         cdef namespace_t *namespace = self.namespace_map.nodes[index].namespace
         cdef cached_route_t *cached = &self.cached_routes[tuple_slot(end) ^ (monitored & (CACHED_ROUTES - 1))]
         cdef uint64_t began = <uint64_t>monotonic_ns()
@@ -244,26 +255,29 @@ cdef class NamespaceIndex:
         return cached.index
 
     cdef bint may_come_from(self, int monitored, int index, const tuple_t *end) noexcept nogil:
-        cdef const map_node_t *from_
-        if self.monitored_routes(monitored) == NULL or not 0 <= index < self.namespace_map.count or self.namespace_map.nodes[index].namespace == NULL:
+        cdef const map_node_t *origin
+        if self.monitored_routes(monitored) == NULL or not 0 <= index < self.namespace_map.count:
+            return False
+        if self.namespace_map.nodes[index].namespace == NULL:
             return False
         if index == monitored:
             return True
-        from_ = &self.namespace_map.nodes[index]
-        if from_.connected_group != self.namespace_map.nodes[monitored].connected_group:
+        origin = &self.namespace_map.nodes[index]
+        if origin.connected_group != self.namespace_map.nodes[monitored].connected_group:
             return False
-        # Who made monitored may have any address seen there: that is no word about others'.
-        if self.namespace_map.nodes[monitored].owner and from_.owner != self.namespace_map.nodes[monitored].owner:
+        # The owner of the monitored namespace can make any address appear there: that proves nothing about other
+        # owners.
+        if self.namespace_map.nodes[monitored].owner and origin.owner != self.namespace_map.nodes[monitored].owner:
             return False
-        if from_.owner and self._follow_routes(monitored, index, end) != index:
+        if origin.owner and self._follow_routes(monitored, index, end) != index:
             return False
-        from_.namespace.used_at = self.refreshed_at
+        origin.namespace.used_at = self.refreshed_at
         return True
 
     cdef int lookup_at(self, int index, const tuple_t *tuple, bint listener, socket_info_t *out) noexcept nogil:
-        cdef map_node_t *place = &self.namespace_map.nodes[index]
-        return namespace_lookup(place.namespace, &place.addresses.table if place.addresses != NULL else &LOOPBACK_ONLY, tuple, listener,
-                             out)
+        cdef map_node_t *node = &self.namespace_map.nodes[index]
+        cdef const local_routes_t *addresses = &node.addresses.routes if node.addresses != NULL else &LOOPBACK_ONLY
+        return namespace_lookup(node.namespace, addresses, tuple, listener, out)
 
     cdef int survey_at(self, int index, const tuple_t *tuple, diag_match_t *out, int room) noexcept nogil:
         return diag_survey(&self.namespace_map.nodes[index].namespace.diag, tuple, out, room)
@@ -290,23 +304,23 @@ cdef class NamespaceIndex:
         self._take_map()
 
     cdef const local_routes_t *monitored_routes(self, int index) noexcept nogil:
-        cdef const map_node_t *place
+        cdef const map_node_t *node
         if self.namespace_map == NULL or not 0 <= index < self.namespace_map.monitored_count:
             return NULL
-        place = &self.namespace_map.nodes[index]
-        if place.namespace == NULL:
+        node = &self.namespace_map.nodes[index]
+        if node.namespace == NULL:
             return NULL
-        return &place.addresses.table if place.addresses != NULL else &LOOPBACK_ONLY
+        return &node.addresses.routes if node.addresses != NULL else &LOOPBACK_ONLY
 
     cdef uint64_t cookie(self, int index) noexcept nogil:
         return self.namespace_map.nodes[index].namespace.cookie if 0 <= index < self.namespace_map.count else 0
 
     @property
     def foreign(self) -> int:
-        """Datagrams on its netlink sockets that the kernel did not send: they were not looked at."""
+        """Datagrams on its netlink sockets that did not come from the kernel, and were ignored."""
         return self.discovery.foreign
 
     def namespaces(self) -> dict:
-        """The namespaces known, as {inode: name}; homes come first."""
-        homes = [space for space in self.discovery.monitored if space is not None]
-        return {space.inode: space.name for space in [*homes, *self.discovery.namespaces.values()]}
+        """The known namespaces as {inode: name}; the monitored ones come first."""
+        monitored = [space for space in self.discovery.monitored if space is not None]
+        return {space.inode: space.name for space in [*monitored, *self.discovery.namespaces.values()]}

@@ -1,6 +1,6 @@
-"""The network namespaces known at one moment, their addresses, and the ways between them.
+"""The network namespaces known at one moment, their addresses, and the links between them.
 
-Made by one thread, and handed to another that looks things up in it.
+The discovery thread makes a map and hands it over to the thread that looks things up in it.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -14,15 +14,15 @@ from nfct_fast.namespaces.links cimport LINK_GROUP, LINK_NOWHERE, LINK_PAIR, rou
 from nfct_fast.namespaces.namespace cimport namespace_drop
 
 cdef enum:
-    HOPS = 8
+    HOPS_MAX = 8
 
 
-cdef shared_routes_t *routes_share(local_routes_t *table) noexcept nogil:
+cdef shared_routes_t *routes_share(local_routes_t *routes) noexcept nogil:
     cdef shared_routes_t *shared = <shared_routes_t *>malloc(sizeof(shared_routes_t))
     if shared != NULL:
         shared.refs = 1
-        shared.table = table[0]
-        memset(table, 0, sizeof(table[0]))
+        shared.routes = routes[0]
+        memset(routes, 0, sizeof(routes[0]))
     return shared
 
 
@@ -34,7 +34,7 @@ cdef shared_routes_t *routes_take(shared_routes_t *shared) noexcept nogil:
 
 cdef void routes_drop(shared_routes_t *shared) noexcept nogil:
     if shared != NULL and __atomic_sub_fetch(&shared.refs, 1, __ATOMIC_ACQ_REL) == 0:
-        routes_free(&shared.table)
+        routes_free(&shared.routes)
         free(shared)
 
 
@@ -65,11 +65,13 @@ cdef void namespace_map_free(namespace_map_t *self) noexcept nogil:
     free(self)
 
 
-cdef bint is_near(const namespace_map_t *self, int index) noexcept nogil:
-    """Whether some way leads from it to a monitored."""
+cdef bint is_linked_to_monitored(const namespace_map_t *self, int index) noexcept nogil:
+    """Whether links connect the node to another monitored one."""
     cdef int i
     for i in range(self.monitored_count):
-        if i != index and self.nodes[i].namespace != NULL and self.nodes[i].connected_group == self.nodes[index].connected_group:
+        if i == index or self.nodes[i].namespace == NULL:
+            continue
+        if self.nodes[i].connected_group == self.nodes[index].connected_group:
             return True
     return False
 
@@ -82,9 +84,9 @@ cdef int namespace_map_finish(namespace_map_t *self) noexcept nogil:
     cdef uint32_t slot
     cdef int i, rc = 0
     for i in range(self.count):
-        # A monitored is asked for the flows heard in others.
-        if rc == 0 and self.nodes[i].addresses != NULL and is_near(self, i):
-            rc = routes_merge(&self.reachable, &self.nodes[i].addresses.table)
+        # A monitored namespace counts as well, for the flows of the others.
+        if rc == 0 and self.nodes[i].addresses != NULL and is_linked_to_monitored(self, i):
+            rc = routes_merge(&self.reachable, &self.nodes[i].addresses.routes)
     if rc < 0:
         routes_free(&self.reachable)
     self.cookie_mask = 15
@@ -115,60 +117,62 @@ cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) n
     return -1
 
 
-cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr, int family) noexcept nogil:
-    cdef const map_node_t *place = &self.nodes[index]
-    return (place.connected_group == self.nodes[monitored].connected_group and place.addresses != NULL
-            and routes_find(&place.addresses.table, addr, family) >= 0)
+cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr,
+                            int family) noexcept nogil:
+    cdef const map_node_t *node = &self.nodes[index]
+    return (node.connected_group == self.nodes[monitored].connected_group and node.addresses != NULL
+            and routes_find(&node.addresses.routes, addr, family) >= 0)
 
 
-# What stands behind one interface.
-cdef struct behind_t:
-    int holder              # the one place that has the address; -1 none, -2 several
-    int gate                # the one that has the gateway's
-    int only                # the one there is
-    bint more               # and others that are not in the atlas
+# The nodes that one interface leads to. An index is -1 if there is none, -2 if there are several.
+cdef struct neighbours_t:
+    int has_address         # the node that has the address
+    int has_gateway         # the node that has the route's gateway
+    int any                 # the node, whatever it has
+    bint has_unknown        # there may be other hosts, or namespaces that are not in the map
 
 
-cdef void add_place(int *one, int index) noexcept nogil:
+cdef void add_node(int *one, int index) noexcept nogil:
     one[0] = index if one[0] == -1 or one[0] == index else -2
 
 
-cdef void look_behind(const namespace_map_t *self, int at, const route_t *route, const uint8_t *addr, int family,
-                      behind_t *out) noexcept nogil:
-    cdef const map_node_t *place = &self.nodes[at]
-    cdef const interface_t *step
+cdef void find_neighbours(const namespace_map_t *self, int at, const route_t *route, const uint8_t *addr, int family,
+                      neighbours_t *out) noexcept nogil:
+    cdef const map_node_t *node = &self.nodes[at]
+    cdef const interface_t *interface
     cdef int i
-    out.holder = out.gate = out.only = -1
-    out.more = False
-    for i in range(place.interface_count):
-        step = &place.interfaces[i]
-        if step.ifindex != route.ifindex and step.master != route.ifindex:
+    out.has_address = out.has_gateway = out.any = -1
+    out.has_unknown = False
+    for i in range(node.interface_count):
+        interface = &node.interfaces[i]
+        if interface.ifindex != route.ifindex and interface.master != route.ifindex:
             continue
-        if step.kind == LINK_PAIR and step.to >= 0:
-            add_place(&out.only, step.to)
-            if namespace_map_has(self, at, step.to, addr, family):
-                add_place(&out.holder, step.to)
-            if route.has_gateway and namespace_map_has(self, at, step.to, &route.gateway[0], family):
-                add_place(&out.gate, step.to)
-        elif not (step.kind == LINK_NOWHERE or step.kind == LINK_GROUP and step.ifindex == route.ifindex):
-            out.more = True
+        if interface.kind == LINK_PAIR and interface.peer >= 0:
+            add_node(&out.any, interface.peer)
+            if namespace_map_has(self, at, interface.peer, addr, family):
+                add_node(&out.has_address, interface.peer)
+            if route.has_gateway and namespace_map_has(self, at, interface.peer, &route.gateway[0], family):
+                add_node(&out.has_gateway, interface.peer)
+        elif not (interface.kind == LINK_NOWHERE
+                  or interface.kind == LINK_GROUP and interface.ifindex == route.ifindex):
+            out.has_unknown = True
 
 
 cdef int namespace_map_follow(namespace_map_t *self, int monitored, const uint8_t *addr, int family) noexcept nogil:
-    cdef behind_t behind
+    cdef neighbours_t neighbours
     cdef route_t route
     cdef int at = monitored
-    cdef int hop
-    for hop in range(HOPS):
+    cdef int _
+    for _ in range(HOPS_MAX):
         if route_read(&self.nodes[at].namespace.routes, addr, family, &route) < 0:
             return -1
-        look_behind(self, at, &route, addr, family, &behind)
-        # Where others stand beside them, as on a bridge with a wire to the world, the address may be theirs.
-        if behind.more or behind.holder == -2:
+        find_neighbours(self, at, &route, addr, family, &neighbours)
+        # Other hosts on the same link, as on a bridge with a physical port, may have the address.
+        if neighbours.has_unknown or neighbours.has_address == -2:
             return -1
-        if behind.holder >= 0:
-            return behind.holder if behind.holder != monitored else -1
-        at = behind.gate if behind.gate >= 0 else behind.only if not route.has_gateway else -1
+        if neighbours.has_address >= 0:
+            return neighbours.has_address if neighbours.has_address != monitored else -1
+        at = neighbours.has_gateway if neighbours.has_gateway >= 0 else neighbours.any if not route.has_gateway else -1
         if at < 0 or at == monitored:
             return -1
     return -1

@@ -1,8 +1,8 @@
-"""Which network namespaces processes are in: all, and those that came lately.
+"""Which network namespaces processes are in: all processes, or those that began lately.
 
-To look at all processes takes 3 us each. But the kernel gives process ids in turn and tells the last one (loadavg): what began since is
-in between, and next to nothing where nothing began. Who enters a namespace does so when he has just begun, most of the time:
-so each new process is looked at more than once.
+Looking at all processes takes 3 us each. But the kernel assigns process ids in turn and shows the last one in
+/proc/loadavg, so that the new processes are those in between: next to no work where nothing began. Most processes that
+enter a namespace do so soon after they began, so each new process is looked at three times within half a second.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -17,21 +17,21 @@ from nfct_fast.kernel.procfs cimport (numbers_close, numbers_next, numbers_open,
 import os
 
 cdef enum:
-    MOST_AT_ONCE = 20000        # process ids in one span: to look at all processes is no more
-    STRIDE = 64                 # looks between two at the clock
+    RANGE_MAX = 20000           # process ids in one range: beyond that, looking at all processes takes no longer
+    STRIDE = 64                 # processes between two looks at the clock
 
 
 cdef int64_t until_next(int looks) noexcept nogil:
-    """ns from one look at a span to the next; 0: that was the last."""
+    """ns until the next look at a range; 0: that was the last."""
     return 40_000_000 if looks == 1 else 400_000_000 if looks == 2 else 0
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class NetnsCensus:
-    """proc: where procfs is mounted. One thread at a time; OSError if it cannot be opened.
+    """Reads /proc, mounted at `proc`. One thread at a time; OSError if it cannot be opened.
 
-    Processes of others need CAP_SYS_PTRACE to be seen.
+    Seeing other users' processes needs CAP_SYS_PTRACE.
     """
 
     def __cinit__(self, str proc="/proc"):
@@ -49,17 +49,17 @@ cdef class NetnsCensus:
             close(self.root)
 
     def stop(self) -> None:
-        """Have all() return before its end; from any thread."""
+        """Make all() return early. Any thread may call this."""
         self.stopping = True
 
     def close(self) -> None:
-        """Close the descriptor; nobody may be looking. Closing twice is harmless."""
+        """Close the descriptor, while no other method is running. Closing twice is harmless."""
         if self.root >= 0:
             close(self.root)
         self.root = -1
 
     cdef int64_t _last_pid(self) noexcept nogil:
-        """The process id given last; -1 if it is not told."""
+        """The process id that was assigned last; -1 if /proc/loadavg cannot be read."""
         cdef char buf[128]
         cdef const char *p
         cdef uint64_t last = 0
@@ -79,7 +79,7 @@ cdef class NetnsCensus:
         procfs_name(name, pid, b"ns/net")
         if fstatat(self.root, name, &st, 0) < 0:
             return
-        slot = &self.seen[<uint64_t>st.st_ino & (SLOTS - 1)]
+        slot = &self.seen[<uint64_t>st.st_ino & (SEEN_SLOTS - 1)]
         if slot[0] == st.st_ino:
             return
         slot[0] = st.st_ino
@@ -93,26 +93,26 @@ cdef class NetnsCensus:
         self.count = 0
         return found
 
-    cdef void _scan(self, pid_range_t *span, int64_t until) noexcept nogil:
-        cdef int32_t pid = span.begin
-        while pid != span.end and self.count < FOUND_MAX:
-            # Where the largest number was given, it begins again at the small ones.
+    cdef void _scan(self, pid_range_t *range_, int64_t until) noexcept nogil:
+        cdef int32_t pid = range_.begin
+        while pid != range_.end and self.count < FOUND_MAX:
+            # After the largest process id, the kernel begins anew.
             pid = pid + 1 if pid < self.pid_max else 1
             self._look_up(pid)
             if pid % STRIDE == 0 and monotonic_ns() > until:
                 break
-        if pid != span.end:
+        if pid != range_.end:
             self.is_overtaken = True
 
     def recent(self, double budget=0.005) -> dict:
-        """Namespaces of processes that began lately, as {inode: pid}, in no more than `budget` seconds; not blocking.
+        """Namespaces of processes that began lately, as {inode: pid}. Takes `budget` seconds at most, and never blocks.
 
-        `overtaken` is true from then on if there were more than could be looked at.
+        If there were more processes than that allows, `overtaken` is true from then on.
         """
         cdef int64_t now = monotonic_ns()
         cdef int64_t until = now + <int64_t>(budget * 1e9)
         cdef int64_t given, pause
-        cdef pid_range_t *span
+        cdef pid_range_t *range_
         cdef int i
         with nogil:
             memset(self.seen, 0, sizeof(self.seen))
@@ -120,31 +120,31 @@ cdef class NetnsCensus:
             if given < 0:
                 self.is_overtaken = True
             elif given != self.last_pid:
-                span = &self.ranges[self.next_range]
+                range_ = &self.ranges[self.next_range]
                 self.next_range = (self.next_range + 1) % 64
-                self.is_overtaken = self.is_overtaken or span.at != 0
-                span.begin, span.end, span.looks = self.last_pid, <int32_t>given, 0
-                span.at = now
+                self.is_overtaken = self.is_overtaken or range_.look_at != 0
+                range_.begin, range_.end, range_.looks = self.last_pid, <int32_t>given, 0
+                range_.look_at = now
                 self.last_pid = <int32_t>given
-                if (span.end - span.begin + self.pid_max) % self.pid_max > MOST_AT_ONCE:
+                if (range_.end - range_.begin + self.pid_max) % self.pid_max > RANGE_MAX:
                     self.is_overtaken = True
-                    span.at = 0
+                    range_.look_at = 0
             for i in range(64):
-                span = &self.ranges[i]
-                if span.at and span.at <= now:
-                    self._scan(span, until)
-                    span.looks += 1
-                    pause = until_next(span.looks)
-                    span.at = now + pause if pause else 0
+                range_ = &self.ranges[i]
+                if range_.look_at and range_.look_at <= now:
+                    self._scan(range_, until)
+                    range_.looks += 1
+                    pause = until_next(range_.looks)
+                    range_.look_at = now + pause if pause else 0
         return self._take_found()
 
     @property
     def overtaken(self) -> bool:
-        """Since all(), more processes have begun than recent() could look at."""
+        """Whether more processes have begun since all() than recent() could look at."""
         return self.is_overtaken
 
     def all(self) -> dict:
-        """Namespaces of all processes, as {inode: pid}; None if stop() came before the end, or they cannot be listed.
+        """Namespaces of all processes, as {inode: pid}; None if stop() was called, or /proc cannot be listed.
 
         Blocks for 3 us a process.
         """

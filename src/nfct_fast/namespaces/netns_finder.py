@@ -1,4 +1,5 @@
-"""Which network namespaces there are, by name and by process: all of them, and those that came lately."""
+"""Finds network namespaces by name and by process: all of them, or those that are new."""
+
 import contextlib
 import os
 import time
@@ -6,13 +7,15 @@ import time
 from nfct_fast.kernel import netns
 from nfct_fast.namespaces.netns_census import NetnsCensus
 
-_RECENT_S = 0.005       # of each call for processes that began lately
-_NAMES_NS = 1_000_000_000       # how long after its folder has changed a name may become a namespace
+_RECENT_S = 0.005  # time for the new processes in each call of recent()
+_NAMES_NS = 1_000_000_000  # a namespace is mounted at most this long after its file has changed the folder
 
 
 class NamespaceFinder:
-    """proc: where /proc is mounted. One thread at a time, but for stop(). What it finds is {inode: (name, path)}; a name may be
-    of something else. OSError if it cannot be opened."""
+    """Finds namespaces as {inode: (name, path)}; a name may turn out to be something else.
+
+    One thread at a time, except for stop(). OSError if `proc`, where /proc is mounted, cannot be opened.
+    """
 
     def __init__(self, proc="/proc"):
         self._proc, self._kept = proc, {}
@@ -25,18 +28,18 @@ class NamespaceFinder:
             os.close(fd)
 
     def all(self) -> dict:
-        """All that can be seen; {} if stop() came before the end. Blocks for 3 us a process."""
+        """All namespaces that can be seen; {} if stop() was called. Blocks for 3 us a process."""
         processes = self._census.all()
         return {} if processes is None else self._with_names(processes, netns.mounted(self._kept))
 
     def recent(self) -> dict:
-        """Those of processes and names that came lately, in some ms at most."""
+        """The namespaces of new processes and new names. Takes some ms at most."""
         changed = 0
         for folder in (*netns.NAMED, *self._kept.values()):
             with contextlib.suppress(OSError):
                 changed = max(changed, os.stat(folder).st_mtime_ns)
         names = {}
-        # The namespace comes to a name just after the file.
+        # ip-netns(8) makes the file first and mounts the namespace on it just afterwards.
         if changed != self._changed or abs(time.time_ns() - changed) < _NAMES_NS:
             self._changed = changed
             names = netns.mounted(self._kept)
@@ -47,15 +50,15 @@ class NamespaceFinder:
 
     @property
     def overtaken(self) -> bool:
-        """There was more than recent() could look at: only all() finds the rest."""
+        """Whether recent() could not look at everything, so that only all() finds the rest."""
         return self._census.overtaken
 
     def stop(self) -> None:
-        """Have all() return soon; from any thread."""
+        """Make all() return early. Any thread may call this."""
         self._census.stop()
 
     def close(self) -> None:
-        """Close its descriptors; closing twice is harmless."""
+        """Close the descriptors; closing twice is harmless."""
         self._census.close()
         kept, self._kept = self._kept, {}
         for fd in kept.values():

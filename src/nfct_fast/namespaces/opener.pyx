@@ -1,9 +1,9 @@
-"""Sockets and tables of other network namespaces than the thread's own: what they are made for is what they answer for.
+"""Opens netlink sockets and tables of /proc/net in other network namespaces. They stay there, whoever reads them.
 
-To enter a namespace takes CAP_SYS_ADMIN; a conntrack table is read by a socket that was opened with CAP_NET_ADMIN. The
-program has a process of its own for that, forked at the start, which is handed a namespace, goes in, and hands out a
-netlink socket or a table of /proc/net: it reads nothing of either. It also makes the larger maps for the kernel's notes
-when they are needed, once: CAP_SYS_ADMIN is the right to do that, too.
+Entering a namespace takes CAP_SYS_ADMIN; reading a conntrack table takes a socket that was opened with CAP_NET_ADMIN.
+So that the program can give both up, it forks a helper process at the start, which receives the descriptor of a
+namespace, enters it, and returns the descriptor of a netlink socket or a table. The helper reads nothing from either.
+It also makes the larger maps for the BPF notes when they are needed, once, which takes CAP_SYS_ADMIN as well.
 """
 cimport cython
 from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
@@ -32,8 +32,8 @@ cdef extern from "nfct_fast/sockets/owners_maps.h" nogil:
     int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
 
 cdef enum:
-    STRANDED = 1 << 20       # no errno: the thread could not come back
-    LARGER_MAP = -2          # of kind 0; less for the others
+    STRANDED = 1 << 20       # beyond any errno: the thread could not come back
+    LARGER_MAP = -2          # open_request_t.protocol for kind 0; less for the others
 
 
 cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
@@ -56,7 +56,7 @@ cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
                 break
         else:
             return -EINVAL
-        if i == 0 or request.table[i] != 0:      # who asks may have come to want other files
+        if i == 0 or request.table[i] != 0:      # a program that was taken over may ask for other files
             return -EINVAL
         strcpy(path, b"thread-self/net/")
         strcpy(path + strlen(path), request.table)
@@ -65,24 +65,24 @@ cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
 
 
 cdef int fetch(int root, int ns, const open_request_t *request) noexcept nogil:
-    """A descriptor, -errno, or -STRANDED."""
+    """Open what is requested in the namespace `ns`, in the calling thread: a descriptor, -errno, or -STRANDED."""
     cdef uint64_t here = 0, there = 0
     cdef int fd
-    cdef int home = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
-    if home < 0:
+    cdef int own = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    if own < 0:
         return -errno
-    fd = inode_of(home, &here)
+    fd = inode_of(own, &here)
     if fd == 0:
         fd = inode_of(ns, &there)
     if fd == 0 and here != there and setns(ns, CLONE_NEWNET) < 0:
         fd = -errno
     if fd == 0:
         fd = fetch_here(root, request)
-        if here != there and setns(home, CLONE_NEWNET) < 0:
+        if here != there and setns(own, CLONE_NEWNET) < 0:
             if fd >= 0:
                 close(fd)
             fd = -STRANDED
-    close(home)
+    close(own)
     return fd
 
 
@@ -135,8 +135,17 @@ def _prepare(path):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Opener:
-    """proc: where /proc is mounted. spawn_helper: Rights.spawn_helper, to have a process of its own enter; None: the calling thread does,
-    for a moment. OSError."""
+    """Opens what other namespaces have.
+
+    Args:
+        proc: Where /proc is mounted.
+        spawn_helper: Rights.spawn_helper, to have a helper process enter namespaces; None: the calling thread enters
+            them
+            for a moment.
+
+    Raises:
+        OSError: /proc cannot be opened, or the helper cannot be started.
+    """
 
     def __cinit__(self):
         self.root = -1
@@ -144,7 +153,8 @@ cdef class Opener:
     def __init__(self, proc="/proc", spawn_helper=None):
         path = os.fsencode(proc)
         if spawn_helper is not None:
-            self.channel = HelperChannel(*spawn_helper("nfct-netns", functools.partial(_prepare, path), ("sys_admin", "net_admin"), True))
+            self.channel = HelperChannel(*spawn_helper("nfct-netns", functools.partial(_prepare, path),
+                                                       ("sys_admin", "net_admin"), True))
             return
         self.root = procfs_open(path)
         if self.root < 0:
@@ -155,7 +165,7 @@ cdef class Opener:
             close(self.root)
 
     def close(self):
-        """Nothing may be under way."""
+        """Close the descriptors and end the helper, while no other method is running."""
         if self.channel is not None:
             self.channel.close()
         if self.root >= 0:
@@ -163,7 +173,7 @@ cdef class Opener:
         self.root = -1
 
     def check(self):
-        """OSError if there is nobody any more who enters."""
+        """Raise OSError if the helper has ended."""
         if self.channel is not None:
             self.channel.check()
 
@@ -185,8 +195,19 @@ cdef class Opener:
         return <int>got if got < 0 else reply.rc if got == sizeof(reply) and reply.rc < 0 else -EPIPE
 
     def socket(self, space not None, int protocol) -> int:
-        """A netlink socket of this protocol in an open Netns: a descriptor, the caller's. OSError; RuntimeError if the thread
-        entered it and cannot come back."""
+        """Open a netlink socket in a namespace.
+
+        Args:
+            space: The namespace, an open Netns.
+            protocol: A NETLINK_* number.
+
+        Returns:
+            A descriptor, which the caller closes.
+
+        Raises:
+            RuntimeError: The thread entered the namespace and cannot come back.
+            OSError: The socket cannot be opened.
+        """
         cdef int fd = self.netlink(space.fileno(), protocol)
         if self.stranded:
             raise RuntimeError(f"cannot leave network namespace {space.name}")

@@ -1,4 +1,4 @@
-"""One network namespace as it is watched: its addresses, its links, and whose it is."""
+"""One network namespace that is watched: its addresses, its links, and its owner."""
 from libc.stdint cimport uint64_t
 
 from nfct_fast.namespaces.local_addresses cimport local_addresses_t
@@ -7,26 +7,26 @@ from nfct_fast.namespaces.opener cimport Opener
 from nfct_fast.namespaces.links cimport links_t
 from nfct_fast.namespaces.namespace cimport namespace_t
 
-# One caller at a time; what others use of it, `member` and `table`, they take for themselves.
+# One caller at a time. Other threads take references of `namespace` and `routes`.
 cdef class WatchedNamespace:
     cdef readonly object inode
-    cdef readonly str name
-    cdef readonly str last_path      # a path under which it was last seen
-    cdef readonly object uid       # whose it is, None for ours: see netns.owner()
-    cdef readonly object userns
+    cdef readonly str name         # as ip-netns(8) and docker have it, or "pid:PID"
+    cdef readonly str last_path    # the path under which it was last found
+    cdef readonly object uid       # its owner's user id; None: it is ours, see netns.owner()
+    cdef readonly object userns    # inode of its owner's user namespace
     cdef Opener opener
-    cdef namespace_t *namespace
+    cdef namespace_t *namespace    # a reference
     cdef local_addresses_t addresses
-    cdef shared_routes_t *routes     # NULL: too large, or no memory
+    cdef shared_routes_t *routes   # its addresses, a reference; NULL: it has too many, or there was no memory
     cdef links_t links
-    cdef uint64_t closed_foreign           # foreign datagrams of sockets that are closed
-    cdef bint too_large              # it has more than is taken in
-    cdef bint changed              # changes were heard of
+    cdef uint64_t closed_foreign   # foreign datagrams of sockets that were closed
+    cdef bint too_large            # it has more addresses or links than are read
+    cdef bint changed              # a notification came since it was last read
     cdef double due                # monotonic s: not to be read before
-    cdef readonly dict nsids     # {number by which this namespace knows another: inode of that}
-    cdef bint monitored                # listened in
-    cdef int number                  # of its place
-    cdef int connected_group
+    cdef readonly dict nsids       # {number (nsid) by which its links refer to another namespace: inode of that}
+    cdef bint monitored            # its conntrack events are received
+    cdef int number                # its number among the monitored ones
+    cdef int connected_group       # the same for all namespaces that some chain of links connects
     cdef int read(self) except -1
     cdef int _check(self) except -1
     cdef int _open(self) except -1

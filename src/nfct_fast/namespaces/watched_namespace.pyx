@@ -1,6 +1,6 @@
-"""One network namespace as it is watched: its addresses, its links, and whose it is.
+"""One network namespace that is watched: its addresses, its links, and its owner.
 
-Sockets are made in it, which answer for it from then on.
+The netlink sockets that this opens stay in the namespace, whichever one the thread is in.
 """
 cimport cython
 from libc.errno cimport E2BIG, EMFILE, EPERM
@@ -23,14 +23,13 @@ import os
 
 from nfct_fast.kernel import netns
 
-# What is taken in of a namespace, which a user may fill as he likes; of one of ours, only so that it ends.
+# The most that is read of a namespace: users can fill theirs as they like; for ours it is only a bound.
 cdef enum:
-    FOREIGN_ROUTES = 1024
-    FOREIGN_LINKS = 1024
+    USERS_ROUTES = 1024
+    USERS_LINKS = 1024
     OUR_ROUTES = 1 << 18
     OUR_LINKS = 1 << 17
-    # A namespace is taken for as idle as this when it is found.
-    IDLE_NS = 30_000_000_000
+    IDLE_NS = 30_000_000_000    # a namespace counts as idle for this long when it is found
 
 
 cdef extern from "<sys/syscall.h>" nogil:
@@ -43,9 +42,16 @@ cdef extern from "<unistd.h>" nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class WatchedNamespace:
-    """An open Netns. diag: open a sock_diag socket, too; door: makes the sockets there.
+    """Open netlink sockets in `space`, an open Netns, and read its addresses and links.
 
-    OSError; RuntimeError if the calling thread entered it and cannot come back.
+    Args:
+        space: The namespace.
+        diag: Open a sock_diag socket, too.
+        opener: Opens the sockets.
+
+    Raises:
+        RuntimeError: The calling thread entered the namespace and cannot come back.
+        OSError: The sockets cannot be opened.
     """
 
     def __cinit__(self, space not None, bint diag, Opener opener not None):
@@ -79,13 +85,14 @@ cdef class WatchedNamespace:
         return 0
 
     cdef int _open(self) except -1:
-        cdef int rc, monitor
-        cdef uint32_t most = OUR_ROUTES if self.uid is None else FOREIGN_ROUTES
+        cdef int rc, monitor, query
+        cdef uint32_t limit = OUR_ROUTES if self.uid is None else USERS_ROUTES
         self.closed_foreign += self.addresses.foreign + self.addresses.query.foreign
         with nogil:
             local_addresses_close(&self.addresses)
             monitor = self.opener.netlink(self.namespace.ns, NETLINK_ROUTE)
-            rc = local_addresses_adopt(&self.addresses, monitor, self.opener.netlink(self.namespace.ns, NETLINK_ROUTE), most)
+            query = self.opener.netlink(self.namespace.ns, NETLINK_ROUTE)
+            rc = local_addresses_adopt(&self.addresses, monitor, query, limit)
         self._check()
         if rc < 0 and rc != -E2BIG:
             raise OSError(-rc, os.strerror(-rc), f"network namespace {self.name}")
@@ -94,9 +101,9 @@ cdef class WatchedNamespace:
         return 0
 
     cdef int _take_routes(self) except -1:
-        """What local_addresses_read has found, and the links with it."""
+        """Share the addresses that local_addresses_read() found, and read the links."""
         cdef links_t links
-        cdef uint32_t most = OUR_LINKS if self.uid is None else FOREIGN_LINKS
+        cdef uint32_t limit = OUR_LINKS if self.uid is None else USERS_LINKS
         cdef int rc = -E2BIG
         memset(&links, 0, sizeof(links))
         routes_drop(self.routes)
@@ -104,8 +111,8 @@ cdef class WatchedNamespace:
         if not self.too_large:
             self.routes = routes_share(&self.addresses.routes)
             with nogil:
-                rc = links_read(&self.addresses.query, &links, most)
-        # Without its links no way leads to it.
+                rc = links_read(&self.addresses.query, &links, limit)
+        # Without its links no path leads to it.
         if rc < 0:
             links_free(&links)
             self.too_large = self.too_large or rc == -E2BIG
@@ -118,7 +125,7 @@ cdef class WatchedNamespace:
         return 0
 
     cdef int read(self) except -1:
-        """Takes in what was heard of; whether there is anything new. What cannot be read stays as it was known."""
+        """Read what has changed; return whether anything has. What cannot be read stays as it was."""
         cdef int rc
         self.changed = False
         if self.too_large:
@@ -136,34 +143,35 @@ cdef class WatchedNamespace:
             self._take_routes()
         return rc == 1 or self.too_large
 
-    def set_path(self, name, last_path):
-        """It is seen under another path now."""
-        self.name, self.last_path = name, last_path
+    def set_path(self, name, path):
+        """Set the path under which it was found."""
+        self.name, self.last_path = name, path
 
     def is_there(self) -> bool:
-        """Whether it is still where it was last seen."""
+        """Whether it still is at the path where it was last found."""
         try:
             return os.stat(self.last_path).st_ino == self.inode
         except OSError:
             return False
 
     def fileno(self) -> int:
-        """Readable when something may have changed; -1 while it has more than is taken in."""
+        """Readable when something may have changed; -1 while it is too large."""
         return self.addresses.monitor
 
     def nsid_of(self, int fd):
-        """Its own number for a namespace open as fd, None if it has none."""
+        """The number (nsid) that it has for the namespace open as fd; None if it has none."""
         cdef int32_t number = -1
         if links_nsid(&self.addresses.query, fd, &number) < 0 or number < 0:
             return None
         return number
 
     def linked_nsids(self) -> set:
-        """The numbers of the namespaces its links lead into."""
+        """The numbers (nsid) of the namespaces that its links lead into."""
         cdef uint32_t i
         return {self.links.at[i].nsid for i in range(self.links.count) if self.links.at[i].nsid >= 0}
 
     @property
     def foreign(self) -> int:
-        """Datagrams that the kernel did not send."""
-        return self.closed_foreign + self.addresses.foreign + self.addresses.query.foreign + namespace_foreign(self.namespace)
+        """Datagrams that did not come from the kernel."""
+        return (self.closed_foreign + self.addresses.foreign + self.addresses.query.foreign
+                + namespace_foreign(self.namespace))

@@ -1,4 +1,4 @@
-"""Processes: what /proc and the kernel's fork, exec and exit events say of them, and their cgroups.
+"""Processes: their facts from /proc and from the kernel's fork, exec and exit events, and their cgroups.
 
 It knows neither sockets nor flows.
 """

@@ -1,11 +1,11 @@
-"""A cgroup path -> the names people know it by: systemd unit and slice, container.
+"""The names in a cgroup path: systemd unit and slice, container.
 
-Only the path is looked at: no file, no process. Names stay as systemd escapes them (`\\x2d`), so that they can be
-handed to systemctl and journalctl as they are.
+This reads only the path, no file and no process. Names stay as systemd escapes them (`\\x2d`), so that systemctl and
+journalctl accept them.
 
-Who may write a directory names what is below it. A user owns all below user@UID.service, a container's root all below the
-container, and `mkdir docker-ID.scope` there says what they like. So a name counts only from the levels that the host's root
-made; what the whole path says beyond these is kept apart, as claimed.
+Whoever may write a directory chooses the names below it. A user owns everything below user@UID.service, a container's
+root everything below the container, and either can `mkdir docker-ID.scope` there. So only the levels count that the
+host's root made; names from the rest of the path are kept separately, as claimed.
 """
 from libc.string cimport memcmp, memset, strlen
 
@@ -109,9 +109,9 @@ cdef bint container_id(span_t s) noexcept nogil:
 
 
 cdef bint prefixed_id(span_t s, bint is_unit, cgroup_names_t *out) noexcept nogil:
-    # docker-ID.scope, libpod-ID.scope, cri-containerd-ID.scope, crio-ID; SLICE:cri-containerd:ID as containerd
-    # writes it when it is not told that the manager is systemd. crio-conmon-ID and libpod-conmon-ID are the
-    # monitors outside of the container. systemd makes a scope where units are and nowhere else.
+    # docker-ID.scope, libpod-ID.scope, cri-containerd-ID.scope, crio-ID; SLICE:cri-containerd:ID from a containerd that
+    # is not configured for systemd. crio-conmon-ID and libpod-conmon-ID are monitors outside of the container. A scope
+    # is a unit, and systemd makes it only where units are.
     cdef span_t id, lead
     cdef size_t i
     if span_ends(s, b".scope"):
@@ -122,7 +122,9 @@ cdef bint prefixed_id(span_t s, bint is_unit, cgroup_names_t *out) noexcept nogi
         return False
     id = span_cut(s, s.size - ID_SIZE, 0)
     lead = span_cut(s, 0, ID_SIZE + 1)
-    if not container_id(id) or (lead.at[lead.size] != c'-' and lead.at[lead.size] != c':') or span_ends(lead, b"-conmon"):
+    if not container_id(id) or span_ends(lead, b"-conmon"):
+        return False
+    if lead.at[lead.size] != c'-' and lead.at[lead.size] != c':':
         return False
     for i in range(lead.size, 0, -1):
         if lead.at[i - 1] == c':':
@@ -134,7 +136,8 @@ cdef bint prefixed_id(span_t s, bint is_unit, cgroup_names_t *out) noexcept nogi
 
 
 cdef void machine_find(span_t s, const char *p, const char *end, cgroup_names_t *out) noexcept nogil:
-    # systemd-nspawn@NAME.service/payload and machine-NAME.scope; "supervisor" is nspawn itself, outside.
+    # systemd-nspawn@NAME.service/payload and machine-NAME.scope; "supervisor" is nspawn itself, outside of the
+    # container.
     cdef span_t below
     cdef bint nspawn = span_starts(s, b"systemd-nspawn@") and span_ends(s, b".service")
     if not nspawn and not (span_starts(s, b"machine-") and span_ends(s, b".scope")):
@@ -151,8 +154,8 @@ cdef void machine_find(span_t s, const char *p, const char *end, cgroup_names_t 
 
 cdef void container_find(const char *p, const char *end, const cgroup_names_t *found, bint innermost,
                          cgroup_names_t *out) noexcept nogil:
-    # The first match in `found`, names that count, is the outermost container: what is below is its own to write. The last
-    # one is the innermost, which the process itself would name.
+    # The first match is the outermost container, whose root may choose what is below. The last match is the innermost
+    # one.
     cdef span_t s, last, older
     last.size = 0
     older.size = 0
@@ -179,7 +182,7 @@ cdef void container_find(const char *p, const char *end, const cgroup_names_t *f
 
 
 cdef void names_find(const char *path, const char *end, cgroup_names_t *out) noexcept nogil:
-    # Of levels that the host's root made.
+    # `path` has only levels that the host's root made.
     cdef const char **root = [b"-.slice"]
     cdef const char *p = path
     unit_find(&p, end, &out.unit, &out.slice)
@@ -197,10 +200,11 @@ cdef void cgroup_names(const char *path, size_t size, size_t trusted, cgroup_nam
     memset(out, 0, sizeof(out[0]))
     memset(&whole, 0, sizeof(whole))
     if size >= 3 and memcmp(path, b"/..", 3) == 0:
-        return    # outside of our cgroup namespace: what hides above could be anything
+        return    # outside of our cgroup namespace: the levels above are hidden
     names_find(path, path + min(size, trusted), out)
     unit_find(&p, end, &whole.unit, &whole.slice)
-    if out.unit.size and (user_manager(out.unit) or span_starts(out.unit, b"session-") and span_ends(out.unit, b".scope")):
+    if out.unit.size and (
+            user_manager(out.unit) or span_starts(out.unit, b"session-") and span_ends(out.unit, b".scope")):
         unit_find(&p, end, &out.user_unit, &ignored)
     container_find(path, end, &whole, True, &whole)
     if whole.unit.at != out.unit.at:
@@ -215,13 +219,17 @@ cdef object span_str(span_t s):
 
 
 def names(path, trusted=None):
-    """The names in a cgroup path: a dict of unit, user_unit, slice, container, runtime, claimed_unit, claimed_container and
-    claimed_runtime, each a str or None.
+    """Find the names in a cgroup path. Reads only the path, and never blocks.
 
-    `path` is a str as in /proc/PID/cgroup, or bytes; the host's root made the levels of its first `trusted` bytes, None:
-    of all of it (see CgroupFilesystem.trusted_of). Looks at nothing but the path, never blocks, raises nothing for paths it does
-    not know. A unit is what `systemctl status PID` would print. What is claimed is what others than the host's root can
-    have written; user_unit is the word of the user whose manager it is.
+    Args:
+        path: As in /proc/PID/cgroup, a str or bytes.
+        trusted: Bytes at its beginning that name levels which the host's root made, see CgroupFilesystem.trusted_of();
+            None: all.
+
+    Returns:
+        A dict of unit (as `systemctl status PID` prints it), user_unit, slice, container, runtime, claimed_unit,
+        claimed_container and claimed_runtime, each a str or None. Others than the host's root can have chosen the
+        claimed names; a user chooses the user_unit.
     """
     cdef bytes raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
     cdef cgroup_names_t found

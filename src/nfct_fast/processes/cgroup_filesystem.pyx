@@ -1,7 +1,8 @@
-"""A cgroup id -> its path and its processes; a path -> who made its levels: asked of the cgroup file systems.
+"""Path and processes of a cgroup by its id, and which levels of a path the host's root made, from the cgroup file
+systems.
 
-The id is what sock_diag and BPF report: the inode number of the cgroup's directory, which is also the whole file
-handle (kernfs), so that one open_by_handle_at(2) finds it among any number.
+sock_diag and BPF report the id. It is the inode number of the cgroup's directory and also the whole file handle
+(kernfs), so that one open_by_handle_at(2) finds the directory among any number.
 """
 cimport cython
 from libc.errno cimport EINVAL, ENAMETOOLONG, ENOENT, errno
@@ -68,7 +69,7 @@ cdef int pids_parse(int fd, int32_t *out, int limit) noexcept nogil:
                     kept = digits
                     memmove(buf, end - digits, digits)
                 break
-            # 0 stands for a process of another pid namespace.
+            # 0 is a process of another pid namespace.
             if digits > 0 and 0 < value <= 0x7fffffff:
                 out[n] = <int32_t>value
                 n += 1
@@ -93,18 +94,21 @@ cdef int mount_open(mount) except? -1:
 @cython.final
 @cython.auto_pickle(False)
 cdef class CgroupFilesystem:
-    """The cgroup2 mount, `mount` or the one find_mount() finds, and where there is one the v1 hierarchy of systemd.
+    """The cgroup2 mount, and the v1 hierarchy of systemd if there is one.
 
-    Where none is mounted it makes a mount of its own (CAP_SYS_ADMIN). Opening never fails: without one every question is
-    answered with an error. open_by_handle_at(2) needs
-    CAP_DAC_READ_SEARCH (in the initial user namespace before Linux 6.11).
+    If cgroup2 is not mounted, this makes a mount of its own (CAP_SYS_ADMIN). If that fails, every method returns an
+    error; the constructor never does. Finding a cgroup by id needs CAP_DAC_READ_SEARCH (in the initial user namespace
+    before Linux 6.11).
+
+    Args:
+        mount: Where cgroup2 is mounted; None: see find_mount().
     """
 
     def __cinit__(self, mount=None):
         self._mount = self._systemd = -ENOENT
         self._mount = mount_open(find_mount() if mount is None else mount)
         if self._mount == -ENOENT and mount is None:
-            self._mount = owners_cgroup_mount()     # `ip netns exec` hides the host's
+            self._mount = owners_cgroup_mount()     # `ip netns exec` hides the host's mount
         self._systemd = mount_open(find_mount(kind=b"cgroup"))
 
     def __dealloc__(self):
@@ -118,19 +122,19 @@ cdef class CgroupFilesystem:
         self._mount = self._systemd = -ENOENT
 
     def close(self):
-        """Let go of the mounts; no question may be under way."""
+        """Close the mounts, while no other method is running."""
         self._close()
 
     cdef size_t trusted(self, const char *path, size_t size, bint systemd) noexcept nogil:
-        # A level was made by whoever can write the directory above it, or above that.
+        # Whoever can write a directory can have made the levels below it.
         cdef char above[PATH_SIZE]
         cdef struct_stat st
         cdef int mount = self._systemd if systemd else self._mount
         cdef size_t at = 0
-        cdef int level
+        cdef int _
         if mount < 0 or fstatat(mount, b"", &st, AT_EMPTY_PATH) < 0:
             return 0
-        for level in range(LEVELS):
+        for _ in range(LEVELS):
             if not roots_own(&st) or at == size:
                 break
             at += 1
@@ -196,10 +200,17 @@ cdef class CgroupFilesystem:
         return n
 
     def trusted_of(self, path, systemd=False):
-        """How many bytes of a path below the mount, a str, name levels that the host's root made, int.
+        """The number of bytes of a path that name levels which the host's root made.
 
-        A directory that is another's, or that others may write, ends it: who has it can make and name what is below. A level
-        that is gone ends it as well; 0 without a mount. `systemd`: the path is of the v1 hierarchy.
+        They end at the first directory that somebody else owns or may write, who can make and name what is below, or
+        that is gone.
+
+        Args:
+            path: A path below the mount, str.
+            systemd: It is in the v1 hierarchy.
+
+        Returns:
+            The number, int; 0 without a mount.
         """
         cdef bytes raw = os.fsencode(path)
         if not raw.startswith(b"/"):
@@ -224,9 +235,10 @@ cdef class CgroupFilesystem:
 
 
 def find_mount(mountinfo="/proc/self/mountinfo", kind=b"cgroup2"):
-    """Where the cgroup2 hierarchy is mounted, its root rather than a part, as bytes; None: nowhere, or it cannot be read.
+    """Where the cgroup2 hierarchy is mounted, as bytes, preferably its root; None if it is not, or `mountinfo` cannot
+    be read.
 
-    kind b"cgroup": the v1 hierarchy that systemd has for itself where it does not use cgroup2.
+    kind b"cgroup": the v1 hierarchy name=systemd, which systemd uses where it does not use cgroup2.
     """
     found = None
     try:

@@ -1,28 +1,29 @@
-/* Reading /proc/PID/cmdline in a helper process (helper.h): a handle of /proc/PID goes to it, bytes come back.
+/* Reads /proc/PID/cmdline in a helper process (helper.h), which receives a descriptor of /proc/PID and sends bytes
+ * back.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A handle and not a pid, because it answers ESRCH once the process has ended, even if the pid is used again. One at
- * a time: the caller reads other things of the process meanwhile (1,000 processes: 67 ms, and 54 where it reads all
- * itself). */
+ * It receives a descriptor and not a pid, because the descriptor returns ESRCH once the process has ended, even if the
+ * pid is used again. One request at a time; the caller reads other facts of the process meanwhile (1,000 processes take
+ * 67 ms, and 54 ms if the caller reads everything itself). */
 #ifndef NFCT_FAST_CMDLINE_HELPER_H
 #define NFCT_FAST_CMDLINE_HELPER_H
 
 #include <nfct_fast/kernel/helper.h>
 
-enum { CMDLINE_COUNTED = 1 << 20 }; /* of what is not wanted */
+enum { CMDLINE_COUNTED = 1 << 20 }; /* bytes beyond the limit that are counted, at most */
 
 struct cmdline_ask {
-    uint32_t number; /* not 0: of the request, which tells an answer that comes too late */
-    uint32_t limit;  /* bytes that are wanted */
-    uint64_t known;  /* the whole size if that is known, else 0 */
+    uint32_t number; /* of the request, not 0, by which the caller recognizes a late reply */
+    uint32_t limit;  /* bytes to send back, at most */
+    uint64_t known;  /* size of the command line if the caller knows it, else 0 */
 };
 
-/* One, with the bytes behind it; or several where they fill more than one buffer. */
+/* A reply, followed by the bytes. There are several if the bytes fill more than one buffer. */
 struct cmdline_answer {
     uint32_t number;
     int32_t error;  /* -errno */
-    uint64_t whole; /* with the last: the size of all without the NUL at its end */
-    uint32_t last;
+    uint64_t whole; /* in the last one: size of the command line without the last NUL */
+    uint32_t last;  /* 1: no more will follow */
 };
 
 union cmdline_handle {
@@ -32,7 +33,7 @@ union cmdline_handle {
 
 /* ---- In the helper ---- */
 
-/* Less than size only at the end. */
+/* Reads `size` bytes, fewer only at the end. */
 HELPER_CODE long cmdline_fill(long file, char *buf, long size)
 {
     long have = 0, got;
@@ -89,10 +90,10 @@ HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmd
     }
     answer.whole = (uint64_t)have;
     if (got >= 0 && have == ask->limit && ask->known > ask->limit) {
-        answer.whole = ask->known; /* the kernel told in stat: 128 KB need not be read to be counted */
+        answer.whole = ask->known; /* from stat: 128 KB need not be read only to be counted */
         last = 0;
     } else if (got >= 0 && have == ask->limit) {
-        /* PR_SET_MM_MAP, which needs no privilege, makes it a size of terabytes: that is not counted to its end. */
+        /* PR_SET_MM_MAP, which needs no privilege, can make it terabytes large: do not count to the end. */
         while (answer.whole - ask->limit < CMDLINE_COUNTED && (got = cmdline_fill(file, rest, sizeof(rest))) > 0) {
             answer.whole += (uint64_t)got;
             last = rest[got - 1];
@@ -125,7 +126,7 @@ HELPER_CODE void cmdline_work(int fd, struct helper_room *room)
         message.msg_flags = 0;
         if (helper_raw(SYS_recvmsg, fd, (long)&message, MSG_CMSG_CLOEXEC, 0) != sizeof(ask))
             return;
-        /* Without a handle there is no descriptor left for it. */
+        /* The message comes without a descriptor if the helper can have no more. */
         directory = -1;
         if (message.msg_controllen >= sizeof(struct cmsghdr))
             directory = *(const int *)(const void *)CMSG_DATA(&handle.head);
@@ -141,19 +142,17 @@ HELPER_CODE void cmdline_work(int fd, struct helper_room *room)
 
 /* ---- In the program ---- */
 
-static inline int cmdline_start(struct helper *helper)
-{
-    return helper_start(helper, cmdline_work);
-}
+static inline int cmdline_start(struct helper *helper) { return helper_start(helper, cmdline_work); }
 
-/* 0 or -errno; does not wait. directory: a handle of /proc/PID, also O_PATH, which may be closed then. */
+/* Sends a request without waiting. 0 or -errno. directory: a descriptor of /proc/PID, also O_PATH, which may be closed
+ * then. */
 static inline int cmdline_post(struct helper *helper, const struct cmdline_ask *ask, int directory)
 {
-    union cmdline_handle handle = {.head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
-                                            .cmsg_len = CMSG_LEN(sizeof(int))}};
+    union cmdline_handle handle = {
+        .head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
     struct iovec piece = {.iov_base = (void *)ask, .iov_len = sizeof(*ask)};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1,
-                             .msg_control = &handle, .msg_controllen = sizeof(handle)};
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &handle, .msg_controllen = sizeof(handle)};
     ssize_t sent;
     helper_follow(helper);
     memcpy(CMSG_DATA(&handle.head), &directory, sizeof(int));
@@ -163,7 +162,7 @@ static inline int cmdline_post(struct helper *helper, const struct cmdline_ask *
     return sent < 0 ? -errno : 0;
 }
 
-/* The next answer, its bytes (at most `size`) into buf: how many, or what helper_receive says. */
+/* Receives the next reply and its bytes, `size` at most, into buf: their number, or an error of helper_receive(). */
 static inline ssize_t cmdline_receive(const struct helper *helper, struct cmdline_answer *answer, char *buf,
                                       size_t size, int64_t until)
 {
@@ -175,7 +174,7 @@ static inline ssize_t cmdline_receive(const struct helper *helper, struct cmdlin
     return (size_t)got < sizeof(*answer) ? -EPIPE : got - (ssize_t)sizeof(*answer);
 }
 
-/* Is it this request that keeps the helper waiting? */
+/* Whether this request keeps the helper waiting. */
 static inline int cmdline_is_inside(const struct helper *helper, uint32_t number)
 {
     return __atomic_load_n(&helper->room->inside, __ATOMIC_ACQUIRE) == number;

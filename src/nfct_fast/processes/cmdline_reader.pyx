@@ -1,16 +1,16 @@
-"""Command lines of processes, read in a helper process that is killed when it is kept waiting.
+"""Reads command lines of processes in a helper process, which is killed if it is kept waiting.
 
 The kernel copies a command line out of the process's own memory, for which it takes that memory's lock. Any user can
-hold that lock for as long as they like: one thread reads through /proc/self/mem a page of a file whose server does not
-answer, another one waits to map something.
+hold that lock for as long as they like: one thread reads, through /proc/self/mem, a page of a file whose server does
+not reply; another thread waits to map something.
 
-Waiting for such a process is bounded three times. Each wait ends after 20 ms at most. Who was waited for in vain is put
-aside for 10 s. All waits of more than 1 ms together may take 2 % of the time; where they have used that up, first the
-users who have been waited for in vain are put aside, and then everybody as long as there are such users.
+Waiting for such processes has three bounds. Each wait ends after 20 ms. A process that was waited for in vain is not
+read again for 10 s. All waits of more than 1 ms together take 2 % of the time at most; when they have used that up, the
+users whose processes were waited for in vain are refused, and then everybody, as long as there are such users.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ETIMEDOUT
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from nfct_fast.processes.cmdline_helper cimport (
     cmdline_answer, cmdline_is_inside, cmdline_post, cmdline_receive, cmdline_start, helper_close, helper_init,
@@ -23,18 +23,18 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     DEADLINE_NS = 20000000
-    FREE_NS = 1000000            # what every machine needs now and then
-    SAVED_NS = 40000000          # the most that is saved up, and then owed before nobody is asked any more
-    SHARE = 50                   # one part in that many of the time is for waiting
-    KEPT = 2                     # helpers of one user's that do not end, of HELPER_ENDING; one may just be about to
-    PENDING = -1000000           # cmdline_t.size of what has not been answered
+    FREE_NS = 1000000            # shorter waits, which every machine has now and then, are not charged
+    SAVED_NS = 40000000          # the largest credit; all are refused at this much debt
+    SHARE = 50                   # one part in this many of the time may be spent on waiting
+    KEPT_MAX = 2                 # helpers, of HELPER_ENDING, that one user may keep from ending
+    PENDING = -1000000           # cmdline_t.size until the reply comes
 
 
 cdef void replenish(CommandLineReader self, int64_t now) noexcept nogil:
-    # A share smaller than one nanosecond is kept for the next time.
-    cdef int64_t more = (now - self._reckoned) // SHARE
+    # Keep a remainder of less than one nanosecond for the next time.
+    cdef int64_t more = (now - self._credited_at) // SHARE
     self._credit = min(<int64_t>SAVED_NS, self._credit + more)
-    self._reckoned += more * SHARE
+    self._credited_at += more * SHARE
 
 
 cdef void charge(CommandLineReader self, int64_t waited) noexcept nogil:
@@ -42,72 +42,72 @@ cdef void charge(CommandLineReader self, int64_t waited) noexcept nogil:
         self._credit -= waited
 
 
-cdef int aside_count(aside_t *aside, int64_t now) noexcept nogil:
-    # Of those whose time is not over.
+cdef int deferred_count(deferred_t *deferred, int64_t now) noexcept nogil:
+    # The number of those whose time is not over.
     cdef int i = 0
-    while i < aside.count:
-        if aside.at[i].until <= now:
-            aside.count -= 1
-            aside.at[i] = aside.at[aside.count]
+    while i < deferred.count:
+        if deferred.at[i].until <= now:
+            deferred.count -= 1
+            deferred.at[i] = deferred.at[deferred.count]
         else:
             i += 1
-    return aside.count
+    return deferred.count
 
 
-cdef bint aside_has(const aside_t *aside, uint64_t id, uint64_t start) noexcept nogil:
+cdef bint deferred_has(const deferred_t *deferred, uint64_t id, uint64_t start) noexcept nogil:
     cdef int i
-    for i in range(aside.count):
-        if aside.at[i].id == id and aside.at[i].start == start:
+    for i in range(deferred.count):
+        if deferred.at[i].id == id and deferred.at[i].start == start:
             return True
     return False
 
 
-cdef void aside_put(aside_t *aside, uint64_t id, uint64_t start, int64_t until) noexcept nogil:
-    # In its own place, in a free one, or in that of the one which has the least of its time left.
+cdef void deferred_put(deferred_t *deferred, uint64_t id, uint64_t start, int64_t until) noexcept nogil:
+    # Into the same entry, a free one, or the one with the least time left.
     cdef int i, place = 0
-    for i in range(aside.count):
-        if aside.at[i].id == id and aside.at[i].start == start:
+    for i in range(deferred.count):
+        if deferred.at[i].id == id and deferred.at[i].start == start:
             place = i
             break
-        if aside.at[i].until < aside.at[place].until:
+        if deferred.at[i].until < deferred.at[place].until:
             place = i
     else:
-        if aside.count < CMDLINES_ASIDE:
-            place = aside.count
-            aside.count += 1
-    aside.at[place].id, aside.at[place].start, aside.at[place].until = id, start, until
+        if deferred.count < CMDLINES_DEFERRED:
+            place = deferred.count
+            deferred.count += 1
+    deferred.at[place].id, deferred.at[place].start, deferred.at[place].until = id, start, until
 
 
-cdef void put_aside(CommandLineReader self, const cmdline_t *one) noexcept nogil:
-    cdef int64_t until = monotonic_ns() + self._aside_ns
-    aside_put(&self._processes, one.pid, one.start, until)
-    aside_put(&self._users, one.user, 0, until)
+cdef void defer(CommandLineReader self, const cmdline_t *one) noexcept nogil:
+    cdef int64_t until = monotonic_ns() + self._defer_ns
+    deferred_put(&self._processes, one.pid, one.start, until)
+    deferred_put(&self._users, one.user, 0, until)
 
 
 cdef bint is_refused(CommandLineReader self, const cmdline_t *one, int64_t now) noexcept nogil:
-    if aside_count(&self._processes, now) and aside_has(&self._processes, one.pid, one.start):
+    if deferred_count(&self._processes, now) and deferred_has(&self._processes, one.pid, one.start):
         return True
-    # A process that ends while the helper reads its memory leaves it to the helper to take that spawn_helper: to write back
-    # what it changed in a file, for as long as a server of files likes, and that no signal ends (seen with Linux 6.18).
-    if helper_kept(&self._helper, one.user) >= KEPT:
+    # If a process ends while the helper reads its memory, the helper has to release that memory: to write changes back
+    # to a file, for as long as the file's server likes, and no signal ends that (seen with Linux 6.18).
+    if helper_kept(&self._helper, one.user) >= KEPT_MAX:
         return True
-    # Where nobody is to blame, the machine is busy: what is answered at once is still taken.
-    if self._credit > 0 or aside_count(&self._users, now) == 0:
+    # Without such users the machine is just busy: quick replies are still welcome.
+    if self._credit > 0 or deferred_count(&self._users, now) == 0:
         return False
-    return self._credit <= -<int64_t>SAVED_NS or aside_has(&self._users, one.user, 0)
+    return self._credit <= -<int64_t>SAVED_NS or deferred_has(&self._users, one.user, 0)
 
 
-cdef void replace(CommandLineReader self, uint64_t whose) noexcept nogil:
-    # The next is started when it is needed.
-    helper_kill(&self._helper, whose)
+cdef void replace(CommandLineReader self, uint64_t user) noexcept nogil:
+    # The next one is started when it is needed.
+    helper_kill(&self._helper, user)
     self.restarted += 1
 
 
 cdef int send(CommandLineReader self, int dirfd) noexcept nogil:
-    # To the helper there is, or a new one if that has ended (by itself with the thread that started it) or is kept
-    # waiting by what was asked before.
-    cdef int again, rc = 0
-    for again in range(2):
+    # To the present helper, or to a new one if that has ended (as it does with the thread that started it) or an
+    # earlier request keeps it waiting.
+    cdef int _, rc = 0
+    for _ in range(2):
         self._ask.number = self._ask.number + 1 or 1
         rc = cmdline_start(&self._helper)
         if rc < 0:
@@ -115,12 +115,12 @@ cdef int send(CommandLineReader self, int dirfd) noexcept nogil:
         rc = cmdline_post(&self._helper, &self._ask, dirfd)
         if rc != -EPIPE and not (rc == -EAGAIN and helper_is_blocked(&self._helper)):
             return rc
-        replace(self, CMDLINES_NOBODY)
+        replace(self, CMDLINES_UNKNOWN_USER)
     return rc
 
 
 cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t until) noexcept nogil:
-    # *have: bytes of it that are there already.
+    # *have: bytes of the reply that are in the buffer already.
     cdef cmdline_answer answer
     cdef ssize_t got
     while True:
@@ -128,7 +128,7 @@ cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t u
         if got < 0:
             return <int>got
         if answer.number != self._ask.number:
-            continue                        # to a request that nobody waits for any more
+            continue                        # the reply to a request that was given up
         have[0] += got
         if not answer.last:
             continue
@@ -138,18 +138,18 @@ cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t u
 
 
 cdef int give_up(CommandLineReader self, cmdline_t *one, size_t *have) noexcept nogil:
-    # Whose fault is it? A helper that waits for a processor, and not for a lock, is not stuck.
+    # Only a helper that waits for a lock is stuck; one that waits for a processor is not.
     cdef bint blocked = helper_is_blocked(&self._helper)
     cdef bint guilty = blocked and cmdline_is_inside(&self._helper, self._ask.number)
     if receive(self, one, have, 0) == 0:
         return 0
     if guilty:
-        put_aside(self, one)
+        defer(self, one)
         self.given_up += 1
     else:
         self.late += 1
     if blocked:
-        replace(self, one.user if guilty else <uint64_t>CMDLINES_NOBODY)
+        replace(self, one.user if guilty else <uint64_t>CMDLINES_UNKNOWN_USER)
     return -ETIMEDOUT
 
 
@@ -158,9 +158,12 @@ cdef int give_up(CommandLineReader self, cmdline_t *one, size_t *have) noexcept 
 cdef class CommandLineReader:
     """Reads command lines in a helper process, which is started when it is first needed. Any thread may use it.
 
-    `aside`: seconds for which a process that kept the helper waiting is not asked for again. What was `asked` for has
-    been `answered` (also by an error), `given_up` (it kept the helper waiting), `late` (the helper had no processor),
-    `refused` (put aside), or has `failed` (there is no helper); `restarted`: helpers that were replaced.
+    Of the requests that were `asked`, each was `answered` (perhaps by an error), `given_up` (the process kept the
+    helper waiting), `late` (the helper had no processor) or `refused` (deferred), or it `failed` (there is no helper).
+    `restarted` counts the helpers that were replaced.
+
+    Args:
+        aside: Seconds for which a process that kept the helper waiting is not read again.
     """
 
     def __cinit__(self, double aside=10.0):
@@ -168,8 +171,8 @@ cdef class CommandLineReader:
         if not mutex_make(&self._mutex):
             raise MemoryError
         self._mutex_made = True
-        self._aside_ns = <int64_t>(aside * 1e9)
-        self._credit, self._reckoned = SAVED_NS, monotonic_ns()
+        self._defer_ns = <int64_t>(aside * 1e9)
+        self._credit, self._credited_at = SAVED_NS, monotonic_ns()
 
     def __dealloc__(self):
         if self._mutex_made:
@@ -205,7 +208,7 @@ cdef class CommandLineReader:
         if one.size == PENDING:
             rc = receive(self, one, &have, begun + deadline)
             if rc < 0 and rc != -ETIMEDOUT:
-                replace(self, CMDLINES_NOBODY)
+                replace(self, CMDLINES_UNKNOWN_USER)
                 rc = send(self, one.dirfd)
                 have = 0
                 if rc == 0:
@@ -223,12 +226,12 @@ cdef class CommandLineReader:
 
     @property
     def helper(self):
-        """Process id of the helper, int; None if there is none now."""
+        """Process id of the helper, int; None if none is running."""
         return self._helper.pid or None
 
     @property
     def ending(self):
-        """Helpers that were killed and that the kernel has not let go of yet, int."""
+        """Helpers that were killed and have not ended yet, int."""
         with nogil:
             pthread_mutex_lock(&self._mutex)
             helper_reap(&self._helper)

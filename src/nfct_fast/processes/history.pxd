@@ -6,85 +6,89 @@ from nfct_fast.processes.process_event cimport process_event, process_id, proces
 
 from nfct_fast.processes.process cimport ancestor_t, process_t
 
-# One program in one process, from fork or execve on. The table's own; looked at with its lock held.
+# One program in one process, from fork or execve on. It belongs to History, and is accessed with its lock held.
 ctypedef struct program_t:
-    program_t *chain         # the next older one in the same slot
-    program_t *newer         # in its list
-    program_t *older
-    process_id id            # exec 0 and start 0 as long as `is_unbound`
-    uint64_t ticks           # id.start as /proc/PID/stat has it
+    program_t *chain         # the next older program in the same slot of the hash
+    program_t *newer         # the next newer one in its list
+    program_t *older         # the next older one in its list
+    process_id id            # its identity; without exec and start as long as `is_unbound`
+    uint64_t ticks           # start time as in /proc/PID/stat: clock ticks after boot
     int32_t ppid
     uint32_t uid
     uint32_t gid
-    uint32_t login_uid
-    uint32_t ns_pid
+    uint32_t login_uid       # NO_LOGIN: none
+    uint32_t ns_pid          # pid in its own pid namespace; 0: that is the initial one
     char comm[16]
-    uint64_t arg_start
-    process_t *facts         # exe and command line; a reference
-    process_t *title         # what it has written over its command line since; NULL: nothing
-    process_t *pending_title       # the same, read but not believed yet
-    ancestor_t *ancestors    # what it was forked from; a reference
-    ancestor_t *node         # itself, as its children have it; a reference or NULL
-    int64_t since            # CLOCK_BOOTTIME ns: from when on it ran; 0 where an identity tells more
-    int64_t until            # and how long; 0: it still runs
-    int64_t found_at         # CLOCK_MONOTONIC ns: when it was last asked for,
-    int64_t title_read_at        # and its title last looked at
-    uint64_t bytes
-    uint64_t lost            # of a program that was read: how many events had been lost by then
-    bint is_read             # from /proc, not told by the kernel
-    bint is_fresh            # and the events of before it was read have not all been looked at
-    bint is_unbound          # from /proc, and its exec id is not known: that of the first note or event, if no execve came before
-    bint is_forked           # it executed nothing itself
-    bint has_ended           # or has executed another program
+    uint64_t arg_start       # address of its arguments, which every execve draws anew; 0: not known
+    process_t *facts         # executable and command line; a reference
+    process_t *title         # the title that it has written over its command line; a reference, NULL: none
+    process_t *pending_title # a title that was read only once; a reference, NULL: none
+    ancestor_t *ancestors    # the process it was forked from, and the ones above that; a reference
+    ancestor_t *node         # itself, as its children refer to it; a reference or NULL
+    int64_t since            # CLOCK_BOOTTIME ns: when it began; only with the proc connector, which has no identities
+    int64_t until            # CLOCK_BOOTTIME ns: when it ended; 0: it still runs
+    int64_t found_at         # CLOCK_MONOTONIC ns: when a flow last found it
+    int64_t title_read_at    # CLOCK_MONOTONIC ns: when its title was last read
+    uint64_t bytes           # of memory
+    uint64_t lost            # events that had been lost when it was read from /proc
+    bint is_read             # it was read from /proc; no event reported it
+    bint is_fresh            # it was read, and events from before that may still be in the ring
+    bint is_unbound          # it was read, and its exec id is not known yet
+    bint is_forked           # it is the program of the process it was forked from: this one has executed nothing itself
+    bint has_ended           # it has ended, or its process has executed another program
 
 ctypedef struct programs_list_t:
     program_t *newest
     program_t *oldest
 
-# Bounded in number and bytes: what has ended goes first, the longest ago first. Any thread may call any method.
+# Bounded in number and bytes: what ended longest ago is evicted first. Any thread may call any method.
 cdef class History:
-    cdef program_t **_slots
-    cdef uint32_t _mask
-    cdef uint32_t _limit
+    cdef program_t **_slots              # hash by pid
+    cdef uint32_t _mask                  # size of the hash - 1
+    cdef uint32_t _limit                 # of `count`
     cdef uint64_t _bytes_limit
-    cdef programs_list_t _running        # those whose identity is known,
-    cdef programs_list_t _unbound        # and those that were read and have no exec id yet
+    cdef programs_list_t _running        # programs that run and whose identity is known
+    cdef programs_list_t _unbound        # programs that run and have no exec id yet
     cdef programs_list_t _ended
     cdef pthread_mutex_t _mutex
     cdef bint _mutex_made
-    cdef int64_t _tick                   # ns
-    cdef readonly uint32_t count
-    cdef readonly uint64_t bytes
-    cdef readonly uint64_t evicted       # pushed out for want of room
+    cdef int64_t _tick                   # ns of a clock tick
+    cdef readonly uint32_t count         # programs
+    cdef readonly uint64_t bytes         # of memory
+    cdef readonly uint64_t evicted       # programs evicted for want of room
     cdef readonly uint64_t forks, execs, exits
-    cdef uint32_t _fresh_count                 # how many are
-    cdef uint64_t _lost
-    cdef int64_t _reported_until                   # by the proc connector: all until then
-    cdef bint _reporting
-    cdef readonly uint64_t changes       # changes whenever what is known of a program does
+    cdef uint32_t _fresh_count           # programs that are `is_fresh`
+    cdef uint64_t _lost                  # events lost, as of the last drain()
+    cdef int64_t _reported_until         # CLOCK_BOOTTIME ns: the proc connector has reported all until then
+    cdef bint _reporting                 # the proc connector is reporting events now
+    cdef readonly uint64_t changes       # a number that changes whenever what is known of a program changes
 
-    # Take in all the kernel has told until now, and that it lost `lost` events in all: what has no exec id yet may have executed
-    # something else since. One thread only; no system call.
+    # Take in all events that the kernel has reported. lost: how many it has lost in all; programs without an exec id
+    # may have executed something else since, and are forgotten. One thread only; makes no system call.
     cdef void drain(self, process_ring *ring, uint64_t lost) noexcept nogil
-    # What was read of a living process in /proc, when `lost` events had been lost. Takes no reference.
+    # Add what was read of a living process in /proc when `lost` events had been lost. Takes no reference.
     cdef void add(self, const process_t *process, uint64_t lost) noexcept nogil
-    # The program with this identity, as facts to build a process from; False if it is not known. The caller drops facts.ancestors
-    # and *holder, which has the text.
+    # The program with this identity, as facts to build a process from; False if it is not known. The caller drops
+    # facts.ancestors, and *holder, which owns the text.
     cdef bint find(self, const process_id *id, process_t *facts, process_t **holder) noexcept nogil
-    # The program that ran under this pid at `when`, CLOCK_BOOTTIME ns, where notes have no identity.
+    # The same by pid and time (CLOCK_BOOTTIME ns), for notes without an identity.
     cdef bint find_at(self, int32_t pid, int64_t when, process_t *facts, process_t **holder) noexcept nogil
-    # The events where only the proc connector tells of them; times are CLOCK_BOOTTIME ns. What is executed was read
-    # since, until `read_by`; NULL: it could not be.
-    # Something is being told, or has been; all that had happened by `when` has been, unless something still is: False then.
+
+    # The next five are for the proc connector; times are CLOCK_BOOTTIME ns.
+    # Set whether events are being reported.
     cdef void reporting(self, bint reporting) noexcept nogil
+    # Whether all events until `when` have been reported; False if some still are.
     cdef bint has_reported(self, int64_t when) noexcept nogil
     cdef void on_fork(self, int32_t pid, int32_t ppid, int64_t when) noexcept nogil
+    # process: the process as it was read after the execve, until `read_by`; NULL: it could not be read.
     cdef void on_exec(self, int32_t pid, int64_t when, const process_t *process, int64_t read_by) noexcept nogil
     cdef void on_exit(self, int32_t pid, int64_t when) noexcept nogil
-    # The exec id of the program that a living process runs; False if the kernel has not told of it.
+
+    # The exec id of the program that a living process runs; False if no event has reported it.
     cdef bint running(self, const process_t *process, uint32_t *exec_id) noexcept nogil
     cdef bint runs(self, const process_t *process, uint32_t exec_id) noexcept nogil
-    # Those that were named of late and not looked at since `before`: pids into out, how many.
+    # Processes found by a flow after `found_after` whose title was not read since `read_before`: pids into out, their
+    # number.
     cdef int titles_due(self, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil
-    # What /proc shows of one of them now.
+    # Compare the title of one of them with what /proc shows now.
     cdef void check_title(self, const process_t *process) noexcept nogil

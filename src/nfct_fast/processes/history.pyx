@@ -1,14 +1,17 @@
-"""Which program ran in which process, from what the kernel tells at fork, execve and exit.
+"""Which program ran in which process, from the kernel's events of fork, execve and exit.
 
-An identity (first thread's start time, pid, exec id) stands for one program in one process, for ever: a note of the
-kernel's and the program it speaks of are joined by it, however late and in whatever order. A program that was there before the
-start is read from /proc, which does not tell exec ids: it gets the one of the first note or event of the process, unless
-an execve is told of before that. Then it was one less; or /proc had shown the new program already, which its
-arguments' address in memory tells, drawn anew by every execve.
+An identity (the first thread's start time, pid, exec id) stands for one program in one process, for ever. It joins a
+BPF note with the program that the note means, however late and in whatever order they come. A program that began before
+we did is read from /proc, which does not show exec ids: it gets the id of the process's first note or event, unless
+that is an execve. Then its id was one less; or /proc had already shown the new program, which the address of the
+arguments tells, as every execve draws that anew.
+
+This file has more than 400 lines: the hash, its lists and the two sources of events share one lock and one set of
+invariants.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.unistd cimport _SC_CLK_TCK, sysconf
 
@@ -22,7 +25,7 @@ from nfct_fast.processes.process_event cimport (
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.processes.process cimport (
-    PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
+    PROCESS_CMDLINE, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
     PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build,
     process_drop, process_t, process_take,
 )
@@ -30,10 +33,10 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     NO_LOGIN = 0xffffffff
-    PROGRAMS_PER_PROCESS = 16             # programs of one process: who executes in a loop must not push out all others
-    # execve shows the new program in /proc before the proc connector's time stamp of it: usually by microseconds, longer
-    # if the process has to wait for a processor between.
-    EXEC_SHOWN_EARLY = 5000000    # ns
+    PROGRAMS_PER_PROCESS = 16    # a process that calls execve in a loop must not evict all others
+    # ns by which /proc may show a new program before the proc connector's time stamp of its execve: usually
+    # microseconds, more if the process has to wait for a processor in between.
+    EXEC_SHOWN_EARLY = 5000000
 
 
 cdef inline program_t **slot_of(History self, int32_t pid) noexcept nogil:
@@ -96,7 +99,7 @@ cdef void program_end(History self, program_t *program) noexcept nogil:
 
 
 cdef uint64_t bytes_of(const program_t *program) noexcept nogil:
-    # What several share is counted for each: an upper bound.
+    # An upper bound: what several programs share is counted for each.
     cdef uint64_t bytes = sizeof(program_t)
     if program.facts != NULL:
         bytes += program.facts.bytes
@@ -106,7 +109,7 @@ cdef uint64_t bytes_of(const program_t *program) noexcept nogil:
 
 
 cdef void program_add(History self, program_t *program) noexcept nogil:
-    # Takes it over, with its references.
+    # Takes over `program`, with its references.
     cdef program_t **slot = slot_of(self, program.id.tgid)
     cdef program_t *at = slot[0]
     cdef program_t *last = NULL
@@ -163,7 +166,8 @@ cdef program_t *find_program(History self, const process_id *id) noexcept nogil:
 
 
 cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexcept nogil:
-    # Of what was read, the line is made when somebody asks for it: all have been read then.
+    # The ancestors of a program that was read from /proc are found when they are first needed: all have been read by
+    # then.
     cdef program_t *parent
     if program.ancestors == NULL and program.is_read and program.ppid > 0 and depth < 64:
         parent = newest_of(self, program.ppid)
@@ -177,19 +181,21 @@ cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexc
 cdef ancestor_t *node_of(History self, program_t *program, int depth) noexcept nogil:
     cdef span_t comm, exe
     cdef const char *end
+    cdef uint64_t start_ns
     if program.node == NULL:
         end = <const char *>memchr(program.comm, 0, 16)
         comm.at, comm.size = program.comm, end - program.comm if end != NULL else 16
         exe.at, exe.size = NULL, 0
         if program.facts != NULL:
             exe = program.facts.exe
-        program.node = ancestor_build(program.id.tgid, program.id.start or program.ticks * <uint64_t>self._tick, comm, exe,
+        start_ns = program.id.start or program.ticks * <uint64_t>self._tick
+        program.node = ancestor_build(program.id.tgid, start_ns, comm, exe,
                                       ancestor_take(ancestors_of(self, program, depth)))
     return program.node
 
 
 cdef size_t path_put(char *room, const process_event *event, const char *text) noexcept nogil:
-    """The components, the last of which comes first and each of which has a NUL behind it, as a path: its size."""
+    """Write a path from its components, which are in reverse order and each end with a NUL; return its size."""
     cdef size_t size = event.path_size
     cdef char *at = room + size
     cdef const char *end = text + size
@@ -211,7 +217,7 @@ cdef size_t path_put(char *room, const process_event *event, const char *text) n
 
 
 cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nogil:
-    """What execve tells of the program; a reference, NULL without memory."""
+    """What the event of an execve tells of the program: a reference, NULL without memory."""
     cdef char path[PROCESS_PATH_MAX + 16]
     cdef const char *text = <const char *>(event + 1)
     cdef process_t facts
@@ -221,7 +227,7 @@ cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nog
     if event.path_size:
         facts.exe.at, facts.exe.size = path, path_put(path, event, text)
         facts.has |= PROCESS_EXE
-    # As st_dev has it: the kernel's own numbers have 20 bits for the minor one.
+    # Encoded as st_dev: the kernel's own device numbers have 20 bits for the minor number.
     facts.exe_dev = ((event.device >> 20 & 0xfff) << 8 | event.device & 0xff | <uint64_t>(event.device & 0xfff00) << 12
                      | <uint64_t>(event.device >> 20 & ~0xfff) << 32)
     facts.exe_inode = event.inode
@@ -231,7 +237,8 @@ cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nog
     else:
         facts.cmdline.at, facts.cmdline.size = text + event.path_size, event.kept_size
         facts.cmdline_size = event.args_size
-        if facts.cmdline_size and (facts.cmdline.size < facts.cmdline_size or facts.cmdline.at[facts.cmdline.size - 1] == 0):
+        if facts.cmdline_size and (
+                facts.cmdline.size < facts.cmdline_size or facts.cmdline.at[facts.cmdline.size - 1] == 0):
             facts.cmdline_size -= 1
         facts.cmdline.size = min(facts.cmdline.size, facts.cmdline_size)
         facts.has |= PROCESS_CMDLINE
@@ -264,7 +271,7 @@ cdef void apply_fork(History self, const process_event *event) noexcept nogil:
 
 
 cdef void remove_read(History self, const process_event *event) noexcept nogil:
-    # What was read of this very program: it is told better now.
+    # Remove what was read of the same program: the event tells more.
     cdef program_t *at = newest_of(self, event.id.tgid)
     cdef program_t *next
     while at != NULL:
@@ -275,7 +282,8 @@ cdef void remove_read(History self, const process_event *event) noexcept nogil:
 
 
 cdef void settle_fresh(History self, process_ring *ring) noexcept nogil:
-    # Which of the programs that are told of had /proc shown? Of all of them, before the first is taken for older.
+    # Find the programs that /proc had already shown when their execve was reported. This looks at all events first: a
+    # fresh program must not be taken for the one before an execve.
     cdef const process_event *event
     cdef program_t *program
     cdef uint64_t at = ring_begin(ring)
@@ -304,7 +312,7 @@ cdef void apply_exec(History self, const process_event *event, uint32_t size) no
     fill(self, program, event)
     program.arg_start = event.arg_start
     program.facts = facts_of(event, size)
-    # The line of ancestors stays. What was read has it too, whichever of the two programs it was.
+    # execve keeps the ancestors. A program that was read has them too, whichever of the two it was.
     at = newest_of(self, event.id.tgid)
     while at != NULL and at.ticks != program.ticks:
         at = older_of(at)
@@ -347,7 +355,7 @@ cdef void apply(History self, const process_event *event, uint32_t size) noexcep
 
 
 cdef void facts_copy(History self, program_t *program, process_t *facts, process_t **holder) noexcept nogil:
-    # The text belongs to the holder, on which the caller gets a reference.
+    # The text belongs to *holder, to which the caller gets a reference.
     cdef process_t *known = program.title if program.title != NULL else program.facts
     memset(facts, 0, sizeof(facts[0]))
     holder[0] = process_take(known)
@@ -379,7 +387,7 @@ cdef void facts_copy(History self, program_t *program, process_t *facts, process
 @cython.final
 @cython.auto_pickle(False)
 cdef class History:
-    """The programs of at most `limit` processes, running and ended, in `bytes_limit` bytes."""
+    """At most `limit` programs, running or ended, in at most `bytes_limit` bytes."""
 
     def __cinit__(self, uint32_t limit=32768, uint64_t bytes_limit=24 << 20):
         cdef uint32_t size = 64
@@ -427,7 +435,7 @@ cdef class History:
                 break
             if not length & RING_DISCARDED:
                 apply(self, event, length)
-            # In steps: the kernel may want the room.
+            # Release the room in steps: the kernel may need it for further events.
             if at - done > ring.size // 8:
                 ring_release(ring, at)
                 done = at
@@ -440,7 +448,7 @@ cdef class History:
         cdef program_t *known
         pthread_mutex_lock(&self._mutex)
         known = newest_of(self, process.pid)
-        # What was told needs no reading, as long as it is still the same program.
+        # A program that was reported needs no reading, as long as it is still the same one.
         if known == NULL or known.ticks != process.start or known.arg_start != process.arg_start:
             program = <program_t *>calloc(1, sizeof(program_t))
             if program != NULL:
@@ -470,7 +478,7 @@ cdef class History:
         cdef program_t *program
         pthread_mutex_lock(&self._mutex)
         program = newest_of(self, pid)
-        # One that still runs may have executed something else, of which is not told yet.
+        # A running process may have executed another program that has not been reported yet.
         while program != NULL and not (program.since <= when and when <= (program.until or self._reported_until)):
             program = older_of(program)
         if program != NULL:
@@ -525,7 +533,7 @@ cdef class History:
             program.ppid, program.ticks = old.ppid, old.ticks
             program.ancestors = ancestor_take(ancestors_of(self, old, 0))
             old.until = when
-            # What was read so shortly before may already have been this program.
+            # What was read just before may already have been this program.
             if old.title_read_at and old.title_read_at > when - EXEC_SHOWN_EARLY:
                 process_drop(old.facts)
                 old.facts = NULL
@@ -585,7 +593,7 @@ cdef class History:
                 process_drop(program.pending_title)
                 program.pending_title = NULL
             elif program.pending_title != NULL and is_text(&program.pending_title.cmdline, &process.cmdline):
-                # Twice the same, and no execve told of between: it is a title, and not the next program.
+                # The same was read twice, and no execve was reported in between: it is a title, not the next program.
                 process_drop(program.title)
                 program.title, program.pending_title = program.pending_title, NULL
                 self.changes += 1
@@ -595,7 +603,8 @@ cdef class History:
         pthread_mutex_unlock(&self._mutex)
 
 
-cdef int due_among(const programs_list_t *list, int64_t found_after, int64_t read_before, int32_t *out, int room) noexcept nogil:
+cdef int due_among(const programs_list_t *list, int64_t found_after, int64_t read_before, int32_t *out,
+                   int room) noexcept nogil:
     cdef const program_t *at = list.newest
     cdef int count = 0
     while at != NULL and count < room:

@@ -1,7 +1,7 @@
-/* A cgroup v2 root where none is mounted: a mount of its own that no path leads to, gone with its descriptor.
+/* A cgroup v2 mount where there is none: no path leads to it, and it ends with its descriptor.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Here and not in Cython: glibc has these calls only from 2.36 on, so they are made by number (Linux 5.2). */
+ * This is C because glibc has wrappers only since 2.36, so that the calls (Linux 5.2) are made by number. */
 #ifndef NFCT_FAST_OWNERS_CGROUP_H
 #define NFCT_FAST_OWNERS_CGROUP_H
 
@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 #include <nfct_fast/kernel/syscall_numbers.h>
-
 
 /* A directory descriptor or -errno. Needs CAP_SYS_ADMIN. */
 static inline int owners_cgroup_mount(void)

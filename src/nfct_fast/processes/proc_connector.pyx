@@ -1,6 +1,6 @@
-"""The kernel's proc connector: asking for its messages, and what one of them says. Source: linux/cn_proc.h.
+"""The kernel's proc connector: subscribing to its messages, and parsing them. Source: linux/cn_proc.h.
 
-It speaks in the initial network namespace only, and to the initial pid and user namespaces.
+It exists only in the initial network namespace, and only for the initial pid and user namespaces.
 """
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
@@ -34,9 +34,10 @@ cdef sock_filter instruction(int code, uint32_t k, int jt=0, int jf=0) noexcept:
 
 
 cdef bytes process_filter():
-    """Lets through what concerns processes and not single threads: those have a pid that is not their process's.
+    """A socket filter that accepts the events of processes, and rejects those of other threads, whose pid is not their
+    tgid.
 
-    A filter loads numbers as if they came in network order.
+    A filter loads numbers as if they were in network order.
     """
     cdef sock_filter program[16]
     program[0] = instruction(BPF_LD | BPF_W | BPF_ABS, BODY)
@@ -59,7 +60,7 @@ cdef bytes process_filter():
 
 
 cdef bint connector_event(const void *data, size_t size, proc_event *event, uint32_t *ack) noexcept nogil:
-    """One datagram as an event; False if it is none. Copied out: a proc_event stands at an odd multiple of 4."""
+    """Parse a datagram; False if it is no event. Copies it, as a proc_event is not aligned to 8 bytes."""
     cdef nlmsghdr header
     cdef cn_msg message
     cdef size_t length
@@ -81,23 +82,24 @@ cdef bint connector_event(const void *data, size_t size, proc_event *event, uint
 
 cdef NetlinkSocket connector_open(int slots, int receive_buffer):
     try:
-        return opened(slots, receive_buffer)
+        return subscribed_socket(slots, receive_buffer)
     except ConnectionRefusedError:
-        # Not the initial network namespace. Pid 1 is in it, but may be closed even to root; pid 2 is kthreadd.
+        # This is not the initial network namespace. Pid 1 is in that, but even root may not access it; pid 2 is
+        # kthreadd.
         for path in ("/proc/1/ns/net", "/proc/2/ns/net", "/proc/self/ns/net"):
             try:
-                with Netns(path) as home, home.entered():
-                    return opened(slots, receive_buffer)
+                with Netns(path) as initial, initial.entered():
+                    return subscribed_socket(slots, receive_buffer)
             except OSError:
                 continue
         raise
 
 
-cdef NetlinkSocket opened(int slots, int receive_buffer):
+cdef NetlinkSocket subscribed_socket(int slots, int receive_buffer):
     try:
         sock = NetlinkSocket(NETLINK_CONNECTOR, slots, 128)
     except OSError as error:
-        raise OSError(error.errno, "proc connector: this kernel has none (CONFIG_CONNECTOR)") from error
+        raise OSError(error.errno, "proc connector: this kernel has none (needs CONFIG_CONNECTOR)") from error
     try:
         sock.set_receive_buffer(receive_buffer)
         sock.attach_filter(process_filter())
@@ -105,7 +107,7 @@ cdef NetlinkSocket opened(int slots, int receive_buffer):
             sock.join(CN_IDX_PROC)
         except PermissionError as error:
             raise PermissionError(error.errno, "proc connector: needs CAP_NET_ADMIN") from error
-        listen(sock)
+        subscribe(sock)
     except BaseException:
         sock.close()
         raise
@@ -114,8 +116,8 @@ cdef NetlinkSocket opened(int slots, int receive_buffer):
 
 cdef connector_close(NetlinkSocket sock):
     try:
-        # Kernels before 6.6 count listeners, and go on making events for those that left silently. A process that has the
-        # socket by fork would unsubscribe its owner.
+        # Kernels before 6.6 count subscribers, and go on making events for one that has closed its socket without this.
+        # A forked child must not do it, as that would unsubscribe its parent.
         if sock.fork_guard:
             sock.send(request(PROC_CN_MCAST_IGNORE, 0))
     except OSError:
@@ -137,8 +139,8 @@ cdef bytes request(int what, uint32_t ack):
             + (<char *>&operation)[:sizeof(operation)])
 
 
-cdef listen(NetlinkSocket sock):
-    """Asks the kernel for events and waits for its answer; everything that came before it is skipped."""
+cdef subscribe(NetlinkSocket sock):
+    """Subscribe and wait for the kernel's acknowledgement, ignoring all that comes before it."""
     cdef proc_event event
     cdef uint32_t ack
     cdef uint32_t mine = int.from_bytes(os.urandom(4), "little")
@@ -146,9 +148,9 @@ cdef listen(NetlinkSocket sock):
     try:
         sock.send(request(PROC_CN_MCAST_LISTEN, mine))
     except ConnectionRefusedError as error:
-        raise OSError(error.errno, "proc connector: exists only in the initial network namespace, and with "
+        raise OSError(error.errno, "proc connector: it exists only in the initial network namespace, and needs "
                       "CONFIG_PROC_EVENTS") from error
-    end = time.monotonic() + 0.2    # it answers within the send
+    end = time.monotonic() + 0.2    # the kernel acknowledges within send()
     fds.fd, fds.events = sock.fd, POLLIN
     while time.monotonic() < end:
         poll(&fds, 1, 20)
@@ -160,5 +162,5 @@ cdef listen(NetlinkSocket sock):
                     raise OSError(event.event_data.ack.err, "proc connector: needs CAP_NET_ADMIN in the initial "
                                   f"user namespace: {os.strerror(event.event_data.ack.err)}")
                 return
-    raise PermissionError(1, "proc connector: no answer: it serves only the initial pid and user namespaces, and kernels "
-                          "with CONFIG_PROC_EVENTS")
+    raise PermissionError(1, "proc connector: no acknowledgement: it needs the initial pid and user namespaces, and "
+                          "CONFIG_PROC_EVENTS")

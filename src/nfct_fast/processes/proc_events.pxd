@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from nfct_fast.kernel.netlink cimport NetlinkSocket
+from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.processes.history cimport History
 
@@ -9,10 +10,11 @@ cdef class ProcEvents:
     cdef ProcessReader _reader
     cdef NetlinkSocket _socket
     cdef object _thread
-    cdef int _wake
+    cdef Wakeup _wake
     cdef bint _stopping
-    cdef readonly int failed             # the errno that ended the thread; 0 while all is well
+    cdef readonly int failed             # the errno that ended the thread; 0: none
     cdef int _serve(self) noexcept nogil
     cdef int _receive(self) noexcept nogil
-    # From any thread while it is open.
+    # Wait until nothing is queued, 1 ms at most: then all that has happened before was reported. Any thread may call
+    # this.
     cdef void settle(self) noexcept nogil

@@ -1,21 +1,21 @@
-"""Fork, exec and exit from the proc connector, where the kernel does not tell of programs by BPF.
+"""Fork, exec and exit events from the proc connector, where the kernel cannot report programs by BPF.
 
-A thread hears of them and reads what is executed from /proc. That is late: of programs that live for a millisecond most
+A thread receives them and reads each new program from /proc. That is late: most programs that live for a millisecond
 have ended by then. Source: linux/cn_proc.h.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from posix.time cimport nanosleep, timespec
-from posix.unistd cimport close as c_close
 
 from linux_cn_proc cimport PROC_EVENT_EXEC, PROC_EVENT_EXIT, PROC_EVENT_FORK, proc_event
-from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, eventfd_write, poll, pollfd
+from sys_socket cimport POLLIN, poll, pollfd
 
 from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.processes.proc_connector cimport connector_close, connector_event, connector_open
 from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
+from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.processes.history cimport History
 
 import os
@@ -26,7 +26,7 @@ cdef enum:
 
 
 cdef int64_t boottime_offset() noexcept nogil:
-    """What CLOCK_BOOTTIME, which the notes have, is ahead of the connector's CLOCK_MONOTONIC."""
+    """How far CLOCK_BOOTTIME, the clock of the BPF notes, is ahead of CLOCK_MONOTONIC, the connector's."""
     return boottime_ns() - monotonic_ns()
 
 
@@ -51,24 +51,25 @@ cdef void apply_event(ProcEvents self, const proc_event *event) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcEvents:
-    """Tells `programs` of every fork, exec and exit from start() to close().
+    """Reports every fork, exec and exit to a History, from start() to close().
 
     Needs CAP_NET_ADMIN, CAP_SYS_ADMIN if the thread is not in the initial network namespace, and the initial pid and
-    user namespaces; OSError says which is missing. `receive_buffer`: bytes of kernel memory for messages not yet read.
-    """
+    user namespaces.
 
-    def __cinit__(self):
-        self._wake = -1
+    Args:
+        programs: The History.
+        reader: Reads what was executed.
+        receive_buffer: Bytes of kernel memory for events that were not received yet.
+
+    Raises:
+        OSError: The message tells which of these is missing.
+    """
 
     def __init__(self, History programs not None, ProcessReader reader not None, int receive_buffer=8 << 20):
         if self._socket is not None:
             raise ValueError("opened already")
         self._history, self._reader = programs, reader
         self._socket = connector_open(SLOTS, receive_buffer)
-
-    def __dealloc__(self):
-        if self._wake >= 0:
-            c_close(self._wake)
 
     def __enter__(self):
         self.start()
@@ -78,7 +79,7 @@ cdef class ProcEvents:
         self.close()
 
     cdef int _receive(self) noexcept nogil:
-        """What there is: 0, or -errno. Lost messages are counted; what they told of ends when the process is heard of again."""
+        """Receive the events at hand. 0 or -errno. The next event of a process makes up for a lost one."""
         cdef proc_event event
         cdef const void *data
         cdef size_t size
@@ -95,26 +96,27 @@ cdef class ProcEvents:
         return min(count, 0) if count != -ENOBUFS else 0
 
     cdef void settle(self) noexcept nogil:
-        """Until nothing is queued, 1 ms at most: then all that has happened before has been told. From any thread."""
+        """See proc_events.pxd."""
         cdef int64_t now = monotonic_ns() + boottime_offset()
         cdef timespec pause
         cdef pollfd queue
-        cdef int turn
+        cdef int _
         pause.tv_sec, pause.tv_nsec = 0, 100000
         queue.fd, queue.events = self._socket.fd, POLLIN
-        for turn in range(10):
-            # An overrun polls as an error. In this order: what had left the queue when it was seen empty was being told by then.
+        for _ in range(10):
+            # poll() reports an overrun as an error. It comes first: what had left the queue by then was being reported
+            # already.
             queue.revents = 0
             if poll(&queue, 1, 0) == 0 and self._history.has_reported(now):
                 return
             nanosleep(&pause, NULL)
 
     cdef int _serve(self) noexcept nogil:
-        """Until told to stop: 0, or -errno."""
+        """Receive events until close(). 0 or -errno."""
         cdef pollfd fds[2]
         cdef int result = 0
         fds[0].fd, fds[0].events = self._socket.fd, POLLIN
-        fds[1].fd, fds[1].events = self._wake, POLLIN
+        fds[1].fd, fds[1].events = self._wake.fd, POLLIN
         while not self._stopping and result == 0:
             if poll(fds, 2, -1) < 0:
                 if errno != EINTR:
@@ -125,18 +127,17 @@ cdef class ProcEvents:
         return result
 
     def start(self, settled=None):
-        """Run in a daemon thread, until close(). settled: called in it before it begins, to give up privileges. OSError."""
+        """Run in a daemon thread until close(). It calls settled() first, which gives up privileges. OSError."""
         if self._thread is not None:
             raise ValueError("started already")
-        self._wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self._wake < 0:
-            raise OSError(errno, f"eventfd: {os.strerror(errno)}")
+        self._wake = Wakeup()
         ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nfct_fast connector", daemon=True, args=(settled, ready))
+        self._thread = threading.Thread(
+            target=self._run, name="nfct_fast connector", daemon=True, args=(settled, ready))
         self._thread.start()
         ready.wait()
         if self.failed:
-            raise OSError(self.failed, f"proc connector: its thread cannot begin: {os.strerror(self.failed)}")
+            raise OSError(self.failed, f"proc connector: cannot give up privileges: {os.strerror(self.failed)}")
 
     def _run(self, settled, ready):
         cdef int result
@@ -154,17 +155,17 @@ cdef class ProcEvents:
 
     @property
     def lost(self):
-        """Messages the kernel dropped for want of room, int."""
+        """Events that the kernel dropped for want of buffer space, int."""
         return self._socket.lost if self._socket is not None else 0
 
     def close(self):
-        """End the thread and stop listening; closing twice is harmless. In a process that has it by fork: close the descriptors."""
+        """End the thread and unsubscribe; closing twice is harmless. A forked child only closes the descriptors."""
         if self._socket is not None and not self._socket.fork_guard.here():
             self._socket.close()
             return
         if self._thread is not None:
             self._stopping = True
-            eventfd_write(self._wake, 1)
+            self._wake.notify()
             self._thread.join()
             self._thread = None
         if self._socket is not None and self._socket.fd >= 0:

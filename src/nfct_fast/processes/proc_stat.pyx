@@ -1,6 +1,6 @@
 """The files of one process in /proc, parsed: stat, status, cgroup.
 
-Whatever stands in them is survived: a name may hold anything, a file may end anywhere.
+The parsers accept any input: a name may contain anything, and a file may end anywhere.
 """
 from libc.errno cimport ESRCH
 from libc.stdint cimport int32_t, uint64_t
@@ -18,7 +18,7 @@ cdef uint64_t hash_mix(uint64_t hash, const char *p, size_t size) noexcept nogil
 
 
 cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
-    # proc_pid_stat(5). comm may hold spaces, newlines and ")": numbers begin behind the last one.
+    # proc_pid_stat(5). comm may hold spaces, newlines and ")": the numbers begin after the last one.
     cdef const char *p = <const char *>memchr(buf, c'(', size)
     cdef const char *end = buf + size
     cdef const char *last = end - 1
@@ -53,7 +53,7 @@ cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
         elif field == 22:
             out.start = value
         elif field in (26, 28, 48, 49):
-            # Code, stack and argument addresses: new with every execve as long as addresses are randomized. The
+            # The addresses of code, stack and arguments: every execve draws them anew, unless randomization is off. The
             # kernel shows them to those who may trace the process, and 0 or 1 to others.
             hash = hash_mix(hash, word, p - word)
             if field == 26:
@@ -73,7 +73,8 @@ cdef int read_parsed(int dirfd, const char *name, char *buf, stat_t *out) noexce
     return 0 if stat_parse(buf, got, out) else -ESRCH
 
 
-# The first thread's stat: that of the process adds up all its threads' times, which takes 2.5 ms of one with 20,000 (Linux 6.18).
+# This reads the first thread's stat: the process's own sums up the times of all threads, which takes 2.5 ms with 20,000
+# of them (Linux 6.18).
 cdef int stat_read(int root, int32_t pid, char *buf, stat_t *out) noexcept nogil:
     cdef char name[64]
     cdef int n = procfs_name(name, pid, b"task/")
@@ -103,8 +104,8 @@ cdef bint status_number(const char *buf, const char *end, const char *key, size_
 
 
 cdef span_t cgroup_choose(const char *buf, size_t size, bint *systemd) noexcept nogil:
-    # Where both exist (hybrid), docker and lxc use the named hierarchy and leave the unified one at systemd's
-    # service, so that the named one comes first; whichever is not just "/".
+    # Where both hierarchies exist (hybrid), docker and lxc use name=systemd and leave the unified one at systemd's
+    # service. So name=systemd wins, unless it is just "/" and the other is not.
     cdef const char *p = buf
     cdef const char *end = buf + size
     cdef const char *line_end
@@ -117,7 +118,7 @@ cdef span_t cgroup_choose(const char *buf, size_t size, bint *systemd) noexcept 
     while p < end:
         line_end = <const char *>memchr(p, c'\n', end - p)
         if line_end == NULL:
-            break    # cut off or broken: half a path is a wrong one
+            break    # truncated: half a path would be a wrong one
         rank = 0
         colon = <const char *>memchr(p, c':', line_end - p)
         if colon != NULL:

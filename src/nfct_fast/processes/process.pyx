@@ -1,7 +1,9 @@
-"""What is known of one process: read from /proc once, then a plain block of memory that outlives the process.
+"""The facts about one process: read from /proc once, then a plain block of memory that outlives the process.
 
-What cannot be read (another user's exe, a process that ends meanwhile) stays unknown; only a process without a start
-time is none at all, since pid and start time are who it is.
+What cannot be read (another user's exe, a process that ends meanwhile) stays unknown. Only the start time is needed,
+since it and the pid identify a process.
+
+This file has more than 400 lines: half of them are the properties of the class Process.
 """
 cimport cython
 from libc.errno cimport ENOENT, ENOMEM, ESRCH, errno
@@ -18,7 +20,7 @@ from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_
 
 from nfct_fast.processes.cgroup cimport cgroup_names, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
-from nfct_fast.processes.cmdline_reader cimport CMDLINES_NOBODY, CommandLineReader, cmdline_t
+from nfct_fast.processes.cmdline_reader cimport CMDLINES_UNKNOWN_USER, CommandLineReader, cmdline_t
 from nfct_fast.kernel.clock cimport boottime_ns, realtime_ns
 from nfct_fast.kernel.procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
 from nfct_fast.processes.proc_stat cimport (
@@ -36,7 +38,7 @@ cdef enum:
 
 
 cdef uint64_t owner_hash_mix(uint64_t hash, int root, const char *name) noexcept nogil:
-    # /proc/PID itself always shows the effective ids, so a daemon that drops its rights is noticed.
+    # The owner of /proc/PID is the effective user and group, so that this notices a daemon that drops its privileges.
     cdef struct_stat st
     cdef uint32_t ids[2]
     if fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0:
@@ -98,7 +100,7 @@ cdef void ancestor_link(ancestor_t *child, ancestor_t *next) noexcept nogil:
 
 
 cdef ancestor_t *ancestors_cut(ancestor_t *ancestor) noexcept nogil:
-    # The nearest ANCESTORS of them in blocks of their own: a daemon that goes on by fork and exit would grow its line for ever.
+    # Copies of the nearest ANCESTORS: the ancestors of a daemon that keeps forking and exiting would grow for ever.
     cdef ancestor_t *copies[ANCESTORS]
     cdef ancestor_t *above = NULL
     cdef int count = 0
@@ -115,7 +117,8 @@ cdef ancestor_t *ancestors_cut(ancestor_t *ancestor) noexcept nogil:
     return above
 
 
-cdef ancestor_t *ancestor_build(int32_t pid, uint64_t start_ns, span_t comm, span_t exe, ancestor_t *next) noexcept nogil:
+cdef ancestor_t *ancestor_build(int32_t pid, uint64_t start_ns, span_t comm, span_t exe,
+                                ancestor_t *next) noexcept nogil:
     cdef ancestor_t *out
     cdef ancestor_t *nearest
     if next != NULL and next.depth >= 2 * ANCESTORS:
@@ -133,7 +136,8 @@ cdef ancestor_t *ancestor_build(int32_t pid, uint64_t start_ns, span_t comm, spa
 
 
 cdef process_t *process_build(const process_t *facts) noexcept nogil:
-    cdef size_t size = (sizeof(process_t) + facts.comm.size + facts.exe.size + facts.cmdline.size + facts.cgroup.size + 4)
+    cdef size_t size = (sizeof(process_t) + facts.comm.size + facts.exe.size + facts.cmdline.size
+                        + facts.cgroup.size + 4)
     cdef process_t *out = <process_t *>malloc(size)
     cdef char *room
     if out == NULL:
@@ -159,13 +163,14 @@ cdef void status_read(int dirfd, process_t *facts) noexcept nogil:
         return
     if status_number(status, status + got, b"Tgid:", 5, &value) and 0 < value <= 0x7fffffff:
         facts.pid = <int32_t>value
-    if status_number(status, status + got, b"Uid:", 4, &uid) and status_number(status, status + got, b"Gid:", 4, &value):
+    if (status_number(status, status + got, b"Uid:", 4, &uid)
+            and status_number(status, status + got, b"Gid:", 4, &value)):
         facts.uid, facts.gid = <uint32_t>uid, <uint32_t>value
         facts.has |= PROCESS_IDS
 
 
 cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
-    # A process that wrote a title over its arguments leaves the rest of that memory as NULs.
+    # A process that writes a title over its arguments fills the rest of that memory with NULs.
     cdef size_t end = size
     while end and arguments[end - 1] == 0:
         end -= 1
@@ -173,8 +178,8 @@ cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
 
 
 cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthread) noexcept nogil:
-    # Empty is true of kernel threads; of others it means that execve or exit is going on (an empty argument list does
-    # not exist since Linux 5.18).
+    # Kernel threads have an empty command line; with others it means that execve or exit is going on, as there are no
+    # empty argument lists since Linux 5.18.
     if cmdline.size < 0 and cmdline.size != -ESRCH and cmdline.size != -ENOENT:
         facts.has |= PROCESS_UNREAD
     elif cmdline.size > 0 or (cmdline.size == 0 and is_kthread):
@@ -184,9 +189,10 @@ cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthre
         facts.has |= PROCESS_CMDLINE
 
 
-cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesystem cgroups, process_t *facts, char *scratch,
-                    uint32_t limit) noexcept nogil:
-    # scratch: STAT_SIZE * 2, PATH_SIZE, CGROUP_SIZE, then `limit`. First what ends with the program.
+cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesystem cgroups, process_t *facts,
+                    char *scratch, uint32_t limit) noexcept nogil:
+    # 0, 1 if the program has changed meanwhile, or -errno. scratch holds 2 * STAT_SIZE, PATH_SIZE, CGROUP_SIZE, then
+    # `limit` bytes.
     cdef char name[64]
     cdef char *exe = scratch + 2 * STAT_SIZE
     cdef char *cgroup = exe + PATH_SIZE
@@ -194,15 +200,16 @@ cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesyst
     cdef stat_t before, after
     cdef ssize_t got
     cdef bint systemd
-    cdef int32_t pid = facts.pid     # perhaps of a thread
+    cdef int32_t pid = facts.pid     # perhaps a thread's id
     cdef int rc = stat_read_below(dirfd, pid, scratch, &before)
     if rc < 0:
         return rc
     status_read(dirfd, facts)
-    # What never waits is read while the helper reads this; the cgroup takes a lock that is the whole machine's.
+    # Read what never waits while the helper reads the command line, but the cgroup later: that takes a lock of the
+    # whole machine.
     cmdline.dirfd, cmdline.pid, cmdline.start, cmdline.known = dirfd, facts.pid, before.start, before.arguments
     cmdline.buf, cmdline.limit = cgroup + CGROUP_SIZE, limit
-    cmdline.user = facts.uid if facts.has & PROCESS_IDS else <uint64_t>CMDLINES_NOBODY
+    cmdline.user = facts.uid if facts.has & PROCESS_IDS else <uint64_t>CMDLINES_UNKNOWN_USER
     lines.begin(&cmdline)
     got = procfs_link(dirfd, b"exe", exe, PATH_SIZE)
     if got > 0:
@@ -229,31 +236,33 @@ cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesyst
     rc = stat_read_below(dirfd, pid, scratch + STAT_SIZE, &after)
     if rc == 0 and after.program_hash != before.program_hash:
         return 1
-    # execve has made the new memory but not filled it in yet. A process that ends has no exe either.
+    # execve has made the new memory but not filled it in yet. A process without an exe is ending.
     if facts.has & PROCESS_UNREAD or not facts.has & PROCESS_EXE:
         return 0
     return 1 if facts.cmdline.size == 0 or before.code == 0 else 0
 
 
-cdef process_t *process_read(int root, int32_t pid, CommandLineReader lines, CgroupFilesystem cgroups, uint32_t cmdline_limit,
-                             int *error) noexcept nogil:
+cdef process_t *process_read(int root, int32_t pid, CommandLineReader lines, CgroupFilesystem cgroups,
+                             uint32_t cmdline_limit, int *error) noexcept nogil:
     cdef char name[64]
     cdef char *scratch
     cdef process_t facts
     cdef process_t *out = NULL
-    cdef int dirfd, again, rc = 0
+    cdef int dirfd, _, rc = 0
     error[0] = -ENOMEM
     scratch = <char *>malloc(2 * STAT_SIZE + PATH_SIZE + CGROUP_SIZE + <size_t>cmdline_limit)
     if scratch == NULL:
         return NULL
-    # Once more for a thread's process, once or twice more if execve came between: new names with old ids are wrong.
-    for again in range(4):
+    # Read again for the process of a thread id, and up to twice if an execve came in between: a new name with old ids
+    # is wrong.
+    for _ in range(4):
         memset(&facts, 0, sizeof(facts))
         facts.pid = pid
         if procfs_name(name, pid, b"") < 0:
             error[0] = -ESRCH
             break
-        # All is read below one handle: it answers ESRCH when the process ends, even if its pid is used again.
+        # Read everything below one descriptor: it returns ESRCH once the process has ended, even if its pid is used
+        # again.
         dirfd = openat(root, name, O_PATH | O_DIRECTORY | O_CLOEXEC)
         if dirfd < 0:
             error[0] = -errno
@@ -334,11 +343,11 @@ cdef void process_drop(process_t *process) noexcept nogil:
 
 
 class Ancestor(NamedTuple):
-    """A process as it was when it forked."""
+    """A process as it was when it forked a child."""
 
     pid: int
     comm: str           # name of its main thread, at most 15 bytes
-    exe: str | None     # path of its program; None: not known
+    exe: str | None     # path of its executable; None: not known
     start_ns: int       # CLOCK_BOOTTIME, ns since boot
 
 
@@ -349,10 +358,10 @@ cdef object text(span_t s):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Process:
-    """What was known of a process when it was looked at. Immutable, and valid after the process has ended.
+    """The facts about a process when it was read. Immutable, and valid after the process has ended.
 
-    What could not be read is None. Names are str; bytes that are not UTF-8 are kept as surrogates (os.fsencode gives
-    them back). Two are equal if pid and start time are. Made by the library only.
+    What could not be read is None. Names are str; bytes that are not UTF-8 are kept as surrogates, and os.fsencode()
+    restores them. Two objects are equal if pid and start time are. Only the library makes them.
     """
 
     def __init__(self):
@@ -368,7 +377,7 @@ cdef class Process:
 
     @property
     def ppid(self):
-        """Process id of the parent, int; 0 if it has none here."""
+        """Process id of the parent, int; 0 if the parent is outside of our pid namespace."""
         return self._process.ppid if self._process.has & PROCESS_PPID else None
 
     @property
@@ -383,34 +392,34 @@ cdef class Process:
 
     @property
     def comm(self):
-        """Name of its main thread, at most 15 bytes, chosen by the program itself."""
+        """Name of its main thread, at most 15 bytes; the program can change it."""
         return text(self._process.comm) or ""
 
     @property
     def exe(self):
-        """Path of the program as the kernel shows it, with " (deleted)" behind it if it was.
+        """Path of the executable as the kernel shows it, followed by " (deleted)" if the file was deleted.
 
-        It is a path in the process's own mount namespace: root of a container, or any user in a user namespace of their
-        own, can put a program at any path there. Which file it was is told by `exe_dev` and `exe_inode`.
+        It is a path in the process's own mount namespace: a container's root, or any user in a user namespace of their
+        own, can put a file at any path there. `exe_dev` and `exe_inode` identify the file.
         """
         return text(self._process.exe)
 
     @property
     def exe_dev(self):
-        """Device of the file system that the program's file is on, int: st_dev, as in os.stat().
+        """Device of the file system that holds the executable, int: st_dev, as in os.stat().
 
-        On btrfs, and on overlayfs over several layers, stat(2) makes numbers up, and the kernel's own are here.
+        On btrfs, and on overlayfs with several layers, stat(2) invents numbers, and this is the kernel's own.
         """
         return self._process.exe_dev if self._process.has & PROCESS_EXE_FILE else None
 
     @property
     def exe_inode(self):
-        """Inode number of the program's file, int."""
+        """Inode number of the executable, int."""
         return self._process.exe_inode if self._process.has & PROCESS_EXE_FILE else None
 
     @property
     def cmdline(self):
-        """The arguments, a tuple of str: empty for a kernel thread. The last is cut short if `cmdline_cut`."""
+        """The arguments, a tuple of str, empty for a kernel thread. If `cmdline_cut`, the last one is not complete."""
         cdef bytes raw
         if not self._process.has & PROCESS_CMDLINE:
             return None
@@ -426,7 +435,7 @@ cdef class Process:
 
     @property
     def cmdline_cut(self):
-        """True if only the beginning of the command line was kept (see the cache's `cmdline_limit`)."""
+        """True if only the beginning of the command line was kept: see `cmdline_limit`."""
         return self._process.cmdline_size > self._process.cmdline.size
 
     @property
@@ -436,7 +445,7 @@ cdef class Process:
 
     @property
     def login_uid(self):
-        """The user id that logged in, as audit has it, int: kept across su and sudo. None: no login, or not known."""
+        """The login user id of audit, int, which su and sudo do not change. None: no login, or not known."""
         return self._process.login_uid if self._process.has & PROCESS_LOGIN else None
 
     @property
@@ -446,16 +455,17 @@ cdef class Process:
 
     @property
     def start_ns(self):
-        """When it was started, int: CLOCK_BOOTTIME, ns since boot; exact where the kernel told, else to 10 ms."""
+        """Start time, int: CLOCK_BOOTTIME, ns since boot. Exact if an event reported it, else to 10 ms."""
         return self._process.start_ns or self._process.start * (1000000000 // sysconf(_SC_CLK_TCK))
 
     @property
     def ancestors(self) -> tuple:
-        """What it was forked from, nearest first, as `Ancestor`; also those that have ended. () if not known.
+        """The processes it was forked from, nearest first, as `Ancestor`, including those that have ended. () if not
+        known.
 
-        It is who really called fork, also where CLONE_PARENT gives the child another parent; as of that moment, so that a
-        shell which later executes something else stands here as the shell. 16 at least; those that were there before the
-        start as /proc had them then.
+        The nearest is the process that called fork, even where CLONE_PARENT gives the child another parent. Each is as
+        it was at that moment: a shell that later executes something else is here as the shell. Ancestors that were
+        there before the program that monitors are as /proc showed them at its start. At least 16 are kept.
         """
         cdef ancestor_t *at = self._process.ancestors
         found = []
@@ -466,30 +476,31 @@ cdef class Process:
 
     @property
     def start(self):
-        """When it was started: seconds since the epoch, float, to a hundredth of a second, by the clock of now."""
+        """Start time: seconds since the epoch, float, to a hundredth of a second, by the present time of day."""
         return (realtime_ns() - boottime_ns()) / 1e9 + <double>self._process.start / <double>sysconf(_SC_CLK_TCK)
 
     @property
     def start_ticks(self):
-        """The same as the kernel has it, int: clock ticks (1/100 s) after boot. With `pid`, who it is."""
+        """Start time in the kernel's clock ticks (1/100 s) after boot, int. With `pid` it identifies the process."""
         return self._process.start
 
     @property
     def cgroup(self):
-        """Path of its cgroup: of the hierarchy systemd names, or else of cgroup2."""
+        """Path of its cgroup, in the v1 hierarchy name=systemd or else in cgroup2."""
         return text(self._process.cgroup)
 
     @property
     def unit(self):
         """systemd unit, as `systemctl status PID` shows it.
 
-        Like `slice`, `container` and `runtime` it is told only by levels of the cgroup's path that the host's root made.
+        Like `slice`, `container` and `runtime` it comes only from levels of the cgroup's path that the host's root
+        made.
         """
         return text(self._process.names.unit)
 
     @property
     def user_unit(self):
-        """Unit of the user's own systemd (`systemctl --user`), where it is part of one; that user may call it anything."""
+        """Unit of the user's own systemd (`systemctl --user`), if it is in one; the user chooses its name."""
         return text(self._process.names.user_unit)
 
     @property
@@ -499,25 +510,25 @@ cdef class Process:
 
     @property
     def container(self):
-        """Id of its container, or the name with runtimes that go by names; of the outermost where one is in another."""
+        """Id of its container, or the name with runtimes that use names; of nested ones the outermost."""
         return text(self._process.names.container)
 
     @property
     def runtime(self):
-        """What runs the container, as far as the cgroup tells: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
+        """What runs the container, if the cgroup shows it: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
         return text(self._process.names.runtime)
 
     @property
     def claimed_unit(self):
-        """What the whole path of its cgroup says the unit is, where that is not `unit`.
+        """The unit by the whole path of its cgroup, if that is not `unit`.
 
-        Others than the host's root can have written it: who owns a directory above, or root of a container.
+        Others than the host's root can have chosen it: whoever owns a directory above, or a container's root.
         """
         return text(self._process.names.claimed_unit)
 
     @property
     def claimed_container(self):
-        """The same for `container`: the innermost that the path names. A container that a user runs, or one in another."""
+        """The innermost container by the whole path, if that is not `container`: a user's, or a nested one."""
         return text(self._process.names.claimed_container)
 
     @property
@@ -557,10 +568,18 @@ cdef object process_object(process_t *process):
 
 
 def process(pid, proc="/proc", cmdline_limit=4096):
-    """Reads one process (or the process of a thread id) now: a `Process`, or None if there is none to be seen.
+    """Read a process now. Needs no privilege; without CAP_SYS_PTRACE other users' `exe` and `netns` are None.
 
-    `proc` is where procfs is mounted; at most `cmdline_limit` bytes (up to 1 MiB) of the command line are kept. Needs no
-    privilege; without CAP_SYS_PTRACE other users' `exe` and `netns` are None. OSError if `proc` cannot be opened.
+    Args:
+        pid: A process id, or a thread id for the process of that thread.
+        proc: Where procfs is mounted.
+        cmdline_limit: Bytes of the command line to keep, up to 1 MiB.
+
+    Returns:
+        A `Process`, or None if there is none or it is hidden.
+
+    Raises:
+        OSError: `proc` cannot be opened.
     """
     cdef bytes path = os.fsencode(proc)
     cdef int root = procfs_open(path), error

@@ -1,9 +1,9 @@
-"""Facts of living processes by pid, one in each place of a table: what is taken by another is read again.
+"""A cache of living processes by pid. Each slot holds one process; another one in the same slot replaces it.
 
-Every `get` checks the process against one read of /proc/PID/stat and one stat(2) of /proc/PID: the start time tells
-another process under the same pid; name, effective ids and the addresses of code, stack and arguments, which execve
-draws anew, tell another program in the same process. What that cannot see (a title written over the arguments, a
-cgroup moved) is at most `max_age` old.
+Every get() compares the process with one read of /proc/PID/stat and one stat(2) of /proc/PID. Another start time is
+another process with the same pid; another name, other effective ids or other addresses of code, stack and arguments,
+which execve draws anew, are another program in the same process. What this cannot notice (a title written over the
+arguments, a move to another cgroup) is at most `max_age` old.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -22,8 +22,12 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessCache:
-    """Up to 4,096 processes, as `reader` reads them. max_age: seconds until one is read again although nothing seems to
-    have changed. Any thread may use it."""
+    """A cache of 4,096 processes, which any thread may use.
+
+    Args:
+        reader: Reads them.
+        max_age: Seconds after which a process is read again although nothing seems to have changed.
+    """
 
     def __cinit__(self, ProcessReader reader not None, double max_age=1.0):
         if not mutex_make(&self._mutex):
@@ -52,7 +56,7 @@ cdef class ProcessCache:
         pthread_mutex_unlock(&self._mutex)
         if process != NULL:
             state = process_check(self.reader._root, process)
-            # What ends cannot be read again, and what is known of it stays true.
+            # A process that is ending cannot be read again, and what is known of it stays true.
             if state == PROCESS_ENDING or state == PROCESS_SAME and now - read_at < self._max_age:
                 self.hits += 1
                 return process
@@ -71,5 +75,5 @@ cdef class ProcessCache:
         return process
 
     def lookup(self, int32_t pid):
-        """The living process under `pid`, a `Process`, or None."""
+        """The living process with this pid, a `Process`, or None."""
         return process_object(self.get(pid))

@@ -1,4 +1,4 @@
-"""Reads processes from one /proc: what it takes for that, held together."""
+"""Reads processes from one /proc mount."""
 cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from posix.unistd cimport close
@@ -14,7 +14,16 @@ import os
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessReader:
-    """`proc`: where procfs is mounted; cmdline_limit: bytes kept of each command line. OSError if it cannot be opened."""
+    """Reads processes and what belongs to them.
+
+    Args:
+        proc: Where procfs is mounted.
+        cmdline_limit: Bytes of each command line to keep.
+        lines: The reader of command lines; None: a new one.
+
+    Raises:
+        OSError: `proc` cannot be opened.
+    """
 
     def __cinit__(self, proc="/proc", uint32_t cmdline_limit=4096, CommandLineReader lines=None):
         cdef bytes path = os.fsencode(proc)
@@ -34,7 +43,7 @@ cdef class ProcessReader:
             close(self._root)
 
     def close(self):
-        """Close the descriptors; no reading may be under way. Nothing is found any more."""
+        """Close the descriptors, while nothing is being read. No process is found any more."""
         self.lines.close()
         self.cgroups.close()
         if self._root >= 0:
@@ -46,9 +55,9 @@ cdef class ProcessReader:
         return process_read(self._root, pid, self.lines, self.cgroups, self._cmdline_limit, &error)
 
     def process(self, int32_t pid):
-        """The living `Process` under `pid`, or None."""
+        """The living `Process` with this pid, or None."""
         return process_object(self.read(pid))
 
     def pids(self) -> list:
-        """The process ids there are; OSError if they cannot be listed."""
+        """All process ids; OSError if they cannot be listed."""
         return [int(name) for name in os.listdir(self.proc) if name.isdecimal()]

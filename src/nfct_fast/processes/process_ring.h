@@ -1,7 +1,8 @@
-/* The ring of process events (BPF_MAP_TYPE_RINGBUF, Documentation/bpf/ringbuf.rst), read in place without a system call.
+/* The ring of process events (BPF_MAP_TYPE_RINGBUF, Documentation/bpf/ringbuf.rst), read in place without a system
+ * call.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Here and not in Cython for the atomics. One reader at a time. */
+ * This is C for the atomics. One reader at a time. */
 #ifndef NFCT_FAST_PROCESS_RING_H
 #define NFCT_FAST_PROCESS_RING_H
 
@@ -16,7 +17,7 @@
 #define RING_DISCARDED (1u << 30)
 #define RING_HEADER 8
 #define RING_EVENT_MAX (RING_HEADER + sizeof(struct process_event) + PROCESS_PATH_MAX + 256 + PROCESS_ARGS_MAX)
-#define RING_BUSY_LOOKS 20000 /* a writer is at an event for a microsecond, or as long as its virtual processor is not run */
+#define RING_BUSY_LOOKS 20000 /* a writer takes a microsecond, or as long as its virtual processor does not run */
 
 struct process_ring {
     uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and the data, whose begin comes
@@ -35,7 +36,7 @@ static inline void ring_unmap(struct process_ring *self)
     memset(self, 0, sizeof(*self));
 }
 
-/* 0 or -errno; size is the map's max_entries. */
+/* Maps the ring of a BPF map. size: its max_entries. 0 or -errno. */
 static inline int ring_map(struct process_ring *self, int fd, size_t size)
 {
     void *memory;
@@ -62,7 +63,7 @@ static inline int ring_map(struct process_ring *self, int fd, size_t size)
 
 static inline uint64_t ring_begin(const struct process_ring *self) { return self->data ? *self->consumed : 0; }
 
-/* The event at *at and its length, NULL if there is none yet; *at goes behind it. It is valid until ring_release(). */
+/* The event at *at and its length, valid until ring_release(); NULL if there is none yet. Moves *at behind it. */
 static inline const struct process_event *ring_next(const struct process_ring *self, uint64_t *at, uint32_t *length)
 {
     if (!self->data || *at >= __atomic_load_n(self->produced, __ATOMIC_ACQUIRE))
@@ -78,7 +79,7 @@ static inline const struct process_event *ring_next(const struct process_ring *s
     return NULL;
 }
 
-/* Gives the room of all before `at` back to the kernel. */
+/* Returns the room of all events before `at` to the kernel. */
 static inline void ring_release(struct process_ring *self, uint64_t at)
 {
     if (self->data)

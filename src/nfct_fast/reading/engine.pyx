@@ -22,7 +22,7 @@ from _thread import allocate_lock, get_ident, start_new_thread
 
 from nfct_fast.events.receive_memory import ReceiveMemory, Share
 from nfct_fast.namespaces.opener import Opener
-from nfct_fast.monitoring.follow import Follower
+from nfct_fast.monitoring.follower import Follower
 from nfct_fast.events.open_sources import explain_descriptor_limit
 from nfct_fast.monitoring.notices import Notices
 from nfct_fast.events.tracking import Tracking

@@ -1,4 +1,4 @@
 """Bytes for output: a growing buffer with escaping, and the names of protocols, states and moments.
 
-It knows values, not where they come from.
+It knows how values are written, not where they come from.
 """

@@ -1,4 +1,4 @@
-"""Names of a flow's family and protocol, "ipv4/tcp"; a protocol without a name has its number, "ipv6/253"."""
+"""Names of an address family and protocol: "ipv4/tcp", or with its number for a protocol without a name, "ipv6/253"."""
 from libc.stdint cimport uint8_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
@@ -22,7 +22,7 @@ cdef int protocol_write(uint8_t family, uint8_t proto, char *out) noexcept nogil
 
 
 def protocol_name(int family, int proto) -> str:
-    """The name of an address family and an IP protocol number (0 to 255): "ipv4/tcp", "ipv6/253"."""
+    """The name of an address family (AF_*) and an IP protocol number (0 to 255): "ipv4/tcp", "ipv6/253"."""
     cdef char out[32]
     cdef int length
     if family not in (AF_INET, AF_INET6) or not 0 <= proto <= 255:

@@ -11,12 +11,13 @@ cdef enum:
 cdef extern from "nfct_fast/text/status_words.h" nogil:
     const char *const nfct_fast_status_words[WORD_COUNT]
 
-Status = enum.IntFlag("Status", {nfct_fast_status_words[i].decode(): 1 << i for i in range(WORD_COUNT)}, module=__name__)
+Status = enum.IntFlag(
+    "Status", {nfct_fast_status_words[i].decode(): 1 << i for i in range(WORD_COUNT)}, module=__name__)
 Status.__doc__ = "Status bits of a conntrack entry: IPS_* of linux/netfilter/nf_conntrack_common.h."
 
 
 cdef void status_put(text_buffer_t *out, uint32_t status, const char *between) noexcept nogil:
-    """Append the names of the bits that are set, with `between` between them. Bits without a name are left out."""
+    """Append the names of the set bits, separated by `between`. Bits without a name are left out."""
     cdef int i
     cdef bint first = True
     for i in range(WORD_COUNT):

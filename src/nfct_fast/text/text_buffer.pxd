@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-# Bytes on their way out. A failed allocation is remembered in `failed` and everything after it is dropped, so that
-# a writer checks once a batch, not once a field.
+# A growing buffer of output. A failed allocation sets `failed`, and everything after it is dropped, so that a writer
+# checks once a batch instead of once a field.
 ctypedef struct text_buffer_t:
     char *data
     size_t length
@@ -10,15 +10,16 @@ ctypedef struct text_buffer_t:
     bint failed
 
 cdef enum:
-    ESCAPE_SPACE = 1     # the field is not the last of its line: a space in it would end it
-    ESCAPE_JSON = 2
-    ESCAPE_NUL = 4       # a NUL stands for a space, as between the arguments of a command line
+    ESCAPE_SPACE = 1     # escape spaces, which would end a field that is not the last of its line
+    ESCAPE_JSON = 2      # escape as inside a JSON string
+    ESCAPE_NUL = 4       # write a NUL, as between the arguments of a command line, as a space
 
 cdef void buffer_free(text_buffer_t *out) noexcept nogil
 cdef bint buffer_grow(text_buffer_t *out, size_t more) noexcept nogil
 cdef void buffer_unsigned(text_buffer_t *out, uint64_t value) noexcept nogil
 cdef void buffer_signed(text_buffer_t *out, int64_t value) noexcept nogil
-# Whether what was put says exactly what data has; False only with ESCAPE_JSON, see outbuf.pyx.
+# Append `data`, escaped. Returns whether the result stands for exactly these bytes; False only with ESCAPE_JSON, see
+# text_buffer.pyx.
 cdef bint buffer_escaped(text_buffer_t *out, const char *data, size_t length, int how) noexcept nogil
 cdef void buffer_base64(text_buffer_t *out, const char *data, size_t length) noexcept nogil
 

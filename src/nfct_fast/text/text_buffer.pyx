@@ -1,10 +1,11 @@
 """A growing buffer of output, and the escaping of what other processes control.
 
-In text a backslash, a control character and a byte that is not UTF-8 become \\\\, \\n, \\x1b, \\xff, \\u202e as in a
+In text, a backslash, a control character and a byte that is not UTF-8 become \\\\, \\n, \\x1b, \\xff, \\u202e as in a
 Python literal: nothing printed can end a line, drive a terminal or be taken for something else.
 
-In JSON what no strict reader takes is U+FFFD: bytes that are not UTF-8 (a lone surrogate is refused by most), U+0000 (PostgreSQL's
-jsonb has none) and noncharacters (RFC 7493 forbids them). Whoever prints it adds the bytes themselves.
+In JSON, U+FFFD replaces what strict readers reject: bytes that are not UTF-8 (most readers reject a lone surrogate),
+U+0000 (PostgreSQL's jsonb has none) and noncharacters (RFC 7493 forbids them). The caller then adds the bytes
+themselves in base64.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -66,7 +67,7 @@ cdef void _put_code(text_buffer_t *out, uint32_t point, bint is_byte, int how) n
     cdef int length
     cdef uint32_t rest
     if how & ESCAPE_JSON:
-        if point > 0xffff:      # RFC 8259 has but surrogate pairs for these
+        if point > 0xffff:      # RFC 8259 has only surrogate pairs for these
             rest = point - 0x10000
             length = snprintf(text, sizeof(text), b"\\u%04x\\u%04x", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff))
         else:
@@ -146,9 +147,13 @@ cdef void buffer_base64(text_buffer_t *out, const char *data, size_t length) noe
 
 
 def escape(bytes data not None, bint space=False, bint json=False, bint base64=False) -> bytes:
-    """What is printed for data: see the module. space: escape spaces too. json: as inside a JSON string instead.
+    """Escape bytes as the output does.
 
-    With json and base64, what is printed beside it: nothing where that is exact.
+    Args:
+        data: The bytes.
+        space: Escape spaces, too.
+        json: Escape as inside a JSON string instead.
+        base64: With `json`, return the base64 that is printed beside the string; nothing if the string is exact.
     """
     cdef text_buffer_t out
     out.data = NULL

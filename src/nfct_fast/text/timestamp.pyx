@@ -1,4 +1,4 @@
-"""A time as strftime(3) writes it, made anew only when the second changes."""
+"""Formats a time by strftime(3), again only when the second has changed."""
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
@@ -14,7 +14,7 @@ cdef enum:
     MICROS_MAX = 8
     MICRO_MARK = 1
 
-# What glibc's strftime knows (less %n and %t), and %f for microseconds as Python's datetime has it.
+# The directives of glibc's strftime, without %n and %t, and Python's %f for microseconds.
 _DIRECTIVE = re.compile(r"%(?:[_0^#-]*[0-9]*[EO]?[aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ]|%|f)|(?P<bad>%.?)", re.S)
 
 
@@ -25,18 +25,18 @@ def _marked(match):
 @cython.final
 @cython.auto_pickle(False)
 cdef class TimeFormat:
-    """A strftime(3) format, in local time, with %f for six digits of microseconds.
+    """A strftime(3) format for local time, with %f for six digits of microseconds.
 
-    ValueError with the reason if it is empty, holds an unknown directive or a control character, or comes out longer
-    than 1,000 bytes.
+    Raises:
+        ValueError: It is empty, has an unknown directive or a control character, or makes more than 1,000 bytes.
     """
 
     def __cinit__(self, str format not None):
         for match in _DIRECTIVE.finditer(format):
             if match["bad"]:
-                raise ValueError(f"time format {format!r}: strftime has no {match['bad']!r} that fits into a line")
+                raise ValueError(f"time format {format!r}: {match['bad']!r} is no directive that fits into a line")
         if any([ord(character) < 32 or ord(character) == 127 for character in format]):
-            raise ValueError(f"time format {format!r} holds a control character")
+            raise ValueError(f"time format {format!r} has a control character")
         marked = _DIRECTIVE.sub(_marked, format)
         try:
             self.format = marked.encode(errors="surrogateescape")

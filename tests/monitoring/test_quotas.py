@@ -1,11 +1,12 @@
-"""Who gets a place, and how much receive memory, when there is not enough for everybody."""
+"""Who may have a namespace monitored, with how much receive memory, when there is not enough for everybody."""
+
 from collections import Counter, namedtuple
 
 import pytest
 
 from nfct_fast.events.receive_memory import ReceiveMemory, Share
 from nfct_fast.kernel.netlink import NetlinkSocket
-from nfct_fast.monitoring.shares import OURS, Shares, owner
+from nfct_fast.monitoring.quotas import OURS, Quotas, owner
 
 SECOND = 1_000_000_000
 NOW = 1_000 * SECOND
@@ -16,13 +17,13 @@ class Host:
     """Places as they are taken: each newcomer comes one second after the last."""
 
     def __init__(self, places):
-        self.shares = Shares(places, 256 << 20, 1 << 20)
+        self.quotas = Quotas(places, 256 << 20, 1 << 20)
         self.held, self.now, self.number = [], NOW, 0
 
     def come(self, who):
         self.now += SECOND
         self.number += 1
-        place = self.shares.place(who, self.held, self.now)
+        place = self.quotas.admit(who, self.held, self.now)
         if place is False:
             return False
         if place is not True:
@@ -89,7 +90,7 @@ def test_memory_is_bounded_and_given_back():
     ours.open(sockets[0], 1 << 20)
     assert receive_memory.used == (1 << 20) - 7 * (1 << 16) == sockets[0].rcvbuf // 2
     for sock in sockets[1:]:
-        theirs.open(sock, 1 << 18)      # each its least, whatever else there is
+        theirs.open(sock, 1 << 18)  # each its least, whatever else there is
         assert sock.rcvbuf == 1 << 17
     assert receive_memory.used == 1 << 20
     ours.close(sockets[0])
@@ -100,8 +101,8 @@ def test_memory_is_bounded_and_given_back():
 
 @pytest.mark.parametrize("memory", [4096, 1 << 16, 1 << 20, 256 << 20])
 def test_little_memory_is_for_few(memory):
-    shares = Shares(1024, memory, 64 << 20)
-    assert 1 <= shares.places <= 1024 and shares.places * 4096 <= max(4096, memory)
-    share, size = shares.memory(OURS)
-    with_user, least = shares.memory((1000, 0))
+    quotas = Quotas(1024, memory, 64 << 20)
+    assert 1 <= quotas.capacity <= 1024 and quotas.capacity * 4096 <= max(4096, memory)
+    share, size = quotas.memory(OURS)
+    with_user, least = quotas.memory((1000, 0))
     assert size >= 4096 <= least and with_user.limit <= memory

@@ -1,4 +1,5 @@
 """All namespaces are monitored as they come and go: every flow is reported or counted, and no user shuts others out."""
+
 import contextlib
 import ctypes
 import fcntl
@@ -64,8 +65,11 @@ class Sender:
 def records(program, number, port):
     """The flows of a namespace from that port. There may be a lot of others on this host: those are not parsed."""
     sign = f'"sport":{port},'
-    return [record for record in map(json.loads, [line for line in list(program.lines) if sign in line])
-            if record["type"] == "NEW" and record["netns"] == number and record["original"]["sport"] == port]
+    return [
+        record
+        for record in map(json.loads, [line for line in list(program.lines) if sign in line])
+        if record["type"] == "NEW" and record["netns"] == number and record["original"]["sport"] == port
+    ]
 
 
 def lost(program):
@@ -95,11 +99,15 @@ def said(program):
 
 def test_nameless_ones_are_heard_too(netns):
     """Made by unshare(2) in a process that has been there for long, and in one that has just begun."""
+
     def work(worker):
         while worker.hear() == "go":
             assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            subprocess.run(["nft", "table t { chain c { type filter hook output priority 0; ct state new counter; }; }"], check=True)
+            subprocess.run(
+                ["nft", "table t { chain c { type filter hook output priority 0; ct state new counter; }; }"],
+                check=True,
+            )
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
                 sender.sendto(b"x", ("127.0.0.1", 9))
                 worker.say((os.stat("/proc/self/ns/net").st_ino, sender.getsockname()[1]))
@@ -128,7 +136,9 @@ def test_what_one_that_ends_still_has_is_told_or_counted(netns):
                 os.kill(program.pid, signal.SIGSTOP)
                 sender.send(range(1000, 7000)).socket.close()
                 if how == "flushed":
-                    subprocess.run(["nsenter", f"--net=/run/netns/{name}", "conntrack", "-F"], check=True, capture_output=True)
+                    subprocess.run(
+                        ["nsenter", f"--net=/run/netns/{name}", "conntrack", "-F"], check=True, capture_output=True
+                    )
             os.kill(program.pid, signal.SIGCONT)
             senders.append(sender)
         alive, flushed = senders
@@ -151,8 +161,17 @@ def test_all_that_they_took_is_given_back(netns, within, attribution):
                         use_conntrack(name)
                     senders = [Sender(name).send(range(1000, 1010)) for name in names]
                     cookies, flows = {cookie(sender.socket) for sender in senders}, []
-                    until(lambda: flows.extend(conntrack.read(0.05)) or all([
-                        sum((flow.netns, flow.sport) == (sender.netns, sender.port) for flow in flows) == 10 for sender in senders]))
+                    until(
+                        lambda: (
+                            flows.extend(conntrack.read(0.05))
+                            or all(
+                                [
+                                    sum((flow.netns, flow.sport) == (sender.netns, sender.port) for flow in flows) == 10
+                                    for sender in senders
+                                ]
+                            )
+                        )
+                    )
                     for sender in senders:
                         sender.socket.close()
                     assert tasks() == threads and cookies <= open_namespaces()
@@ -167,7 +186,7 @@ def test_all_that_they_took_is_given_back(netns, within, attribution):
 
 
 def cookie(sock):
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, 71, 8), sys.byteorder)      # SO_NETNS_COOKIE
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, 71, 8), sys.byteorder)  # SO_NETNS_COOKIE
 
 
 def open_namespaces():
@@ -183,7 +202,10 @@ def open_namespaces():
 
 def test_unshare_in_a_loop_shuts_nobody_out(netns):
     """With few places: a user has a fourth of these, however many he makes; and another's, and root's, are heard at once."""
-    with Worker(unshare_many(300)) as attacker, Program(netns, *UDP, prefix=("prlimit", "--nofile=1024:1024")) as program:
+    with (
+        Worker(unshare_many(300)) as attacker,
+        Program(netns, *UDP, prefix=("prlimit", "--nofile=1024:1024")) as program,
+    ):
         for _ in range(300):
             attacker.hear()
             attacker.say("on")
@@ -202,7 +224,9 @@ def test_unshare_in_a_loop_shuts_nobody_out(netns):
             other.say("end")
         attacker.say("end")
         assert program.end()[0] == 0
-    assert len(said(program)) == 1 and "some network namespaces are not heard: there are too many" in said(program)[0]
+    assert (
+        len(said(program)) == 1 and "some network namespaces are not monitored: there are too many" in said(program)[0]
+    )
 
 
 def told(program, sender):
@@ -216,10 +240,19 @@ def test_who_reads_looks_for_no_namespaces(netns, tmp_path):
     reads a few files once."""
     calls = "recvmmsg,getdents64,setns,openat,open,socket"
     with Program(netns, *UDP) as program:
-        tracer = subprocess.Popen(["strace", "-f", "-q", "-e", f"trace={calls}", "-o", tmp_path / "calls", "-p", str(program.pid)],
-                                  stderr=subprocess.DEVNULL)
-        until(lambda: tracer.poll() is None and all(
-            "TracerPid:\t0\n" not in path.read_text() for path in Path(f"/proc/{program.pid}/task").glob("*/status")))
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-q", "-e", f"trace={calls}", "-o", tmp_path / "calls", "-p", str(program.pid)],
+            stderr=subprocess.DEVNULL,
+        )
+        until(
+            lambda: (
+                tracer.poll() is None
+                and all(
+                    "TracerPid:\t0\n" not in path.read_text()
+                    for path in Path(f"/proc/{program.pid}/task").glob("*/status")
+                )
+            )
+        )
         for number in range(20):
             with ExitStack() as stack:
                 names = [stack.enter_context(made()) for _ in range(5)]
@@ -234,7 +267,11 @@ def test_who_reads_looks_for_no_namespaces(netns, tmp_path):
         thread, call = line.split(maxsplit=1)
         if "(" in call and not call.startswith("<"):
             made_by.setdefault(thread, []).append(call)
-    readers = {thread for thread, made in made_by.items() if any(call.startswith("recvmmsg") and ", 512, " in call for call in made)}
+    readers = {
+        thread
+        for thread, made in made_by.items()
+        if any(call.startswith("recvmmsg") and ", 512, " in call for call in made)
+    }
     assert len(readers) == 1
     reader = made_by[readers.pop()]
     assert {call.split("(")[0] for call in reader} <= {"recvmmsg", "openat"}
@@ -244,7 +281,9 @@ def test_who_reads_looks_for_no_namespaces(netns, tmp_path):
 
 def speak(worker):
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["nft", "table t { chain c { type filter hook output priority 0; ct state new counter; }; }"], check=True)
+    subprocess.run(
+        ["nft", "table t { chain c { type filter hook output priority 0; ct state new counter; }; }"], check=True
+    )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("127.0.0.1", 9))
         worker.say(sender.getsockname()[1])
@@ -257,7 +296,7 @@ def receive_buffers(pid):
     process = os.pidfd_open(pid)
     try:
         for number in os.listdir(f"/proc/{pid}/fd"):
-            fd = libc.syscall(438, process, int(number), 0)        # pidfd_getfd
+            fd = libc.syscall(438, process, int(number), 0)  # pidfd_getfd
             if fd < 0:
                 continue
             try:
@@ -267,7 +306,7 @@ def receive_buffers(pid):
                 continue
             with sock:
                 if (sock.family, sock.proto) == (socket.AF_NETLINK, 12):
-                    if any(sock.getsockopt(270, 9, 4)):     # SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS
+                    if any(sock.getsockopt(270, 9, 4)):  # SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS
                         with os.fdopen(fcntl.ioctl(fd, SIOCGSKNS)) as space:
                             number = os.fstat(space.fileno()).st_ino
                         found[number] = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -282,7 +321,9 @@ def test_one_bound_on_receive_memory_for_all(netns):
         names = [stack.enter_context(made()) for _ in range(20)]
         for name in names:
             use_conntrack(name)
-        program = stack.enter_context(Program(netns, *UDP, "--attribution", "off", "--rcvbuf", "1M", "--rcvbuf-max", "8M"))
+        program = stack.enter_context(
+            Program(netns, *UDP, "--attribution", "off", "--rcvbuf", "1M", "--rcvbuf-max", "8M")
+        )
         first = receive_buffers(program.pid)
         numbers = [inode(name) for name in names]
         assert first.keys() >= {*numbers, inode(netns)} and max(first.values()) == first[inode(netns)] == 2 << 20
