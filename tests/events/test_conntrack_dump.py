@@ -105,9 +105,9 @@ def test_what_was_lost_to_a_broken_dump_and_found_by_the_next(tracked, flood, fa
 # The same of the table of addresses: asked for again after an answer that was not read to its end.
 LEFTOVERS = """
 import os, socket, struct, sys
-from nfct_fast.namespaces.local_addresses import Addresses
+from nfct_fast.namespaces.local_addresses import LocalAddresses
 
-addresses = Addresses()
+addresses = LocalAddresses()
 [query] = [int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and int(fd) != addresses.fileno()
            and os.path.lexists(f"/proc/self/fd/{fd}") and os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")]
 # A dump of all links is begun on the same socket, and its answer left there.

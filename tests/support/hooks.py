@@ -7,7 +7,9 @@ if not is_source_tree():
     pytest.importorskip("nfct_fast.testing.hooks", reason="an installed wheel has no hooks for tests")
 
 from nfct_fast.testing.diag_client import SockDiag, parse_reply  # noqa: E402, F401
-from nfct_fast.testing.hooks import by_cookie, find_flow, find_sockets, may_come_from, refresh_addresses  # noqa: E402, F401
+from nfct_fast.testing.hooks import (  # noqa: E402, F401
+    by_cookie, decode_by_library, decode_directly, find_flow, find_sockets, may_come_from, refresh_addresses,
+)
 
 
 def find_socket(*arguments, **options):

@@ -4,6 +4,7 @@ from nfct_fast.processes.process_event cimport process_id
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.records.owner cimport owner_t
+from nfct_fast.sockets.owners_find cimport owners_probe
 from nfct_fast.sockets.socket_notes cimport SocketNotes, bpf_owner_t
 from nfct_fast.processes.process cimport process_t
 from nfct_fast.processes.proc_events cimport ProcEvents
@@ -48,8 +49,9 @@ cdef class BpfLookup:
 
     # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie: 1 if it was noted, and is named
     # in `out`; 0; -1 if several programs used it and nobody can tell which one is meant; -2 if it was the kernel itself.
-    # accepted: who accepted it since then counts, too; CLOCK_BOOTTIME ns.
-    cdef int name(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=*) noexcept nogil
+    # probe: NULL, or `end` prepared. accepted: who accepted it since then counts, too; CLOCK_BOOTTIME ns.
+    cdef int name(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+                  int64_t accepted=*) noexcept nogil
     # Of a flow that goes on or has ended: adds to `out` who else used the tuple since it began, ns since the epoch; 0: not known.
     cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
     cdef int64_t boot_time(self, int64_t time) noexcept nogil    # of ns since the epoch

@@ -195,10 +195,15 @@ cdef class BpfLookup:
         out.cgroup_id = note.cgroup_id
         out.match = MATCH_BPF
 
-    cdef int name(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=NEVER) noexcept nogil:
+    cdef int name(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+                  int64_t accepted=NEVER) noexcept nogil:
         cdef bpf_owner_t note
         cdef int found
-        if self.owners.lookup(end, netns, &note) != 1:
+        if probe != NULL and probe.netns == netns:
+            found = self.owners.lookup_prepared(probe, &note)
+        else:
+            found = self.owners.lookup(end, netns, &note)
+        if found != 1:
             return False
         # Who accepted an earlier connection of the same addresses and ports has nothing to do with this one.
         if note.hook == OWNERS_ACCEPT and <int64_t>note.time < accepted:

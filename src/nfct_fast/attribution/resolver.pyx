@@ -4,17 +4,16 @@ A tuple is looked up as its socket sees it. The originator's socket has the orig
 responder's has the reply tuple, after DNAT.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from netinet_in cimport IPPROTO_TCP, IPPROTO_UDP
 
-from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.direction cimport (
-    DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_of,
+    DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_from,
 )
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, tuple_invert
+from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
 from nfct_fast.attribution.bpf_lookup cimport NEVER
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_SOCKET, MATCH_WILDCARD, REASON_AMBIGUOUS, REASON_BUDGET, REASON_CLOSED,
@@ -32,6 +31,13 @@ ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 cdef enum:
     NOWHERE = 255
     TCP_SYN_SENT = 1         # flow_t.state, as nf_conntrack_tcp.h has it
+
+
+cdef inline void reply_of(const flow_t *flow, tuple_t *out) noexcept nogil:
+    if flow.has & FLOW_REPLY:
+        out[0] = flow.reply
+    else:
+        tuple_invert(&flow.orig, out)
 
 
 @cython.final
@@ -153,9 +159,10 @@ cdef class Resolver:
         self.live_lookup.begin(received_at, drained_at)
         self.directory.refresh_monitored()
 
-    cdef int _noted(self, const tuple_t *end, uint64_t netns, owner_t *out, int64_t accepted=NEVER) noexcept nogil:
+    cdef int _noted(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+                    int64_t accepted=NEVER) noexcept nogil:
         """Notes.name(); of a flow that is not new with all who used it."""
-        cdef int named = self.notes.name(end, netns, out, accepted)
+        cdef int named = self.notes.name(end, netns, probe, out, accepted)
         if self.used and named > 0:
             self.notes.name_users(end, netns, self.began, out)
         return named
@@ -167,7 +174,7 @@ cdef class Resolver:
         cdef int reason, named
         if self.notes is None or netns == 0:
             return self.live_lookup.owner(index, end, True, out)
-        named = self._noted(end, netns, out)
+        named = self._noted(end, netns, &self.at[0], out)
         if named > 0:
             return REASON_NONE
         if named < 0:
@@ -177,7 +184,7 @@ cdef class Resolver:
             return REASON_AMBIGUOUS if named == -1 else REASON_KERNEL
         reason = self.live_lookup.owner(index, end, True, out)
         # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
-        if self.notes.name(end, netns, &noted) > 0:
+        if self.notes.name(end, netns, &self.at[0], &noted) > 0:
             owner_drop(out)
             out[0] = noted
             return REASON_NONE
@@ -205,7 +212,7 @@ cdef class Resolver:
             return self.live_lookup.owner(index, end, False, out)
         # Of a new one it is not known closely enough when it began: the same addresses may have had another just before.
         accepted = self.notes.boot_time(self.began) if self.used and self.began else NEVER
-        if self._noted(end, netns, out, accepted) > 0:
+        if self._noted(end, netns, &self.at[1], out, accepted) > 0:
             return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
         if fresh:
             how = self.responder_cache.find(end, netns, self.live_lookup.received_at, &known)
@@ -292,13 +299,43 @@ cdef class Resolver:
         out.reason = reason if reason != NOWHERE else REASON_NONE
         return reason
 
-    cdef void prefetch(self, const record_t *record) noexcept nogil:
-        """A record that will be resolved soon."""
-        if self.notes is not None and not self.off:
-            self.notes.owners.prefetch(&record.flow.orig, self.directory.cookie(record.flow.netns))
+    cdef void resolve(self, record_t *records, int count) noexcept nogil:
+        # One after the other each waited for its bucket and its record: 0.1 to 0.5 us an end.
+        cdef int begin = 0
+        cdef int i, size
+        while begin < count:
+            size = min(<int>GROUP, count - begin)
+            self.turn = 0 if self.off else self.directory.turn
+            for i in range(size):
+                self._prepare(&records[begin + i], &self.ends[2 * i])
+            if self.notes is not None and not self.off:
+                self.notes.owners.approach(self.ends, 2 * size)
+            for i in range(size):
+                self._resolve(&records[begin + i], &self.ends[2 * i])
+            begin += size
 
-    cdef void resolve(self, record_t *record) noexcept nogil:
-        cdef const local_routes_t *addresses
+    cdef uint8_t _direction(self, int home, const tuple_t *orig, const tuple_t *reply) noexcept nogil:
+        return direction_from(reply, self.directory.is_local(home, orig), self.directory.is_local(home, reply))
+
+    cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil:
+        """Which way it goes, and what will be looked up among the notes."""
+        cdef const tuple_t *orig = &record.flow.orig
+        cdef uint64_t netns
+        cdef tuple_t reply
+        ends[0].netns = ends[1].netns = 0
+        if self.off or self.directory.monitored_routes(record.flow.netns) == NULL:
+            return
+        reply_of(&record.flow, &reply)
+        record.direction = self._direction(record.flow.netns, orig, &reply)
+        netns = self.directory.cookie(record.flow.netns)
+        if self.notes is None or netns == 0:
+            return
+        self.notes.owners.prepare(orig, netns, &ends[0])
+        # Of a responder elsewhere nothing is noted here.
+        if record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN:
+            self.notes.owners.prepare(&reply, netns, &ends[1])
+
+    cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil:
         cdef const tuple_t *orig = &record.flow.orig
         cdef tuple_t reply
         cdef int home = record.flow.netns
@@ -307,21 +344,20 @@ cdef class Resolver:
         record.owner.reason = record.peer.reason = REASON_OFF
         if self.off:
             return
+        self.at = ends
         self.used = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
-        addresses = self.directory.monitored_routes(home)
-        if addresses == NULL:
+        if self.directory.monitored_routes(home) == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return
-        if record.flow.has & FLOW_REPLY:
-            reply = record.flow.reply
-        else:
-            tuple_invert(orig, &reply)
-        record.direction = direction_of(orig, &reply, addresses)
+        reply_of(&record.flow, &reply)
+        # Addresses may have come while an earlier flow of the batch was looked for.
+        if self.turn != self.directory.turn:
+            record.direction = self._direction(home, orig, &reply)
         here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
         # Sent from here with an address that nobody here has (IP_FREEBIND, IP_TRANSPARENT): only a note tells.
         if not here and self.notes is not None and self.directory.cookie(home) and (
-                self._noted(orig, self.directory.cookie(home), &record.owner) > 0):
+                self._noted(orig, self.directory.cookie(home), &ends[0], &record.owner) > 0):
             record.direction = DIRECTION_LOCAL if record.direction == DIRECTION_IN else DIRECTION_OUT
             record.owner.reason = REASON_NONE
             self._peer(home, &reply, fresh, record)

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint32_t
-from nfct_fast.events.flow cimport FlowDecoder, flow_t
+from nfct_fast.events.decoder cimport FlowDecoder
+from nfct_fast.events.flow cimport flow_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
 # One thread at a time.

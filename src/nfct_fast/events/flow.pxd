@@ -1,5 +1,4 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libnetfilter_conntrack cimport nf_conntrack
 
 # Addresses and ports of one direction. An IPv4 address fills the first 4 bytes of src and dst, the other 12
 # are zero; addresses are in network order, ports in host order. Protocols without ports have 0 there.
@@ -52,23 +51,6 @@ ctypedef struct flow_t:
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
     uint16_t netns           # index of the network namespace the event came from, in Sources and in the resolver
     uint64_t netns_inode     # inode of that namespace; 0: unknown
-
-cdef struct _decoding:
-    nf_conntrack *object
-    nf_conntrack *empty
-    flow_t *out
-    int room
-    int count
-    int64_t time
-    uint16_t netns
-    int errors
-
-cdef class FlowDecoder:
-    cdef _decoding state
-    cdef bint ended              # the last datagram held the end of a dump, or the kernel's refusal of it
-    cdef bint interrupted        # and said that what it tells of changed in between
-    cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
-                    uint16_t netns) noexcept nogil
 
 cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil

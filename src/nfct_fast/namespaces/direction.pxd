@@ -17,3 +17,5 @@ cdef enum:
 cdef bint is_multicast(const uint8_t *addr, uint8_t family) noexcept nogil     # multicast, or IPv4's broadcast
 cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil
 cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil
+# The same, of a flow whose source, or the source of whose reply, is local.
+cdef direction_t direction_from(const tuple_t *reply, bint originator, bint responder) noexcept nogil

@@ -18,10 +18,12 @@ cdef bint is_multicast(const uint8_t *addr, uint8_t family) noexcept nogil:
     return addr[0] == 0xff
 
 
-cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply,
-                              const local_routes_t *addresses) noexcept nogil:
-    cdef bint originator = routes_find(addresses, &orig.src[0], orig.family) >= 0
-    cdef bint responder = routes_find(addresses, &reply.src[0], reply.family) >= 0
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil:
+    return direction_from(reply, routes_find(addresses, &orig.src[0], orig.family) >= 0,
+                          routes_find(addresses, &reply.src[0], reply.family) >= 0)
+
+
+cdef direction_t direction_from(const tuple_t *reply, bint originator, bint responder) noexcept nogil:
     if originator:
         return DIRECTION_LOCAL if responder else DIRECTION_OUT
     # Packets to a multicast group are for its members on this host, unless it is a multicast router.

@@ -21,6 +21,14 @@ cdef struct cached_route_t:
     int monitored           # number of the namespace in which the routes begin
     int index               # of the namespace in which they end; -1: not certain
 
+# Whether a monitored namespace had this address when the current map was taken in.
+cdef struct is_local_t:
+    uint8_t addr[16]
+    uint64_t turn           # NamespaceIndex.turn when that was found; another: not valid any more
+    int monitored           # number of the namespace
+    uint8_t family          # AF_INET or AF_INET6
+    bint yes
+
 # A namespace is known by its index in the current map, which holds until the next look_again() or refresh_monitored();
 # a monitored one by its number, which is its index in every map. Lookups and refresh() are for one thread.
 cdef class NamespaceIndex:
@@ -30,17 +38,21 @@ cdef class NamespaceIndex:
     cdef Opener opener
     cdef unknown_address_t unknown_addresses[256]
     cdef cached_route_t cached_routes[256]
+    cdef is_local_t known_addresses[256]
     cdef readonly int skipped       # namespaces left out: they are too many, too large, or may not be entered
     cdef bint threaded              # discovery has a thread of its own
     cdef uint64_t drained_at        # CLOCK_MONOTONIC ns: when an unknown address last caused a round of discovery
     cdef uint64_t wait_again_at     # CLOCK_MONOTONIC ns: do not wait for discovery before
     cdef uint64_t refreshed_at      # CLOCK_MONOTONIC ns: when refresh_monitored() was last called
+    cdef uint64_t turn              # from 1: another number whenever namespaces and their addresses may have changed
     cdef str proc
     cdef object finalizer
 
     # The first namespace after index `after` (-1: the first of all) that has tuple.src, or -1; only the monitored one
     # if that has it itself. Others count only if links connect them to the monitored one.
     cdef int find_address(self, int monitored, const tuple_t *tuple, int after) noexcept nogil
+    # Whether the monitored namespace has tuple.src.
+    cdef bint is_local(self, int monitored, const tuple_t *tuple) noexcept nogil
     # To be called when no namespace has tuple.src: True if there is a newer map, so that asking again is worthwhile.
     # search: search for new namespaces; without it, that is done once in a while for each private address. Waits 20 ms
     # at most, and a fiftieth of the time at most.

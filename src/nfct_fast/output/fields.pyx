@@ -196,6 +196,10 @@ cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field) noexce
         _put_process(out, owner.process, owner.cgroup, field)
 
 
+cdef bint field_is_of_process(int field) noexcept nogil:
+    return EV_COUNT <= field < EV_COUNT + INFO_INODE
+
+
 cdef void field_put(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
     if field < EV_COUNT:
         _put_event(out, record, field)

@@ -48,7 +48,8 @@ cdef inline void _raw(text_buffer_t *out, const char *text) noexcept nogil:
     buffer_put(out, text, strlen(text))
 
 
-cdef void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept nogil:
+cdef inline void _number(text_buffer_t *out, const char *key, uint64_t value) noexcept nogil:
+    # Inline, so that the keys' lengths are known to the compiler.
     _raw(out, key)
     buffer_unsigned(out, value)
 
@@ -278,6 +279,8 @@ cdef class JsonLines(Formatter):
     cdef char time[40]
     cdef size_t time_size
     cdef int64_t second
+    cdef text_buffer_t stamp     # of `stamped`: events that were received together have one time
+    cdef int64_t stamped
     cdef known_t known[KNOWN]
 
     def __cinit__(self):
@@ -285,6 +288,7 @@ cdef class JsonLines(Formatter):
 
     def __dealloc__(self):
         cdef int i
+        buffer_free(&self.stamp)
         for i in range(KNOWN):
             process_drop(self.known[i].process)
             buffer_free(&self.known[i].text)
@@ -325,7 +329,13 @@ cdef class JsonLines(Formatter):
             self._put_loss(out, &record.loss)
             return
         _label(out, b'{"type":', event_name(flow.type))
-        self._put_time(out, flow.time)
+        if flow.time != self.stamped or self.stamp.length == 0 or self.stamp.failed:
+            self.stamp.failed = False
+            self.stamp.length = 0
+            self._put_time(&self.stamp, flow.time)
+            self.stamped = flow.time
+        out.failed = out.failed or self.stamp.failed
+        buffer_put(out, self.stamp.data, self.stamp.length)
         _raw(out, b',"proto":"')
         buffer_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
         _number(out, b'","protonum":', flow.orig.proto)

@@ -5,9 +5,10 @@ Every field is text, so a format specification is what str.format() has for text
 cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
-from nfct_fast.output.fields cimport field_find, field_put
+from nfct_fast.output.fields cimport field_find, field_is_of_process, field_put
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
+from nfct_fast.processes.process cimport PROCESS_IDS, process_drop, process_t, process_take
+from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.timestamp cimport TimeFormat
 
@@ -24,6 +25,7 @@ _SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<zero>0)?(?P<width>[0-9
 cdef enum:
     LITERAL = -1
     TIME = -2
+    KNOWN = 16               # processes
 
 # A literal or a field of a template.
 cdef struct piece_t:
@@ -35,6 +37,11 @@ cdef struct piece_t:
     char align           # "<", ">" or "^"
     int width            # pad to so many characters; 0: do not pad
     int precision        # cut to so many characters; -1: do not cut
+
+
+cdef struct known_t:
+    process_t *process       # a reference, so that no other can be at its address
+    text_buffer_t text
 
 
 cdef bint _is_continuation(char byte) noexcept nogil:
@@ -84,6 +91,9 @@ cdef class Template(Formatter):
     cdef list literals
     cdef piece_t *pieces
     cdef int count
+    cdef int same_begin      # pieces that say the same of all flows of one process
+    cdef int same_end
+    cdef known_t known[KNOWN]
     cdef TimeFormat time
 
     def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s"):
@@ -105,9 +115,24 @@ cdef class Template(Formatter):
             if name is not None:
                 self._field(name, spec, conversion)
         self._literal(b"\n")
+        self._find_same()
 
     def __dealloc__(self):
+        cdef int i
         free(self.pieces)
+        for i in range(KNOWN):
+            process_drop(self.known[i].process)
+            buffer_free(&self.known[i].text)
+
+    cdef void _find_same(self) noexcept nogil:
+        """The longest run of pieces that is of the owner's process alone."""
+        cdef int begin = 0
+        cdef int i
+        for i in range(self.count):
+            if self.pieces[i].field != LITERAL and not field_is_of_process(self.pieces[i].field):
+                begin = i + 1
+            elif i + 1 - begin > self.same_end - self.same_begin:
+                self.same_begin, self.same_end = begin, i + 1
 
     cdef _literal(self, bytes literal):
         self.pieces[self.count].field = LITERAL
@@ -136,13 +161,37 @@ cdef class Template(Formatter):
         self.count += 1
 
     cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
-        cdef piece_t *piece
-        cdef size_t begin
-        cdef int i
         if record.kind == RECORD_LOSS:      # the command line reports losses on standard error
             return
-        for i in range(self.count):
-            piece = &self.pieces[i]
+        self._put_pieces(out, record, 0, self.same_begin)
+        if not self._put_same(out, record):
+            self._put_pieces(out, record, self.same_begin, self.same_end)
+        self._put_pieces(out, record, self.same_end, self.count)
+
+    cdef bint _put_same(self, text_buffer_t *out, const record_t *record) noexcept nogil:
+        """A process makes flow after flow, and what is said of it is half of a line: what was written is kept."""
+        cdef process_t *process = record.owner.process
+        cdef known_t *known
+        if process == NULL or not process.has & PROCESS_IDS:
+            return False
+        known = &self.known[process.pid & (KNOWN - 1)]
+        if known.process != process:
+            process_drop(known.process)
+            known.process = NULL
+            known.text.length = 0
+            self._put_pieces(&known.text, record, self.same_begin, self.same_end)
+            if known.text.failed:
+                known.text.failed = False
+                return False
+            known.process = process_take(process)
+        buffer_put(out, known.text.data, known.text.length)
+        return True
+
+    cdef void _put_pieces(self, text_buffer_t *out, const record_t *record, int at, int end) noexcept nogil:
+        cdef piece_t *piece
+        cdef size_t begin
+        for at in range(at, end):
+            piece = &self.pieces[at]
             begin = out.length
             if piece.field == LITERAL:
                 buffer_put(out, piece.literal, piece.size)

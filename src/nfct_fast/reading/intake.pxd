@@ -1,7 +1,8 @@
 """From a source's datagrams to records in the ring: receive, decode, filter, attribute."""
 from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.attribution.resolver cimport Resolver
-from nfct_fast.events.flow cimport FlowDecoder, flow_t
+from nfct_fast.events.decoder cimport FlowDecoder
+from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source

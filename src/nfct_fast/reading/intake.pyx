@@ -88,11 +88,9 @@ cdef class Intake:
         cdef int64_t now = monotonic_ns()
         source.mark_active(now)
         self.attribution.begin(now, since)
-        for i in range(count):
-            self.attribution.prefetch(&records[i])
+        self.attribution.resolve(records, count)
         for i in range(count):
             records[i].flow.netns_inode = source.inode
-            self.attribution.resolve(&records[i])
             self.named += records[i].owner.process != NULL
         self.ring.publish(count)
         return 0

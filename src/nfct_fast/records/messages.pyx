@@ -3,7 +3,8 @@ cimport cython
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from nfct_fast.events.flow cimport FlowDecoder, flow_t
+from nfct_fast.events.decoder cimport FlowDecoder
+from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.owner cimport REASON_OFF
 from nfct_fast.records.record cimport flow_object, record_t
 

@@ -83,8 +83,11 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
     uint64_t owners_written(const owners *self)
     void owners_close(owners *self)
     size_t owners_bytes(const owners *self)
-    int owners_lookup(const owners *self, const owners_key *key, uint64_t netns, owners_found *out)
-    void owners_prefetch(const owners *self, const owners_key *key, uint64_t netns)
+    struct owners_probe:
+        uint64_t netns
+    void owners_prepare(const owners *self, const owners_key *key, uint64_t netns, owners_probe *out)
+    int owners_lookup(const owners *self, const owners_probe *probe, owners_found *out)
+    void owners_approach(const owners *self, const owners_probe *probes, int count)
     uint64_t owners_watch(owners *self, uint64_t cookie)
     bint owners_is_watched(const owners *self, uint64_t cookie, uint64_t turn)
     uint32_t owners_port(uint64_t netns, uint8_t proto, uint16_t port, uint64_t seed)

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.sockets.owners_find cimport (OWNERS_ACCEPT, OWNERS_BIND, OWNERS_CONNECT, OWNERS_CREATE, OWNERS_EXACT,
-                          OWNERS_NO_SOURCE, OWNERS_SEND, owners, task_types)
+                          OWNERS_NO_SOURCE, OWNERS_SEND, owners, owners_probe, task_types)
 from nfct_fast.processes.process_event cimport process_id, process_ring
 
 ctypedef struct bpf_owner_t:
@@ -48,8 +48,11 @@ cdef class SocketNotes:
     cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack, uint64_t until,
                           bpf_owner_t *out) noexcept nogil
 
-    # The same tuple will be looked up soon.
-    cdef void prefetch(self, const tuple_t *tuple, uint64_t netns_cookie) noexcept nogil
+    # The same in steps, for many tuples, so that the memory they wait for comes for all at the same time: prepare each
+    # (netns_cookie is not 0), approach all, where a netns of 0 stands for none, and look each up.
+    cdef void prepare(self, const tuple_t *tuple, uint64_t netns_cookie, owners_probe *out) noexcept nogil
+    cdef void approach(self, const owners_probe *probes, int count) noexcept nogil
+    cdef int lookup_prepared(self, const owners_probe *probe, bpf_owner_t *out) noexcept nogil
     # Stays the same as long as no socket comes to a local port, leaves it, or serves it otherwise.
     cdef uint32_t port_changes(self, uint64_t netns_cookie, uint8_t proto, uint16_t port) noexcept nogil
     # The same of all 65,536 ports.

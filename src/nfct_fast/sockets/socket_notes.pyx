@@ -34,10 +34,10 @@ from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
     OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
-    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_bytes, owners_close, owners_found, owners_init, owners_is_watched,
-    owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past, owners_port,
-    owners_port_changes, owners_prefetch, owners_record, owners_retire, owners_retired, owners_switch,
-    owners_take_larger, owners_users, owners_watch, owners_written, task_types, task_types_read,
+    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_found, owners_init,
+    owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past,
+    owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire, owners_retired,
+    owners_switch, owners_take_larger, owners_users, owners_watch, owners_written, task_types, task_types_read,
 )
 
 
@@ -300,12 +300,19 @@ cdef class SocketNotes:
 
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_key key
+        cdef owners_probe probe
+        if not self._open:
+            return 0
+        key_fill(&key, tuple)
+        owners_prepare(&self._owners, &key, netns_cookie, &probe)
+        return self.lookup_prepared(&probe, out)
+
+    cdef int lookup_prepared(self, const owners_probe *probe, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found
         cdef int rc
         if not self._open:
             return 0
-        key_fill(&key, tuple)
-        rc = owners_lookup(&self._owners, &key, netns_cookie, &found)
+        rc = owners_lookup(&self._owners, probe, &found)
         if rc > 0:
             owner_copy(out, &found)
         return rc
@@ -350,11 +357,16 @@ cdef class SocketNotes:
     cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil:
         return self._open and owners_is_watched(&self._owners, cookie, turn)
 
-    cdef void prefetch(self, const tuple_t *tuple, uint64_t netns_cookie) noexcept nogil:
+    cdef void prepare(self, const tuple_t *tuple, uint64_t netns_cookie, owners_probe *out) noexcept nogil:
         cdef owners_key key
+        out.netns = 0
         if self._open:
             key_fill(&key, tuple)
-            owners_prefetch(&self._owners, &key, netns_cookie)
+            owners_prepare(&self._owners, &key, netns_cookie, out)
+
+    cdef void approach(self, const owners_probe *probes, int count) noexcept nogil:
+        if self._open:
+            owners_approach(&self._owners, probes, count)
 
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil:
         cdef owners_found found

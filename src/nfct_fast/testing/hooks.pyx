@@ -1,10 +1,12 @@
-"""Look up flows, sockets and namespaces without an event: hooks for tests and benchmarks."""
-from libc.stdint cimport int64_t
+"""Look up flows, sockets and namespaces without an event, decode messages: hooks for tests and benchmarks."""
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, tuple_set, tuple_t
+from nfct_fast.events.direct_decode cimport direct_decode
+from nfct_fast.events.decoder cimport FlowDecoder
+from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_STATE, flow_t, tuple_set, tuple_t
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.record cimport flow_object, record_t
 from nfct_fast.sockets.socket_info cimport socket_info_t
@@ -41,7 +43,7 @@ def find_flow(Resolver resolver not None, proto, src, sport, dst, dport, *, repl
         record.flow.has |= FLOW_REPLY
     with nogil:
         resolver.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
-        resolver.resolve(&record)
+        resolver.resolve(&record, 1)
     return flow_object(&record)
 
 
@@ -60,6 +62,7 @@ def find_sockets(NamespaceIndex namespaces not None, proto, src, sport, dst, dpo
     cdef bint only_listener = listener
     cdef int i, rc
     tuple_set(&tuple, proto, src, sport, dst, dport)
+    namespaces.refreshed_at = <uint64_t>monotonic_ns()
     i = namespaces.find_address(0, &tuple, -1)
     if i < 0 and namespaces.look_again(&tuple, True):
         i = namespaces.find_address(0, &tuple, -1)
@@ -97,3 +100,26 @@ def by_cookie(NamespaceIndex namespaces not None, cookie):
     """Return the inode of the namespace with that cookie, or None."""
     cdef int index = namespaces.find_cookie(cookie)
     return namespaces.namespace_map.nodes[index].namespace.inode if index >= 0 else None
+
+
+def decode_directly(bytes message not None):
+    """Decode one conntrack message by direct_decode. Return the C struct as bytes, None if it is left to the library."""
+    cdef flow_t flow
+    memset(&flow, 0, sizeof(flow))
+    if len(message) < 20 or not direct_decode(<const uint8_t *>message, len(message), &flow):
+        return None
+    return (<const char *>&flow)[:sizeof(flow)]
+
+
+def decode_by_library(bytes message not None):
+    """Decode one conntrack message by the library. Return the C struct without type and time, None if it is refused.
+
+    Comparing the bytes covers all fields, comparing `Flow` objects only some.
+    """
+    cdef FlowDecoder decoder = FlowDecoder(by_library=True)
+    cdef flow_t flow
+    memset(&flow, 0, sizeof(flow))
+    if decoder.decode(<const char *>message, len(message), &flow, 1, 0, 0) != 1:
+        return None
+    flow.type = 0
+    return (<const char *>&flow)[:sizeof(flow)]

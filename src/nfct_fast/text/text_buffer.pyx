@@ -10,6 +10,15 @@ themselves in base64.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+cdef extern from * nogil:
+    """
+    static const char nfct_fast_pairs[] =
+        "00010203040506070809" "10111213141516171819" "20212223242526272829" "30313233343536373839" "40414243444546474849"
+        "50515253545556575859" "60616263646566676869" "70717273747576777879" "80818283848586878889" "90919293949596979899";
+    """
+    const char PAIRS "nfct_fast_pairs"[200]
 
 cdef extern from "nfct_fast/text/utf8.h" nogil:
     int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
@@ -41,17 +50,20 @@ cdef bint buffer_grow(text_buffer_t *out, size_t more) noexcept nogil:
 
 
 cdef void buffer_unsigned(text_buffer_t *out, uint64_t value) noexcept nogil:
-    cdef uint64_t power = 10
-    cdef int at = 1
-    if out.length + 20 > out.capacity and not buffer_grow(out, 20):
-        return
-    while at < 20 and value >= power:
-        power *= 10
-        at += 1
-    out.length += at
-    for at in range(1, at + 1):
-        out.data[out.length - at] = <char>(48 + value % 10)
-        value //= 10
+    # Two digits at a time: half of the divisions.
+    cdef char digits[20]
+    cdef int at = 20
+    while value >= 100:
+        at -= 2
+        memcpy(digits + at, PAIRS + 2 * (value % 100), 2)
+        value //= 100
+    if value >= 10:
+        at -= 2
+        memcpy(digits + at, PAIRS + 2 * value, 2)
+    else:
+        at -= 1
+        digits[at] = <char>(48 + value)
+    buffer_put(out, digits + at, 20 - at)
 
 
 cdef void buffer_signed(text_buffer_t *out, int64_t value) noexcept nogil:
