@@ -29,9 +29,9 @@ cdef class ClosedPorts:
     # Whether no TCP or UDP socket is at this port of the namespace, whatever its address. False: there may be one.
     cdef bint is_vacant(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil
     # Whether exactly one socket is at the port. False: there may be none or several.
-    cdef bint is_sole(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil
+    cdef bint has_one_socket(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil
     # Count a port that had to be looked up, in the namespace at `index`. After MISSES of them all ports are read.
-    cdef void missed(self, int index, uint64_t netns, uint8_t proto) noexcept nogil
+    cdef void count_miss(self, int index, uint64_t netns, uint8_t proto) noexcept nogil
     # The list if it is still valid for this port, else NULL.
     cdef port_list_t *_current(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil
     cdef int _read(self, int index, port_list_t *at) noexcept nogil

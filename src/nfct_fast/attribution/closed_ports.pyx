@@ -62,11 +62,11 @@ cdef class ClosedPorts:
         self.hits += 1
         return True
 
-    cdef bint is_sole(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
+    cdef bint has_one_socket(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
         cdef port_list_t *at = self._current(netns, proto, port, now)
         return at != NULL and is_set(at.taken, port) and not is_set(at.taken + PORT_BYTES, port)
 
-    cdef void missed(self, int index, uint64_t netns, uint8_t proto) noexcept nogil:
+    cdef void count_miss(self, int index, uint64_t netns, uint8_t proto) noexcept nogil:
         cdef port_list_t *at = self._slot(netns, proto)
         cdef int64_t now = monotonic_ns()
         cdef int rc

@@ -20,7 +20,7 @@ cdef struct exclusive_t:
 # One caller at a time.
 cdef class LiveLookup:
     cdef bint diag[3]                # whether sock_diag answers for TCP, UDP, UDP-Lite; if not, /proc/net is read
-    cdef NamespaceIndex directory
+    cdef NamespaceIndex namespaces
     cdef HolderSearch holder_search
     cdef ProcessReader reader
     cdef ProcessCache processes
@@ -28,8 +28,8 @@ cdef class LiveLookup:
     cdef uint64_t received_ticks     # the same in the unit of process_t.start, clock ticks since boot
     cdef bint late                   # the reader was held up: flows of this batch may have begun long before
     cdef exclusive_t exclusives[64]  # by local port
-    cdef bint sole                   # the caller knows that the port of the next end has exactly one socket
-    cdef holder_t named              # the process named last, and by which descriptor it holds the socket
+    cdef bint port_is_exclusive      # the caller knows that the port of the next end has exactly one socket
+    cdef holder_t last_holder        # the process named last, and by which descriptor it holds the socket
 
     # Begin a batch that was received at `received_at`; nothing read before that is used. `drained_at`: when all earlier
     # events had been received for the last time, 0 if unknown. Both are CLOCK_MONOTONIC ns.
@@ -44,7 +44,7 @@ cdef class LiveLookup:
     # Whether a process that was found to hold a socket still does. Takes one readlink.
     cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil
     # Whether the socket that was found last shares its port with no other.
-    cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil
+    cdef bint is_exclusive(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil
     cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock,
                         owner_t *out) noexcept nogil
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when,

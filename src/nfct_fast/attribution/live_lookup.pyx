@@ -1,7 +1,7 @@
 """Find the owner of a tuple by asking the kernel about its present state.
 
-sock_diag or /proc/net shows the socket, and /proc/PID/fd the processes that hold it. A wrong name is worse than none: if
-several sockets could have sent a packet, no process is named.
+sock_diag or /proc/net shows the socket, and /proc/PID/fd the processes that hold it. A wrong name is worse than none:
+if several sockets could have sent a packet, no process is named.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
@@ -126,7 +126,7 @@ cdef class LiveLookup:
         self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper)
         if mode != "proc":
             self._probe(mode == "diag")
-        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2],
+        self.namespaces = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2],
                                         spawn_helper=spawn_helper)
         self.processes = ProcessCache(self.reader)
 
@@ -159,13 +159,13 @@ cdef class LiveLookup:
         cdef tuple_t any_peer
         cdef int kind = diag_kind(end)
         if kind >= 0 and self.diag[kind]:
-            return self.directory.lookup_at(index, end, listener, out)
+            return self.namespaces.lookup_at(index, end, listener, out)
         if not listener:
-            return self.directory.tables_lookup(index, end, when, out)
+            return self.namespaces.tables_lookup(index, end, when, out)
         # No connection has remote port 0, so only the listener can match.
         any_peer = end[0]
         any_peer.dport = 0
-        return self.directory.tables_lookup(index, &any_peer, when, out)
+        return self.namespaces.tables_lookup(index, &any_peer, when, out)
 
     cdef int _candidates(self, int index, const tuple_t *end, bint originator, socket_info_t *own, diag_match_t *out,
                          int room) noexcept nogil:
@@ -180,11 +180,11 @@ cdef class LiveLookup:
         cdef int64_t now
         if own.kind == SOCK_EXACT or own.kind == SOCK_WILDCARD and kind < 0:
             return room + 1 if own.ambiguous else 0
-        if self.sole or was_exclusive(exclusive, index, end, own.inode, self.received_at):
+        if self.port_is_exclusive or was_exclusive(exclusive, index, end, own.inode, self.received_at):
             return 0
         now = monotonic_ns()
-        count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
-                 else self.directory.tables_survey(index, end, self.received_at, out, room))
+        count = (self.namespaces.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
+                 else self.namespaces.tables_survey(index, end, self.received_at, out, room))
         if count < 0 or count > room:
             return count
         fits = candidates_keep(out, count, own, end, originator, &own_found)
@@ -225,7 +225,7 @@ cdef class LiveLookup:
                 continue
             if out.process == NULL:
                 out.process = process
-                self.named = holders.at[i]
+                self.last_holder = holders.at[i]
                 continue
             if out.others == NULL:
                 out.others = <process_t **>malloc(HOLDERS_MAX * sizeof(process_t *))
@@ -321,9 +321,9 @@ cdef class LiveLookup:
     cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil:
         return holder.pid > 0 and inode and self.holder_search.holds(holder, inode)
 
-    cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
+    cdef bint is_exclusive(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
         cdef const exclusive_t *exclusive = &self.exclusives[(end.sport ^ end.sport >> 6) & (EXCLUSIVES - 1)]
-        return self.sole or was_exclusive(exclusive, index, end, inode, self.received_at)
+        return self.port_is_exclusive or was_exclusive(exclusive, index, end, inode, self.received_at)
 
     cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock,
                         owner_t *out) noexcept nogil:

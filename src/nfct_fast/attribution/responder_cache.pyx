@@ -78,9 +78,9 @@ cdef class ResponderCache:
         if (at.netns != netns or at.end.sport != end.sport or at.end.proto != end.proto or at.end.family != end.family
                 or now > at.expires_at and (now > self._refresh_after or at.reason == REASON_BUDGET)
                 or memcmp(at.end.src, end.src, 16) != 0
-                or at.changes != self._bpf_lookup.owners.port_changes(netns, end.proto, end.sport)
-                or at.owner.cookie and not self._bpf_lookup.owners.is_watched(at.owner.cookie, at.watch_turn)
-                or at.owner.process != NULL and not self._bpf_lookup.programs.runs(at.owner.process, at.exec_id)):
+                or at.changes != self._bpf_lookup.notes.port_changes(netns, end.proto, end.sport)
+                or at.owner.cookie and not self._bpf_lookup.notes.is_watched(at.owner.cookie, at.watch_turn)
+                or at.owner.process != NULL and not self._bpf_lookup.history.runs(at.owner.process, at.exec_id)):
             self.misses += 1
             return RESPONDER_UNKNOWN
         self.hits += 1
@@ -102,7 +102,7 @@ cdef class ResponderCache:
         cdef owner_t copy
         cdef uint32_t exec_id = 0
         self._refresh_after = min(max(self._refresh_after, now) + PAY_FACTOR * cost, now + DEBT_NS)
-        if owner.process != NULL and not self._bpf_lookup.programs.running(owner.process, &exec_id):
+        if owner.process != NULL and not self._bpf_lookup.history.running(owner.process, &exec_id):
             return NULL
         if not owner_copy(owner, &copy):
             return NULL
@@ -112,7 +112,7 @@ cdef class ResponderCache:
         at.expires_at = now + (BUDGET_NS if reason == REASON_BUDGET else TTL_NS)
         at.exec_id, at.reason, at.holder = exec_id, reason, holder[0]
         if owner.cookie:
-            at.watch_turn = self._bpf_lookup.owners.watch(owner.cookie)
+            at.watch_turn = self._bpf_lookup.notes.watch(owner.cookie)
         return at
 
     cdef void forget(self, responder_t *found) noexcept nogil:

@@ -103,7 +103,7 @@ def by_cookie(NamespaceIndex namespaces not None, cookie):
 
 
 def decode_directly(bytes message not None):
-    """Decode one conntrack message by direct_decode. Return the C struct as bytes, None if it is left to the library."""
+    """Decode one conntrack message by direct_decode. Return the C struct as bytes, None if the library has to do it."""
     cdef flow_t flow
     memset(&flow, 0, sizeof(flow))
     if len(message) < 20 or not direct_decode(<const uint8_t *>message, len(message), &flow):
