@@ -1,4 +1,4 @@
-"""libnetfilter_conntrack: decoding conntrack messages. <libnetfilter_conntrack/libnetfilter_conntrack.h>"""
+"""Decoding of conntrack messages: <libnetfilter_conntrack/libnetfilter_conntrack.h>."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from linux_netlink cimport nlmsghdr
 

@@ -1,4 +1,4 @@
-"""The process events connector: <linux/connector.h>, <linux/cn_proc.h>."""
+"""The connector for process events: <linux/connector.h>, <linux/cn_proc.h>."""
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "<linux/netlink.h>" nogil:
@@ -26,7 +26,7 @@ cdef extern from "<linux/cn_proc.h>" nogil:
         PROC_CN_MCAST_LISTEN
         PROC_CN_MCAST_IGNORE
 
-    # Left as plain numbers: PROC_EVENT_EXIT does not fit an int.
+    # Constants and not enumerators, since PROC_EVENT_EXIT does not fit in an int.
     const uint32_t PROC_EVENT_NONE
     const uint32_t PROC_EVENT_FORK
     const uint32_t PROC_EVENT_EXEC

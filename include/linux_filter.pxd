@@ -1,3 +1,4 @@
+"""Classic BPF, as in socket filters: <linux/filter.h>."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "<linux/filter.h>" nogil:

@@ -1,3 +1,4 @@
+"""Requests and replies of sock_diag: <linux/sock_diag.h>, <linux/inet_diag.h>."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "<linux/sock_diag.h>" nogil:
@@ -6,7 +7,7 @@ cdef extern from "<linux/sock_diag.h>" nogil:
 
 cdef extern from "<linux/inet_diag.h>" nogil:
     """
-    #define INET_DIAG_CGROUP_ID 21    /* since 5.7, an enumerator that #ifndef does not see */
+    #define INET_DIAG_CGROUP_ID 21    /* since Linux 5.7; an enumerator, which #ifndef does not see */
     """
     enum:
         INET_DIAG_NOCOOKIE

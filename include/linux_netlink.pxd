@@ -1,14 +1,14 @@
-"""Netlink as the kernel's UAPI headers have it."""
+"""Netlink: <linux/netlink.h>, <linux/netfilter/nfnetlink.h> and related UAPI headers of the kernel."""
 from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "<linux/netlink.h>" nogil:
     """
     #ifndef NETLINK_GET_STRICT_CHK
-    #define NETLINK_GET_STRICT_CHK 12    /* since 4.20 */
+    #define NETLINK_GET_STRICT_CHK 12    /* since Linux 4.20 */
     #endif
-    /* Whether the kernel sent a datagram: its port is 0, and no process's is once it has sent (netlink_autobind). Root of a
-       namespace may multicast to its groups what it likes; a socket connected to the kernel refuses only what is sent to it
-       alone. */
+    /* Whether the kernel sent a datagram: its netlink port is 0, which no process has once it sends (netlink_autobind).
+       The check is needed because root in a network namespace may multicast any message to its groups; connecting a
+       socket to the kernel keeps out only unicast messages. */
     static inline int is_of_kernel(const struct sockaddr_nl *sender, unsigned int length)
     {
         return length == sizeof(*sender) && sender->nl_pid == 0;

@@ -1,3 +1,4 @@
+"""Routes, links and ids of network namespaces: <linux/rtnetlink.h>."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "<linux/rtnetlink.h>" nogil:

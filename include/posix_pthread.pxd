@@ -1,4 +1,4 @@
-"""<pthread.h>: what every libc has without -lpthread."""
+"""Mutexes: <pthread.h>."""
 cdef extern from "nfct_fast/kernel/pthread_old.h" nogil:
     ctypedef struct pthread_mutex_t:
         pass

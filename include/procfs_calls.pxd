@@ -1,11 +1,11 @@
-# Calls Cython's own posix.* lacks: what reading /proc and cgroupfs by directory handle needs.
+"""Calls that Cython's posix.* lacks, for reading /proc and cgroupfs by directory descriptor."""
 from libc.stdint cimport int32_t, uint32_t
 
 cdef extern from "fcntl.h" nogil:
     """
-    /* O_PATH and open_by_handle_at are Linux's own, and shown only with _GNU_SOURCE, which Python.h defines. */
+    /* O_PATH and open_by_handle_at are specific to Linux, and need _GNU_SOURCE, which Python.h defines. */
     #ifndef FILEID_KERNFS
-    #define FILEID_KERNFS 0xfe    /* linux/exportfs.h since 6.16; the value is older */
+    #define FILEID_KERNFS 0xfe    /* in linux/exportfs.h since Linux 6.16; the value is older */
     #endif
     """
     enum: O_PATH
@@ -24,7 +24,7 @@ cdef extern from "unistd.h" nogil:
     long syscall(long number, ...)
 
 cdef extern from "sys/syscall.h" nogil:
-    enum: SYS_getdents64    # glibc has a wrapper only since 2.30
+    enum: SYS_getdents64    # glibc has a wrapper since 2.30 only
 
 cdef extern from "time.h" nogil:
     enum: CLOCK_BOOTTIME

@@ -1,4 +1,4 @@
-"""<sys/epoll.h>"""
+"""Waiting for events: <sys/epoll.h>."""
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "<sys/epoll.h>" nogil:

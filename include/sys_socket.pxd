@@ -1,10 +1,10 @@
-"""Sockets and what waits on them: <sys/socket.h>, <poll.h>, <sys/eventfd.h>."""
+"""Sockets, and calls that wait for them: <sys/socket.h>, <poll.h>, <sys/eventfd.h>."""
 from libc.stdint cimport uint64_t
 
 cdef extern from "<sys/socket.h>" nogil:
     """
     #ifndef SO_NETNS_COOKIE
-    #define SO_NETNS_COOKIE 71    /* since 5.14 */
+    #define SO_NETNS_COOKIE 71    /* since Linux 5.14 */
     #endif
     """
     enum:

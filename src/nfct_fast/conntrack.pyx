@@ -9,7 +9,8 @@ from nfct_fast.output.writer cimport Writer
 import weakref
 from typing import NamedTuple
 
-from nfct_fast.attribution.resolver import NOTED_FIRST, NOTED_FLOWS
+from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
+from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.rights import Rights
@@ -101,7 +102,7 @@ cdef class Conntrack:
         weakref.finalize(self, self.engine.close)
         # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they can.
         # While the program is stopped no room can be made: whoever asks for a number has it from the start.
-        first = NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
+        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
         try:
             self.no_event_reasons = self.engine.open(
                 wanted, rights, track, dict(mode=attribution, flows=flows, first=first),
@@ -197,11 +198,11 @@ cdef class Conntrack:
         self.engine.fork_guard.check("this Conntrack")
         attribution = self.engine.attribution
         reasons = []
-        if attribution.missing is not None:
-            reasons.append(f"the owner of a socket that is closed at once cannot be found: {attribution.missing}")
-        elif attribution.notes is not None and attribution.notes.processes_missing is not None:
+        if attribution.bpf_missing is not None:
+            reasons.append(f"the owner of a socket that is closed at once cannot be found: {attribution.bpf_missing}")
+        elif attribution.bpf_lookup is not None and attribution.bpf_lookup.processes_missing is not None:
             reasons.append("short-lived processes will have no command line, and no process its ancestors: "
-                           + attribution.notes.processes_missing)
+                           + attribution.bpf_lookup.processes_missing)
         return tuple(reasons)
 
     @property

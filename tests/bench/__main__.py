@@ -1,6 +1,6 @@
-"""All measurements, in turn: run as root, python tests/bench [PART]...
+"""Run all measurements one after another: as root, python tests/bench [PART]...
 
-BENCH_ROUNDS: how often each is done (5), of which the medians are told. Takes some forty minutes.
+BENCH_ROUNDS is the number of rounds (5), of which medians are printed. Takes about forty minutes.
 """
 import os
 import platform
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     if os.geteuid() != 0:
         sys.exit("bench: needs root, for network namespaces and conntrack events")
     if unknown := set(sys.argv[1:]) - set(PARTS):
-        sys.exit(f"bench: there are {', '.join(PARTS)}, and no {', '.join(unknown)}")
+        sys.exit(f"bench: unknown part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, CPython {platform.python_version()}, "
           f"{time.strftime('%F')}, load {os.getloadavg()[0]:.1f}")
     for name, part in PARTS.items():

@@ -1,8 +1,8 @@
-"""From a tuple to its process: nfct_fast beside psutil, ss(8) and lsof(8); and decoding beside pyroute2.
+"""Compare finding the process of a tuple with psutil, ss(8) and lsof(8), and decoding events with pyroute2.
 
-Run as root: python tests/bench/bench_attribution.py [--short]. What is not installed is left out. The peers list all sockets
-for one answer, since none can be asked for one; the cost of doing so for each flow is therefore that of the list.
---short: only how many of 1,000 processes are named that send one datagram and end; the peers list sockets all the time.
+Run as root: python tests/bench/bench_attribution.py [--short]. Peers that are not installed are skipped. They cannot
+look up a single socket, so for each flow they have to list all. --short: only count how many of 1,000 processes are
+named that send one datagram and exit, while the peers list sockets all the time.
 """
 import contextlib
 import os
@@ -39,7 +39,8 @@ def timed(work, count):
     return (cpu() - began) / count * 1e6
 
 
-def attribution():
+def one_socket():
+    """Name the process of one UDP socket among many."""
     rows = []
     for size in SIZES:
         kept = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(size)]
@@ -83,11 +84,12 @@ def attribution():
         found.close()
         for one in kept:
             one.close()
-    table(f"CPU µs to name the process of one UDP socket, medians of {rounds()}", ["sockets", "by", "µs", "x nfct_fast"], rows)
+    table(f"CPU µs to name the process of one UDP socket, medians of {rounds()}",
+          ["sockets", "by", "µs", "x nfct_fast"], rows)
 
 
 def decoding(place):
-    """The same messages, decoded into Python objects by pyroute2 and by nfct_fast with all that is before and after."""
+    """Decode the same messages into Python objects, by pyroute2 alone and by nfct_fast from receiving to `Flow`."""
     try:
         from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
     except ImportError:
@@ -130,7 +132,7 @@ def address(number):
 
 
 def send_all(place):
-    """{address: pid} of processes that each send one datagram to it and end, and the CPU seconds that took."""
+    """Start processes that each send one datagram and exit. Return {address: pid} and the CPU seconds this took."""
     pids, spent = {}, 0.0
     for number in range(SHORT):
         process = place.start(place.flood_program, 1, 0, "connected", address(number), stdout=subprocess.DEVNULL)
@@ -141,8 +143,8 @@ def send_all(place):
     return pids, spent
 
 
-def heard_by(place, options):
-    """What the program said, {address: pid}; the CPU seconds it took; the truth."""
+def reported_by(place, options):
+    """Return {address: pid} as nfct_fast reports it, the CPU seconds it used, and the true {address: pid}."""
     place.empty()
     output = place.directory / "output"
     with open(output, "wb") as stdout:
@@ -157,7 +159,7 @@ def heard_by(place, options):
 
 
 def listed_by(place, listing):
-    """The same of listing(), called again and again; it gives pairs of address and pid."""
+    """Return the same for listing(), which is called in a loop and returns pairs of address and pid."""
     place.empty()
     found, stop = {}, threading.Event()
 
@@ -181,12 +183,13 @@ def with_ss():
 
 def with_lsof():
     text = subprocess.run([*LSOF, "-Fpn"], capture_output=True, text=True).stdout
-    return [(match[2], int(match[1])) for match in re.finditer(r"^p(\d+)\n(?:f.*\n)?n.*->(10\.99\.\d+\.\d+):1024$", text, re.M)]
+    entry = re.compile(r"^p(\d+)\n(?:f.*\n)?n.*->(10\.99\.\d+\.\d+):1024$", re.M)
+    return [(match[2], int(match[1])) for match in entry.finditer(text)]
 
 
 def short(place):
-    cases = {"nfct_fast": lambda: heard_by(place, ()),
-             "nfct_fast --attribution diag": lambda: heard_by(place, ("--attribution", "diag")),
+    cases = {"nfct_fast": lambda: reported_by(place, ()),
+             "nfct_fast --attribution diag": lambda: reported_by(place, ("--attribution", "diag")),
              "ss -Hunap, all the time": lambda: listed_by(place, with_ss)}
     with contextlib.suppress(ImportError):
         import psutil
@@ -201,17 +204,17 @@ def short(place):
             right = sum(found.get(one) == pid for one, pid in pids.items())
             wrong = sum(one in pids and pids[one] != pid for one, pid in found.items())
             results[name].append((right, wrong, spent * 1e3))
-    table(f"{SHORT:,} processes that send one datagram and end, medians of {rounds()}",
+    table(f"{SHORT:,} processes that send one datagram and exit, medians of {rounds()}",
           ["by", "named right", "wrong", "CPU ms"],
           [[name, *(f"{statistics.median(values):,.0f}" for values in zip(*these))] for name, these in results.items()])
 
 
 def main(arguments=()):
     with space() as place:
-        [home] = resolve(place.name)
-        with home, home.entered():
+        [netns] = resolve(place.name)
+        with netns, netns.entered():
             if "--short" not in arguments:
-                attribution()
+                one_socket()
                 decoding(place)
             short(place)
 

@@ -1,8 +1,8 @@
-"""What a host meets, one case after the other, beside `conntrack -E` and the limit in C: run as root.
+"""Measure the kinds of traffic that a host meets, compared with `conntrack -E` and the limit in C.
 
-python tests/bench/bench_cases.py [case]...; without a name all of them, some fifteen minutes. What is
-lost at 40,000 flows a second in each. CPU time is that of the whole process without its start-up, output goes to a file,
-medians of five rounds (BENCH_ROUNDS) in which the programs take turns. "named": lines with a process in them.
+Run as root: python tests/bench/bench_cases.py [CASE]...; all cases take about fifteen minutes. Prints the CPU time of
+the whole process without its start-up, and what is lost at 40,000 flows a second, as medians of five rounds
+(BENCH_ROUNDS) in which the programs take turns. Output goes to a file. "named": lines that contain a process.
 """
 import contextlib
 import re
@@ -25,19 +25,19 @@ from support_bench import (
     table,
 )
 
-SERVER, CLIENT, STRANGER = "10.97.0.1", "10.97.0.2", "10.98.0.1"
+SERVER, CLIENT, SILENT = "10.97.0.1", "10.97.0.2", "10.98.0.1"
 PORT = 2000
 NAMED = re.compile(rb" :: \d+ |\"pid\":\d")
 
 
 class Case(NamedTuple):
-    told: str
-    traffic: tuple              # of flood or visitors, with COUNT and RATE to be filled in
+    title: str
+    traffic: tuple              # arguments of flood or visitors, with COUNT and RATE to be filled in
     flows: int = 80_000
-    rate: int = 40_000
-    server: tuple = ()          # visitors serve ...
-    options: tuple = ()         # for nfct_fast
-    outside: bool = False       # the traffic is made beyond the wire
+    rate: int = 40_000          # flows a second
+    server: tuple = ()          # arguments of `visitors serve`
+    options: tuple = ()         # of nfct_fast
+    outside: bool = False       # the traffic comes from the other namespace
 
 
 def flood(how, address="10.99.1.1"):
@@ -45,7 +45,7 @@ def flood(how, address="10.99.1.1"):
 
 
 def packets(kind, to=SERVER, port=PORT, ports=1):
-    return "visitors", kind, "COUNT", "RATE", STRANGER, to, str(port), str(ports)
+    return "visitors", kind, "COUNT", "RATE", SILENT, to, str(port), str(ports)
 
 
 def connect(to):
@@ -68,22 +68,23 @@ CASES = {
     "inbound-udp": Case("inbound UDP to a server", packets("udp"), server=serve("udp"), outside=True),
     "inbound-tcp": Case("inbound TCP, accepted", connect(SERVER), 30_000, 10_000, serve("tcp"), outside=True),
     "inbound-syn": Case("inbound SYN to a listener", packets("syn"), server=serve("tcp"), outside=True),
-    "listeners": Case("... one of 1,000 listeners", packets("syn", ports=1000), server=serve("tcp", 1000), outside=True),
+    "listeners": Case("... one of 1,000 listeners", packets("syn", ports=1000), server=serve("tcp", 1000),
+                      outside=True),
     "prefork": Case("... with 1,000 children", packets("syn"), server=serve("tcp", 1, 1000), outside=True),
     "others": Case("... with 20,000 other sockets", packets("syn"), server=serve("tcp", 1, 0, 20_000), outside=True),
 }
 
 
 def wire(place):
-    """Another pair, with answers: what comes in does so from CLIENT, and from STRANGER who never answers."""
+    """Add another veth pair, over which traffic comes in from CLIENT, and from SILENT, which never answers."""
     ip("-n", place.name, "link", "add", "served", "type", "veth", "peer", "name", "visitor", "netns", place.other)
     for name, link, address in ((place.name, "served", SERVER), (place.other, "visitor", CLIENT)):
         ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
         ip("-n", name, "link", "set", link, "up")
     ip("-n", place.name, "route", "add", "10.98.0.0/16", "dev", "out")
     ip("-n", place.other, "route", "add", "10.99.0.0/16", "via", SERVER)
-    place.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.served.rp_filter=0",
-              "net.ipv4.conf.out.rp_filter=0", "net.core.somaxconn=4096")
+    place.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
+              "net.ipv4.conf.served.rp_filter=0", "net.ipv4.conf.out.rp_filter=0", "net.core.somaxconn=4096")
     place.visitors_program = compiled("visitors", place.directory)
 
 
@@ -112,7 +113,7 @@ def make(place, case):
 
 
 class Named:
-    """Counts lines, and of these the ones with a process."""
+    """Count lines, and the share of them that contain a process."""
 
     def __init__(self):
         self.share = 0.0
@@ -131,7 +132,7 @@ def run(place, case, command, counted):
 
 def main(only=()):
     if unknown := set(only) - set(CASES):
-        sys.exit(f"bench_cases: there are {', '.join(CASES)}, and no {', '.join(unknown)}")
+        sys.exit(f"bench_cases: unknown case {', '.join(unknown)}; choose from {', '.join(CASES)}")
     rows, single = [], None
     for name, case in CASES.items():
         if only and name not in only:
@@ -146,18 +147,18 @@ def main(only=()):
             for _ in range(rounds()):
                 for program, (command, counted) in programs.items():
                     runs[program].append(run(place, case, command, counted))
-                    print(f"{case.told}, {program}: {runs[program][-1]}", file=sys.stderr)
+                    print(f"{case.title}, {program}: {runs[program][-1]}", file=sys.stderr)
         peer, most, ours = (medians(runs[program]) for program in ("peer", "limit", "ours"))
         if name == "inbound-syn":
             single = ours.per_second
-        rows.append([case.told, f"{case.rate:,}", f"{1e6 / peer.per_second:.2f}", f"{1e6 / most.per_second:.2f}",
+        rows.append([case.title, f"{case.rate:,}", f"{1e6 / peer.per_second:.2f}", f"{1e6 / most.per_second:.2f}",
                      f"{1e6 / ours.per_second:.2f}", f"{ours.per_second / peer.per_second:.2f}",
-                     f"{single / ours.per_second:.2f}" if single and case.told.startswith("...") else "",
-                     f"{100 * named.share:.1f} %", f"{peer.lost:,.0f}", f"{ours.lost:,.0f} ({max(one.lost for one in runs['ours']):,})",
-                     f"{ours.peak:.0f}"])
+                     f"{single / ours.per_second:.2f}" if single and case.title.startswith("...") else "",
+                     f"{100 * named.share:.1f} %", f"{peer.lost:,.0f}",
+                     f"{ours.lost:,.0f} ({max(one.lost for one in runs['ours']):,})", f"{ours.peak:.0f}"])
     table(f"New flows of every kind, medians of {rounds()}",
-          ["case", "flows/s", "µs, conntrack -E", "µs, receive+decode in C", "µs, nfct_fast", "x conntrack -E", "x cost of a single listener",
-           "named", "conntrack -E lost", "lost (most)", "peak MiB"], rows)
+          ["case", "flows/s", "µs, conntrack -E", "µs, receive+decode in C", "µs, nfct_fast", "x conntrack -E",
+           "x cost of a single listener", "named", "conntrack -E lost", "lost (most)", "peak MiB"], rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""From just before a flow's first system call to its line: run as root, python tests/bench/bench_delay.py
+"""Measure the time from just before a flow's first system call to its line: as root, python tests/bench/bench_delay.py
 
-Each program writes into a pipe; a line counts as there when the reader of that pipe has it. The sender notes the time
-before it makes each socket.
+Each program writes to a pipe, and a line counts once the reader of that pipe has it. The sender records the time before
+it opens each socket.
 """
 import os
 import re
@@ -37,7 +37,7 @@ PORT = re.compile(rb"10\.99\.1\.1/(\d+)|dport\"?[=:](\d+)")
 
 
 def delays(place, command, count, rate):
-    """Milliseconds, one for each line that came."""
+    """Return the delay of each line that arrived, in ms, in ascending order."""
     read_end, write_end = os.pipe()
     chunks = []
 
@@ -79,9 +79,10 @@ def main():
                     found = delays(place, command, count, rate)
                     medians.setdefault(name, []).append(found[len(found) // 2])
                     nearly.setdefault(name, []).append(found[len(found) * 99 // 100])
-            rows += [[f"{rate:,}", name, f"{statistics.median(medians[name]):.2f}", f"{statistics.median(nearly[name]):.2f}"]
-                     for name in medians]
-    table(f"From the socket call to the line, ms, medians of {rounds()}", ["flows/s", "program", "median", "99th percentile"], rows)
+            rows += [[f"{rate:,}", name, f"{statistics.median(medians[name]):.2f}",
+                      f"{statistics.median(nearly[name]):.2f}"] for name in medians]
+    table(f"From the socket call to the line, ms, medians of {rounds()}",
+          ["flows/s", "program", "median", "99th percentile"], rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How the cost of a flow grows with the conntrack table, with sockets and with containers: tables and a plot (SVG).
+"""Measure how the cost of a flow grows with the conntrack table, open sockets and containers: tables and an SVG plot.
 
-Run as root: python tests/bench/bench_growth.py [directory for growth.svg; default build/bench]. Each size is measured in
-every round, in turn. How many entries a network namespace may have (net.netfilter.nf_conntrack_max) is the host's, and left
-alone: a million are spread over as many namespaces as that takes, and all of them are heard.
+Run as root: python tests/bench/bench_growth.py [directory for growth.svg; default build/bench]. Every round measures
+each size in turn. The host's limit of entries per network namespace (net.netfilter.nf_conntrack_max) is not changed: a
+million entries are spread over as many namespaces as that takes, and all of them are monitored.
 """
 import os
 import resource
@@ -27,11 +27,11 @@ sys.stdin.read()
 """
 SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000)
 FLOWS, RATE = 40_000, 40_000
-EACH = 5_000        # sockets a process: what it may open is limited
+EACH = 5_000        # sockets per process, whose number of descriptors is limited
 
 
 def cost(place, options=()):
-    """Microseconds of CPU a flow, and MiB."""
+    """Return the CPU time per flow in µs, and the peak memory in MiB."""
     with open(os.devnull, "wb") as stdout:
         program = Program(place, [*NFCT_FAST, *options], stdout)
         made = place.flood(FLOWS, RATE, "fresh", "10.99.200.1")
@@ -42,7 +42,7 @@ def cost(place, options=()):
 
 
 def fill(place, entries, number):
-    """Let the table have so many, by adding what is missing; number: a new one each time."""
+    """Fill the conntrack table up to `entries`. number: a different one each time, for fresh addresses."""
     if place.entries() > entries:
         place.empty()
     place.flood(entries - place.entries(), 0, "one", f"10.99.{number % 100 + 1}.1")
@@ -67,8 +67,8 @@ def by_sockets(place, sizes):
     for _ in range(rounds()):
         for size in sizes:
             place.empty()
-            holders = [place.start(sys.executable, "-c", SOCKETS, min(EACH, size), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                       for _ in range(max(1, size // EACH))]
+            holders = [place.start(sys.executable, "-c", SOCKETS, min(EACH, size), stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE) for _ in range(max(1, size // EACH))]
             try:
                 for holder in holders:
                     holder.stdout.readline()
@@ -81,7 +81,7 @@ def by_sockets(place, sizes):
 
 
 def by_namespaces(place, sizes):
-    """Other network namespaces, each with an address of its own, as containers are."""
+    """Measure beside other network namespaces, each with its own address like a container."""
     found = {size: [] for size in sizes}
     for _ in range(rounds()):
         made = 0
@@ -99,7 +99,7 @@ def by_namespaces(place, sizes):
 
 
 def svg(series):
-    """Curves over a logarithmic axis; series: {name: {size: microseconds}}."""
+    """Draw curves over a logarithmic axis. series: {name: {size: µs}}."""
     width, height, left, bottom = 640, 360, 60, 50
     sizes = sorted(size for values in series.values() for size in values)
     most = max(max(values.values()) for values in series.values()) * 1.25
@@ -111,10 +111,12 @@ def svg(series):
     def y(value):
         return height - bottom - (height - bottom - 30) * value / most
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+             'font-size="12">',
              f'<rect width="{width}" height="{height}" fill="white"/>',
              f'<path d="M{left} 30V{height - bottom}H{width - 20}" fill="none" stroke="black"/>',
-             f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">entries in the table, open sockets, or other network namespaces</text>',
+             f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">'
+             'conntrack entries, open sockets, or other network namespaces</text>',
              f'<text x="{left}" y="20">CPU per flow, µs</text>']
     for size in (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000):
         if low <= size <= high:
@@ -135,7 +137,7 @@ def main(directory=None):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text())
-    # One for each million divided by what one may have.
+    # As many namespaces as a million entries take.
     count = -(-SIZES[-1] // (most - FLOWS))
     with ExitStack() as stack:
         places = [stack.enter_context(space(udp_timeout=600)) for _ in range(count)]
@@ -147,8 +149,10 @@ def main(directory=None):
     for name, values in found.items():
         first = values[min(values)][0]
         where = f", in {count} network namespaces (nf_conntrack_max is {most:,})" if values is tables else ""
-        table(f"Cost of a flow by {name}{where}, medians of {rounds()}", [name, "CPU µs per flow", "x the first", "peak MiB"],
-              [[f"{size:,}", f"{value:.2f}", f"{value / first:.2f}", f"{peak:.0f}"] for size, (value, peak) in values.items()])
+        table(f"Cost of a flow by {name}{where}, medians of {rounds()}",
+              [name, "CPU µs per flow", "x the first", "peak MiB"],
+              [[f"{size:,}", f"{value:.2f}", f"{value / first:.2f}", f"{peak:.0f}"]
+               for size, (value, peak) in values.items()])
     series = {name: {size: value for size, (value, _) in values.items()} for name, values in found.items()}
     target.mkdir(parents=True, exist_ok=True)
     (target / "growth.svg").write_text(svg(series))

@@ -1,4 +1,7 @@
-"""What is lost, and what it takes in memory: run as root, python tests/bench/bench_loss.py [burst|stopped|memory|filter]..."""
+"""Measure how many events are lost, and the memory used.
+
+Run as root: python tests/bench/bench_loss.py [burst|stopped|memory|filter]...
+"""
 import json
 import os
 import re
@@ -13,7 +16,7 @@ ENTRY = re.compile(r"dst=(\S+) sport=\d+ dport=(\d+) \[")
 
 
 def burst(place):
-    """300,000 flows as fast as one process can make them, default options."""
+    """Make 300,000 flows as fast as one process can, with default options."""
     rows = []
     for name, command in (("nfct_fast", NFCT_FAST), ("conntrack -E, 64 MiB", CONNTRACK)):
         lost, rates = [], []
@@ -34,13 +37,13 @@ def burst(place):
 
 
 def listed(place):
-    """Destinations of the entries in the table."""
+    """Return the destinations of the entries in the conntrack table."""
     text = place.run("conntrack", "-L", "-p", "udp")
     return {(match[1], int(match[2])) for match in ENTRY.finditer(text)}
 
 
 def stopped(place):
-    """400,000 flows while it is stopped. The table holds net.netfilter.nf_conntrack_max entries at most."""
+    """Make 400,000 flows while the program is stopped. The table holds net.netfilter.nf_conntrack_max entries."""
     most = int(place.run("sysctl", "-n", "net.netfilter.nf_conntrack_max"))
     place.empty()
     output = place.directory / "output"
@@ -58,7 +61,7 @@ def stopped(place):
         time.sleep(1)
         place.await_empty_queues()
         program.end()
-    told, recovered, lost, late, heard = 0, set(), 0, 0, set()
+    reported, recovered, lost, late, received = 0, set(), 0, 0, set()
     with open(output) as lines:
         for line in lines:
             record = json.loads(line)
@@ -66,23 +69,25 @@ def stopped(place):
                 lost += record["lost"]
                 continue
             original = record["original"]
-            told += 1
+            reported += 1
             late += original["dst"] == "10.99.200.1"
-            (recovered if record.get("recovered") else heard).add((original["dst"], original["dport"]))
-    missing = living - heard
-    table("400,000 flows at 40,000/s while it was stopped, then continued; and 1,000 after that",
+            (recovered if record.get("recovered") else received).add((original["dst"], original["dport"]))
+    missed = living - received
+    found = missed & recovered
+    table("400,000 flows at 40,000/s while the program was stopped, and 1,000 after it continued",
           ["", "flows"],
-          [["made", f"{made + later:,}"], ["told, as heard", f"{len(heard):,}"], ["told, as recovered", f"{len(recovered):,}"],
-           ["counted as lost", f"{lost:,}"], ["made, but neither told nor counted", made + later - told - lost],
-           ["told twice", told - len(heard | recovered)],
-           [f"in the table when it went on (nf_conntrack_max allows {most:,})", f"{len(living):,}"],
-           ["of these not heard", f"{len(missing):,}"],
-           ["of these recovered", f"{len(missing & recovered):,} ({100 * len(missing & recovered) / len(missing):.2f} %)"],
-           ["of the 1,000 after that told", f"{late:,}"], ["seconds to catch up", f"{took:.1f}"]])
+          [["made", f"{made + later:,}"], ["reported from events", f"{len(received):,}"],
+           ["reported as recovered", f"{len(recovered):,}"], ["counted as lost", f"{lost:,}"],
+           ["neither reported nor counted", made + later - reported - lost],
+           ["reported twice", reported - len(received | recovered)],
+           [f"in the table when it continued (nf_conntrack_max allows {most:,})", f"{len(living):,}"],
+           ["of these not received as events", f"{len(missed):,}"],
+           ["of these recovered", f"{len(found):,} ({100 * len(found) / len(missed):.2f} %)"],
+           ["of the last 1,000 reported", f"{late:,}"], ["seconds to catch up", f"{took:.1f}"]])
 
 
 def memory(place):
-    """Two million flows, then idle."""
+    """Make two million flows, then stay idle."""
     place.empty()
     with open(os.devnull, "wb") as stdout:
         program = Program(place, NFCT_FAST, stdout)
@@ -92,20 +97,21 @@ def memory(place):
             place.await_empty_queues()
             if number in (0, 9):
                 first = first or program.rss_mib()
-                rows.append([f"after {200_000 * (number + 1):,} flows", f"{program.rss_mib():.1f}", f"{program.rss_mib() / first:.2f}"])
+                rows.append([f"after {200_000 * (number + 1):,} flows", f"{program.rss_mib():.1f}",
+                             f"{program.rss_mib() / first:.2f}"])
             place.empty()
         time.sleep(15)
         rows.append(["after that, idle for 15 s", f"{program.rss_mib():.1f}", f"{program.rss_mib() / first:.2f}"])
-        rows.append(["most", f"{program.peak_mib():.1f}", f"{program.peak_mib() / first:.2f}"])
+        rows.append(["peak", f"{program.peak_mib():.1f}", f"{program.peak_mib() / first:.2f}"])
         program.end()
     table("Resident memory over two million flows", ["", "MiB", "x after the first 200,000"], rows)
 
 
 def filtered(place):
-    """-p udp while TCP connections are begun at 20,000/s."""
+    """Run with -p udp while TCP connections are begun at 20,000/s."""
     rows = []
     for name, options in (("-p udp", ["-p", "udp"]), ("-p tcp, to compare", ["-p", "tcp"])):
-        shares, heard = [], []
+        shares, lines = [], []
         for _ in range(rounds()):
             place.empty()
             output = place.directory / "output"
@@ -117,8 +123,8 @@ def filtered(place):
                 place.await_empty_queues()
                 shares.append(program.spent() / passed)
                 program.end()
-            heard.append(count_lines(output))
-        rows.append([name, f"{made:,}", f"{statistics.median(heard):,.0f}", f"{100 * statistics.median(shares):.2f} %"])
+            lines.append(count_lines(output))
+        rows.append([name, f"{made:,}", f"{statistics.median(lines):,.0f}", f"{100 * statistics.median(shares):.2f} %"])
     table("60,000 TCP connections begun at 20,000/s", ["option", "made", "lines", "of a core"], rows)
 
 

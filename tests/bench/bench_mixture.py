@@ -1,8 +1,9 @@
-"""How many flows of a day's kinds of traffic have a name, and whether it is the right one: run as root, python tests/bench/bench_mixture.py
+"""Count how many flows of everyday traffic are attributed to a process, and whether to the right one.
 
-mDNS responders that share a port, clients of a DNS server, an NTP daemon with SO_REUSEADDR, workers with SO_REUSEPORT, a preforked
-server, and containers behind a router. Each process tells what it sent, and that is compared with what was printed. Nothing is
-timed; to compare two versions, run it with each in PYTHONPATH.
+Run as root: python tests/bench/bench_mixture.py. The traffic: mDNS responders that share a port, clients of a DNS
+server, an NTP daemon with SO_REUSEADDR, workers with SO_REUSEPORT, a preforked server, and containers behind a router.
+Each process reports what it sent, which is compared with the flows. Nothing is timed; to compare two versions, run it
+with each in PYTHONPATH.
 """
 import collections
 import contextlib
@@ -39,7 +40,7 @@ def bound(kind, port, options=(), address=""):
 
 
 def sender(port, options, targets):
-    """One socket that sends to all of them."""
+    """Return work that sends to all targets from one socket."""
     def work(worker):
         sock = bound(DGRAM, port, options)
         for address, to in targets:
@@ -51,7 +52,7 @@ def sender(port, options, targets):
 
 
 def clients(kind, address, port, count):
-    """A fresh socket for each."""
+    """Return work that connects `count` times, from a fresh socket each time."""
     def work(worker):
         made = []
         for _ in range(count):
@@ -76,7 +77,7 @@ def server(kind, port, options=()):
 
 
 def preforked(port):
-    """The oldest holder stands for the socket."""
+    """Return work of a server whose children share its socket; the oldest holder should be named."""
     def work(worker):
         sock = bound(STREAM, port)
         for _ in range(SERVERS):
@@ -90,7 +91,7 @@ def preforked(port):
 
 
 def within(name, work):
-    """work in another network namespace."""
+    """Return `work` run in another network namespace."""
     def run(worker):
         [netns] = resolve(name)
         with netns, netns.entered():
@@ -100,7 +101,7 @@ def within(name, work):
 
 @contextlib.contextmanager
 def containers(host, count):
-    """Namespaces behind a router."""
+    """Make network namespaces behind a router."""
     names = [f"{host}-c{number}" for number in range(count)]
     try:
         for number, name in enumerate(names, 1):
@@ -120,7 +121,7 @@ def containers(host, count):
 
 
 def one_round():
-    """{kind: Counter of verdicts}."""
+    """Return {kind of traffic: Counter of verdicts}."""
     verdicts = collections.defaultdict(collections.Counter)
     with inside() as host, contextlib.ExitStack() as stack:
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
@@ -142,8 +143,9 @@ def one_round():
             started += [("DNS", clients(DGRAM, "127.0.0.1", DNS, 200))] * 2
             started += [("SO_REUSEPORT", clients(DGRAM, "127.0.0.1", WORKERS, 200))]
             started += [("prefork", clients(STREAM, "127.0.0.1", PREFORK, 200))]
-            started += [("container", within(name, clients(DGRAM, f"10.77.{3 if name == names[0] else 1}.2", WORLD, 100)))
-                        for name in names]
+            for name in names:
+                work = clients(DGRAM, f"10.77.{3 if name == names[0] else 1}.2", WORLD, 100)
+                started.append(("container", within(name, work)))
             truth = {}
             flows = []
             running = [(kind, stack.enter_context(Worker(work))) for kind, work in started]
@@ -183,7 +185,8 @@ def main():
     for _ in range(rounds()):
         for kind, counts in one_round().items():
             total[kind].update(counts)
-    table("Names of a day's kinds of traffic", ("traffic", *COLUMNS), [(kind, *[str(counts[column]) for column in COLUMNS]) for kind, counts in total.items()])
+    table("Attribution of everyday traffic", ("traffic", *COLUMNS),
+          [(kind, *[str(counts[column]) for column in COLUMNS]) for kind, counts in total.items()])
 
 
 if __name__ == "__main__":

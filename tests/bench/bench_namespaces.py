@@ -1,6 +1,7 @@
-"""What one user's namespaces cost others' flows: run as root, python tests/bench/bench_namespaces.py
+"""Measure how one user's network namespaces delay the flows of others: as root, python tests/bench/bench_namespaces.py
 
-A namespace has 100 flows a second, while nobody makes network namespaces in a loop, with flows in each, and lets the oldest of 200 go.
+One namespace makes 100 flows a second. Meanwhile the user nobody makes network namespaces in a loop, each with flows in
+it, and ends the oldest once there are 200.
 """
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 from bench_delay import delays
 from support_bench import NFCT_FAST, rounds, space, table
 
-# Root of namespaces of its own, again and again; each makes flows until it ends.
+# Makes user and network namespaces again and again, in which it is root; each makes flows until it ends.
 ATTACK = """
 import ctypes, os, socket, subprocess, sys, time
 libc = ctypes.CDLL(None)
@@ -30,7 +31,8 @@ while time.monotonic() < end:
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
         libc.prctl(1, 9)
-        subprocess.run("ip link set lo up; nft 'table t { chain c { type filter hook output priority 0; ct state new counter; }; }'",
+        subprocess.run("ip link set lo up; "
+                       "nft 'table t { chain c { type filter hook output priority 0; ct state new counter; }; }'",
                        shell=True)
         with socket.socket(2, 2) as sender:
             for port in range(1, 60000):
@@ -50,7 +52,8 @@ SECONDS = 10
 
 
 def attacks(count):
-    return [subprocess.Popen([sys.executable, "-c", ATTACK, str(SECONDS + 8)], stdout=subprocess.PIPE) for _ in range(count)]
+    return [subprocess.Popen([sys.executable, "-c", ATTACK, str(SECONDS + 8)], stdout=subprocess.PIPE)
+            for _ in range(count)]
 
 
 def main():
@@ -60,16 +63,18 @@ def main():
             for count in (0, 1):
                 running = attacks(count)
                 time.sleep(3 if count else 0)
-                found.setdefault(count, []).append(delays(place, [*NFCT_FAST, "--netns", "all", "-p", "ipv4/udp"], SECONDS * 100, 100))
+                command = [*NFCT_FAST, "--netns", "all", "-p", "ipv4/udp"]
+                found.setdefault(count, []).append(delays(place, command, SECONDS * 100, 100))
                 made = sum(int(attack.communicate()[0]) for attack in running)
                 found.setdefault(("made", count), []).append(made)
     for count in (0, 1):
         runs = found[count]
-        rows.append([f"{found['made', count][-1]:,}", *(f"{statistics.median([pick(run) for run in runs]):.2f}" for pick in (
-            lambda run: run[len(run) // 2], lambda run: run[len(run) * 99 // 100])), f"{max(run[-1] for run in runs):.1f}",
-            str(min(map(len, runs)))])
-    table(f"From the socket call to the line of another's flow, ms, {rounds()} rounds of {SECONDS} s at 100 flows/s",
-          ["namespaces made by a user meanwhile", "median", "99th percentile", "longest", "lines of 1,000"], rows)
+        middle = statistics.median([run[len(run) // 2] for run in runs])
+        nearly = statistics.median([run[len(run) * 99 // 100] for run in runs])
+        rows.append([f"{found['made', count][-1]:,}", f"{middle:.2f}", f"{nearly:.2f}",
+                     f"{max(run[-1] for run in runs):.1f}", str(min(map(len, runs)))])
+    table(f"From the socket call to the line, ms, {rounds()} rounds of {SECONDS} s at 100 flows/s",
+          ["namespaces made by another user", "median", "99th percentile", "longest", "lines of 1,000"], rows)
 
 
 if __name__ == "__main__":

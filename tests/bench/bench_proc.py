@@ -1,6 +1,6 @@
-"""What it costs to read processes, fds and socket tables: `python tests/bench/bench_proc.py`. Takes 10 seconds.
+"""Measure reading processes, descriptors and socket tables: `python tests/bench/bench_proc.py`. Takes 10 seconds.
 
-Sockets are made on loopback and closed at the end. Best of some repetitions, in microseconds.
+Opens sockets on loopback, and closes them at the end. Prints the best of several repetitions in us.
 """
 import os
 import resource
@@ -18,7 +18,7 @@ from nfct_fast.processes.process import process
 
 
 def best(work, times, rounds=5):
-    """Least mean microseconds of one `work()` over `rounds` of `times`."""
+    """Return the us of one `work()`: the lowest mean of `rounds` rounds of `times` calls."""
     least = float("inf")
     for _ in range(rounds):
         began = time.perf_counter()
@@ -37,23 +37,23 @@ def inode(sock):
 
 
 def holders(count, each, bound):
-    """Forks `count` processes with `each` UDP sockets; gives their pids and one inode of each."""
+    """Fork `count` processes with `each` UDP sockets, and return their pids and one inode of each."""
     made = []
     for _ in range(count):
-        answer, told = os.pipe()
+        read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(answer)
+            os.close(read_end)
             keep = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(each)]
             for sock in keep if bound else ():
                 sock.bind(("127.0.0.1", 0))
-            os.write(told, str(inode(keep[each // 2])).encode())
-            os.close(told)
+            os.write(write_end, str(inode(keep[each // 2])).encode())
+            os.close(write_end)
             signal.pause()
             os._exit(0)
-        os.close(told)
-        made.append((pid, int(os.read(answer, 32))))
-        os.close(answer)
+        os.close(write_end)
+        made.append((pid, int(os.read(read_end, 32))))
+        os.close(read_end)
     return made
 
 
@@ -67,7 +67,7 @@ def end(made):
 def processes():
     me, cache = os.getpid(), ProcessCache(ProcessReader(), max_age=3600)
     cache.lookup(me)
-    row("process: read anew", best(lambda: process(me), 500))
+    row("process: read", best(lambda: process(me), 500))
     row("process: cached, checked", best(lambda: cache.lookup(me), 2000))
 
 
@@ -75,44 +75,44 @@ def scans(count, each):
     made = holders(count, each, False)
     try:
         label = f"{count} processes of {each} fds"
-        scanner = FdScanner(budget=float("inf"), missing_ttl=0)
+        scanner = FdScanner(budget=float("inf"), negative_ttl=0)
         pid, number = made[count // 2]
 
-        def missing():
+        def search_in_vain():
             try:
                 scanner.holders(2**50)
             except PermissionError:
                 pass
 
         began = scanner.scanned_fds
-        missing()
+        search_in_vain()
         fds = scanner.scanned_fds - began
-        full = best(missing, 1, 3)
+        full = best(search_in_vain, 1, 3)
         row(f"fds: full scan, {label} ({fds} fds)", full)
-        row("     of that, each fd", full / fds)
-        scanner.holders(number, candidates=[pid])
+        row("     for each fd", full / fds)
+        scanner.holders(number, likely_pids=[pid])
         row(f"fds: known inode, {label}", best(lambda: scanner.holders(number), 2000))
 
         def again():
             with socket.socket() as sock:
                 scanner.holders(inode(sock))
 
-        scanner.holders(number, candidates=[pid])
+        scanner.holders(number, likely_pids=[pid])
         again()
         idle = best(lambda: socket.socket().close(), 2000)
-        row(f"fds: new socket of a process known, {label}", best(again, 500) - idle)
+        row(f"fds: new socket of a known process, {label}", best(again, 500) - idle)
 
-        def told():
-            FdScanner.holders(cold.pop(), number, candidates=[pid])
+        def with_likely_pid():
+            FdScanner.holders(cold.pop(), number, likely_pids=[pid])
 
         cold = [FdScanner() for _ in range(20)]
-        row(f"fds: process told by its cgroup, {label}", best(told, 4))
+        row(f"fds: process found by its cgroup, {label}", best(with_likely_pid, 4))
 
-        def untold():
+        def without_likely_pid():
             FdScanner.holders(cold.pop(), number)
 
         cold = [FdScanner(budget=float("inf")) for _ in range(5)]
-        row(f"fds: nothing known, {label}", best(untold, 1))
+        row(f"fds: nothing known, {label}", best(without_likely_pid, 1))
     finally:
         end(made)
 
@@ -125,17 +125,17 @@ def tables(count):
             port, net = sock.getsockname()[1], ProcNet()
             whole = best(lambda: net.find(17, "127.0.0.1", port, "127.0.0.1", 9), 1)
             rows = net.sizes()["udp"][0]
-            row(f"table: read, {rows} rows", whole)
-            row("     of that, each row", whole / rows)
+            row(f"table: reading {rows} rows", whole)
+            row("     for each row", whole / rows)
             with open("/proc/net/udp", "rb", buffering=0) as file:
                 def read():
                     file.seek(0)
                     while file.read(262144):
                         pass
-                row("     of that, the kernel's part", best(read, 1) / rows)
+                row("     for each row, in the kernel", best(read, 1) / rows)
             when = time.monotonic_ns()
             net.find(17, "127.0.0.1", port, "127.0.0.1", 9)
-            row(f"table: look-up once read, {rows} rows", best(
+            row(f"table: look-up after reading {rows} rows", best(
                 lambda: net.find(17, "127.0.0.1", port, "127.0.0.1", 9, when), 20000))
     finally:
         end(made)

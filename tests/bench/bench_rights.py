@@ -1,7 +1,7 @@
-"""What a flow costs with all that the program gives up, and with --no-sandbox, in turn.
+"""Compare the cost of a flow with the sandbox and with --no-sandbox, in turn.
 
-Run as root: python tests/bench/bench_rights.py. Loopback flows, both ends of which are looked for, made by one program at full speed
-to a server of its own; CPU time of the program and of the processes it keeps.
+Run as root: python tests/bench/bench_rights.py. One program makes loopback flows at full speed to its own server, so
+that both ends are looked up. Counts the CPU time of nfct_fast and of its helper processes.
 """
 import statistics
 import sys
@@ -15,12 +15,13 @@ ENDS = {"sandbox": [], "--no-sandbox": ["--no-sandbox"]}
 
 
 def spent(pid):
-    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for path in lists for child in path.read_text().split()]
     return sum(map(cpu_ns, [pid, *children]))
 
 
 def cost(here, senders, mode, kind, options):
-    """us of CPU time a flow, and the flows told."""
+    """Return the CPU time per flow in us, and the number of flows reported."""
     here.empty()
     output = here.directory / "output"
     with open(output, "wb") as stdout:
@@ -32,8 +33,8 @@ def cost(here, senders, mode, kind, options):
             used = spent(program.pid) - before
         finally:
             program.end()
-    told = count_lines(output)
-    return used / max(told, 1) / 1000, told
+    reported = count_lines(output)
+    return used / max(reported, 1) / 1000, reported
 
 
 def main():
@@ -47,9 +48,11 @@ def main():
                     for end, options in ENDS.items():
                         found[end].append(cost(here, senders, mode, kind, options))
                 costs = {end: statistics.median(one for one, _ in runs) for end, runs in found.items()}
-                rows.append([f"{mode}, {kind}", *(f"{costs[end]:.1f}" for end in ENDS), f"{costs['sandbox'] / costs['--no-sandbox']:.2f}",
-                             min(told for runs in found.values() for _, told in runs)])
-    table("us of CPU time a flow, both ends of which are here", ["attribution, protocol", *ENDS, "ratio", "flows told, at least"], rows)
+                rows.append([f"{mode}, {kind}", *(f"{costs[end]:.1f}" for end in ENDS),
+                             f"{costs['sandbox'] / costs['--no-sandbox']:.2f}",
+                             min(reported for runs in found.values() for _, reported in runs)])
+    table("CPU time per flow between two local processes, us",
+          ["attribution, protocol", *ENDS, "ratio", "flows reported, at least"], rows)
 
 
 if __name__ == "__main__":

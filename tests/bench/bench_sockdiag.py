@@ -1,7 +1,7 @@
-"""Microseconds per look-up of one socket among many: run as root, python tests/bench/bench_sockdiag.py
+"""Measure looking up one socket among many: as root, python tests/bench/bench_sockdiag.py
 
-The sockets are made in a network namespace of their own. "shared" tells whether others share the port, by a walk
-over the kernel's table of UDP sockets or listeners; lookups of connected sockets do without.
+The sockets are opened in a separate network namespace. "shared" also finds out whether others share the port, by a walk
+through the kernel's table of UDP sockets or listeners. Looking up a connected socket does not need that.
 """
 import os
 import resource

@@ -1,9 +1,9 @@
-"""How long a user's flow waits while another does all they can: run as root, python tests/bench/bench_storms.py [ATTACK]
+"""Measure how long a user's flows wait while another user attacks: as root, python tests/bench/bench_storms.py [ATTACK]
 
-One user sends a datagram from a fresh socket every 5 ms; measured is the time from just before the socket is made to the
-line in a pipe. Sender and reader have real-time priority, so that what they wait for a processor themselves does not
-count. Another user, without any right, meanwhile forks, executes, has thousands of processes or threads, makes cgroups,
-network namespaces or addresses, has a server with 1,500 children, or fills the conntrack table.
+One user sends a datagram from a fresh socket every 5 ms. Measured is the time from just before the socket is opened
+until the line is read from a pipe. Sender and reader have real-time priority, so that their own wait for a processor
+does not count. Meanwhile another, unprivileged user forks, executes programs, runs thousands of processes or threads,
+makes cgroups, network namespaces or addresses, runs a server with 1,500 children, or fills the conntrack table.
 """
 import contextlib
 import os
@@ -39,7 +39,7 @@ while time.monotonic() < end:
             time.sleep(float(sys.argv[4]))
         print(sock.getsockname()[1], began)
 """
-# Goes through cgroups 30 deep, each with a name of 255 bytes, and sends from each.
+# Moves through cgroups nested 30 deep, whose names have 255 bytes, and sends from each.
 CGROUPS_PROGRAM = """
 import os, socket, sys, time
 top, uid, wide, deep = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -73,18 +73,18 @@ while not select.select([0], [], [], 0)[0]:
         said = True
 """
 
-# What is imported afterwards may be in folders that the attacker may not read.
+# Imports come first: the attacker may lack permission to read the modules.
 AS_ATTACKER = f"""
 import os, select, signal, socket, subprocess, sys, time
 os.setgroups([]); os.setgid({ATTACKER}); os.setuid({ATTACKER})
 """
-# Root of a namespace of their own, with 100,000 addresses.
+# Is root of its own network namespace, with 100,000 addresses.
 PREFIXES_PROGRAM = """
 lines = "".join(f"route add local 10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32 dev lo\\n" for n in range(int(sys.argv[1])))
 subprocess.run(["unshare", "-Urn", "sh", "-c", "ip link set lo up && ip -batch - && echo ready && exec sleep 600"],
                input=lines, text=True, check=True)
 """
-# One namespace after the other, the last of which stay.
+# Makes one network namespace after another, and keeps the latest.
 NAMESPACES_PROGRAM = """
 kept, said = [], False
 while not select.select([0], [], [], 0.02)[0]:
@@ -96,7 +96,7 @@ while not select.select([0], [], [], 0.02)[0]:
         print("ready", flush=True)
         said = True
 """
-# A server whose children all hold its socket, and who connects to it.
+# Runs a server whose children all hold its socket, and connects to it.
 CHILDREN_PROGRAM = """
 listener = socket.create_server(("127.0.0.1", 8099), backlog=4096)
 for _ in range(int(sys.argv[1])):
@@ -112,10 +112,10 @@ while not select.select([0], [], [], 0.001)[0]:
 
 @contextlib.contextmanager
 def storm(place, *words):
-    """A program of the attacker's, until the block ends."""
+    """Run a program of the attacker until the block ends."""
     program = place.start(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        assert program.stdout.readline() == "ready\n", f"{words}: it did not begin"
+        assert program.stdout.readline() == "ready\n", f"{words} did not start"
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -142,7 +142,7 @@ def cgroups(place, wide=340, deep=30):
 
 @contextlib.contextmanager
 def full_table(place):
-    """As many entries as there may be; what does not fit is dropped."""
+    """Fill the conntrack table; packets of further flows are dropped."""
     limit = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text())
     place.flood(limit + 10_000, 100_000)
     yield
@@ -160,7 +160,12 @@ def storms(place, program):
 
 
 def one(place, attack):
-    """ms of each line; how many were sent, had no name, a wrong one; MiB at the peak; what it said of losses."""
+    """Measure under one attack.
+
+    Returns:
+        The delay of each line in ms; how many flows were not reported, had no process, had a wrong one; the CPU seconds
+        and peak MiB of nfct_fast; its messages.
+    """
     place.empty()
     read_end, write_end = os.pipe()
     chunks = []
@@ -186,7 +191,7 @@ def one(place, attack):
         thread.join()
         os.close(read_end)
     sent = dict(map(int, line.split()) for line in said.splitlines())
-    late, unnamed, wrong, seen = [], 0, 0, 0
+    delays, unnamed, wrong, reported = [], 0, 0, 0
     rest = b""
     for when, data in chunks:
         *lines, rest = (rest + data).split(b"\n")
@@ -194,13 +199,13 @@ def one(place, attack):
             dport, sport, pid, uid = line.split()
             if int(dport) != PORT or int(sport) not in sent:
                 continue
-            seen += 1
-            late.append((when - sent[int(sport)]) / 1e6)
+            reported += 1
+            delays.append((when - sent[int(sport)]) / 1e6)
             if pid == b"-":
                 unnamed += 1
             elif int(pid) != victim.pid or int(uid) != VICTIM:
                 wrong += 1
-    return late, len(sent) - seen, unnamed, wrong, spent, peak, " ".join(program.complaints().split())
+    return delays, len(sent) - reported, unnamed, wrong, spent, peak, " ".join(program.complaints().split())
 
 
 def main():
@@ -212,15 +217,15 @@ def main():
             for name, attack in storms(place, program):
                 if wanted and name not in wanted:
                     continue
-                late, missing, unnamed, wrong, spent, peak, said = one(place, attack)
-                late.sort()
-                most = late[len(late) * 99 // 100]
-                rows.append((name, len(late), f"{statistics.median(late):.1f}", f"{most:.1f}", f"{late[-1]:.1f}", missing,
-                             unnamed, wrong, f"{spent:.1f}", f"{peak:.0f}"))
-                print(*rows[-1], said, flush=True)
-    table("What one user's flows wait for while another attacks", (
-        "attack", "flows", "median ms", "99 % ms", "longest ms", "missing", "no name", "wrong", "its CPU s", "peak MiB"),
-        rows)
+                delays, unreported, unnamed, wrong, spent, peak, messages = one(place, attack)
+                delays.sort()
+                nearly = delays[len(delays) * 99 // 100]
+                rows.append((name, len(delays), f"{statistics.median(delays):.1f}", f"{nearly:.1f}",
+                             f"{delays[-1]:.1f}", unreported, unnamed, wrong, f"{spent:.1f}", f"{peak:.0f}"))
+                print(*rows[-1], messages, flush=True)
+    table("Delay of one user's flows while another user attacks", (
+        "attack", "flows", "median ms", "99 % ms", "longest ms", "unreported", "no process", "wrong process", "CPU s",
+        "peak MiB"), rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What owner tracking costs: sockets and packets with and without it, in interleaved pairs, and the time of a look-up.
+"""Measure what the socket notes add to sockets and packets, in interleaved pairs, and the time of a look-up.
 
-Run as root: `python tests/bench/bench_tracking_cost.py [rounds]`. Traffic stays on loopback in a namespace of its own.
-The programs are attached to one of two cgroups, and the sender changes between the two every few milliseconds: what
-the machine does besides falls on both alike. CPU time is measured, so that another process's turn does not count.
+Run as root: `python tests/bench/bench_tracking_cost.py [rounds]`. Traffic stays on loopback in a separate namespace.
+The BPF programs are attached to one of two cgroups, between which the sender moves every few milliseconds, so that
+other load affects both alike. CPU time is measured, so that the time of other processes does not count.
 """
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.sockets.socket_notes import SocketNotes, netns_cookie
 
 HERE = Path(__file__).resolve().parent
-# Mode, sockets or packets a turn, what one is, and the target: microseconds more, or percent.
+# Mode of senders.c, sockets or packets per turn, what one of them is, and how much more it may take at most.
 MODES = [
     ("socket", 2_000, "socket made and closed", None),
     ("udp", 2_000, "unconnected UDP socket", "+1.5 us"),
@@ -61,7 +61,7 @@ def cgroups():
 
 
 def lookup_times():
-    """Hot (one tuple over and over) and cold (many tuples), in ns."""
+    """Return the ns of a look-up with a hot cache (one tuple repeatedly) and a cold one (many tuples)."""
     import socket
     with SocketNotes() as owners:
         sinks = [("127.0.0.1", port) for port in range(20000, 20400)]
@@ -88,22 +88,23 @@ def lookup_times():
 def main():
     rounds = sys.argv[1] if len(sys.argv) > 1 else "60"
     private_namespace()
-    print(f"{'what':32} {'off ns':>9} {'more ns':>9} {'more %':>7}  target    middle half of the differences, ns")
+    print(f"{'what':32} {'off ns':>9} {'more ns':>9} {'more %':>7}  target    quartiles of the differences, ns")
     with tempfile.TemporaryDirectory() as directory, cgroups() as (off, on), SocketNotes(cgroup=str(on)) as owners:
         program = senders(directory)
         for mode, count, what, target in MODES:
             before = owners.counters()["written"]
-            lines = subprocess.run([program, "cost", mode, str(count), rounds, off, on], check=True, capture_output=True,
-                                   text=True).stdout.splitlines()
+            command = [program, "cost", mode, str(count), rounds, off, on]
+            lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
             pairs = [tuple(map(float, line.split())) for line in lines]
             assert mode == "socket" or owners.counters()["written"] > before, "nothing was tracked"
             more = [b - a for a, b in pairs]
             base, extra = statistics.median(a for a, _ in pairs), statistics.median(more)
             low, _, high = statistics.quantiles(more, n=4)
-            print(f"{what:32} {base:9.0f} {extra:+9.0f} {extra / base * 100:+7.1f}  {target or '-':8}  {low:+.0f} .. {high:+.0f}",
-                  flush=True)
+            share = extra / base * 100
+            print(f"{what:32} {base:9.0f} {extra:+9.0f} {share:+7.1f}  {target or '-':8}  "
+                  f"{low:+.0f} .. {high:+.0f}", flush=True)
     hot, cold = lookup_times()
-    print(f"look-up: {hot:.0f} ns (one tuple again and again), {cold:.0f} ns (40,000 tuples in turn, with the call from Python)")
+    print(f"look-up: {hot:.0f} ns (one tuple repeatedly), {cold:.0f} ns (40,000 tuples in turn, called from Python)")
 
 
 if __name__ == "__main__":

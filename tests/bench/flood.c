@@ -1,12 +1,13 @@
-/* Makes new UDP flows at a steady rate, each to a destination of its own, and tells how many it made.
+/* Make new flows at a steady rate, each to a different destination, and print how many were made.
  *
  *   flood COUNT RATE HOW ADDRESS [HOLD_MS]
  *
- * RATE: flows a second; 0: as fast as it can. HOW: "one" (one socket), "fresh" (a new socket for each, unconnected),
- * "connected" (the same, connected), "tcp" (a SYN from each, nothing more). ADDRESS: the first destination, IPv4 or IPv6; flow i goes to port 1024 + i % 60000
- * of address + i / 60000. Best an address routed into a dummy interface: nothing answers, so no ICMP error costs time.
- * HOLD_MS: how long the last 1,000 sockets are kept open at the end.
- * Only what was sent counts: the kernel answers EPERM where its table is full.
+ * RATE is in flows a second; 0 means as fast as possible. HOW is "one" (one UDP socket), "fresh" (a new, unconnected
+ * UDP socket for each flow), "connected" (a new connected one) or "tcp" (a SYN and nothing more). ADDRESS is the first
+ * destination, IPv4 or IPv6: flow i goes to port 1024 + i % 60000 of ADDRESS + i / 60000. It is best routed to a dummy
+ * interface, where no ICMP error comes back. HOLD_MS is how long the last 1,000 sockets stay open at the end.
+ *
+ * Only what was sent is counted: the kernel returns EPERM when its conntrack table is full.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -47,7 +48,7 @@ static socklen_t parse(const char *text, struct sockaddr_storage *out)
         v6->sin6_family = AF_INET6;
         return sizeof(*v6);
     }
-    fprintf(stderr, "flood: no address: %s\n", text);
+    fprintf(stderr, "flood: not an address: %s\n", text);
     exit(2);
 }
 

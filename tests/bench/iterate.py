@@ -1,4 +1,4 @@
-"""A program that takes flows as Python objects and counts them: python iterate.py [ATTRIBUTION]"""
+"""Take flows as Python objects and count them: python iterate.py [ATTRIBUTION]"""
 import signal
 import sys
 

@@ -1,9 +1,9 @@
-/* The limit of what can be had from conntrack events: receives them, one datagram a system call, and does no more.
+/* Receive conntrack events, one datagram per system call, and do nothing else: an upper limit for other programs.
  *
  *   limit raw|decode RCVBUF
  *
- * decode: parses each into one object that is used again. Says "ready" on standard output; on SIGTERM how many NEW
- * events there were, and how many the kernel dropped.
+ * "decode" also parses each event into the same object. RCVBUF is in bytes. Prints "ready", and on SIGTERM the number
+ * of NEW events received and the number that the kernel dropped.
  */
 #include <errno.h>
 #include <linux/netfilter/nfnetlink_compat.h>

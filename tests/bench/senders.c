@@ -1,10 +1,10 @@
-/* Makes flows as fast as one thread can.
+/* Make flows as fast as one thread can.
  *
- *   senders ports MODE COUNT [PORT]         prints the port sent to, then the local port of each socket
- *   senders cost MODE COUNT ROUNDS A B      prints for every round the CPU nanoseconds each in cgroup A and in cgroup B
+ *   senders ports MODE COUNT [PORT]      print the destination port, then the local port of each socket
+ *   senders cost MODE COUNT ROUNDS A B   print for each round the CPU ns per socket or packet in cgroups A and B
  *
- * MODE: socket udp udp6 mapped cudp cudp6 tcp tcp6 bulk-tcp bulk-udp bulk-cudp. Of the bulk modes COUNT are packets (64 KiB of
- * a stream, 1400 bytes of UDP), of the others sockets. Without PORT it has a sink of its own. */
+ * MODE: socket udp udp6 mapped cudp cudp6 tcp tcp6 bulk-tcp bulk-udp bulk-cudp. COUNT is a number of packets in the
+ * bulk modes (64 KiB of a stream, 1400 bytes of UDP), else of sockets. Without PORT the program opens a sink itself. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -54,7 +54,7 @@ static int port_of(int fd)
 
 static double now(void)
 {
-    struct timespec time; /* of the process: another one's turn on this CPU does not count */
+    struct timespec time; /* CPU time, so that other processes on this CPU do not count */
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     return time.tv_sec * 1e9 + time.tv_nsec;
 }
@@ -70,11 +70,11 @@ static void *drain(void *argument)
     return NULL;
 }
 
-static int sink_open(const char *mode, int type, struct sockaddr_storage *to, socklen_t size)
+static int sink_open(int type, struct sockaddr_storage *to, socklen_t size)
 {
     int sink = socket(to->ss_family, type, 0), small = 1;
     check(sink >= 0, "socket");
-    /* A UDP sink is full after one packet: nobody reads it, and an answer of ICMP would be measured too. */
+    /* A UDP sink is not read and is full after one packet. Without it, ICMP errors would be measured as well. */
     if (type == SOCK_DGRAM)
         check(setsockopt(sink, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)) == 0, "SO_RCVBUF");
     check(bind(sink, (void *)to, size) == 0, "bind");
@@ -87,12 +87,13 @@ static int sink_open(const char *mode, int type, struct sockaddr_storage *to, so
 static double flows(const char *mode, long count, int port, int *ports, int *peer)
 {
     static char buffer[1 << 16];
-    int stream = strstr(mode, "tcp") != NULL, bulk = !strncmp(mode, "bulk", 4), type = stream ? SOCK_STREAM : SOCK_DGRAM;
+    int stream = strstr(mode, "tcp") != NULL, bulk = !strncmp(mode, "bulk", 4),
+        type = stream ? SOCK_STREAM : SOCK_DGRAM;
     int connected = stream || strstr(mode, "cudp"), sends = strcmp(mode, "socket") != 0, fd = -1;
     size_t length = !bulk ? 1 : stream ? sizeof(buffer) : 1400;
     socklen_t size;
     struct sockaddr_storage to = address(mode, port, &size);
-    int sink = port ? -1 : sink_open(mode, type, &to, size);
+    int sink = port ? -1 : sink_open(type, &to, size);
     struct linger reset = {1, 0};
     if (peer)
         *peer = ntohs(((struct sockaddr_in *)&to)->sin_port);
@@ -115,7 +116,7 @@ static double flows(const char *mode, long count, int port, int *ports, int *pee
             continue;
         if (ports)
             ports[i] = port_of(fd);
-        if (stream) { /* a reset leaves no TIME_WAIT: the ports would run out */
+        if (stream) { /* a reset leaves no TIME_WAIT, so that ports do not run out */
             if (sink >= 0)
                 close(accept(sink, NULL, NULL));
             check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) == 0, "SO_LINGER");
@@ -156,10 +157,10 @@ int main(int argc, char **argv)
         return 0;
     }
     check(argc == 7, "usage: see the top of senders.c");
-    for (long round = -1; round < atol(argv[4]); round++) { /* the first is to warm up */
+    for (long round = -1; round < atol(argv[4]); round++) { /* the first round warms up */
         double cost[2];
         for (int turn = 0; turn < 2; turn++) {
-            int which = (turn + round) & 1; /* which of a pair comes first alternates */
+            int which = (turn + round) & 1; /* alternate which cgroup comes first */
             move_to(argv[5 + which]);
             cost[which] = flows(mode, count, 0, NULL, NULL);
         }

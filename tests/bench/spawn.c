@@ -1,4 +1,6 @@
-/* Starts a program again and again, or only forks: the median of what each took, in microseconds. spawn COUNT [PROGRAM ARGUMENT...] */
+/* Start a program again and again, or only fork, and print the median duration in us.
+ *
+ *   spawn COUNT [PROGRAM ARGUMENT...] */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>

@@ -1,12 +1,12 @@
-/* What a user can do to all others, for as long as standard input is open: storms MODE COUNT [UID]
+/* Put load on the host as an unprivileged user can, until standard input is closed: storms MODE COUNT [UID]
  *
- *   forks     COUNT processes that fork children which exit at once
- *   execs     COUNT processes that start this program again and again
- *   living    COUNT processes, each of which has sent one datagram from a socket of its own
- *   threads   COUNT threads of one process, one of which sends a datagram from a fresh socket every millisecond
- *   sockets   one process that connects COUNT datagram sockets, closes them, and begins again
+ *   forks     COUNT processes fork children that exit at once
+ *   execs     COUNT processes start this program again and again
+ *   living    COUNT processes have each sent one datagram from their own socket, and sleep
+ *   threads   one process has COUNT threads, and sends a datagram from a fresh socket every millisecond
+ *   sockets   one process connects COUNT datagram sockets, closes them, and starts again
  *
- * Prints "ready" once it is at it. Datagrams go to port 9 of loopback. */
+ * Prints "ready" when everything has been started. Datagrams go to port 9 on loopback. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -120,7 +120,7 @@ int main(int count, char **arguments)
         for (int i = 0; i < (connects ? many : sends); i++)
             send_one(connects);
     signal(SIGTERM, SIG_IGN);
-    kill(0, SIGTERM); /* its own process group */
+    kill(0, SIGTERM); /* the process group */
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
         ;
     return 0;

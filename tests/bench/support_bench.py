@@ -1,4 +1,4 @@
-"""What the benchmarks share: a namespace to flood, programs whose CPU time is counted, medians, tables."""
+"""Shared by the benchmarks: a namespace to flood, programs whose CPU time is measured, medians, tables."""
 import contextlib
 import itertools
 import os
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-RCVBUF = 64 << 20           # what nfct_fast asks for by default; its peers are given the same
+RCVBUF = 64 << 20           # bytes; the default of nfct_fast, which its peers get as well
 RULES = "table inet bench { chain seen { type filter hook output priority 0; ct state new; }; }"
 QUIET_S = 60
 _numbers = itertools.count()
@@ -34,14 +34,14 @@ def ip(*words):
 
 
 class WatchedNamespace:
-    """A namespace of its own whose traffic leaves through a veth pair into another one, where nobody answers."""
+    """A network namespace whose traffic leaves through a veth pair to another one, in which nothing answers."""
 
     def __init__(self, directory, udp_timeout=30):
         self.name, self.other = (f"nfvol-{os.getpid()}-{next(_numbers)}" for _ in range(2))
         self.flood_program = compiled("flood", directory)
         for name in (self.name, self.other):
             ip("netns", "add", name)
-            # The kernel's own ICMPv6 would be flows, too.
+            # The kernel's own ICMPv6 messages would make flows, too.
             subprocess.run(["nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
                             "net.ipv6.conf.default.disable_ipv6=1"], check=True)
             ip("-n", name, "link", "set", "lo", "up")
@@ -56,7 +56,7 @@ class WatchedNamespace:
         return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, command)]
 
     def outside(self, *command):
-        """A command for the other one."""
+        """Return a command that runs in the other namespace."""
         return ["nsenter", f"--net=/run/netns/{self.other}", *map(str, command)]
 
     def run(self, *command, **options):
@@ -66,24 +66,24 @@ class WatchedNamespace:
         return subprocess.Popen(self.inside(*command), **options)
 
     def flood(self, count, rate, how="one", address="10.99.1.1"):
-        """Make flows; how many were made."""
+        """Make flows, and return how many were made."""
         return int(self.run(self.flood_program, count, rate, how, address).split()[0])
 
     def empty(self):
-        """Forget all entries, so that each run begins alike."""
+        """Delete all conntrack entries, so that every run starts from the same state."""
         subprocess.run(self.inside("conntrack", "-F"), check=True, capture_output=True)
 
     def entries(self):
         return int(self.run("sysctl", "-n", "net.netfilter.nf_conntrack_count"))
 
-    def await_empty_queues(self, pid=None):
-        """Until no netfilter socket in here (of pid, if given: its main one) has bytes queued, twice in a row."""
+    def await_empty_queues(self):
+        """Wait until no netfilter socket in the namespace has bytes queued, twice in a row."""
         deadline, calm = time.monotonic() + QUIET_S, 0
         while calm < 2:
             rows = [line.split() for line in self.run("cat", "/proc/net/netlink").splitlines()[1:]]
             calm = calm + 1 if all(int(row[4]) == 0 for row in rows if row[1] == "12") else 0
             if time.monotonic() > deadline:
-                raise TimeoutError("events still wait to be read")
+                raise TimeoutError("events are still waiting to be read")
             time.sleep(0.05)
 
     def close(self):
@@ -103,7 +103,7 @@ def space(**options):
 
 
 def cpu_ns(pid):
-    """CPU time of all living threads, user and system, in ns."""
+    """Return the CPU time of all living threads, user and system, in ns."""
     total = 0
     for task in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(FileNotFoundError):
@@ -124,7 +124,7 @@ def catches(pid, number):
 
 
 class Program:
-    """A program under measurement. It is ready when it catches SIGTERM, and has slept since."""
+    """A program to measure. It counts as ready once it catches SIGTERM and then uses no more CPU time."""
 
     def __init__(self, space, command, stdout, env=None):
         self.errors = tempfile.TemporaryFile()
@@ -137,7 +137,7 @@ class Program:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command} did not start: {self.complaints()}")
             time.sleep(0.02)
-        # A table that is there at the start is read once: that is start-up, too.
+        # A conntrack table that exists at the start is read once. That belongs to the start-up, too.
         before = -1
         while (now := cpu_ns(self.pid)) - before > 2_000_000 and time.monotonic() < deadline:
             before = now
@@ -154,7 +154,7 @@ class Program:
         return self.errors.read().decode()
 
     def spent(self):
-        """CPU seconds since it was ready."""
+        """Return the CPU seconds used since the program was ready."""
         return (cpu_ns(self.pid) - self.before) / 1e9
 
     def peak_mib(self):
@@ -183,8 +183,10 @@ class Run(NamedTuple):
 
 
 def measure(space, command, flows, rate, how="one", counted=None, traffic=None):
-    """One run of a program under a flood, its output in a file; counted: how to find the events in that; traffic: what makes flows
-    instead, and says how many."""
+    """Measure one run of a program during a flood, with its output in a file.
+
+    counted: counts the events in that file. traffic: makes flows in place of the flood, and returns how many.
+    """
     space.empty()
     output = space.directory / "output"
     with open(output, "wb") as stdout:
@@ -221,7 +223,7 @@ def rounds():
 
 
 def table(title, header, rows):
-    """Print rows of text under a header, aligned, as a Markdown table."""
+    """Print the rows under a header as an aligned Markdown table."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     print(f"\n{title}\n")

@@ -1,13 +1,14 @@
-/* What a server meets: those who come to it, and the server itself.
+/* Make the traffic that a server receives, or be that server.
  *
- *   visitors udp|syn COUNT RATE FROM TO PORT PORTS   one packet each, from addresses nobody has: flow i comes from port
+ *   visitors udp|syn COUNT RATE FROM TO PORT PORTS   send single packets with forged sources: flow i comes from port
  *                                                    1024 + i % 60000 of FROM + i / 60000, and goes to PORT + i % PORTS
- *   visitors connect COUNT RATE TO PORT PORTS        a connection each, reset at once; to 127.x, TO + i / 20000
+ *   visitors connect COUNT RATE TO PORT PORTS        open connections and reset them at once
  *   visitors serve tcp|udp PORT PORTS CHILDREN OTHERS
  *
- * RATE: a second; 0: as fast as it can. The first three print how many they made. "serve" says "ready" and runs until it is killed:
- * it listens on PORTS ports, accepts and closes what comes; CHILDREN more processes have all of it by fork, and it has OTHERS
- * bound UDP sockets beside that, on ports below 1024 of many addresses. */
+ * RATE is per second; 0 means as fast as possible. The first two print how many flows they made. If TO is on loopback,
+ * connection i goes to TO + i / 20000. "serve" prints "ready" and runs until it is killed: it listens on PORTS ports,
+ * and accepts and closes all connections. CHILDREN processes share its sockets by fork. In addition, OTHERS bound UDP
+ * sockets are open on ports below 1024 of many addresses. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -57,7 +58,7 @@ static uint32_t parse(const char *text)
 {
     struct in_addr address;
     if (inet_pton(AF_INET, text, &address) != 1) {
-        fprintf(stderr, "visitors: no address: %s\n", text);
+        fprintf(stderr, "visitors: not an address: %s\n", text);
         exit(2);
     }
     return ntohl(address.s_addr);
@@ -66,8 +67,8 @@ static uint32_t parse(const char *text)
 static uint16_t tcp_checksum(const struct iphdr *ip, const void *segment, int size)
 {
     const uint16_t *word = segment;
-    uint32_t sum = (ip->saddr & 0xffff) + (ip->saddr >> 16) + (ip->daddr & 0xffff) + (ip->daddr >> 16) + htons(IPPROTO_TCP) +
-                   htons(size);
+    uint32_t sum = (ip->saddr & 0xffff) + (ip->saddr >> 16) + (ip->daddr & 0xffff) + (ip->daddr >> 16) +
+                   htons(IPPROTO_TCP) + htons(size);
     for (int i = 0; i < size / 2; i++)
         sum += word[i];
     sum = (sum & 0xffff) + (sum >> 16);
@@ -83,7 +84,8 @@ static long packets(int is_tcp, long count, long rate, uint32_t from, uint32_t t
             struct tcphdr tcp;
         };
     } packet;
-    int fd = check(socket(AF_INET, SOCK_RAW, IPPROTO_RAW), "socket"), l4 = is_tcp ? sizeof(packet.tcp) : sizeof(packet.udp);
+    int fd = check(socket(AF_INET, SOCK_RAW, IPPROTO_RAW), "socket"),
+        l4 = is_tcp ? sizeof(packet.tcp) : sizeof(packet.udp);
     struct sockaddr_in target = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(to)};
     double start = now();
     long made = 0;
@@ -95,7 +97,8 @@ static long packets(int is_tcp, long count, long rate, uint32_t from, uint32_t t
         packet.ip.saddr = htonl(from + i / 60000);
         packet.ip.daddr = target.sin_addr.s_addr;
         if (is_tcp) {
-            packet.tcp = (struct tcphdr){.source = source, .dest = destination, .seq = htonl(i), .doff = 5, .syn = 1, .window = htons(1024)};
+            packet.tcp = (struct tcphdr){
+                .source = source, .dest = destination, .seq = htonl(i), .doff = 5, .syn = 1, .window = htons(1024)};
             packet.tcp.check = tcp_checksum(&packet.ip, &packet.tcp, l4);
         } else {
             packet.udp = (struct udphdr){.source = source, .dest = destination, .len = htons(l4)};
@@ -107,7 +110,7 @@ static long packets(int is_tcp, long count, long rate, uint32_t from, uint32_t t
 
 static long connections(long count, long rate, uint32_t to, int port, int ports)
 {
-    struct linger reset = {1, 0}; /* leaves no TIME_WAIT: the ports would run out */
+    struct linger reset = {1, 0}; /* leaves no TIME_WAIT, so that ports do not run out */
     double start = now();
     long made = 0;
     for (long i = 0; i < count; i++) {
@@ -128,7 +131,7 @@ static int bound(int is_tcp, uint32_t to, int port)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(to)};
     if (is_tcp)
         check(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), "SO_REUSEADDR");
-    /* Those of the round before may not have ended yet. */
+    /* The processes of the previous round may still be exiting. */
     for (int tries = 0; tries < 500 && rc < 0; tries++) {
         rc = bind(fd, (void *)&address, sizeof(address));
         if (rc < 0 && errno == EADDRINUSE)
@@ -146,7 +149,7 @@ static int listening(int is_tcp, int port)
     return fd;
 }
 
-/* A process that dies with us. 0: in it. */
+/* Fork a process that the kernel kills when this one ends. Returns 0 in the child. */
 static pid_t start(void)
 {
     pid_t parent = getpid(), child = check(fork(), "fork");
@@ -164,23 +167,23 @@ static void sleep_on(void)
         pause();
 }
 
-/* In processes of their own: there may be a limit of descriptors. */
+/* Open the other sockets, in several processes because the number of descriptors may be limited. */
 static void others_open(int others)
 {
-    int told[2];
+    int ready[2];
     char word;
-    check(pipe(told), "pipe");
+    check(pipe(ready), "pipe");
     for (int first = 0; first < others; first += EACH) {
         if (start())
             continue;
         for (int i = first; i < others && i < first + EACH; i++)
             bound(0, 0x7f010001 + i / 1000, 1 + i % 1000);
-        check(write(told[1], "x", 1), "write");
+        check(write(ready[1], "x", 1), "write");
         sleep_on();
     }
-    close(told[1]);
+    close(ready[1]);
     for (int first = 0; first < others; first += EACH)
-        if (read(told[0], &word, 1) != 1)
+        if (read(ready[0], &word, 1) != 1)
             exit(1);
 }
 
@@ -223,7 +226,8 @@ int main(int argc, char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     long made;
     if ((!strcmp(what, "udp") || !strcmp(what, "syn")) && argc == 8) {
-        made = packets(*what == 's', atol(argv[2]), atol(argv[3]), parse(argv[4]), parse(argv[5]), atoi(argv[6]), atoi(argv[7]));
+        made = packets(*what == 's', atol(argv[2]), atol(argv[3]), parse(argv[4]), parse(argv[5]), atoi(argv[6]),
+                       atoi(argv[7]));
     } else if (!strcmp(what, "connect") && argc == 7) {
         made = connections(atol(argv[2]), atol(argv[3]), parse(argv[4]), atoi(argv[5]), atoi(argv[6]));
     } else if (!strcmp(what, "serve") && argc == 7) {

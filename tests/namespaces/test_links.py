@@ -201,9 +201,9 @@ def test_listened_in_itself_it_says_nothing_of_others(host):
             with netns.Netns(netns.paths()[user.inode][1]) as space:
                 home = directory.monitor(space)
             directory.refresh()
-            assert may_come_from(directory, "10.88.9.2", user.inode, home=home)
-            assert not may_come_from(directory, "10.88.1.2", netns_inode(ours), home=home)
-            assert not may_come_from(directory, "10.88.9.1", netns_inode(host), home=home)
+            assert may_come_from(directory, "10.88.9.2", user.inode, monitored=home)
+            assert not may_come_from(directory, "10.88.1.2", netns_inode(ours), monitored=home)
+            assert not may_come_from(directory, "10.88.9.1", netns_inode(host), monitored=home)
 
 
 def bind_ports():

@@ -39,7 +39,7 @@ def hidden_processes():
     lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
     lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
 ])
-@pytest.mark.parametrize("hints", [{}, {"uid": os.geteuid()}, {"candidates": [os.getpid()]}, {"candidates": [1, 2**22 + 1]}])
+@pytest.mark.parametrize("hints", [{}, {"uid": os.geteuid()}, {"likely_pids": [os.getpid()]}, {"likely_pids": [1, 2**22 + 1]}])
 def test_finds_itself_whatever_it_is_told(make, hints):
     with make() as sock:
         assert FdScanner(budget=FREE).holders(inode(sock), **hints) == [(os.getpid(), sock.fileno())]
@@ -48,7 +48,7 @@ def test_finds_itself_whatever_it_is_told(make, hints):
 def test_candidate_is_all_that_is_looked_into():
     scanner = FdScanner()
     with socket.socket() as sock:
-        assert scanner.holders(inode(sock), candidates=[os.getpid()]) == [(os.getpid(), sock.fileno())]
+        assert scanner.holders(inode(sock), likely_pids=[os.getpid()]) == [(os.getpid(), sock.fileno())]
         assert scanner.scanned_processes == 1
 
 
@@ -57,7 +57,7 @@ def test_what_is_known_is_confirmed_not_scanned_again():
     with socket.socket() as one, socket.socket() as two:
         numbers = inode(one), inode(two)
         for _ in range(10):
-            assert [scanner.holders(n, candidates=[os.getpid()])[0][0] for n in numbers] == [os.getpid()] * 2
+            assert [scanner.holders(n, likely_pids=[os.getpid()])[0][0] for n in numbers] == [os.getpid()] * 2
         before = scanner.scanned_processes
         scanner.holders(numbers[0])
         scanner.holders(numbers[1])
@@ -67,7 +67,7 @@ def test_what_is_known_is_confirmed_not_scanned_again():
 def test_same_fd_again_costs_no_scan():
     scanner = FdScanner()
     with socket.socket() as sock:
-        assert scanner.holders(inode(sock), candidates=[os.getpid()])
+        assert scanner.holders(inode(sock), likely_pids=[os.getpid()])
         fd = sock.fileno()
     for _ in range(20):
         with socket.socket() as sock:
@@ -92,12 +92,12 @@ def test_all_who_inherited_it_oldest_first():
         sock.set_inheritable(True)
         with child(lambda: None) as one, child(lambda: None) as two:
             everybody = [(pid, sock.fileno()) for pid in (os.getpid(), one, two)]
-            for hints in ({}, {"candidates": [two]}, {"candidates": [one, two, os.getpid()]}):
+            for hints in ({}, {"likely_pids": [two]}, {"likely_pids": [one, two, os.getpid()]}):
                 found = FdScanner(budget=FREE).holders(inode(sock), **hints)
                 assert found[0] == everybody[0] and sorted(found) == sorted(everybody)
             scanner = FdScanner(budget=FREE)
             for _ in range(3):
-                assert sorted(scanner.holders(inode(sock), candidates=[two])) == sorted(everybody)
+                assert sorted(scanner.holders(inode(sock), likely_pids=[two])) == sorted(everybody)
             assert sorted(FdScanner().all_holders(inode(sock))) == sorted(everybody)
 
 
@@ -107,7 +107,7 @@ def test_many_children_without_it_are_not_all_asked(tmp_path):
         fake_process(tmp_path, pid, ppid=1000, fds=["socket:[7]"] if pid in (3, 98) else [])
     for children, expected in ((range(1, 101), [3, 98, 1000]), (range(1, 91), [1000])):
         (parent / "task" / "1000" / "children").write_text("".join(f"{pid} " for pid in children))
-        found = FdScanner(tmp_path).holders(7, candidates=[1000])
+        found = FdScanner(tmp_path).holders(7, likely_pids=[1000])
         assert sorted(pid for pid, _ in found) == expected
 
 
@@ -116,9 +116,9 @@ def test_child_alone_once_the_parent_has_closed_it():
     sock = socket.socket()
     number, fd = inode(sock), sock.fileno()
     with child(lambda: None) as pid:
-        assert scanner.holders(number, candidates=[os.getpid()])[0] == (os.getpid(), fd)
+        assert scanner.holders(number, likely_pids=[os.getpid()])[0] == (os.getpid(), fd)
         sock.close()
-        assert scanner.holders(number, candidates=[os.getpid(), pid]) == [(pid, fd)]
+        assert scanner.holders(number, likely_pids=[os.getpid(), pid]) == [(pid, fd)]
 
 
 def test_holder_by_another_fd_over_a_unix_socket():
@@ -166,7 +166,7 @@ def test_no_permission_is_told_apart_from_nobody():
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)
         scanner = FdScanner(budget=FREE)
-        for hints in ({}, {"candidates": [parent]}, {"uid": 0}):
+        for hints in ({}, {"likely_pids": [parent]}, {"uid": 0}):
             try:
                 scanner.holders(number, **hints)
                 return 1
@@ -189,9 +189,9 @@ def test_no_permission_is_told_apart_from_nobody():
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def holders_or_none(scanner, inode, candidates, uid=None):
+def holders_or_none(scanner, inode, likely_pids, uid=None):
     try:
-        return scanner.holders(inode, uid=uid, candidates=candidates)
+        return scanner.holders(inode, uid=uid, likely_pids=likely_pids)
     except BlockingIOError:
         return None
 
@@ -199,12 +199,12 @@ def holders_or_none(scanner, inode, candidates, uid=None):
 def test_scanning_is_bounded_and_recovers(tmp_path):
     for pid in range(1, 41):
         fake_process(tmp_path, pid, fds=["/dev/null"] * 50 + [f"socket:[{1000 + pid}]"])
-    refused = FdScanner(tmp_path, budget=0)
+    no_budget = FdScanner(tmp_path, budget=0)
     with pytest.raises(BlockingIOError):
-        refused.holders(1001)
-    assert refused.scanned_processes == 0 and refused.refused > 0
+        no_budget.holders(1001)
+    assert no_budget.scanned_processes == 0 and no_budget.budget_exhausted > 0
 
-    scanner = FdScanner(tmp_path, budget=0.001, missing_ttl=0)
+    scanner = FdScanner(tmp_path, budget=0.001, negative_ttl=0)
     end = time.monotonic() + 0.5
     began = time.thread_time()
     while time.monotonic() < end:
@@ -213,7 +213,7 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
         except BlockingIOError:
             time.sleep(0.001)
     # At 50 us a process, a free scanner would look into some 8,000 in that time.
-    assert scanner.scanned_processes < 1000 and scanner.refused > 0
+    assert scanner.scanned_processes < 1000 and scanner.budget_exhausted > 0
     # How much is saved up for it depends on how long the last scan took, which is the machine's business.
     end = time.monotonic() + 10
     while (found := holders_or_none(scanner, 1040, [40])) is None and time.monotonic() < end:
@@ -238,12 +238,12 @@ def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(many_pro
     end = time.monotonic() + 20
     while (found := holders_or_none(scanner, 10_000 + last, [], uid)) is None and time.monotonic() < end:
         time.sleep(0.02)
-    assert found == [(last, 3)] and scanner.refused > 0
+    assert found == [(last, 3)] and scanner.budget_exhausted > 0
 
 
-def test_missing_is_believed_for_a_while(tmp_path):
+def test_negative_entry_is_believed_for_a_while(tmp_path):
     fake_process(tmp_path, 5)
-    scanner = FdScanner(tmp_path, missing_ttl=0.1)
+    scanner = FdScanner(tmp_path, negative_ttl=0.1)
     assert scanner.holders(77) == []
     fake_process(tmp_path, 5, fds=["socket:[77]"])
     before = scanner.scanned_processes
@@ -268,7 +268,7 @@ def test_service_manager_is_named_last(tmp_path):
     fake_process(tmp_path, 30, start=40, comm="a) (systemd", ppid=2, fds=["socket:[7]"])
     fake_process(tmp_path, 40, start=30, comm="b", ppid=1, fds=["socket:[7]"])
     assert [pid for pid, _ in FdScanner(tmp_path).all_holders(7)][:2] == [40, 30]
-    assert FdScanner(tmp_path).holders(7, candidates=[40, 30])[0] == (40, 0)
+    assert FdScanner(tmp_path).holders(7, likely_pids=[40, 30])[0] == (40, 0)
 
 
 def test_more_holders_than_fit(tmp_path):
@@ -276,7 +276,7 @@ def test_more_holders_than_fit(tmp_path):
         fake_process(tmp_path, pid, start=pid, ppid=max(pid - 1, 0), fds=["socket:[7]"])
     assert len(FdScanner(tmp_path).all_holders(7)) == 32
     # Told where to begin: a plain directory does not list by number, as /proc does.
-    assert len(FdScanner(tmp_path).holders(7, candidates=[100])) == 32
+    assert len(FdScanner(tmp_path).holders(7, likely_pids=[100])) == 32
 
 
 def test_parents_that_go_round_in_a_circle(tmp_path):
@@ -319,18 +319,18 @@ def test_many_fds_and_processes_that_vanish():
             socks.append(socket.socket())
         scanner = FdScanner(budget=FREE)
         for sock in (socks[0], socks[2000], socks[-1]):
-            assert scanner.holders(inode(sock), candidates=[os.getpid()])[0] == (os.getpid(), sock.fileno())
+            assert scanner.holders(inode(sock), likely_pids=[os.getpid()])[0] == (os.getpid(), sock.fileno())
     finally:
         for sock in socks:
             sock.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    scanner = FdScanner(budget=FREE, missing_ttl=0)
+    scanner = FdScanner(budget=FREE, negative_ttl=0)
     for _ in range(50):
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         try:
-            assert scanner.holders(2**40, candidates=[pid]) == []
+            assert scanner.holders(2**40, likely_pids=[pid]) == []
         except PermissionError:
             assert hidden_processes()
         os.waitpid(pid, 0)

@@ -134,7 +134,7 @@ for i in range(int(sys.argv[1])):
 
 def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkeypatch):
     """Every flow of 60,000 is named, first in the one, then in both, then in the larger one that has gone round."""
-    monkeypatch.setattr(conntrack_module, "NOTED_FIRST", 4096)
+    monkeypatch.setattr(conntrack_module, "_NOTED_FIRST", 4096)
     monkeypatch.setattr(conntrack_module, "NOTED_FLOWS", 32768)
     with entered(), Conntrack(protocol="ipv4/udp", track=True, probe=False, flows=32768) as conntrack:
         assert 32768 * 128 >> 10 not in mapped()

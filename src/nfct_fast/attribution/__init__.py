@@ -1,4 +1,4 @@
-"""From a tuple to its owner: by what BPF noted of the very socket, else by asking the kernel as it is now.
+"""Find the owner of a tuple by the BPF notes about its socket, or else by asking the kernel about its present state.
 
-It decides what is certain enough to be named, and why not where it is not.
+Decides whether an answer is certain enough, and gives the reason if there is none.
 """

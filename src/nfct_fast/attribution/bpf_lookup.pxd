@@ -12,51 +12,55 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.attribution.process_watch cimport ProcessWatch
 from nfct_fast.processes.history cimport History
 
-# Who sent, as it was then: built once for the many flows of one sender.
+# The process behind a note, as it was then: built once for the many flows of one sender.
 cdef struct sender_t:
-    process_t *process
-    process_id id
-    uint64_t cgroup_id
-    uint64_t changes         # Programs.changes when it was built
-    int64_t time             # of the note; where there are no identities it counts for this one alone
+    process_t *process       # NULL: unused
+    process_id id            # of the program
+    uint64_t cgroup_id       # from the note, like uid, gid and comm
+    uint64_t changes         # History.changes when the process was built
+    uint64_t time            # of the note, CLOCK_BOOTTIME ns; if id has no start, the entry is valid for it only
     uint32_t uid
     uint32_t gid
     char comm[16]
 
 cdef enum:
-    SENDERS = 256
-    NEVER = 0x7fffffffffffffff
+    SENDERS = 256                        # entries of BpfLookup.senders
+    NEVER = 0x7fffffffffffffff           # later than any CLOCK_BOOTTIME ns
 
 # One caller at a time.
 cdef class BpfLookup:
-    cdef readonly SocketNotes owners
-    cdef readonly History programs
-    cdef readonly str processes_missing  # why programs are known only in part; else None
+    cdef readonly SocketNotes notes
+    cdef readonly History history
+    cdef readonly str processes_missing  # why processes are known only in part; else None
     cdef ProcessReader reader
-    cdef ProcessWatch watch
-    cdef ProcEvents events               # where the kernel does not tell of programs otherwise; None: it does, or not even so
-    cdef CgroupPaths paths
-    cdef uint64_t _lost
-    cdef int64_t received_at                   # CLOCK_BOOTTIME ns: the batch was received then,
-    cdef int64_t drained_at                 # and holds nothing that happened before this
-    cdef int64_t ahead                   # what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
-    cdef bint asked                      # for more room for notes
-    cdef int searches                    # in the past that this batch may still make,
-    cdef int readings                    # and programs in /proc
+    cdef ProcessWatch process_watch
+    cdef ProcEvents proc_events          # the proc connector in place of the tracepoints; None: not used or unavailable
+    cdef CgroupPaths cgroup_paths
+    cdef uint64_t _lost                  # `lost` at close()
+    cdef int64_t received_at             # CLOCK_BOOTTIME ns at which the batch was received
+    cdef int64_t drained_at              # CLOCK_BOOTTIME ns; all events of the batch are later than this
+    cdef int64_t ahead                   # ns by which CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
+    cdef bint growth_asked               # process_watch was asked to make room for more notes
+    cdef int searches                    # searches for earlier notes that this batch may still make
+    cdef int readings                    # processes that this batch may still read from /proc
     cdef sender_t senders[SENDERS]       # by pid
+    # Process the kernel's events of programs.
     cdef void drain(self) noexcept nogil
+    # Begin a batch; see Resolver.begin.
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
 
-    # The owner of a socket that sees `end` as its tuple, in the namespace with this cookie: 1 if it was noted, and is named
-    # in `out`; 0; -1 if several programs used it and nobody can tell which one is meant; -2 if it was the kernel itself.
-    # probe: NULL, or `end` prepared. accepted: who accepted it since then counts, too; CLOCK_BOOTTIME ns.
-    cdef int name(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+    # Find the owner of the socket that has the tuple `end`, seen from it, in the namespace with this cookie. Return 1
+    # if a note names it, 0 if not, -1 if several programs used the tuple and it is not known which one is meant, -2 if
+    # it was the kernel itself. probe: the prepared look-up of `end`, or NULL. accepted: a process that accepted the
+    # connection counts if it did so after that, CLOCK_BOOTTIME ns.
+    cdef int find(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
                   int64_t accepted=*) noexcept nogil
-    # Of a flow that goes on or has ended: adds to `out` who else used the tuple since it began, ns since the epoch; 0: not known.
-    cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
-    cdef int64_t boot_time(self, int64_t time) noexcept nogil    # of ns since the epoch
-    # The same as name(), of the socket with this cookie.
-    cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
+    # Add to the owner of a flow that is not new all other programs that used its tuple since it began, ns since the
+    # epoch, 0 if unknown.
+    cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
+    cdef int64_t boot_time(self, int64_t time) noexcept nogil    # ns since the epoch to CLOCK_BOOTTIME ns
+    # Find the owner of the socket with this cookie. Whether there is a note of it.
+    cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
     cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil
     cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil
     cdef process_t *_build(self, const bpf_owner_t *note) noexcept nogil

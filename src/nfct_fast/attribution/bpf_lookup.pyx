@@ -1,8 +1,8 @@
-"""What the kernel noted of who used a socket, joined with the program it was: names also the dead.
+"""Find the owner of a tuple by the notes that BPF programs wrote when it was used, even if the process has exited.
 
-A note is believed only if it is older than the flow's event, and if no other program used the same tuple in the time
-from which the event may be. It has the identity of the program, and who that was then: user, group, cgroup and name are those
-of the note, whatever became of the process. Times are CLOCK_BOOTTIME, in ns.
+A note counts only if it is older than the flow's event, and if no other program used the same tuple during the time
+from which the event may be. It has the identity of the program, by which the history finds its details. User, group,
+cgroup and name are those of the note, whatever became of the process since. Times are CLOCK_BOOTTIME ns.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -25,9 +25,9 @@ from nfct_fast.namespaces.opener cimport Opener
 import os
 
 cdef enum:
-    SLACK_NS = 100000000         # from the note to the event: the packet's way through the stack, on a loaded machine
-    SEARCHES = 64
-    READINGS = 8                 # 60 us each
+    SLACK_NS = 100000000         # the longest time from note to event: of a packet in the stack of a loaded machine
+    SEARCHES = 64                # searches for earlier notes in one batch, up to 0.1 ms each
+    READINGS = 8                 # processes read from /proc in one batch, 60 us each
 
 _PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
 
@@ -42,28 +42,33 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
 @cython.final
 @cython.auto_pickle(False)
 cdef class BpfLookup:
-    """Has the kernel take notes from now on, until close(). flows, first: see SocketNotes; opener: who makes larger maps
-    for more than first; settled: called in each thread of its own before
-    it begins, to give up privileges.
+    """Finds owners by the notes of BPF programs, which are attached from now on until close().
 
-    Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; OSError says what is missing. Where the kernel
-    has no BTF, or does not let its structures be read, the proc connector tells of programs, later and less:
-    `processes_missing` says why. btf: where the kernel's BTF is.
+    Args:
+        paths: of the cgroups that notes refer to.
+        flows, first: see SocketNotes.
+        opener: makes the larger maps when more than `first` notes are needed.
+        settled: called first in each thread that is started, to give up privileges.
+        btf: the file with the kernel's BTF.
+
+    Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; raises OSError that says what is missing. If
+    the kernel has no BTF, or does not allow reading its structures, the proc connector reports processes in place of
+    the tracepoints, later and with less detail: `processes_missing` says why.
     """
 
-    def __init__(self, ProcessReader reader not None, CgroupPaths paths not None, int flows, first=None,
+    def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int flows, first=None,
                  Opener opener=None, settled=None, btf="/sys/kernel/btf/vmlinux"):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
-            raise OSError("the kernel's notes have process ids of the initial pid namespace, and this is another")
-        self.reader, self.paths = reader, paths
-        self.programs = History()
+            raise OSError("BPF reports pids of the initial pid namespace, and this process is in another one")
+        self.reader, self.cgroup_paths = reader, cgroup_paths
+        self.history = History()
         try:
-            self.owners = SocketNotes(flows=flows, first=first, btf=btf)
-            self.processes_missing = self.owners.processes_missing
+            self.notes = SocketNotes(flows=flows, first=first, btf=btf)
+            self.processes_missing = self.notes.processes_missing
             if self.processes_missing is not None:
                 self._connect(settled)
-            self.watch = ProcessWatch(self.programs, self.owners, reader, opener)
-            self.watch.start(settled)
+            self.process_watch = ProcessWatch(self.history, self.notes, reader, opener)
+            self.process_watch.start(settled)
             with nogil:
                 self.drain()
         except BaseException:
@@ -72,8 +77,8 @@ cdef class BpfLookup:
 
     def _connect(self, settled):
         try:
-            self.events = ProcEvents(self.programs, self.reader)
-            self.events.start(settled)
+            self.proc_events = ProcEvents(self.history, self.reader)
+            self.proc_events.start(settled)
         except OSError as error:
             self.processes_missing += f"; {error.strerror or error}"
 
@@ -83,77 +88,78 @@ cdef class BpfLookup:
             process_drop(self.senders[i].process)
 
     def close(self):
-        """Let go of the programs and end the threads; closing twice is harmless."""
-        if self.events is not None:
-            self.events.close()
-        if self.watch is not None:
-            self.watch.close()
-        if self.owners is not None:
+        """Detach the BPF programs and end the threads; closing twice is harmless."""
+        if self.proc_events is not None:
+            self.proc_events.close()
+        if self.process_watch is not None:
+            self.process_watch.close()
+        if self.notes is not None:
             self._lost = self.lost
-            self.owners.close()
+            self.notes.close()
 
     @property
     def lost(self):
-        """Events of programs for which the kernel had no room, int."""
-        return owners_lost(self.owners) if self.owners._open else self._lost
+        """Number of process events lost because the kernel's ring was full, an int."""
+        return owners_lost(self.notes) if self.notes._open else self._lost
 
     def abandon(self):
-        """In a process that has it by fork: close the descriptors."""
-        if self.events is not None:
-            self.events.close()
-        if self.watch is not None:
-            self.watch.abandon()
-        if self.owners is not None:
-            self.owners.close()
+        """Close the descriptors in a forked child."""
+        if self.proc_events is not None:
+            self.proc_events.close()
+        if self.process_watch is not None:
+            self.process_watch.abandon()
+        if self.notes is not None:
+            self.notes.close()
 
     cdef void drain(self) noexcept nogil:
-        """Take in what the kernel has told of programs; no system call."""
-        if self.owners.processes_missing is None:
-            self.programs.drain(owners_ring(self.owners), owners_lost(self.owners))
+        """Process the kernel's events of programs, without a system call."""
+        if self.notes.processes_missing is None:
+            self.history.drain(owners_ring(self.notes), owners_lost(self.notes))
 
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
-        """A batch begins; both times CLOCK_MONOTONIC ns."""
+        """Begin a batch; both times are CLOCK_MONOTONIC ns."""
         cdef int64_t before, ahead
         cdef int i
-        # Of three readings that with the least time between: one may have been interrupted for milliseconds.
+        # The least of three readings: the thread may be interrupted for milliseconds between the two clocks.
         for i in range(3):
             before = monotonic_ns()
             ahead = boottime_ns() - before
             self.ahead = ahead if i == 0 else min(self.ahead, ahead)
         self.received_at = received_at + self.ahead
         self.drained_at = drained_at + self.ahead
-        if not self.asked and self.owners.is_due(self.received_at):
-            self.asked = True
-            self.watch.ask()
-        self.owners.retire(self.received_at)
+        if not self.growth_asked and self.notes.is_due(self.received_at):
+            self.growth_asked = True
+            self.process_watch.ask()
+        self.notes.retire(self.received_at)
         self.searches = SEARCHES
         self.readings = READINGS
-        # What the batch was sent by has been told of before it was received.
+        # The kernel reported the programs that sent these packets before the batch was received.
         self.drain()
-        if self.events is not None:
-            self.events.settle()
+        if self.proc_events is not None:
+            self.proc_events.settle()
 
     cdef bint _find(self, const bpf_owner_t *note, process_t *facts, process_t **holder) noexcept nogil:
         cdef process_t *process
         if note.id.start == 0:
-            return self.programs.find_at(note.id.tgid, note.time, facts, holder)
-        if self.programs.find(&note.id, facts, holder):
+            return self.history.find_at(note.id.tgid, note.time, facts, holder)
+        if self.history.find(&note.id, facts, holder):
             return True
-        # Its events were lost, or pushed out since: as long as it lives and no event was lost after the note, /proc has it.
-        if self.readings == 0 or <int64_t>note.time <= <int64_t>owners_lost_at(self.owners):
+        # The program's events were lost, or evicted from the history. If none was lost after the note, and the process
+        # still runs, /proc shows the same program.
+        if self.readings == 0 or <int64_t>note.time <= <int64_t>owners_lost_at(self.notes):
             return False
         self.readings -= 1
         process = self.reader.read(note.id.tgid)
         if process == NULL:
             return False
-        self.programs.add(process, owners_lost(self.owners))
+        self.history.add(process, owners_lost(self.notes))
         process_drop(process)
         self.drain()
-        return self.programs.find(&note.id, facts, holder)
+        return self.history.find(&note.id, facts, holder)
 
     cdef process_t *_build(self, const bpf_owner_t *note) noexcept nogil:
-        """The program as it was when the note was taken; what the note itself says if nothing else is known."""
-        cdef const process_t *cgroup = self.paths.get(note.cgroup_id)
+        """Build the process as it was when the note was written, from the note alone if nothing else is known."""
+        cdef const process_t *cgroup = self.cgroup_paths.get(note.cgroup_id)
         cdef const char *end = <const char *>memchr(note.comm, 0, 16)
         cdef process_t *holder = NULL
         cdef process_t *process
@@ -164,7 +170,8 @@ cdef class BpfLookup:
             facts.start_ns = note.id.start
             facts.start = note.id.start // <uint64_t>(1000000000 // sysconf(_SC_CLK_TCK))
         facts.uid, facts.gid = note.uid, note.gid
-        facts.comm.at, facts.comm.size = note.comm, end - note.comm if end != NULL else 16
+        facts.comm.at = <const char *>note.comm
+        facts.comm.size = end - note.comm if end != NULL else 16
         facts.has |= PROCESS_IDS | PROCESS_COMM
         if cgroup != NULL:
             facts.cgroup, facts.cgroup_trusted = cgroup.cgroup, cgroup.cgroup_trusted
@@ -176,12 +183,12 @@ cdef class BpfLookup:
 
     cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil:
         cdef sender_t *sender = &self.senders[note.id.tgid & (SENDERS - 1)]
-        if not is_sender(sender, note) or sender.changes != self.programs.changes:
+        if not is_sender(sender, note) or sender.changes != self.history.changes:
             process_drop(sender.process)
             sender.process = self._build(note)
             sender.id, sender.cgroup_id, sender.time = note.id, note.cgroup_id, note.time
             sender.uid, sender.gid = note.uid, note.gid
-            sender.changes = self.programs.changes
+            sender.changes = self.history.changes
             memcpy(sender.comm, note.comm, 16)
         return process_take(sender.process)
 
@@ -195,25 +202,25 @@ cdef class BpfLookup:
         out.cgroup_id = note.cgroup_id
         out.match = MATCH_BPF
 
-    cdef int name(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+    cdef int find(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
                   int64_t accepted=NEVER) noexcept nogil:
         cdef bpf_owner_t note
         cdef int found
         if probe != NULL and probe.netns == netns:
-            found = self.owners.lookup_prepared(probe, &note)
+            found = self.notes.lookup_prepared(probe, &note)
         else:
-            found = self.owners.lookup(end, netns, &note)
+            found = self.notes.lookup(end, netns, &note)
         if found != 1:
             return False
-        # Who accepted an earlier connection of the same addresses and ports has nothing to do with this one.
+        # The note may be of an earlier accepted connection with the same addresses and ports.
         if note.hook == OWNERS_ACCEPT and <int64_t>note.time < accepted:
             return False
-        # A tuple may have been used again since, or twice before it was heard of.
+        # The tuple may have been used again since the event, or twice before the event was received.
         if <int64_t>note.time > self.received_at or note.again:
             found = -1
             if self.searches:
                 self.searches -= 1
-                found = self.owners.lookup_past(end, netns, max(0, self.drained_at - SLACK_NS), self.received_at, &note)
+                found = self.notes.lookup_past(end, netns, max(0, self.drained_at - SLACK_NS), self.received_at, &note)
             if found != 1 and <int64_t>note.time > self.received_at:
                 return False
         if note.other_time and <int64_t>note.other_time > self.drained_at - SLACK_NS:
@@ -226,10 +233,10 @@ cdef class BpfLookup:
     cdef int64_t boot_time(self, int64_t time) noexcept nogil:
         return time - (realtime_ns() - boottime_ns())
 
-    cdef void name_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
+    cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0
-        cdef int count = self.owners.lookup_users(end, netns, since, SLACK_NS, self.received_at, users)
+        cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.received_at, users)
         cdef process_t *process
         cdef int i
         if count < 2 or out.other_count:
@@ -248,9 +255,9 @@ cdef class BpfLookup:
                 out.others[out.other_count] = process
                 out.other_count += 1
 
-    cdef bint name_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
+    cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
-        if self.owners.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.received_at or note.is_kernel:
+        if self.notes.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.received_at or note.is_kernel:
             return False
         self._fill(&note, out)
         return out.process != NULL

@@ -1,4 +1,4 @@
-"""Paths of cgroups by their ids, remembered: an id is never given twice, so that none grows old, and asking takes calls."""
+"""Cache the paths of cgroups by id. The kernel never reuses an id, so no entry becomes outdated."""
 cimport cython
 from libc.stdint cimport uint64_t
 
@@ -13,7 +13,7 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class CgroupPaths:
-    """Asks `seeker` once for each id, as long as no other takes its place: there are 1,024."""
+    """The paths of 1,024 cgroups, read through `holder_search` when they are first needed."""
 
     def __init__(self, HolderSearch holder_search not None):
         self.holder_search = holder_search

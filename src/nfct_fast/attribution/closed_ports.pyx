@@ -1,9 +1,9 @@
-"""Which local ports nobody serves, or one socket alone: what a scan meets, each time another one.
+"""Know all at once which local ports have no socket, and which have exactly one. A port scan hits a new one each time.
 
-To ask for each takes a request to sock_diag, some 3 us, and whether a socket shares its port two walks over all. After
-SOME of them all sockets are listed once, and a port without one stays vacant until the kernel's notes tell that a
-socket came to it. A listing takes 1 us for each socket: where there are too many it is given up, and it is paid for
-before the next.
+Looking up a single port takes a sock_diag request, about 3 us, and finding out whether a socket shares its port takes
+two walks through all sockets. After MISSES such look-ups all sockets are listed once. A port without a socket then
+counts as vacant until the kernel's notes show that a socket came to it. A listing takes 1 us for each socket: it is
+given up if there are too many, and the more time it took, the longer the next one has to wait.
 """
 cimport cython
 from libc.errno cimport ENOMEM, ENOSPC
@@ -18,12 +18,13 @@ from nfct_fast.sockets.sock_diag cimport PORT_BYTES
 
 cdef enum:
     PORTS = 65536
-    SOME = 64                    # that were asked for
-    SOME_NS = 1_000_000_000      # within this time
-    TTL_NS = 1_000_000_000       # what no note tells of: a UDP socket that was connected and has sent nothing yet
-    MOST = 8192                  # sockets that are listed
-    TOO_MANY_NS = 600_000_000_000    # until it is tried again where there were more: the kernel ends no listing before its end
-    PAY_FACTOR = 50
+    MISSES = 64                      # look-ups of single ports that lead to a listing,
+    MISSES_NS = 1_000_000_000        # if they happen within this time
+    # For which a listing is valid: the notes do not show a UDP socket that was connected and has not sent anything yet.
+    TTL_NS = 1_000_000_000
+    MAX_SOCKETS = 8192               # sockets in a listing; it is given up if there are more,
+    TOO_MANY_NS = 600_000_000_000    # for this time, since the kernel walks through all of them even so
+    PAY_FACTOR = 50                  # a listing may use 2 % of the time
 
 
 cdef inline bint is_set(const uint8_t *bits, uint16_t port) noexcept nogil:
@@ -33,59 +34,59 @@ cdef inline bint is_set(const uint8_t *bits, uint16_t port) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ClosedPorts:
-    """Of the VACANCIES namespaces and protocols that were asked for last, of those that have one place."""
+    """The port lists of up to PORT_LISTS namespaces and protocols."""
 
-    def __cinit__(self, SocketNotes owners not None, NamespaceIndex directory not None):
-        self._owners, self._directory = owners, directory
+    def __cinit__(self, SocketNotes notes not None, NamespaceIndex namespaces not None):
+        self._notes, self._namespaces = notes, namespaces
 
     def __dealloc__(self):
         cdef int i
-        for i in range(VACANCIES):
+        for i in range(PORT_LISTS):
             free(self._at[i].taken)
             free(self._at[i].changes)
 
-    cdef vacancy_t *_slot(self, uint64_t netns, uint8_t proto) noexcept nogil:
-        return &self._at[(netns * 2 + (proto & 1)) & (VACANCIES - 1)]
+    cdef port_list_t *_slot(self, uint64_t netns, uint8_t proto) noexcept nogil:
+        return &self._at[(netns * 2 + (proto & 1)) & (PORT_LISTS - 1)]
 
-    cdef vacancy_t *_listed(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
-        cdef vacancy_t *at = self._slot(netns, proto)
-        if (at.netns != netns or at.proto != proto or now > at.until
-                or at.changes[port] != self._owners.port_changes(netns, proto, port)):
+    cdef port_list_t *_current(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
+        cdef port_list_t *at = self._slot(netns, proto)
+        if (at.netns != netns or at.proto != proto or now > at.expires_at
+                or at.changes[port] != self._notes.port_changes(netns, proto, port)):
             return NULL
         return at
 
     cdef bint is_vacant(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
-        cdef vacancy_t *at = self._listed(netns, proto, port, now)
+        cdef port_list_t *at = self._current(netns, proto, port, now)
         if at == NULL or is_set(at.taken, port):
             return False
         self.hits += 1
         return True
 
-    cdef bint is_sole(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
-        cdef vacancy_t *at = self._listed(netns, proto, port, now)
+    cdef bint has_one_socket(self, uint64_t netns, uint8_t proto, uint16_t port, int64_t now) noexcept nogil:
+        cdef port_list_t *at = self._current(netns, proto, port, now)
         return at != NULL and is_set(at.taken, port) and not is_set(at.taken + PORT_BYTES, port)
 
-    cdef void missed(self, int index, uint64_t netns, uint8_t proto) noexcept nogil:
-        cdef vacancy_t *at = self._slot(netns, proto)
+    cdef void count_miss(self, int index, uint64_t netns, uint8_t proto) noexcept nogil:
+        cdef port_list_t *at = self._slot(netns, proto)
         cdef int64_t now = monotonic_ns()
         cdef int rc
-        if not self._owners.whole:
+        if not self._notes.whole:
             return
         if at.netns != netns or at.proto != proto:
-            if now <= at.until:
+            if now <= at.expires_at:
                 return
-            at.netns, at.proto, at.until, at.misses = netns, proto, 0, 0
-        if now - at.counted > SOME_NS:
-            at.counted, at.misses = now, 0
+            at.netns, at.proto, at.expires_at, at.misses = netns, proto, 0, 0
+        if now - at.misses_since > MISSES_NS:
+            at.misses_since, at.misses = now, 0
         at.misses += 1
-        if at.misses < SOME or now < at.paid or now <= at.until:
+        if at.misses < MISSES or now < at.next_at or now <= at.expires_at:
             return
-        rc = self._list(index, at)
-        at.until = now + TTL_NS if rc == 0 else 0
-        at.paid = monotonic_ns()
-        at.paid += PAY_FACTOR * (at.paid - now) if rc != -ENOSPC else <int64_t>TOO_MANY_NS
+        rc = self._read(index, at)
+        at.expires_at = now + TTL_NS if rc == 0 else 0
+        at.next_at = monotonic_ns()
+        at.next_at += PAY_FACTOR * (at.next_at - now) if rc != -ENOSPC else <int64_t>TOO_MANY_NS
 
-    cdef int _list(self, int index, vacancy_t *at) noexcept nogil:
+    cdef int _read(self, int index, port_list_t *at) noexcept nogil:
         self.listings += 1
         if at.taken == NULL:
             at.taken = <uint8_t *>malloc(2 * PORT_BYTES)
@@ -93,7 +94,7 @@ cdef class ClosedPorts:
             at.changes = <uint32_t *>malloc(PORTS * sizeof(uint32_t))
         if at.taken == NULL or at.changes == NULL:
             return -ENOMEM
-        # Who comes meanwhile is counted after this.
-        self._owners.all_port_changes(at.netns, at.proto, at.changes)
+        # Read the counters first, so that a socket that comes during the listing counts as a change.
+        self._notes.all_port_changes(at.netns, at.proto, at.changes)
         memset(at.taken, 0, 2 * PORT_BYTES)
-        return self._directory.ports_at(index, at.proto, at.taken, MOST)
+        return self._namespaces.ports_at(index, at.proto, at.taken, MAX_SOCKETS)

@@ -1,4 +1,4 @@
-"""Who has a tuple, asked of the kernel as it is now."""
+"""Find the owner of a tuple by asking the kernel about its present state."""
 from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
@@ -10,47 +10,51 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.sockets.holder_search cimport HolderSearch
 from nfct_fast.sockets.socket_info cimport socket_info_t
 
-# A socket that had its port to itself.
+# A socket that was found to share its port with no other.
 cdef struct exclusive_t:
-    uint64_t inode
-    int64_t at               # CLOCK_MONOTONIC ns, before it was looked at
-    tuple_t end
-    int index
+    uint64_t inode           # of the socket; 0: unused
+    int64_t at               # CLOCK_MONOTONIC ns just before this was checked
+    tuple_t end              # as the socket sees it; only the local end is used
+    int index                # of the namespace
 
 # One caller at a time.
 cdef class LiveLookup:
-    cdef bint diag[3]              # sock_diag answers for TCP, UDP, UDP-Lite; else the tables in /proc/net
-    cdef NamespaceIndex directory
+    cdef bint diag[3]                # whether sock_diag answers for TCP, UDP, UDP-Lite; if not, /proc/net is read
+    cdef NamespaceIndex namespaces
     cdef HolderSearch holder_search
     cdef ProcessReader reader
     cdef ProcessCache processes
-    cdef int64_t received_at             # CLOCK_MONOTONIC ns when the batch was received
-    cdef uint64_t received_ticks      # the same as process_t.start counts
-    cdef bint late                 # its flows may have begun long before
-    cdef exclusive_t alone[64]
-    cdef bint sole                 # what is asked for next has one socket on its port, and no other
-    cdef holder_t named            # the process that was named last, and by which fd it holds the socket
+    cdef int64_t received_at         # CLOCK_MONOTONIC ns at which the batch was received
+    cdef uint64_t received_ticks     # the same in the unit of process_t.start, clock ticks since boot
+    cdef bint late                   # the reader was held up: flows of this batch may have begun long before
+    cdef exclusive_t exclusives[64]  # by local port
+    cdef bint port_is_exclusive      # the caller knows that the port of the next end has exactly one socket
+    cdef holder_t last_holder        # the process named last, and by which descriptor it holds the socket
 
-    # A batch begins that was received at `received_at` and began after `drained_at`, CLOCK_MONOTONIC ns: nothing older than `received_at`
-    # will do.
+    # Begin a batch that was received at `received_at`; nothing read before that is used. `drained_at`: when all earlier
+    # events had been received for the last time, 0 if unknown. Both are CLOCK_MONOTONIC ns.
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
-    # The owner of the socket in member `index` of the directory that sees `end` as its tuple. The reason why `out` has
-    # no process, REASON_NONE if it has; out.match is MATCH_NONE if there is no such socket.
+
+    # Find the owner of the socket that has the tuple `end`, seen from it, in the namespace at `index`. originator: it
+    # sent first. Return REASON_NONE, or why `out` has no process. out.match is MATCH_NONE if there is no such socket.
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
 
-    # The same of the listener that would take a connection to `end`.
+    # The same for the listener that would accept a connection to `end`.
     cdef int listener(self, int index, const tuple_t *end, owner_t *out) noexcept nogil
-    # Whether a process that was found to hold a socket (`named`) still does; one readlink.
+    # Whether a process that was found to hold a socket still does. Takes one readlink.
     cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil
-    # Whether the socket that was just found shares its port with no other.
-    cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil
-    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock, owner_t *out) noexcept nogil
-    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, socket_info_t *out) noexcept nogil
-    cdef int _sharers(self, int index, const tuple_t *end, bint originator, socket_info_t *own, diag_match_t *out,
-                      int room) noexcept nogil
-    cdef int _held(self, const socket_info_t *sock, holders_t *out) noexcept nogil
-    # timed: what is younger than the flow is not its owner.
-    cdef int _shared(self, const diag_match_t *candidates, int count, bint timed, owner_t *out) noexcept nogil
-    cdef int _adopt(self, const holders_t *holders, uint64_t inode, uint64_t looked, bint timed,
-                    owner_t *out) noexcept nogil
+    # Whether the socket that was found last shares its port with no other.
+    cdef bint is_exclusive(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil
+    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock,
+                        owner_t *out) noexcept nogil
+    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when,
+                     socket_info_t *out) noexcept nogil
+    cdef int _candidates(self, int index, const tuple_t *end, bint originator, socket_info_t *own, diag_match_t *out,
+                         int room) noexcept nogil
+    cdef int _holders(self, const socket_info_t *sock, holders_t *out) noexcept nogil
+    # check_start: a process that started after the flow is not its owner.
+    cdef int _common_holders(self, const diag_match_t *candidates, int count, bint check_start,
+                             owner_t *out) noexcept nogil
+    cdef int _set_owners(self, const holders_t *holders, uint64_t inode, uint64_t search_start, bint check_start,
+                         owner_t *out) noexcept nogil
     cdef bint _same_cgroup(self, const diag_match_t *candidates, int count) noexcept nogil

@@ -1,6 +1,7 @@
-"""Asks the kernel as it is now who has a tuple: its socket by sock_diag or the tables, its processes in /proc.
+"""Find the owner of a tuple by asking the kernel about its present state.
 
-A wrong name is worse than none: what several could have sent is nobody's.
+sock_diag or /proc/net shows the socket, and /proc/PID/fd the processes that hold it. A wrong name is worse than none:
+if several sockets could have sent a packet, no process is named.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
@@ -27,18 +28,18 @@ from nfct_fast.sockets.socket_info cimport (
 from nfct_fast.sockets.sock_diag import check_answers
 
 cdef enum:
-    SHARERS = 16              # sockets of one port that are looked at; more are ambiguous
-    ALONE = 64
-    # An idle reader looks once a second whether all was received; what may be older than that it was kept from reading.
+    CANDIDATES = 16              # sockets of one port that are compared; if there are more, the owner is ambiguous
+    EXCLUSIVES = 64
+    # An idle reader checks once a second that it has received everything. A longer gap means that it was held up.
     LATE_NS = 1500000000
-    # States of a socket its process has closed: net/tcp_states.h.
+    # States of a socket that its process has closed: net/tcp_states.h.
     TCP_FIN_WAIT1 = 4
     TCP_FIN_WAIT2 = 5
     TCP_TIME_WAIT = 6
     TCP_LAST_ACK = 9
     TCP_CLOSING = 11
     IPPROTO_IGMP = 2
-    # Their sockets are in no table there is everywhere; raw ones of a user's own protocol stack are.
+    # No table that every kernel has lists the sockets of these two. It does list the raw sockets of a user-space stack.
     IPPROTO_DCCP = 33
     IPPROTO_SCTP = 132
 
@@ -60,13 +61,13 @@ cdef uint8_t match_of(const socket_info_t *sock) noexcept nogil:
 
 
 cdef int diag_kind(const tuple_t *tuple) noexcept nogil:
-    """The place in LiveLookup.diag; -1 for protocols only the tables know."""
+    """Return the index in LiveLookup.diag, or -1 for a protocol that only /proc/net lists."""
     if tuple.proto == IPPROTO_TCP:
         return 0
     return 1 if tuple.proto == IPPROTO_UDP else 2 if tuple.proto == IPPROTO_UDPLITE else -1
 
 
-cdef void note_socket(const socket_info_t *sock, owner_t *out) noexcept nogil:
+cdef void copy_socket(const socket_info_t *sock, owner_t *out) noexcept nogil:
     out.inode = sock.inode
     if sock.has & SOCK_COOKIE:
         out.cookie = sock.cookie
@@ -87,12 +88,12 @@ cdef int reason_of(int error) noexcept nogil:
     return REASON_ERROR
 
 
-cdef bint was_alone(const exclusive_t *alone, int index, const tuple_t *end, uint64_t inode,
+cdef bint was_exclusive(const exclusive_t *exclusive, int index, const tuple_t *end, uint64_t inode,
                     int64_t received_at) noexcept nogil:
-    # What had its port to itself after all flows of the batch were heard had it when they began.
-    return (alone.inode == inode and alone.index == index and received_at and alone.at >= received_at
-            and alone.end.sport == end.sport and alone.end.family == end.family
-            and memcmp(alone.end.src, end.src, 16) == 0)
+    # A socket that had its port to itself after all flows of the batch were received also had it when they began.
+    return (exclusive.inode == inode and exclusive.index == index and received_at and exclusive.at >= received_at
+            and exclusive.end.sport == end.sport and exclusive.end.family == end.family
+            and memcmp(exclusive.end.src, end.src, 16) == 0)
 
 
 cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept nogil:
@@ -103,45 +104,48 @@ cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept 
     return -1
 
 
-cdef uint64_t boot_ticks(int64_t past_ns) noexcept nogil:
-    """The time `past_ns` ago in the clock ticks of process_t.start."""
-    return <uint64_t>((boottime_ns() - past_ns) // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
+cdef uint64_t boot_ticks(int64_t age_ns) noexcept nogil:
+    """Return the time `age_ns` ago in the unit of process_t.start, clock ticks since boot."""
+    return <uint64_t>((boottime_ns() - age_ns) // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class LiveLookup:
-    """Looks in one namespace after the other for the owner of a tuple.
+    """Finds the owner of a tuple in a given network namespace.
 
-    mode: "proc" has only the tables in /proc/net, "diag" raises OSError where sock_diag does not answer for TCP and
-    UDP; else sock_diag is asked for what it answers for. proc, budget and spawn_helper: see Attribution. One caller at a time.
+    Args:
+        mode: "proc" to use only the tables in /proc/net; "diag" to raise OSError if sock_diag does not answer for TCP
+            and UDP; anything else to use sock_diag for the protocols for which it answers.
+        proc, budget, spawn_helper: see Resolver.
     """
 
     def __init__(self, str mode not None, proc, double budget, spawn_helper=None):
         self.reader = ProcessReader(proc)
-        # First, so that a process that is forked for it has nothing of what follows.
+        # Fork the helper process first, so that it inherits nothing of what follows.
         self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper)
         if mode != "proc":
             self._probe(mode == "diag")
-        self.directory = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2], spawn_helper=spawn_helper)
+        self.namespaces = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2],
+                                        spawn_helper=spawn_helper)
         self.processes = ProcessCache(self.reader)
 
     def close(self):
-        """Close descriptors; nothing may be under way."""
+        """Close descriptors. No look-up may be running."""
         if self.reader is not None:
             self.reader.close()
         if self.holder_search is not None:
             self.holder_search.close()
 
-    def _probe(self, needed):
-        # A kernel without inet_diag (or udp_diag) answers every question as if there were no such socket.
+    def _probe(self, required):
+        # Without inet_diag or udp_diag the kernel answers every request as if no such socket existed.
         cdef int i = 0
         for proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE):
             try:
                 check_answers(proto)
                 self.diag[i] = True
             except OSError:
-                if needed and proto != IPPROTO_UDPLITE:
+                if required and proto != IPPROTO_UDPLITE:
                     raise
             i += 1
 
@@ -150,75 +154,78 @@ cdef class LiveLookup:
         self.late = drained_at and received_at - drained_at > LATE_NS
         self.received_ticks = boot_ticks(monotonic_ns() - received_at)
 
-    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when, socket_info_t *out) noexcept nogil:
+    cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when,
+                     socket_info_t *out) noexcept nogil:
         cdef tuple_t any_peer
         cdef int kind = diag_kind(end)
         if kind >= 0 and self.diag[kind]:
-            return self.directory.lookup_at(index, end, listener, out)
+            return self.namespaces.lookup_at(index, end, listener, out)
         if not listener:
-            return self.directory.tables_lookup(index, end, when, out)
-        # No connection has port 0: only the listener is left to find.
+            return self.namespaces.tables_lookup(index, end, when, out)
+        # No connection has remote port 0, so only the listener can match.
         any_peer = end[0]
         any_peer.dport = 0
-        return self.directory.tables_lookup(index, &any_peer, when, out)
+        return self.namespaces.tables_lookup(index, &any_peer, when, out)
 
-    cdef int _sharers(self, int index, const tuple_t *end, bint originator, socket_info_t *own, diag_match_t *out,
-                      int room) noexcept nogil:
-        """The sockets that are as good an answer as `own`, with it, into out: how many; 0 where it is alone; -errno.
+    cdef int _candidates(self, int index, const tuple_t *end, bint originator, socket_info_t *own, diag_match_t *out,
+                         int room) noexcept nogil:
+        """Write the sockets that match as well as `own`, and `own` itself, to `out`.
 
-        An unconnected UDP socket shares its port with all others that are bound to it (SO_REUSEADDR, SO_REUSEPORT), as
-        each may send to anybody, even if it is connected elsewhere. What comes in goes to the one that fits best.
+        Return how many they are, 0 if there is no other, or -errno. See candidates.pyx for which sockets these are.
         """
         cdef int kind = diag_kind(end)
-        cdef exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
-        cdef bint there = False
+        cdef exclusive_t *exclusive = &self.exclusives[(end.sport ^ end.sport >> 6) & (EXCLUSIVES - 1)]
+        cdef bint own_found = False
         cdef int count, fits
         cdef int64_t now
         if own.kind == SOCK_EXACT or own.kind == SOCK_WILDCARD and kind < 0:
             return room + 1 if own.ambiguous else 0
-        if self.sole or was_alone(alone, index, end, own.inode, self.received_at):
+        if self.port_is_exclusive or was_exclusive(exclusive, index, end, own.inode, self.received_at):
             return 0
         now = monotonic_ns()
-        count = (self.directory.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
-                 else self.directory.tables_survey(index, end, self.received_at, out, room))
+        count = (self.namespaces.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
+                 else self.namespaces.tables_survey(index, end, self.received_at, out, room))
         if count < 0 or count > room:
             return count
-        fits = candidates_keep(out, count, own, end, originator, &there)
-        if not there or fits != 1:
+        fits = candidates_keep(out, count, own, end, originator, &own_found)
+        if not own_found or fits != 1:
             return fits
         if count == 1:
-            alone.inode, alone.index, alone.at, alone.end = own.inode, index, now, end[0]
+            exclusive.inode, exclusive.index, exclusive.at, exclusive.end = own.inode, index, now, end[0]
         return 0
 
-    cdef int _held(self, const socket_info_t *sock, holders_t *out) noexcept nogil:
-        """The processes that hold a socket into out: REASON_NONE, or why there are none."""
+    cdef int _holders(self, const socket_info_t *sock, holders_t *out) noexcept nogil:
+        """Write the processes that hold a socket to `out`. Return REASON_NONE, or why there are none."""
         cdef int found = self.holder_search.holders(sock, out)
         if found < 0:
             return reason_of(found)
         return REASON_NONE if found else REASON_EXITED
 
-    cdef int _adopt(self, const holders_t *holders, uint64_t inode, uint64_t looked, bint timed,
-                    owner_t *out) noexcept nogil:
-        """The holders as owners, if they still are who they were. inode 0: of several sockets."""
+    cdef int _set_owners(self, const holders_t *holders, uint64_t inode, uint64_t search_start, bint check_start,
+                         owner_t *out) noexcept nogil:
+        """Make the holders the owners, after checking that they are still the same processes.
+
+        inode: of the socket they hold, 0 if they hold several. search_start: clock ticks at which the search began.
+        """
         cdef process_t *process
-        cdef bint late = False
+        cdef bint started_later = False
         cdef int i
         for i in range(holders.count):
             process = self.processes.get(holders.at[i].pid)
             if process == NULL:
                 continue
-            # Started since, it may be another process under the same pid.
-            if process.start >= looked and inode and not self.holder_search.holds(&holders.at[i], inode):
+            # A process that started since the search may be a different one with the same pid.
+            if process.start >= search_start and inode and not self.holder_search.holds(&holders.at[i], inode):
                 process_drop(process)
                 continue
-            # A process younger than the flow did not begin it: the port was taken again.
-            if timed and self.received_at and process.start > self.received_ticks:
-                late = True
+            # A process that started after the flow did not begin it: it bound the port again.
+            if check_start and self.received_at and process.start > self.received_ticks:
+                started_later = True
                 process_drop(process)
                 continue
             if out.process == NULL:
                 out.process = process
-                self.named = holders.at[i]
+                self.last_holder = holders.at[i]
                 continue
             if out.others == NULL:
                 out.others = <process_t **>malloc(HOLDERS_MAX * sizeof(process_t *))
@@ -229,17 +236,21 @@ cdef class LiveLookup:
             out.other_count += 1
         if out.process != NULL:
             return REASON_NONE
-        return REASON_CLOSED if late else REASON_EXITED
+        return REASON_CLOSED if started_later else REASON_EXITED
 
-    cdef int _shared(self, const diag_match_t *candidates, int count, bint timed, owner_t *out) noexcept nogil:
-        """Of several sockets that may be meant: the processes that hold them all, then those that hold some."""
+    cdef int _common_holders(self, const diag_match_t *candidates, int count, bint check_start,
+                             owner_t *out) noexcept nogil:
+        """Set as owners the processes that hold all of the candidates, followed by those that hold some.
+
+        Return REASON_AMBIGUOUS if no process holds all of them.
+        """
         cdef holders_t held, common, some
-        cdef uint64_t looked = boot_ticks(0)
+        cdef uint64_t search_start = boot_ticks(0)
         cdef int i, j, kept, reason
         memset(&common, 0, sizeof(common))
         memset(&some, 0, sizeof(some))
         for i in range(count):
-            reason = self._held(&candidates[i].sock, &held)
+            reason = self._holders(&candidates[i].sock, &held)
             if reason == REASON_BUDGET or reason == REASON_PERMISSION:
                 return reason
             if reason != REASON_NONE or held.more:
@@ -262,16 +273,16 @@ cdef class LiveLookup:
             if common.count < HOLDERS_MAX and holder_find(&common, &some.at[j]) < 0:
                 common.at[common.count] = some.at[j]
                 common.count += 1
-        out.inode = out.cookie = 0     # which of them it was is not known
+        out.inode = out.cookie = 0     # it is not known which of the sockets it was
         for i in range(1, count):
             if not candidates[i].sock.has & SOCK_UID or candidates[i].sock.uid != candidates[0].sock.uid:
                 out.has &= ~OWNER_UID
-        return self._adopt(&common, 0, looked, timed, out)
+        return self._set_owners(&common, 0, search_start, check_start, out)
 
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil:
         cdef socket_info_t sock
         cdef int found
-        # Echo requests and their like are answered by the kernel, whoever else listens with a raw socket.
+        # The kernel itself answers echo requests and the like, whatever raw sockets receive them as well.
         if is_icmp(end) and not originator:
             out.match = MATCH_NONE
             return REASON_KERNEL
@@ -283,15 +294,15 @@ cdef class LiveLookup:
             if end.proto == IPPROTO_SCTP or end.proto == IPPROTO_DCCP:
                 return REASON_UNSUPPORTED
             return REASON_KERNEL if end.proto == IPPROTO_IGMP else REASON_CLOSED
-        # Nobody begins a connection with a listening socket: the one that did is gone.
+        # A listening socket cannot begin a connection: the socket that did is gone.
         if sock.kind == SOCK_LISTENER and originator:
             return REASON_CLOSED
         if sock.inode == 0 and end.proto == IPPROTO_TCP and not originator and not is_orphan(&sock):
-            # Still in the accept queue, or before it: nobody's yet but the listener's.
+            # The connection waits to be accepted, so it still belongs to the listener.
             if self._socket(index, end, True, self.received_at, &sock) != 1 or sock.inode == 0:
                 return REASON_CLOSED
         if sock.inode == 0:
-            note_socket(&sock, out)
+            copy_socket(&sock, out)
             out.match = match_of(&sock)
             return REASON_ORPHANED
         return self._of_socket(index, end, originator, &sock, out)
@@ -310,52 +321,53 @@ cdef class LiveLookup:
     cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil:
         return holder.pid > 0 and inode and self.holder_search.holds(holder, inode)
 
-    cdef bint is_alone(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
-        cdef const exclusive_t *alone = &self.alone[(end.sport ^ end.sport >> 6) & (ALONE - 1)]
-        return self.sole or was_alone(alone, index, end, inode, self.received_at)
+    cdef bint is_exclusive(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
+        cdef const exclusive_t *exclusive = &self.exclusives[(end.sport ^ end.sport >> 6) & (EXCLUSIVES - 1)]
+        return self.port_is_exclusive or was_exclusive(exclusive, index, end, inode, self.received_at)
 
-    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock, owner_t *out) noexcept nogil:
-        """The processes that hold a socket which was found, or why they are not known."""
-        cdef diag_match_t candidates[SHARERS]
+    cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock,
+                        owner_t *out) noexcept nogil:
+        """Find the processes that hold `sock`. Return REASON_NONE, or why they are not known."""
+        cdef diag_match_t candidates[CANDIDATES]
         cdef holders_t holders
         cdef socket_info_t again
         cdef bint stream = end.proto == IPPROTO_TCP
-        cdef uint64_t looked
+        cdef uint64_t search_start
         cdef int found, reason
-        found = self._sharers(index, end, originator, sock, candidates, SHARERS)
+        found = self._candidates(index, end, originator, sock, candidates, CANDIDATES)
         if found < 0:
             return reason_of(found)
         out.match = match_of(sock)
-        if found > SHARERS or found == 1:
+        if found > CANDIDATES or found == 1:
             return REASON_AMBIGUOUS
-        # Who has the port now need not be who had it then.
+        # The port may have changed hands since the flow began.
         if self.late and originator and sock.kind == SOCK_WILDCARD:
             return REASON_AMBIGUOUS
-        # The kernel itself reports memberships, whoever else speaks IGMP.
+        # The kernel itself sends IGMP membership reports, so a raw IGMP socket does not prove who sent this.
         if end.proto == IPPROTO_IGMP:
             return REASON_AMBIGUOUS
-        note_socket(sock, out)
+        copy_socket(sock, out)
         if found:
             if not self._same_cgroup(candidates, found):
                 out.cgroup_id = 0
-            reason = self._shared(candidates, found, originator and not stream, out)
+            reason = self._common_holders(candidates, found, originator and not stream, out)
             if reason != REASON_NONE:
                 out.inode = out.cookie = 0
             return reason
-        looked = boot_ticks(0)
-        reason = self._held(sock, &holders)
+        search_start = boot_ticks(0)
+        reason = self._holders(sock, &holders)
         if reason == REASON_NONE:
-            return self._adopt(&holders, sock.inode, looked, originator and not stream, out)
+            return self._set_owners(&holders, sock.inode, search_start, originator and not stream, out)
         if reason != REASON_EXITED and reason != REASON_PERMISSION:
             return reason
-        # Not in a table that was read before: there it still is.
+        # Check with present data, not with a table read before, whether the socket still exists.
         found = self._socket(index, end, sock.kind == SOCK_LISTENER, monotonic_ns(), &again)
         if found != 1 or again.inode != sock.inode:
             return REASON_EXITED
-        # Nobody has it, and yet it is there: a kernel socket, or one on its way through a UNIX socket.
+        # It exists but no process holds it: a kernel socket, or one in transit over a UNIX socket.
         if reason == REASON_PERMISSION:
             return reason
-        return REASON_EXITED if holders.ending else REASON_KERNEL
+        return REASON_EXITED if holders.exiting else REASON_KERNEL
 
     cdef bint _same_cgroup(self, const diag_match_t *candidates, int count) noexcept nogil:
         cdef int i

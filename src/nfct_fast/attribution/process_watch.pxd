@@ -8,13 +8,14 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.processes.history cimport History
 
 cdef class ProcessWatch:
-    cdef History _programs
-    cdef SocketNotes _owners
+    cdef History _history
+    cdef SocketNotes _notes
     cdef ProcessReader _reader
     cdef object _thread
-    cdef object _stop
+    cdef object _stop                  # threading.Event
     cdef Opener _opener
-    cdef Wakeup _wake                  # to end, or to have more room made for notes
-    cdef readonly str small            # why there is none; else None
+    cdef Wakeup _wake                  # wakes the thread, to end or to make room for more notes
+    cdef readonly str small            # why there is no room for more notes; None: there is, or it was not needed
+    cdef uint64_t _lost                # process events lost in total when all processes were read last
+    # Have the thread make room for more notes.
     cdef void ask(self) noexcept nogil
-    cdef uint64_t _lost                # of the events, when all processes were read last

@@ -1,8 +1,8 @@
-"""What is known of processes beside the kernel's events: those that were there before, and titles.
+"""Read from /proc what the kernel's process events do not report: processes that were running before, and titles.
 
-Its thread reads /proc where nobody waits for it: all processes once, again after events were lost, and of the programs
-that make flows now and then whether they have written a title over their arguments (as sshd, nginx and postgres do). It
-also has more room made for the kernel's notes, which takes some 50 ms.
+A thread does this, so that no flow waits for it. It reads all processes once, and again after events were lost. Of the
+programs that make flows it checks every few seconds whether they have written a title over their arguments, as sshd,
+nginx and postgres do. The thread also makes room for more notes, which takes about 50 ms.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -17,55 +17,56 @@ import select
 import threading
 
 cdef enum:
-    LOOKS = 64               # at titles, in one round
+    TITLES_PER_ROUND = 64        # processes whose title is checked in one round
 
-_ROUND = 1000                                   # ms
-cdef int64_t TITLE_NS = 5_000_000_000           # between two looks at one program's title
-cdef int64_t NAMED_NS = 10_000_000_000          # programs named longer ago are not looked at
+_ROUND = 1000                                       # ms between two rounds
+cdef int64_t TITLE_INTERVAL_NS = 5_000_000_000      # between two checks of one program's title
+cdef int64_t ACTIVE_NS = 10_000_000_000             # a program without flows for that long is not checked
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessWatch:
-    """Reads all processes into `programs`, and goes on in a thread from start() to close().
+    """Reads all processes into `history`, and keeps it up to date in a thread from start() to close().
 
-    opener: who makes larger maps for `owners`; None: the thread does."""
+    opener: makes the larger maps for `notes`; None: the thread makes them itself.
+    """
 
-    def __init__(self, History programs not None, SocketNotes owners not None, ProcessReader reader not None,
+    def __init__(self, History history not None, SocketNotes notes not None, ProcessReader reader not None,
                  Opener opener=None):
-        self._programs, self._owners, self._reader, self._opener = programs, owners, reader, opener
+        self._history, self._notes, self._reader, self._opener = history, notes, reader, opener
         self._stop = threading.Event()
         self._wake = Wakeup()
         self.scan()
 
     def scan(self):
-        """Read every process there is: 60 us each. OSError if /proc cannot be listed."""
+        """Read every process, which takes 60 us each. Raise OSError if /proc cannot be listed."""
         cdef process_t *process
         cdef int32_t pid
-        self._lost = owners_lost(self._owners)
+        self._lost = owners_lost(self._notes)
         for pid in self._reader.pids():
             with nogil:
                 process = self._reader.read(pid)
                 if process != NULL and process.pid == pid:
-                    self._programs.add(process, self._lost)
+                    self._history.add(process, self._lost)
                 process_drop(process)
 
-    def look(self):
-        """Look at the titles that are due."""
-        cdef int32_t pids[LOOKS]
+    def check_titles(self):
+        """Check the titles that are due."""
+        cdef int32_t pids[TITLES_PER_ROUND]
         cdef process_t *process
         cdef int64_t now = monotonic_ns()
         cdef int i, count
         with nogil:
-            count = self._programs.titles_due(now - NAMED_NS, now - TITLE_NS, pids, LOOKS)
+            count = self._history.titles_due(now - ACTIVE_NS, now - TITLE_INTERVAL_NS, pids, TITLES_PER_ROUND)
             for i in range(count):
                 process = self._reader.read(pids[i])
                 if process != NULL:
-                    self._programs.check_title(process)
+                    self._history.check_title(process)
                 process_drop(process)
 
     def start(self, settled=None):
-        """Go on in a daemon thread, until close(). settled: called in it before it begins, to give up privileges."""
+        """Run in a daemon thread until close(). settled: called first in that thread, to give up privileges."""
         ready = threading.Event()
         failed = []
         self._thread = threading.Thread(target=self._run, name="nfct_fast processes", daemon=True,
@@ -95,14 +96,14 @@ cdef class ProcessWatch:
                 self._grow()
                 continue
             try:
-                if owners_lost(self._owners) != self._lost:
+                if owners_lost(self._notes) != self._lost:
                     self.scan()
-                self.look()
+                self.check_titles()
             except OSError:
-                continue     # out of descriptors: what is known stays known, and the next round comes
+                continue     # out of descriptors: what is known remains valid, and the next round tries again
 
     cdef void ask(self) noexcept nogil:
-        """Have more room made for notes, soon."""
+        """Have the thread make room for more notes soon."""
         self._wake.notify()
 
     def _larger_map(self, int outer, unsigned int kind, uint32_t entries):
@@ -113,7 +114,7 @@ cdef class ProcessWatch:
 
     def _grow(self):
         try:
-            self._owners.grow(None if self._opener is None else self._larger_map)
+            self._notes.grow(None if self._opener is None else self._larger_map)
         except (OSError, ValueError) as error:
             self.small = str(error)
 
@@ -127,5 +128,5 @@ cdef class ProcessWatch:
         self._wake.close()
 
     def abandon(self):
-        """In a process that has it by fork: close the descriptor."""
+        """Close the descriptor in a forked child."""
         self._wake.close()

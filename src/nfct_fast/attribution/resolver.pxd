@@ -1,4 +1,4 @@
-"""The ladder from a tuple to its owner."""
+"""Find the owners of flows: which way a flow goes, and the processes at its ends."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
@@ -12,49 +12,50 @@ from nfct_fast.attribution.responder_cache cimport ResponderCache
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 cdef enum:
-    GROUP = 64               # flows whose memory is fetched at the same time
+    GROUP = 64               # flows whose notes are fetched into the cache together
 
 # One caller at a time.
 cdef class Resolver:
     cdef readonly str mode
-    cdef bint off
-    cdef set unasked               # numbers of homes while off
-    cdef NamespaceIndex directory
+    cdef bint off                  # mode is "off", or the resolver is closed
+    cdef set off_numbers           # while off: numbers that monitor() has returned
+    cdef NamespaceIndex namespaces
     cdef LiveLookup live_lookup
-    cdef readonly BpfLookup notes      # None: the kernel takes none
-    cdef readonly str missing      # why not, where it was wanted; else None
-    cdef CgroupPaths paths
-    cdef readonly ResponderCache responder_cache  # None: without notes
-    cdef readonly ClosedPorts closed_ports
-    cdef bint used                 # the flow being resolved is not new: others may have used its entry
-    cdef int64_t began             # when that began, ns since the epoch; 0: not known
-    # The ends of the flows that are resolved together, originator and responder of each, in the namespace they were heard in; netns
-    # 0: nothing will be asked of it.
+    cdef readonly BpfLookup bpf_lookup            # None: without BPF
+    cdef readonly str bpf_missing  # why BPF is missing although the mode would use it; else None
+    cdef CgroupPaths cgroup_paths
+    cdef readonly ResponderCache responder_cache  # None: without BPF
+    cdef readonly ClosedPorts closed_ports        # None: without BPF
+    cdef bint is_old               # the flow being resolved is not new, so several programs may have used its tuple
+    cdef int64_t began             # when that flow began, ns since the epoch; 0: unknown
+    # The prepared look-ups of the flows that are resolved together: originator and responder of each, in the namespace
+    # in which the event was received. netns 0: there is nothing to look up.
     cdef owners_probe ends[128]
-    cdef owners_probe *at          # the flow being resolved
-    cdef uint64_t turn             # the addresses that their directions were told by, see NamespaceIndex
+    cdef owners_probe *at          # the two ends of the flow being resolved
+    cdef uint64_t turn             # NamespaceIndex.turn when the directions were determined
 
-    # Take in what the kernel has told of programs: about once a second, and when fileno() is readable.
+    # Process the kernel's events of programs. To be called about once a second, and when fileno() is readable.
     cdef void drain(self) noexcept nogil
-    # A batch begins that was received at `received_at`, CLOCK_MONOTONIC ns: nothing older than that will do.
-    # `drained_at`: the last time, on the same clock, that every event before it had been received.
+    # Begin a batch that was received at `received_at`; nothing read before that is used. `drained_at`: when all earlier
+    # events had been received for the last time. Both are CLOCK_MONOTONIC ns.
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
-    # Fills in direction, owner and peer of each. record.flow.netns is what monitor() returned for the namespace the event came
-    # from.
+    # Fill in direction, owner and peer of each record. record.flow.netns is what monitor() returned for the namespace
+    # in which the event was received.
     cdef void resolve(self, record_t *records, int count) noexcept nogil
     cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil
     cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil
-    cdef uint8_t _direction(self, int home, const tuple_t *orig, const tuple_t *reply) noexcept nogil
+    cdef uint8_t _direction(self, int monitored, const tuple_t *orig, const tuple_t *reply) noexcept nogil
 
-    # The reason why `out` has no process (REASON_NONE: it has), or NOWHERE: no namespace has the address.
-    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
+    # Find the owner of one end. Return REASON_NONE, why `out` has no process, or NOWHERE if no namespace has the
+    # address.
+    cdef int _end(self, int monitored, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
                   owner_t *out) noexcept nogil
-    cdef int _noted(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
-                    int64_t accepted=*) noexcept nogil
+    cdef int _by_note(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+                      int64_t accepted=*) noexcept nogil
     cdef int _originator(self, int index, const tuple_t *end, owner_t *out) noexcept nogil
     cdef int _responder(self, int index, const tuple_t *end, bint fresh, owner_t *out) noexcept nogil
     cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
                         const owner_t *found, int reason) noexcept nogil
     cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
                     int reason) noexcept nogil
-    cdef void _peer(self, int home, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil
+    cdef void _peer(self, int monitored, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil

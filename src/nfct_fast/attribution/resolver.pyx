@@ -1,7 +1,7 @@
-"""The ladder from a tuple to its owner: socket, then process, and at every rung the reason why it may end there.
+"""Find the owners of flows: which way a flow goes, then for each end the namespace, the socket and the processes.
 
-A tuple is looked up as its socket sees it. The originator's socket has the original tuple, before SNAT; the
-responder's has the reply tuple, after DNAT.
+Each step that fails gives the reason why there is no owner. A tuple is looked up as its socket sees it: the
+originator's socket has the original tuple, before SNAT; the responder's has the reply tuple, after DNAT.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -25,12 +25,12 @@ from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UN
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 NOTED_FLOWS = 300_000
-NOTED_FIRST = 65_536         # 11 MiB less at 1,000 flows a second; more from some 8,000 notes in a second on
+NOTED_FIRST = 65_536         # saves 11 MiB at 1,000 flows a second; the ring grows from about 8,000 notes a second on
 ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 
 cdef enum:
-    NOWHERE = 255
-    TCP_SYN_SENT = 1         # flow_t.state, as nf_conntrack_tcp.h has it
+    NOWHERE = 255            # no REASON_*: no known namespace has the address
+    TCP_SYN_SENT = 1         # flow_t.state, from nf_conntrack_tcp.h
 
 
 cdef inline void reply_of(const flow_t *flow, tuple_t *out) noexcept nogil:
@@ -45,175 +45,186 @@ cdef inline void reply_of(const flow_t *flow, tuple_t *out) noexcept nogil:
 cdef class Resolver:
     """Finds the owners of flows.
 
-    mode: "bpf" has the kernel note who uses a socket, and does as "diag" for what was there before; "diag" asks
-    sock_diag for the socket of each tuple, and the tables in /proc/net for protocols it cannot answer for; "proc" has
-    only the tables; "auto" is the best there is, and `missing` says why that is not "bpf"; "off" looks for nothing.
-    OSError if what the mode needs is not to be had. proc: where /proc is mounted. budget: seconds that may be spent
-    each second on looking through the open files of processes nobody suspects, 0.04 of them at once; inf for no
-    bound. flows: how many the kernel's notes reach back, once there is need for more than first. settled: see Notes;
-    spawn_helper: Rights.spawn_helper, where what takes rights is to be done by processes of its own. Used by one thread at a time.
+    Args:
+        mode: "bpf" has BPF programs note who uses a socket, and works as "diag" for older sockets; "diag" asks
+            sock_diag for the socket of each tuple, and reads /proc/net for protocols that it cannot look up; "proc"
+            only reads /proc/net; "auto" is the best that works, and `bpf_missing` says why that is not "bpf"; "off"
+            finds nothing.
+        proc: where procfs is mounted.
+        budget: seconds of scanning the open files of processes allowed per second, of which 0.04 at a stretch; inf for
+            no limit.
+        flows: how many notes are kept once `first` are no longer enough.
+        settled: called first in each thread that is started, to give up privileges.
+        spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
-    The network namespace of the thread that makes it is home number 0: flows heard in it carry 0 as flow.netns.
+    Use it from one thread at a time. Raises OSError if what the mode needs is missing. The network namespace of the
+    thread that makes it is monitored under number 0: flows whose events come from there have 0 as flow.netns.
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS,
                  first=NOTED_FIRST, settled=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
-            raise ValueError(f"attribution {mode!r}: there are {', '.join(ATTRIBUTIONS)}")
+            raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
         self.off = mode == "off"
-        self.unasked = set()
+        self.off_numbers = set()
         if self.off:
             return
         self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper)
-        self.directory = self.live_lookup.directory
-        self.directory.discovery.look()       # the containers there are have flows from the start
-        self.directory.refresh()
-        self.paths = CgroupPaths(self.live_lookup.holder_search)
+        self.namespaces = self.live_lookup.namespaces
+        self.namespaces.discovery.look()       # containers that exist already may have flows at once
+        self.namespaces.refresh()
+        self.cgroup_paths = CgroupPaths(self.live_lookup.holder_search)
         if mode in ("auto", "bpf"):
             try:
-                self.notes = BpfLookup(
-                    self.live_lookup.reader, self.paths, flows, first, self.directory.opener, settled)
+                self.bpf_lookup = BpfLookup(
+                    self.live_lookup.reader, self.cgroup_paths, flows, first, self.namespaces.opener, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise
-                self.missing = error.strerror or str(error)
-        if self.notes is not None:
-            self.responder_cache = ResponderCache(self.notes)
-            self.closed_ports = ClosedPorts(self.notes.owners, self.directory)
-        self.directory.start(settled)
+                self.bpf_missing = error.strerror or str(error)
+        if self.bpf_lookup is not None:
+            self.responder_cache = ResponderCache(self.bpf_lookup)
+            self.closed_ports = ClosedPorts(self.bpf_lookup.notes, self.namespaces)
+        self.namespaces.start(settled)
         if settled is not None:
-            self.live_lookup.reader.lines.close()       # its helper has more rights than who needs one next
+            # Its helper process has more privileges than the one that will replace it.
+            self.live_lookup.reader.lines.close()
 
     def monitor(self, netns=None) -> int:
-        """Take a Netns (None: the thread's own namespace) among those listened in; the flow.netns of its flows.
+        """Add a Netns to the monitored namespaces, and return the flow.netns of its flows.
 
-        Enters it for a moment. A namespace that is among them already keeps its number. OSError.
+        None stands for the namespace of the calling thread. A namespace that is monitored already keeps its number. The
+        thread enters the namespace for a moment. Raises OSError.
         """
         if not self.off:
-            return self.directory.monitor(netns)
-        number = next(number for number in range(len(self.unasked) + 1) if number not in self.unasked)
-        self.unasked.add(number)
+            return self.namespaces.monitor(netns)
+        number = next(number for number in range(len(self.off_numbers) + 1) if number not in self.off_numbers)
+        self.off_numbers.add(number)
         return number
 
     def stop_monitoring(self, int number) -> None:
-        """Nothing is listened in under that number any more: it may be given again. From any thread."""
+        """Stop monitoring the namespace with that number, which may then be reused. Can be called from any thread."""
         if not self.off:
-            self.directory.stop_monitoring(number)
-        self.unasked.discard(number)
+            self.namespaces.stop_monitoring(number)
+        self.off_numbers.discard(number)
 
     def close(self):
         """Free sockets and caches; closing twice is harmless."""
         self.off = True
-        if self.notes is not None:
-            self.notes.close()
-        if self.directory is not None:
-            self.directory.close()
+        if self.bpf_lookup is not None:
+            self.bpf_lookup.close()
+        if self.namespaces is not None:
+            self.namespaces.close()
         if self.live_lookup is not None:
             self.live_lookup.close()
 
     def abandon(self):
-        """In a process that has it by fork: close the descriptors, and free nothing that a thread may have been amid."""
-        if self.notes is not None:
-            self.notes.abandon()
-        if self.directory is not None:
-            self.directory.abandon()
+        """Close the descriptors in a forked child, without freeing what another thread may have been using."""
+        if self.bpf_lookup is not None:
+            self.bpf_lookup.abandon()
+        if self.namespaces is not None:
+            self.namespaces.abandon()
         if self.live_lookup is not None:
             self.live_lookup.close()
 
     @property
     def opener(self):
-        """The Opener that it has sockets of other namespaces from; None while off."""
-        return None if self.directory is None else self.directory.opener
+        """The Opener that opens sockets in other namespaces; None if the mode is "off"."""
+        return None if self.namespaces is None else self.namespaces.opener
 
     @property
     def programs_lost(self) -> int:
-        """Events of programs for which the kernel had no room."""
-        return 0 if self.notes is None else self.notes.lost
+        """Number of process events lost because the kernel's ring was full."""
+        return 0 if self.bpf_lookup is None else self.bpf_lookup.lost
 
     def refresh(self):
-        """Look for namespaces that came and went; cheap when called often, and to be called about once a second. OSError
-        if owners cannot be looked for any more."""
+        """Notice namespaces that appeared or disappeared.
+
+        To be called about once a second; calling it more often is cheap. Raises OSError if a helper process has ended,
+        without which owners cannot be found.
+        """
         if not self.off:
             self.live_lookup.holder_search.check()
-            self.directory.refresh()
+            self.namespaces.refresh()
 
     def fileno(self) -> int:
-        """A descriptor that is readable when drain() is due although no flows come; -1: there is none."""
-        return -1 if self.notes is None else self.notes.owners.fileno()
+        """Return a descriptor that is readable when drain() is due although no flows arrive, or -1."""
+        return -1 if self.bpf_lookup is None else self.bpf_lookup.notes.fileno()
 
     cdef void drain(self) noexcept nogil:
-        if not self.off and self.notes is not None:
-            self.notes.drain()
+        if not self.off and self.bpf_lookup is not None:
+            self.bpf_lookup.drain()
 
     @property
     def foreign(self) -> int:
-        """Datagrams that the kernel did not send, on the sockets that are asked for namespaces and sockets."""
-        return self.directory.foreign if self.directory is not None else 0
+        """Number of datagrams from other senders than the kernel, on the sockets for namespaces and sock_diag."""
+        return self.namespaces.foreign if self.namespaces is not None else 0
 
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         if self.off:
             return
-        if self.notes is not None:
-            self.notes.begin(received_at, drained_at)
+        if self.bpf_lookup is not None:
+            self.bpf_lookup.begin(received_at, drained_at)
         self.live_lookup.begin(received_at, drained_at)
-        self.directory.refresh_monitored()
+        self.namespaces.refresh_monitored()
 
-    cdef int _noted(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
-                    int64_t accepted=NEVER) noexcept nogil:
-        """Notes.name(); of a flow that is not new with all who used it."""
-        cdef int named = self.notes.name(end, netns, probe, out, accepted)
-        if self.used and named > 0:
-            self.notes.name_users(end, netns, self.began, out)
-        return named
+    cdef int _by_note(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
+                      int64_t accepted=NEVER) noexcept nogil:
+        """Find the owner by a note, and for a flow that is not new all programs that used its tuple."""
+        cdef int found = self.bpf_lookup.find(end, netns, probe, out, accepted)
+        if self.is_old and found > 0:
+            self.bpf_lookup.add_users(end, netns, self.began, out)
+        return found
 
     cdef int _originator(self, int index, const tuple_t *end, owner_t *out) noexcept nogil:
-        """Who sent from `end` in member `index`: a note of the sending, or the socket of exactly this tuple."""
-        cdef uint64_t netns = self.directory.cookie(index)
-        cdef owner_t noted
-        cdef int reason, named
-        if self.notes is None or netns == 0:
+        """Find who sent from `end` in the namespace at `index`, by a note or by the socket with exactly this tuple."""
+        cdef uint64_t netns = self.namespaces.cookie(index)
+        cdef owner_t by_note
+        cdef int reason, found
+        if self.bpf_lookup is None or netns == 0:
             return self.live_lookup.owner(index, end, True, out)
-        named = self._noted(end, netns, &self.at[0], out)
-        if named > 0:
+        found = self._by_note(end, netns, &self.at[0], out)
+        if found > 0:
             return REASON_NONE
-        if named < 0:
+        if found < 0:
             out.match = MATCH_SOCKET
-            if named == -1 and self.used:
-                self.notes.name_users(end, netns, self.began, out)
-            return REASON_AMBIGUOUS if named == -1 else REASON_KERNEL
+            if found == -1 and self.is_old:
+                self.bpf_lookup.add_users(end, netns, self.began, out)
+            return REASON_AMBIGUOUS if found == -1 else REASON_KERNEL
         reason = self.live_lookup.owner(index, end, True, out)
-        # The note is taken when the first packet leaves, which of connected UDP may be just after its event.
-        if self.notes.name(end, netns, &self.at[0], &noted) > 0:
+        # Look again: the note is written when the first packet leaves, for connected UDP maybe just after the event.
+        if self.bpf_lookup.find(end, netns, &self.at[0], &by_note) > 0:
             owner_drop(out)
-            out[0] = noted
+            out[0] = by_note
             return REASON_NONE
-        # Whoever has the port has not therefore sent from it: who sent without being connected was noted, wherever the notes see
-        # all, and a packet may bear any address (IP_PKTINFO, raw sockets).
-        if out.match == MATCH_WILDCARD and self.notes.owners.whole:
+        # Having the port does not prove having sent from it, since a packet may carry any source address (IP_PKTINFO,
+        # raw sockets). Where the notes cover all processes, there would be one of an unconnected sender.
+        if out.match == MATCH_WILDCARD and self.bpf_lookup.notes.whole:
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
             return REASON_AMBIGUOUS
-        if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
+        if (reason != REASON_NONE and reason != REASON_KERNEL and out.cookie
+                and self.bpf_lookup.find_socket(out.cookie, &by_note)):
             owner_drop(out)
-            out[0] = noted
+            out[0] = by_note
             return REASON_NONE
         return reason
 
     cdef int _responder(self, int index, const tuple_t *end, bint fresh, owner_t *out) noexcept nogil:
-        """Who serves `end` in member `index`. fresh: it is the first packet of a connection, or of no connection."""
-        cdef uint64_t netns = self.directory.cookie(index)
+        """Find who serves `end` in the namespace at `index`. fresh: the event is of a SYN, or of another protocol."""
+        cdef uint64_t netns = self.namespaces.cookie(index)
         cdef uint32_t changes
         cdef int64_t began, accepted
-        cdef owner_t noted
+        cdef owner_t by_note
         cdef responder_t *known = NULL
         cdef int how, reason
-        if self.notes is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
+        if self.bpf_lookup is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
             return self.live_lookup.owner(index, end, False, out)
-        # Of a new one it is not known closely enough when it began: the same addresses may have had another just before.
-        accepted = self.notes.boot_time(self.began) if self.used and self.began else NEVER
-        if self._noted(end, netns, &self.at[1], out, accepted) > 0:
-            return REASON_NONE      # a socket that was accepted from this peer, is connected to it, or has sent to it
+        # It is not known exactly when a new flow began, and the same addresses may have had a connection just before.
+        accepted = self.bpf_lookup.boot_time(self.began) if self.is_old and self.began else NEVER
+        if self._by_note(end, netns, &self.at[1], out, accepted) > 0:
+            return REASON_NONE      # the socket was accepted from this peer, is connected to it, or has sent to it
         if fresh:
             how = self.responder_cache.find(end, netns, self.live_lookup.received_at, &known)
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
@@ -225,22 +236,24 @@ cdef class Resolver:
                 out.match = MATCH_NONE
                 return REASON_CLOSED
         began = monotonic_ns()
-        changes = self.notes.owners.port_changes(netns, end.proto, end.sport)
-        self.live_lookup.sole = fresh and self.closed_ports.is_sole(netns, end.proto, end.sport, self.live_lookup.received_at)
+        changes = self.bpf_lookup.notes.port_changes(netns, end.proto, end.sport)
+        self.live_lookup.port_is_exclusive = fresh and self.closed_ports.has_one_socket(
+            netns, end.proto, end.sport, self.live_lookup.received_at)
         reason = self.live_lookup.owner(index, end, False, out)
-        if reason != REASON_NONE and reason != REASON_KERNEL and out.cookie and self.notes.name_socket(out.cookie, &noted):
+        if (reason != REASON_NONE and reason != REASON_KERNEL and out.cookie
+                and self.bpf_lookup.find_socket(out.cookie, &by_note)):
             owner_drop(out)
-            out[0] = noted
+            out[0] = by_note
             reason = REASON_NONE
         if fresh:
             self._remember(index, end, netns, changes, began, out, reason)
-            self.closed_ports.missed(index, netns, end.proto)
-        self.live_lookup.sole = False
+            self.closed_ports.count_miss(index, netns, end.proto)
+        self.live_lookup.port_is_exclusive = False
         return reason
 
     cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
                         const owner_t *found, int reason) noexcept nogil:
-        """Keep what was found of a responder, if it does not depend on the peer."""
+        """Cache the responder that was found if it does not depend on the peer."""
         cdef owner_t listener
         if found.match == MATCH_NONE and reason == REASON_CLOSED:
             self._keep(end, netns, changes, began, found, reason)
@@ -248,10 +261,10 @@ cdef class Resolver:
                 reason == REASON_AMBIGUOUS or reason == REASON_BUDGET) or (
                 found.match == MATCH_LISTENER and reason == REASON_NONE) or (
                 found.match == MATCH_WILDCARD and reason == REASON_NONE
-                and self.live_lookup.is_alone(index, end, found.inode)):
+                and self.live_lookup.is_exclusive(index, end, found.inode)):
             self._keep(end, netns, changes, began, found, reason)
         elif found.match == MATCH_SOCKET and end.proto == IPPROTO_TCP:
-            # It was accepted already: the next one is asked for of the listener.
+            # The connection has been accepted already: look up the listener for the next one.
             memset(&listener, 0, sizeof(listener))
             reason = self.live_lookup.listener(index, end, &listener)
             if listener.match == MATCH_LISTENER and reason in (REASON_NONE, REASON_AMBIGUOUS, REASON_BUDGET):
@@ -261,24 +274,29 @@ cdef class Resolver:
     cdef void _keep(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began, const owner_t *found,
                     int reason) noexcept nogil:
         cdef int64_t now = monotonic_ns()
-        cdef responder_t *kept = self.responder_cache.put(end, netns, changes, now, now - began, found, &self.live_lookup.named, reason)
-        # Closed before it was watched, it is not any more.
-        if kept != NULL and found.process != NULL and found.inode and not self.live_lookup.holds(&kept.holder, found.inode):
+        cdef responder_t *kept = self.responder_cache.put(end, netns, changes, now, now - began, found,
+                                                          &self.live_lookup.last_holder, reason)
+        # The socket may have been closed before it was watched.
+        if (kept != NULL and found.process != NULL and found.inode
+                and not self.live_lookup.holds(&kept.holder, found.inode)):
             self.responder_cache.forget(kept)
 
-    cdef int _end(self, int home, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
+    cdef int _end(self, int monitored, const tuple_t *end, bint originator, bint search, bint local, bint fresh,
                   owner_t *out) noexcept nogil:
-        """One end of a flow, the rungs in order: which namespace, which socket, which process. local: surely home's; fresh: see
-        _responder."""
+        """Find the owner of one end of a flow: which namespace, which socket, which process.
+
+        originator: `end` is the end that sent first. search: look for new namespaces if none has the address. local:
+        the monitored namespace itself has the address. fresh: see _responder.
+        """
         cdef owner_t tried
         cdef int reason = NOWHERE
         cdef int found = 0, one
-        cdef int index = home if local else self.directory.find_address(home, end, -1)
-        if index < 0 and self.directory.look_again(end, search):
-            index = self.directory.find_address(home, end, -1)
+        cdef int index = monitored if local else self.namespaces.find_address(monitored, end, -1)
+        if index < 0 and self.namespaces.look_again(end, search):
+            index = self.namespaces.find_address(monitored, end, -1)
         while index >= 0:
-            if not self.directory.may_come_from(home, index, end):
-                index = self.directory.find_address(home, end, index)
+            if not self.namespaces.may_come_from(monitored, index, end):
+                index = self.namespaces.find_address(monitored, end, index)
                 continue
             memset(&tried, 0, sizeof(tried))
             one = self._originator(index, end, &tried) if originator else self._responder(index, end, fresh, &tried)
@@ -289,97 +307,100 @@ cdef class Resolver:
                 reason = one
             elif found == 0:
                 reason = one
-            index = -1 if local else self.directory.find_address(home, end, index)
+            index = -1 if local else self.namespaces.find_address(monitored, end, index)
         if found > 1:
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
             reason = REASON_AMBIGUOUS
         if out.process == NULL and out.cgroup_id:
-            out.cgroup = process_take(<process_t *>self.paths.get(out.cgroup_id))
+            out.cgroup = process_take(<process_t *>self.cgroup_paths.get(out.cgroup_id))
         out.reason = reason if reason != NOWHERE else REASON_NONE
         return reason
 
     cdef void resolve(self, record_t *records, int count) noexcept nogil:
-        # One after the other each waited for its bucket and its record: 0.1 to 0.5 us an end.
+        # Fetch the notes of a group together. One by one, each end waited 0.1 to 0.5 us for its bucket and record.
         cdef int begin = 0
         cdef int i, size
         while begin < count:
             size = min(<int>GROUP, count - begin)
-            self.turn = 0 if self.off else self.directory.turn
+            self.turn = 0 if self.off else self.namespaces.turn
             for i in range(size):
                 self._prepare(&records[begin + i], &self.ends[2 * i])
-            if self.notes is not None and not self.off:
-                self.notes.owners.approach(self.ends, 2 * size)
+            if self.bpf_lookup is not None and not self.off:
+                self.bpf_lookup.notes.approach(self.ends, 2 * size)
             for i in range(size):
                 self._resolve(&records[begin + i], &self.ends[2 * i])
             begin += size
 
-    cdef uint8_t _direction(self, int home, const tuple_t *orig, const tuple_t *reply) noexcept nogil:
-        return direction_from(reply, self.directory.is_local(home, orig), self.directory.is_local(home, reply))
+    cdef uint8_t _direction(self, int monitored, const tuple_t *orig, const tuple_t *reply) noexcept nogil:
+        return direction_from(reply, self.namespaces.is_local(monitored, orig),
+                              self.namespaces.is_local(monitored, reply))
 
     cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil:
-        """Which way it goes, and what will be looked up among the notes."""
+        """Determine the direction of a flow, and prepare the look-ups of its notes."""
         cdef const tuple_t *orig = &record.flow.orig
         cdef uint64_t netns
         cdef tuple_t reply
         ends[0].netns = ends[1].netns = 0
-        if self.off or self.directory.monitored_routes(record.flow.netns) == NULL:
+        if self.off or self.namespaces.monitored_routes(record.flow.netns) == NULL:
             return
         reply_of(&record.flow, &reply)
         record.direction = self._direction(record.flow.netns, orig, &reply)
-        netns = self.directory.cookie(record.flow.netns)
-        if self.notes is None or netns == 0:
+        netns = self.namespaces.cookie(record.flow.netns)
+        if self.bpf_lookup is None or netns == 0:
             return
-        self.notes.owners.prepare(orig, netns, &ends[0])
-        # Of a responder elsewhere nothing is noted here.
+        self.bpf_lookup.notes.prepare(orig, netns, &ends[0])
+        # There are no notes here of a responder elsewhere.
         if record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN:
-            self.notes.owners.prepare(&reply, netns, &ends[1])
+            self.bpf_lookup.notes.prepare(&reply, netns, &ends[1])
 
     cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil:
         cdef const tuple_t *orig = &record.flow.orig
         cdef tuple_t reply
-        cdef int home = record.flow.netns
-        cdef bint fresh = orig.proto != IPPROTO_TCP or record.flow.has & FLOW_STATE and record.flow.state == TCP_SYN_SENT
+        cdef int monitored = record.flow.netns
+        cdef bint fresh = (orig.proto != IPPROTO_TCP
+                           or record.flow.has & FLOW_STATE and record.flow.state == TCP_SYN_SENT)
         cdef bint here
         record.owner.reason = record.peer.reason = REASON_OFF
         if self.off:
             return
         self.at = ends
-        self.used = record.flow.type != EVENT_NEW
+        self.is_old = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
-        if self.directory.monitored_routes(home) == NULL:
+        if self.namespaces.monitored_routes(monitored) == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return
         reply_of(&record.flow, &reply)
-        # Addresses may have come while an earlier flow of the batch was looked for.
-        if self.turn != self.directory.turn:
-            record.direction = self._direction(home, orig, &reply)
+        # Addresses may have been added while an earlier flow of the batch was resolved.
+        if self.turn != self.namespaces.turn:
+            record.direction = self._direction(monitored, orig, &reply)
         here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
-        # Sent from here with an address that nobody here has (IP_FREEBIND, IP_TRANSPARENT): only a note tells.
-        if not here and self.notes is not None and self.directory.cookie(home) and (
-                self._noted(orig, self.directory.cookie(home), &ends[0], &record.owner) > 0):
+        # Only a note shows that a packet was sent here with an address that is not local (IP_FREEBIND, IP_TRANSPARENT).
+        if not here and self.bpf_lookup is not None and self.namespaces.cookie(monitored) and (
+                self._by_note(orig, self.namespaces.cookie(monitored), &ends[0], &record.owner) > 0):
             record.direction = DIRECTION_LOCAL if record.direction == DIRECTION_IN else DIRECTION_OUT
             record.owner.reason = REASON_NONE
-            self._peer(home, &reply, fresh, record)
+            self._peer(monitored, &reply, fresh, record)
             return
-        here = self._end(home, orig, True, record.direction == DIRECTION_FORWARD, here, fresh, &record.owner) != NOWHERE
-        # Somebody else may have an address that a container has too: then that is none of its sockets.
+        here = self._end(monitored, orig, True, record.direction == DIRECTION_FORWARD, here, fresh,
+                         &record.owner) != NOWHERE
+        # Another host may have the same address as a container. Then no socket of the container matches.
         if here and record.direction == DIRECTION_IN and record.owner.match == MATCH_NONE:
             here = False
         if not here:
             owner_drop(&record.owner)
             memset(&record.owner, 0, sizeof(record.owner))
-            if self._end(home, &reply, False, record.direction == DIRECTION_FORWARD, False, fresh,
+            if self._end(monitored, &reply, False, record.direction == DIRECTION_FORWARD, False, fresh,
                          &record.owner) == NOWHERE:
-                record.owner.reason = REASON_NETNS if self.directory.skipped else REASON_FORWARDED
+                record.owner.reason = REASON_NETNS if self.namespaces.skipped else REASON_FORWARDED
             record.peer.reason = REASON_REMOTE
             return
-        self._peer(home, &reply, fresh, record)
+        self._peer(monitored, &reply, fresh, record)
 
-    cdef void _peer(self, int home, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil:
-        """The responder of a flow whose originator is on this host."""
+    cdef void _peer(self, int monitored, const tuple_t *reply, bint fresh, record_t *record) noexcept nogil:
+        """Find the responder of a flow whose originator is on this host."""
         cdef bint here = record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN
-        self._end(home, reply, False, False, here, fresh, &record.peer)
+        self._end(monitored, reply, False, False, here, fresh, &record.peer)
         if not here and record.peer.match == MATCH_NONE and record.peer.reason != REASON_KERNEL:
             owner_drop(&record.peer)
             memset(&record.peer, 0, sizeof(record.peer))

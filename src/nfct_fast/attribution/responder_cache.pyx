@@ -1,11 +1,11 @@
-"""Who serves a local port, remembered as long as nothing there changes: a server's flows all have the same answer.
+"""Cache which process serves a local port, for as long as nothing changes there: all flows of a server have one answer.
 
-It is what the exact look-up said, which took a request to sock_diag and a look into /proc. The kernel's notes count how
-often sockets come to a port, and tell when the one that was found is closed; and of each process the program is known
-that it runs. As long as none of it changes, the look-up would find the same socket. That its process gave it away to
-another one (by fork, or over a UNIX socket) no note tells: SURE_NS after it was last seen to hold the socket, that is
-looked at again. What else none tells (SO_BINDTODEVICE after bind, a further process that has it) is seen a second
-later.
+An entry holds the result of an exact look-up, which takes a sock_diag request and a scan of /proc. The kernel's notes
+count how often a socket comes to a port, and show when a known socket is closed. The history knows which program each
+process runs. As long as none of this changes, another look-up would find the same socket. The notes do not show that a
+process passed the socket on (by fork, or over a UNIX socket). TRUSTED_NS after the process was last seen to hold the
+socket, this is therefore checked again. What else they do not show (SO_BINDTODEVICE after bind, a further process that
+holds the socket) takes effect a second later.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -20,18 +20,20 @@ from nfct_fast.processes.process cimport process_take, process_t
 
 cdef enum:
     TTL_NS = 1_000_000_000
-    BUDGET_NS = 20_000_000       # whoever could not be looked for is soon looked for again
-    SURE_NS = 50_000_000         # one readlink in that time, 4 us, for each server with flows; with hundreds of them
-    UNSURE_NS = 500_000_000      # up to so much later,
-    LOOK_NS = 1_000_000          # one in this time
-    # What it cost to ask, all servers together, is paid for before one that is only old is asked again: 2 %. The
-    # holders of a server with a thousand processes take a millisecond.
+    BUDGET_NS = 20_000_000       # the TTL where the budget of scanning was exhausted: try again soon
+    # Each server that has flows is checked by one readlink, 4 us, in TRUSTED_NS. Of hundreds of servers only one is
+    # checked in RECHECK_INTERVAL_NS, and the others up to OVERDUE_NS later.
+    TRUSTED_NS = 50_000_000
+    OVERDUE_NS = 500_000_000
+    RECHECK_INTERVAL_NS = 1_000_000
+    # Look-ups that only refresh an expired entry may use 2 % of the time, for all servers together: finding the holders
+    # of a server with a thousand processes takes a millisecond. DEBT_NS: the longest that a look-up can delay others.
     PAY_FACTOR = 50
     DEBT_NS = 10_000_000_000
 
 
 cdef bint owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
-    """With references of its own; False without memory."""
+    """Copy an owner and take references for the copy. False if memory is exhausted."""
     cdef int i
     out[0] = owner[0]
     if owner.other_count:
@@ -50,10 +52,10 @@ cdef bint owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ResponderCache:
-    """4,096 local addresses and ports, the latest that took their place."""
+    """The responders of 4,096 local addresses and ports; a new one evicts the old one in its slot."""
 
-    def __cinit__(self, BpfLookup notes not None):
-        self._notes = notes
+    def __cinit__(self, BpfLookup bpf_lookup not None):
+        self._bpf_lookup = bpf_lookup
         self._at = <responder_t *>calloc(RESPONDERS, sizeof(responder_t))
         if self._at == NULL:
             raise MemoryError
@@ -74,14 +76,16 @@ cdef class ResponderCache:
         cdef responder_t *at = self._slot(end, netns)
         out[0] = at
         if (at.netns != netns or at.end.sport != end.sport or at.end.proto != end.proto or at.end.family != end.family
-                or now > at.until and (now > self._paid or at.reason == REASON_BUDGET) or memcmp(at.end.src, end.src, 16) != 0
-                or at.changes != self._notes.owners.port_changes(netns, end.proto, end.sport)
-                or at.owner.cookie and not self._notes.owners.is_watched(at.owner.cookie, at.turn)
-                or at.owner.process != NULL and not self._notes.programs.runs(at.owner.process, at.program)):
+                or now > at.expires_at and (now > self._refresh_after or at.reason == REASON_BUDGET)
+                or memcmp(at.end.src, end.src, 16) != 0
+                or at.changes != self._bpf_lookup.notes.port_changes(netns, end.proto, end.sport)
+                or at.owner.cookie and not self._bpf_lookup.notes.is_watched(at.owner.cookie, at.watch_turn)
+                or at.owner.process != NULL and not self._bpf_lookup.history.runs(at.owner.process, at.exec_id)):
             self.misses += 1
             return RESPONDER_UNKNOWN
         self.hits += 1
-        if at.owner.process == NULL or now <= at.sure or now <= at.sure + UNSURE_NS and now < self._looked:
+        if (at.owner.process == NULL or now <= at.trusted_until
+                or now <= at.trusted_until + OVERDUE_NS and now < self._recheck_after):
             return RESPONDER_KNOWN
         return RESPONDER_UNSURE
 
@@ -89,26 +93,26 @@ cdef class ResponderCache:
         return owner_copy(&found.owner, out)
 
     cdef void confirm(self, responder_t *found, int64_t now) noexcept nogil:
-        found.sure = now + SURE_NS
-        self._looked = max(self._looked, now - SURE_NS) + LOOK_NS
+        found.trusted_until = now + TRUSTED_NS
+        self._recheck_after = max(self._recheck_after, now - TRUSTED_NS) + RECHECK_INTERVAL_NS
 
     cdef responder_t *put(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t now, int64_t cost,
                           const owner_t *owner, const holder_t *holder, int reason) noexcept nogil:
         cdef responder_t *at = self._slot(end, netns)
         cdef owner_t copy
-        cdef uint32_t program = 0
-        self._paid = min(max(self._paid, now) + PAY_FACTOR * cost, now + DEBT_NS)
-        if owner.process != NULL and not self._notes.programs.running(owner.process, &program):
+        cdef uint32_t exec_id = 0
+        self._refresh_after = min(max(self._refresh_after, now) + PAY_FACTOR * cost, now + DEBT_NS)
+        if owner.process != NULL and not self._bpf_lookup.history.running(owner.process, &exec_id):
             return NULL
         if not owner_copy(owner, &copy):
             return NULL
         self.forget(at)
         at.owner = copy
-        at.end, at.netns, at.changes, at.sure = end[0], netns, changes, now + SURE_NS
-        at.until = now + (BUDGET_NS if reason == REASON_BUDGET else TTL_NS)
-        at.program, at.reason, at.holder = program, reason, holder[0]
+        at.end, at.netns, at.changes, at.trusted_until = end[0], netns, changes, now + TRUSTED_NS
+        at.expires_at = now + (BUDGET_NS if reason == REASON_BUDGET else TTL_NS)
+        at.exec_id, at.reason, at.holder = exec_id, reason, holder[0]
         if owner.cookie:
-            at.turn = self._notes.owners.watch(owner.cookie)
+            at.watch_turn = self._bpf_lookup.notes.watch(owner.cookie)
         return at
 
     cdef void forget(self, responder_t *found) noexcept nogil:

@@ -230,7 +230,7 @@ cdef class Reader:
         cdef int result
         cdef void *at
         # Without the BPF lookup an owner can only be found while its socket is open.
-        cdef bint brief = not self.intake.attribution.off and self.intake.attribution.notes is None
+        cdef bint brief = not self.intake.attribution.off and self.intake.attribution.bpf_lookup is None
         while not self.intake.stopping:
             left = (until - monotonic_ns()) // 1000000
             if left <= 0:

@@ -1,5 +1,4 @@
-"""Sockets of one network namespace and the processes that hold them: sock_diag, /proc/net, /proc/PID/fd, and the BPF
-programs that note who used a socket.
+"""Sockets of one network namespace, and the processes that hold them: sock_diag, /proc/net, /proc/PID/fd, BPF notes.
 
-It knows nothing of which namespace a flow came from, or which of several answers is right.
+Does not know from which namespace a flow came, or which of several answers is right.
 """

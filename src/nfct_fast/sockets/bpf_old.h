@@ -1,5 +1,5 @@
-/* linux/bpf.h, with what it lacks before 5.7: a wheel is built with headers older than the kernels it runs on. The newer
- * names are enumerators, which #ifndef does not see; the same numbers once more do no harm. */
+/* linux/bpf.h with what it lacks before Linux 5.7: a wheel is built with headers older than the kernels it runs on. The
+ * newer names are enumerators, which #ifndef does not see, but defining the same numbers again does no harm. */
 #ifndef NFCT_FAST_BPF_OLD_H
 #define NFCT_FAST_BPF_OLD_H
 #include <linux/bpf.h>
@@ -35,7 +35,7 @@
 #define BPF_F_INNER_MAP (1U << 12)
 #endif
 
-/* The parts of union bpf_attr that are used and have fields it lacks. */
+/* The parts of union bpf_attr that are used here and in which the older headers lack fields. */
 struct bpf_load_attr {
     __u32 prog_type;
     __u32 insn_cnt;

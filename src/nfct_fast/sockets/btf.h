@@ -1,7 +1,7 @@
-/* A reader of BTF, the kernel's description of its own types (Documentation/bpf/btf.rst): where a member stands in a
- * structure, and the number of a type. SPDX-License-Identifier: GPL-2.0-or-later
+/* Read BTF, the kernel's description of its own types (Documentation/bpf/btf.rst): find the offset of a structure's
+ * member, and the number of a type. SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Nothing of it is believed: every offset is held against the size of what was read. */
+ * The data is not trusted: every offset is checked against the size of what was read. */
 #ifndef NFCT_FAST_BTF_H
 #define NFCT_FAST_BTF_H
 
@@ -13,11 +13,22 @@
 #include <unistd.h>
 
 #define BTF_MAGIC_LITTLE 0xeb9f
-#define BTF_SIZE_MAX (64u << 20) /* vmlinux has 6 MB of it */
-#define BTF_NESTED_MAX 8         /* anonymous structures in one another; the kernel has 3 */
+#define BTF_SIZE_MAX (64u << 20) /* bytes; the BTF of vmlinux takes 6 MB */
+#define BTF_NESTED_MAX 8         /* levels of nested anonymous structures; the kernel has 3 */
 
-enum btf_kind_number { BTF_INT = 1, BTF_ARRAY = 3, BTF_STRUCT = 4, BTF_UNION = 5, BTF_ENUM = 6, BTF_TYPEDEF = 8,
-                       BTF_FUNC_PROTO = 13, BTF_VAR = 14, BTF_DATASEC = 15, BTF_DECL_TAG = 17, BTF_ENUM64 = 19 };
+enum btf_kind_number {
+    BTF_INT = 1,
+    BTF_ARRAY = 3,
+    BTF_STRUCT = 4,
+    BTF_UNION = 5,
+    BTF_ENUM = 6,
+    BTF_TYPEDEF = 8,
+    BTF_FUNC_PROTO = 13,
+    BTF_VAR = 14,
+    BTF_DATASEC = 15,
+    BTF_DECL_TAG = 17,
+    BTF_ENUM64 = 19
+};
 
 struct btf_header_t {
     uint16_t magic;
@@ -30,7 +41,7 @@ struct btf_type_t {
 };
 
 struct btf_member_t {
-    uint32_t name, type, offset; /* offset in bits; with a bit field its width in the upper byte */
+    uint32_t name, type, offset; /* offset: in bits; in a structure with bit fields the upper byte is the width */
 };
 
 struct btf {
@@ -39,8 +50,8 @@ struct btf {
     uint32_t string_size;
     const unsigned char *types;
     uint32_t type_size;
-    uint32_t *offsets; /* of type number i, i from 1 */
-    uint32_t count;
+    uint32_t *offsets; /* offsets[i]: where type number i begins in `types`, i from 1 */
+    uint32_t count;    /* types */
 };
 
 static inline void btf_close(struct btf *self)
@@ -53,7 +64,7 @@ static inline void btf_close(struct btf *self)
 static inline unsigned btf_kind(const struct btf_type_t *type) { return type->info >> 24 & 0x1f; }
 static inline unsigned btf_length(const struct btf_type_t *type) { return type->info & 0xffff; }
 
-/* What stands behind a type's three words; -EINVAL for a kind that is not known. */
+/* Return the number of bytes that follow the three words of a type, or -EINVAL for an unknown kind. */
 static inline int64_t btf_rest(const struct btf_type_t *type)
 {
     int64_t length = btf_length(type);
@@ -73,7 +84,7 @@ static inline int64_t btf_rest(const struct btf_type_t *type)
     case BTF_FUNC_PROTO:
         return 8 * length;
     }
-    return btf_kind(type) <= 18 ? 0 : -EINVAL; /* 18: BTF_KIND_TYPE_TAG, the last with nothing behind it */
+    return btf_kind(type) <= 18 ? 0 : -EINVAL; /* 18: BTF_KIND_TYPE_TAG, the last kind with nothing after the words */
 }
 
 static inline void btf_type(const struct btf *self, uint32_t number, struct btf_type_t *out)
@@ -81,7 +92,8 @@ static inline void btf_type(const struct btf *self, uint32_t number, struct btf_
     memcpy(out, self->types + self->offsets[number], sizeof(*out));
 }
 
-/* Takes over data, which malloc() made. 0 or -errno; after an error there is nothing to close. */
+/* Index the types in `data`, which came from malloc() and now belongs to `self`. Return 0 or -errno; after an error
+ * there is nothing to close. */
 static inline int btf_parse(struct btf *self, unsigned char *data, size_t size)
 {
     struct btf_header_t header;
@@ -130,7 +142,7 @@ invalid:
     return -EINVAL;
 }
 
-/* 0 or -errno. */
+/* Read and index the file at `path`. Return 0 or -errno. */
 static inline int btf_open(struct btf *self, const char *path)
 {
     unsigned char *data = NULL;
@@ -140,7 +152,7 @@ static inline int btf_open(struct btf *self, const char *path)
     if (fd < 0)
         return -errno;
     for (;;) {
-        if (have == room) { /* by reading to the end, not by fstat(): that is another symbol since glibc 2.33 */
+        if (have == room) { /* read to the end instead of calling fstat(), which is another symbol since glibc 2.33 */
             room = room ? 2 * room : 8u << 20;
             unsigned char *grown = room > BTF_SIZE_MAX ? NULL : (unsigned char *)realloc(data, room);
             if (!grown) {
@@ -170,7 +182,7 @@ static inline int btf_is_named(const struct btf *self, uint32_t name, const char
     return name < self->string_size && strcmp(self->strings + name, wanted) == 0;
 }
 
-/* The number of the first type of that kind and name, or -ENOENT. */
+/* Return the number of the first type of that kind and name, or -ENOENT. */
 static inline int64_t btf_find(const struct btf *self, unsigned kind, const char *name)
 {
     for (uint32_t number = 1; number <= self->count; number++) {
@@ -182,14 +194,15 @@ static inline int64_t btf_find(const struct btf *self, unsigned kind, const char
     return -ENOENT;
 }
 
-/* The byte at which a member stands, also one of an anonymous structure within; -ENOENT, or -EINVAL for a bit field. */
+/* Return the offset in bytes of a member, which may be in an anonymous structure within; -ENOENT if there is none,
+ * -EINVAL for a bit field. */
 static inline int64_t btf_member(const struct btf *self, int64_t number, const char *name, int depth)
 {
     struct btf_type_t type;
     if (number < 1 || number > self->count || depth > BTF_NESTED_MAX)
         return -ENOENT;
     btf_type(self, (uint32_t)number, &type);
-    if (btf_kind(&type) != BTF_STRUCT && btf_kind(&type) != BTF_UNION) /* const, volatile, a tag: to what they stand for */
+    if (btf_kind(&type) != BTF_STRUCT && btf_kind(&type) != BTF_UNION) /* follow typedef, const, volatile and tags */
         return btf_kind(&type) >= BTF_TYPEDEF && btf_rest(&type) == 0
                    ? btf_member(self, type.size_or_type, name, depth + 1)
                    : -ENOENT;

@@ -1,4 +1,4 @@
-"""sock_diag messages: the request for one tuple, and what a reply says about it."""
+"""Build sock_diag requests for one tuple, and judge the replies."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from linux_inet_diag cimport inet_diag_req_v2
@@ -11,35 +11,39 @@ ctypedef struct diag_request_t:
     nlmsghdr header
     inet_diag_req_v2 body
 
-# One socket of a reply with what tells it from its rivals.
+# A socket from a reply, and how well its addresses fit the tuple that was asked for.
 ctypedef struct diag_match_t:
     socket_info_t sock
-    uint32_t ifindex        # the device it is bound to, or 0
-    uint8_t local           # DIAG_EQUAL, DIAG_WILD or DIAG_GROUP: how its own address fits
-    uint8_t remote          # DIAG_EQUAL, DIAG_WILD, or DIAG_OTHER: connected to somebody else
-    uint8_t family
+    uint32_t ifindex        # the device the socket is bound to, or 0
+    uint8_t local           # how the socket's local address fits: DIAG_EQUAL, DIAG_WILD or DIAG_GROUP
+    uint8_t remote          # how its remote address fits: DIAG_EQUAL, DIAG_WILD, or DIAG_OTHER for another peer
+    uint8_t family          # of the socket: AF_INET or AF_INET6
 
 cdef enum:
-    DIAG_OTHER = 0
-    DIAG_EQUAL = 1
-    DIAG_WILD = 2
-    DIAG_GROUP = 3          # bound to a multicast group: it receives there and sends from anywhere
+    DIAG_OTHER = 0          # a different address
+    DIAG_EQUAL = 1          # exactly this address
+    DIAG_WILD = 2           # the wildcard address
+    DIAG_GROUP = 3          # a multicast group: the socket receives there, and sends from any address
 
+# Whether sock_diag can look up one socket of this protocol: TCP, UDP, UDP-Lite.
 cdef bint diag_has_ports(uint8_t proto) noexcept nogil
-# Both leave the sequence number to whoever sends it.
+
+# Build the request for one tuple, or for a dump of all sockets at its local port. The sender sets the sequence number.
 cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifindex) noexcept nogil
 cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t family,
                             uint32_t states) noexcept nogil
 
-# One message at data, of which size bytes are there. 1: a socket whose local port is the tuple's, told in *out;
-# 0: a socket that has nothing to do with the tuple; -EBADMSG: not a message of the kernel's.
+# Compare the socket in one message of `size` bytes with the tuple. Return 1 with *out filled if its local end could be
+# the tuple's, 0 if it has nothing to do with the tuple, -EBADMSG if this is no message of the kernel's.
 cdef int diag_match(const uint8_t *data, size_t size, const tuple_t *tuple, diag_match_t *out) noexcept nogil
 
-# The local port of the socket in one message; 0: it is none of the kernel's.
+# Return the local port of the socket in one message, 0 if this is no message of the kernel's.
 cdef uint16_t diag_port(const uint8_t *data, size_t size) noexcept nogil
-# Whether the socket of an exact reply is the tuple's: 1 with sock.kind set, or 0.
+
+# Whether the socket in the reply to an exact request is the tuple's. Return 1 with sock.kind set, or 0.
 cdef int diag_accept(diag_match_t *match, const tuple_t *tuple) noexcept nogil
 
-# An exact request's reply. 1 found, 0 none, -EAGAIN: nothing in data answers seq, other -errno: the kernel's.
+# Parse the reply to an exact request. Return 1 if there is such a socket, 0 if not, -EAGAIN if nothing in `data`
+# replies to request number `seq`, or the kernel's -errno.
 cdef int diag_reply(const uint8_t *data, size_t size, uint32_t seq, const tuple_t *tuple,
                     diag_match_t *out) noexcept nogil

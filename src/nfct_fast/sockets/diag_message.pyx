@@ -1,6 +1,6 @@
-"""sock_diag messages: the request for one tuple, and what a reply says about it.
+"""Build sock_diag requests for one tuple, and judge the replies.
 
-Pure functions over bytes. A reply is believed only if its own addresses and ports fit the tuple that was asked for.
+These are pure functions over bytes. A reply counts only if its own addresses and ports fit the tuple of the request.
 """
 from libc.errno cimport EBADMSG, EAGAIN, ENOENT
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -68,7 +68,7 @@ cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifind
     cdef const uint8_t *local = &tuple.src[0]
     cdef const uint8_t *remote = &tuple.dst[0]
     cdef uint8_t family = tuple.family
-    # The IPv6 look-up of UDP does not map addresses back, that of TCP does: ask for IPv4 in both.
+    # The kernel's IPv6 look-up for UDP does not convert mapped addresses back, the one for TCP does. Ask both for IPv4.
     if family == AF_INET6 and is_mapped(local) and is_mapped(remote):
         family = AF_INET
         local += 12
@@ -83,7 +83,7 @@ cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifind
         out.body.id.idiag_sport = htons(tuple.sport)
         out.body.id.idiag_dport = htons(tuple.dport)
     else:
-        # udp_dump_one() hands src and dst to a look-up made for incoming packets: "swapped for historical reasons".
+        # udp_dump_one() passes src and dst to the look-up for incoming packets: "swapped for historical reasons".
         memcpy(out.body.id.idiag_src, remote, size)
         memcpy(out.body.id.idiag_dst, local, size)
         out.body.id.idiag_sport = htons(tuple.dport)
@@ -92,36 +92,36 @@ cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifind
 
 cdef void diag_request_dump(diag_request_t *out, const tuple_t *tuple, uint8_t family,
                             uint32_t states) noexcept nogil:
-    # The port is compared in the kernel, and here it is the local one for UDP too.
+    # The kernel compares the port. In a dump, sport is the local port for UDP as well.
     request_head(out, tuple, family, NLM_F_REQUEST | NLM_F_DUMP)
     out.body.idiag_states = states
     out.body.id.idiag_sport = htons(tuple.sport)
 
 
-cdef uint8_t address_fit(const uint8_t *asked, uint8_t asked_family, const uint8_t *has,
-                         uint8_t has_family) noexcept nogil:
-    if asked_family == AF_INET6 and is_mapped(asked):
-        asked += 12
-        asked_family = AF_INET
-    if has_family == AF_INET6 and asked_family == AF_INET:
-        if is_zero(has, 16):
+cdef uint8_t address_fit(const uint8_t *wanted, uint8_t wanted_family, const uint8_t *actual,
+                         uint8_t actual_family) noexcept nogil:
+    if wanted_family == AF_INET6 and is_mapped(wanted):
+        wanted += 12
+        wanted_family = AF_INET
+    if actual_family == AF_INET6 and wanted_family == AF_INET:
+        if is_zero(actual, 16):
             return DIAG_WILD
-        if not is_mapped(has):
-            return DIAG_GROUP if has[0] == 0xff else DIAG_OTHER
-        has += 12
-    elif has_family != asked_family:
+        if not is_mapped(actual):
+            return DIAG_GROUP if actual[0] == 0xff else DIAG_OTHER
+        actual += 12
+    elif actual_family != wanted_family:
         return DIAG_OTHER
-    if asked_family == AF_INET:
-        if is_zero(has, 4):
+    if wanted_family == AF_INET:
+        if is_zero(actual, 4):
             return DIAG_WILD
-        if memcmp(asked, has, 4) == 0:
+        if memcmp(wanted, actual, 4) == 0:
             return DIAG_EQUAL
-        return DIAG_GROUP if has[0] & 0xf0 == 0xe0 else DIAG_OTHER
-    if is_zero(has, 16):
+        return DIAG_GROUP if actual[0] & 0xf0 == 0xe0 else DIAG_OTHER
+    if is_zero(actual, 16):
         return DIAG_WILD
-    if memcmp(asked, has, 16) == 0:
+    if memcmp(wanted, actual, 16) == 0:
         return DIAG_EQUAL
-    return DIAG_GROUP if has[0] == 0xff else DIAG_OTHER
+    return DIAG_GROUP if actual[0] == 0xff else DIAG_OTHER
 
 
 cdef void match_attributes(const uint8_t *at, size_t left, const tuple_t *tuple, diag_match_t *out) noexcept nogil:
@@ -169,7 +169,8 @@ cdef int diag_match(const uint8_t *data, size_t size, const tuple_t *tuple, diag
         return 0
     out.sock.state = msg.idiag_state
     out.sock.inode = msg.idiag_inode
-    # TIME_WAIT, NEW_SYN_RECV and (before 6.17, which keeps the uid) orphans say uid 0 and inode 0 for "not known".
+    # Sockets in TIME_WAIT and NEW_SYN_RECV report uid 0 and inode 0 for "unknown", and so do orphans before Linux 6.17,
+    # which keeps their uid.
     if msg.idiag_state != TCP_TIME_WAIT and (msg.idiag_inode or msg.idiag_uid):
         out.sock.uid = msg.idiag_uid
         out.sock.has |= SOCK_UID

@@ -1,58 +1,68 @@
-"""inode -> the processes that hold the socket, by the links in /proc/PID/fd."""
+"""Find the processes that hold a socket, given its inode, by the links in /proc/PID/fd."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from nfct_fast.sockets.socket_holders cimport HOLDERS_MAX, holder_t, holders_t
 
-cdef enum:    # holders_t.rung: where it was found
-    RUNG_CACHE = 1           # known, and confirmed by one readlink
-    RUNG_RECENT = 2          # a process that was the answer lately
-    RUNG_CANDIDATES = 3      # one of those given
-    RUNG_UID = 4             # a process of the socket's user
-    RUNG_REST = 5            # any other
+cdef enum:    # holders_t.stage: which stage of the search found the holder
+    STAGE_CACHE = 1          # it was known, and one readlink confirmed it
+    STAGE_RECENT = 2         # a process that held a socket found recently
+    STAGE_LIKELY = 3         # one of the likely_pids of the caller
+    STAGE_UID = 4            # a process of the socket's user
+    STAGE_REST = 5           # any other process
 
+# A holder that was found before.
 cdef struct known_t:
-    uint64_t inode
+    uint64_t inode           # of the socket; 0: unused
     int32_t pid
-    int32_t fd
-    uint8_t alone            # its family was looked at: no other holder
+    int32_t fd               # the descriptor by which the process holds the socket
+    uint8_t exclusive        # its relatives were checked, and none of them holds the socket
 
-cdef struct missing_t:
-    uint64_t inode
-    int64_t until
-    int32_t answer
-    uint8_t ending
+# A search that found no holder.
+cdef struct negative_t:
+    uint64_t inode           # of the socket; 0: unused
+    int64_t until            # CLOCK_MONOTONIC ns at which the entry expires
+    int32_t answer           # what the search returned
+    uint8_t exiting          # holders_t.exiting of that search
 
+# A process that a search has dealt with.
 cdef struct visit_t:
     int32_t pid
-    uint32_t turn
+    uint32_t search          # number of that search, FdScanner._search
 
+# A process that held a socket found recently, and under which descriptor.
 cdef struct recent_t:
     int32_t pid
     int32_t fd
 
-# Whether the process still has the socket under that fd: one readlink, 4 us.
+# Whether the process still holds the socket under that descriptor. Takes one readlink, 4 us.
 cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil
 
 # One caller at a time.
 cdef class FdScanner:
-    cdef int _root
+    cdef int _root                   # O_PATH descriptor of the proc mount
     cdef known_t *_known
-    cdef missing_t *_missing
-    cdef visit_t *_visits    # processes that this search has looked into,
-    cdef visit_t *_strangers # and those that are another user's
-    cdef int32_t *_pids
-    cdef uint32_t _pids_room, _turn
-    cdef recent_t _recent[8]
-    cdef bint _sized         # this kernel tells the number of fds as the size of /proc/PID/fd (6.2)
-    cdef double _rate
-    cdef int64_t _tokens, _burst, _refilled_at, _missing_ttl
-    cdef bint _saving        # nothing is spent until there is more
-    cdef uint64_t _unfinished    # the inode of the last search, if it was cut short
-    cdef readonly uint64_t scanned_processes, scanned_fds, refused
+    cdef negative_t *_negatives
+    cdef visit_t *_visits            # processes that the current search has scanned
+    cdef visit_t *_other_users       # processes of which the current search knows that they are another user's
+    cdef int32_t *_pids              # all processes, in ascending order
+    cdef uint32_t _pids_room         # allocated size of _pids
+    cdef uint32_t _search            # number of the current search
+    cdef recent_t _recent[8]         # latest first
+    cdef bint _has_fd_counts         # the size of /proc/PID/fd is the number of descriptors (since Linux 6.2)
+    cdef double _rate                # seconds of scanning allowed per second
+    cdef int64_t _tokens             # ns of scanning that are left; negative if overdrawn
+    cdef int64_t _burst              # upper limit of _tokens
+    cdef int64_t _refilled_at        # CLOCK_MONOTONIC ns
+    cdef bint _refilling             # the tokens were used up: wait until a quarter of _burst is there again
+    cdef int64_t _negative_ttl       # ns for which a negative entry is trusted
+    cdef uint64_t _unfinished        # inode of the last search if the budget cut it short, else 0
+    cdef readonly uint64_t scanned_processes, scanned_fds
+    cdef readonly uint64_t budget_exhausted      # how often the budget stopped a search
 
-    # How many hold it (out.count), 0: none, -EAGAIN: the bound on scanning is reached, -EACCES: none was found, but
-    # some processes could not be looked into (out.denied). Blocks while it scans, at most for what the bound leaves.
-    cdef int find(self, uint64_t inode, uint32_t uid, bint uid_known, const int32_t *candidates, int n,
+    # Find the processes that hold the socket. `likely_pids`: n processes to scan first. Return out.count if there are
+    # any, 0 if there are none, -EAGAIN if the budget is exhausted, -EACCES if none was found but some processes could
+    # not be scanned (out.denied). Blocks while it scans, at most for as long as the budget allows.
+    cdef int find(self, uint64_t inode, uint32_t uid, bint uid_known, const int32_t *likely_pids, int n,
                   holders_t *out) noexcept nogil
-    # The same, looking into every process: all holders, if it takes milliseconds to seconds. Not bounded.
+    # Find all holders by scanning every process, whatever the budget. Takes milliseconds to seconds.
     cdef int find_all(self, uint64_t inode, holders_t *out) noexcept nogil

@@ -1,8 +1,8 @@
-"""Who holds a socket, and what a cgroup's id means: what takes rights that who reads had better not have.
+"""Find the processes that hold a socket, and the paths of cgroups, with privileges that the reading thread lacks.
 
-To list the open files of another user's process takes CAP_DAC_READ_SEARCH, and so does opening a cgroup by its id: with
-it any file can be read. The program has a process of its own for these, forked at the start, that is asked in numbers,
-answers in numbers and paths, and parses nothing but what the kernel writes.
+Listing the open files of another user's process takes CAP_DAC_READ_SEARCH, and so does opening a cgroup by its id, but
+that capability also allows reading any file. A helper process, forked at the start, therefore does both. Its requests
+are numbers, its answers are numbers and paths, and it parses nothing but what the kernel writes.
 """
 cimport cython
 from libc.errno cimport EPIPE, ESRCH
@@ -19,54 +19,56 @@ from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_UID
 import functools
 
 cdef enum:
-    HOLDERS = 1              # question_t.kind
+    HOLDERS = 1              # request_t.kind
     HOLDS = 2
     CGROUP_PATH = 3
-    CANDIDATES = 64          # processes of the socket's cgroup that are looked into before others
-    HEAD = 16                # bytes of answer_t before `seen`
+    LIKELY_PIDS = 64         # processes of the socket's cgroup that are scanned before others
+    HEAD = 16                # bytes of answer_t before `body`
 
 
-cdef int look_for_holders(FdScanner scanner, CgroupFilesystem cgroups, const question_t *asked, holders_t *out) noexcept nogil:
-    cdef int32_t candidates[CANDIDATES]
+cdef int find_holders(FdScanner scanner, CgroupFilesystem cgroups, const request_t *request,
+                      holders_t *out) noexcept nogil:
+    cdef int32_t likely_pids[LIKELY_PIDS]
     cdef int count = 0
-    if asked.cgroup_id:
-        count = max(0, cgroups.pids(asked.cgroup_id, candidates, CANDIDATES))
-    return scanner.find(asked.inode, asked.uid, asked.uid_known, candidates, count, out)
+    if request.cgroup_id:
+        count = max(0, cgroups.pids(request.cgroup_id, likely_pids, LIKELY_PIDS))
+    return scanner.find(request.inode, request.uid, request.uid_known, likely_pids, count, out)
 
 
-cdef size_t reply(FdScanner scanner, CgroupFilesystem cgroups, const question_t *asked, answer_t *out) noexcept nogil:
-    """The size of the answer."""
+cdef size_t serve_request(FdScanner scanner, CgroupFilesystem cgroups, const request_t *request,
+                          answer_t *out) noexcept nogil:
+    """Return the size of the answer in bytes."""
     cdef size_t trusted = 0
-    out.number, out.rc, out.trusted = asked.head.number, -ESRCH, 0
-    if asked.kind == HOLDERS:
-        out.rc = look_for_holders(scanner, cgroups, asked, &out.seen.holders)
+    out.number, out.rc, out.trusted = request.head.number, -ESRCH, 0
+    if request.kind == HOLDERS:
+        out.rc = find_holders(scanner, cgroups, request, &out.body.holders)
         return HEAD + sizeof(holders_t)
-    if asked.kind == HOLDS and asked.holder.pid > 0 and asked.holder.fd >= 0:
-        out.rc = scanner_holds(scanner, &asked.holder, asked.inode)
-    elif asked.kind == CGROUP_PATH:
-        out.rc = <int>cgroups.path(asked.cgroup_id, out.seen.path, sizeof(out.seen.path), &trusted)
+    if request.kind == HOLDS and request.holder.pid > 0 and request.holder.fd >= 0:
+        out.rc = scanner_holds(scanner, &request.holder, request.inode)
+    elif request.kind == CGROUP_PATH:
+        out.rc = <int>cgroups.path(request.cgroup_id, out.body.path, sizeof(out.body.path), &trusted)
         out.trusted = trusted
-    return HEAD + (max(0, out.rc) if asked.kind == CGROUP_PATH else 0)
+    return HEAD + (max(0, out.rc) if request.kind == CGROUP_PATH else 0)
 
 
-cdef void serve_at(int fd, FdScanner scanner, CgroupFilesystem cgroups) noexcept nogil:
-    cdef question_t asked
+cdef void serve_requests(int fd, FdScanner scanner, CgroupFilesystem cgroups) noexcept nogil:
+    cdef request_t request
     cdef answer_t answer
-    cdef uint32_t here = <uint32_t>-1
+    cdef uint32_t processor = <uint32_t>-1
     cdef ssize_t got
     cdef int passed
     while True:
-        got = pass_receive(fd, &asked, sizeof(asked), 0, &passed)
-        if passed >= 0 or got != sizeof(asked):
+        got = pass_receive(fd, &request, sizeof(request), 0, &passed)
+        if passed >= 0 or got != sizeof(request):
             return      # the program has ended
-        if pass_send(fd, &answer, reply(scanner, cgroups, &asked, &answer), -1) < 0:
+        if pass_send(fd, &answer, serve_request(scanner, cgroups, &request, &answer), -1) < 0:
             return
-        channel_follow_cpu(asked.head.processor, &here)
+        channel_follow_cpu(request.head.processor, &processor)
 
 
 def _serve(FdScanner scanner, CgroupFilesystem cgroups, int fd):
     with nogil:
-        serve_at(fd, scanner, cgroups)
+        serve_requests(fd, scanner, cgroups)
 
 
 def _prepare(proc, budget):
@@ -76,8 +78,15 @@ def _prepare(proc, budget):
 @cython.final
 @cython.auto_pickle(False)
 cdef class HolderSearch:
-    """proc and budget: see FdScanner. spawn_helper: Rights.spawn_helper, to have a process of its own look; None: it looks itself, with
-    `cgroups`. OSError."""
+    """Finds the processes that hold a socket, and the paths of cgroups.
+
+    Args:
+        proc, budget: see FdScanner.
+        cgroups: used without a helper process.
+        spawn_helper: Rights.spawn_helper, to have a helper process scan; None: the calling process scans itself.
+
+    Raises OSError if /proc cannot be opened or the helper process cannot be started.
+    """
 
     def __init__(self, proc, double budget, CgroupFilesystem cgroups, spawn_helper=None):
         self.cgroups = cgroups
@@ -85,68 +94,69 @@ cdef class HolderSearch:
             self.scanner = FdScanner(proc, budget=budget)
         else:
             self.channel = HelperChannel(*spawn_helper("nfct-seeker", functools.partial(_prepare, proc, budget),
-                                          ("dac_read_search", "sys_ptrace")))
+                                                       ("dac_read_search", "sys_ptrace")))
 
     def close(self):
-        """No question may be under way."""
+        """Close descriptors, which ends the helper process. No request may be running."""
         if self.scanner is not None:
             self.scanner.close()
         if self.channel is not None:
             self.channel.close()
 
     def check(self):
-        """OSError if nobody looks any more."""
+        """Raise OSError if the helper process has ended."""
         if self.channel is not None:
             self.channel.check()
 
-    cdef ssize_t _ask(self, question_t *question, answer_t *answer) noexcept nogil:
-        """answer.rc, after a second at most; -EAGAIN if there was none in time."""
+    cdef ssize_t _ask(self, request_t *request, answer_t *answer) noexcept nogil:
+        """Return answer.rc within a second, or -EAGAIN if there is no answer by then."""
         cdef int received
-        cdef ssize_t got = self.channel.call(&question.head, sizeof(question[0]), answer, sizeof(answer[0]), -1, &received)
+        cdef ssize_t got = self.channel.call(&request.head, sizeof(request[0]), answer, sizeof(answer[0]), -1,
+                                             &received)
         if got < HEAD:
             return got if got < 0 else -EPIPE
         return answer.rc
 
     cdef int holders(self, const socket_info_t *sock, holders_t *out) noexcept nogil:
-        cdef question_t question
+        cdef request_t request
         cdef answer_t answer
         cdef int rc
-        memset(&question, 0, sizeof(question))
-        question.kind, question.inode = HOLDERS, sock.inode
-        question.cgroup_id = sock.cgroup_id if sock.has & SOCK_CGROUP else 0
-        question.uid, question.uid_known = sock.uid, sock.has & SOCK_UID
+        memset(&request, 0, sizeof(request))
+        request.kind, request.inode = HOLDERS, sock.inode
+        request.cgroup_id = sock.cgroup_id if sock.has & SOCK_CGROUP else 0
+        request.uid, request.uid_known = sock.uid, sock.has & SOCK_UID
         if self.scanner is not None:
-            return look_for_holders(self.scanner, self.cgroups, &question, out)
+            return find_holders(self.scanner, self.cgroups, &request, out)
         memset(&answer, 0, sizeof(answer))
-        rc = <int>self._ask(&question, &answer)
-        if not 0 <= answer.seen.holders.count <= HOLDERS_MAX:
+        rc = <int>self._ask(&request, &answer)
+        if not 0 <= answer.body.holders.count <= HOLDERS_MAX:
             return -EPIPE
-        out[0] = answer.seen.holders
+        out[0] = answer.body.holders
         return rc
 
     cdef bint holds(self, const holder_t *holder, uint64_t inode) noexcept nogil:
-        cdef question_t question
+        cdef request_t request
         cdef answer_t answer
         if self.scanner is not None:
             return scanner_holds(self.scanner, holder, inode)
-        memset(&question, 0, sizeof(question))
-        question.kind, question.inode, question.holder = HOLDS, inode, holder[0]
-        return self._ask(&question, &answer) > 0
+        memset(&request, 0, sizeof(request))
+        request.kind, request.inode, request.holder = HOLDS, inode, holder[0]
+        return self._ask(&request, &answer) > 0
 
     cdef ssize_t cgroup_path(self, uint64_t id, char *out, size_t size, size_t *trusted) noexcept nogil:
-        cdef question_t question
+        cdef request_t request
         cdef answer_t answer
         cdef int rc
         if self.scanner is not None:
             return self.cgroups.path(id, out, size, trusted)
-        memset(&question, 0, sizeof(question))
-        question.kind, question.cgroup_id = CGROUP_PATH, id
-        rc = <int>self._ask(&question, &answer)
+        memset(&request, 0, sizeof(request))
+        request.kind, request.cgroup_id = CGROUP_PATH, id
+        rc = <int>self._ask(&request, &answer)
         if rc < 0:
             return rc
-        if <size_t>rc >= min(size, sizeof(answer.seen.path)) or answer.trusted > <uint64_t>rc:
+        if <size_t>rc >= min(size, sizeof(answer.body.path)) or answer.trusted > <uint64_t>rc:
             return -EPIPE
-        memcpy(out, answer.seen.path, rc)
+        memcpy(out, answer.body.path, rc)
         out[rc] = 0
         trusted[0] = answer.trusted
         return rc

@@ -1,18 +1,18 @@
-/* What the BPF programs write and user space reads: the record of one owner, and the two indexes into them.
- * Shared by bpf/owners.bpf.c and the reader; SPDX-License-Identifier: GPL-2.0-or-later
+/* The memory that the BPF programs write and user space reads: notes, called records here, and two indexes of them.
+ * Shared by bpf/owners.bpf.c and the reader. SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Records stand in one ring: a writer takes the next position from a counter, so what is replaced is always the
- * oldest of all. The tuple index is a hash table of buckets (one cache line) of 8 slots, each a tag and a position;
- * the cookie index is direct-mapped, since the kernel deals cookies out in sequence. Kernel LRU hashes cost 2.5 times
- * as much to write, and reading them from user space costs a system call each.
+ * All records are in one ring. A writer takes the next position from a counter, so that a new record always replaces
+ * the oldest. The tuple index is a hash table of buckets (one cache line) of 8 slots, each of which has a tag and a
+ * position. The cookie index is direct-mapped, since the kernel assigns cookies in sequence. Writing to a kernel LRU
+ * hash takes 2.5 times as long, and reading one from user space takes a system call.
  *
- * A host of few flows needs little of that: there is a small ring with its index, and the same once more, larger, which
- * is made when notes come fast. From then on it is written to, and the small one stays as it was: look-ups ask both,
- * and whatever is newest is right, until the larger has gone round once. A position says itself in which of the two it
- * is, so the change needs no lock, and loses nothing.
+ * A host with few flows needs little of that. It starts with a small ring and its index; a larger ring and index are
+ * made when notes come fast. From then on new records go to the larger ring, and the small one remains as it was.
+ * Look-ups search both and take the newest record, until the larger ring has been filled once. A position contains
+ * which of the two rings it belongs to, so the change takes no lock, and loses nothing.
  *
- * A record is valid at position p while its seq is p: a writer sets OWNERS_BUSY first, and a reader looks at seq before
- * and after it copies. Nobody writes to a busy record, so a torn one cannot pass for whole. */
+ * A record is valid at position p while its seq is p. A writer sets OWNERS_BUSY first, and a reader compares seq before
+ * and after copying. No second writer touches a busy record, so a half-written one is never taken for complete. */
 #ifndef NFCT_FAST_OWNERS_H
 #define NFCT_FAST_OWNERS_H
 
@@ -22,22 +22,23 @@
 #define OWNERS_BUSY (1ULL << 63)
 #define OWNERS_SLOTS 8
 #define OWNERS_SHARES 1024
-#define OWNERS_POSITION ((1ULL << 48) - 1) /* in a bucket slot; the upper 16 bits are a tag */
+#define OWNERS_POSITION ((1ULL << 48) - 1) /* the position in a bucket slot; the upper 16 bits are the tag */
 #define OWNERS_TAG_SHIFT 48
-#define OWNERS_DONE (1ULL << 47)           /* in a cookie slot: the tuple of this socket is in the index already */
-#define OWNERS_GROWN_SHIFT 46 /* in a position: it is one of the larger ring. Below it the notes are counted on: */
+#define OWNERS_DONE (1ULL << 47) /* in a cookie slot: the tuple of this socket is in the index already */
+#define OWNERS_GROWN_SHIFT 46    /* in a position: it is one of the larger ring. Below it the notes are counted on: */
 #define OWNERS_GROWN (1ULL << OWNERS_GROWN_SHIFT) /* 2^46 are 22 years of 100,000 a second */
 
 enum owners_hook {
-    OWNERS_CREATE = 1, /* made the socket (ping, raw, SCTP: they have no later hook in the process's own context) */
-    OWNERS_CONNECT,    /* connected it */
-    OWNERS_SEND,       /* sent to this destination on it */
-    OWNERS_ACCEPT,     /* accepted it: no tuple's originator */
-    OWNERS_BIND,       /* bound it: known by its cookie alone, since who has a port is not therefore the one that is meant */
+    OWNERS_CREATE = 1, /* made the socket (ping, raw, SCTP, which have no later hook in the context of the process) */
+    OWNERS_CONNECT,    /* connected the socket */
+    OWNERS_SEND,       /* sent to this destination on the socket */
+    OWNERS_ACCEPT,     /* accepted the connection, so is not the originator of the tuple */
+    OWNERS_BIND,       /* bound the socket; found by cookie only, as having a port does not prove having used it */
 };
 
-/* Seen from the socket: src is the local side. IPv4 is the first 4 bytes, the rest zero; ports in host order, for ICMP the id
- * and type << 8 | code. An all-zero src is "not chosen yet", an all-zero dst and port is any peer. */
+/* A tuple seen from the socket: src is the local end. An IPv4 address is in the first 4 bytes, the rest is zero. Ports
+ * are in host byte order; for ICMP they are the id, and type << 8 | code. An all-zero src has not been chosen yet, an
+ * all-zero dst and dport stand for any peer. */
 struct owners_key {
     __u64 src[2];
     __u64 dst[2];
@@ -45,22 +46,22 @@ struct owners_key {
     __u16 dport;
     __u8 family;
     __u8 proto;
-    __u8 hook;  /* enum owners_hook; not part of what is compared */
-    __u8 flags; /* OWNERS_AGAIN, ... */
+    __u8 hook;  /* enum owners_hook; not compared */
+    __u8 flags; /* OWNERS_AGAIN | OWNERS_UNSOURCED | OWNERS_PUBLISHED | OWNERS_KERNEL */
 };
 
-#define OWNERS_AGAIN 1     /* the same program used the same tuple before, as another user or the like; not compared */
-#define OWNERS_PUBLISHED 4 /* the tuple index has it */
-#define OWNERS_KERNEL 8    /* noted while a kernel thread ran: that is nobody's program */
-#define OWNERS_UNSOURCED 2 /* an unconnected sender: src is what its first packet left with, zero until then */
+#define OWNERS_AGAIN 1     /* the same program used the same tuple before, e.g. as another user; not compared */
+#define OWNERS_UNSOURCED 2 /* an unconnected sender: src is zero until its first packet leaves, then that packet's */
+#define OWNERS_PUBLISHED 4 /* the record is in the tuple index */
+#define OWNERS_KERNEL 8    /* a kernel thread was running, so the record belongs to no program */
 
 struct owners_who {
     __u64 cgroup;
-    __u64 time; /* CLOCK_BOOTTIME, ns: the clock of a process's start time */
+    __u64 time; /* CLOCK_BOOTTIME ns, as a process's start time */
     struct process_id id;
     __u32 uid;
     __u32 gid;
-    char comm[16]; /* of the process's first thread; of the sending one where tasks cannot be read */
+    char comm[16]; /* of the process's main thread; of the calling thread if task_struct cannot be read */
 };
 
 struct owners_record {
@@ -69,7 +70,7 @@ struct owners_record {
     __u64 netns;
     struct owners_key key; /* up to here one cache line */
     struct owners_who who;
-    __u32 account; /* the user of the initial namespace who answers for it: of a user namespace, who made that */
+    __u32 account; /* the user charged for the record: uid, or in a user namespace the uid that owns the namespace */
     __u32 spare;
 };
 
@@ -77,28 +78,28 @@ struct owners_bucket {
     __u64 slot[OWNERS_SLOTS];
 };
 
-/* Set once before the programs are loaded, then frozen: the verifier takes them for constants. */
+/* Set before the programs are loaded, then frozen, so that the verifier treats the values as constants. */
 struct owners_config {
-    __u64 seed; /* random: a bucket cannot be flooded on purpose */
+    __u64 seed;           /* random, so that nobody can aim at one bucket */
     __u32 record_mask[2]; /* of the small ring, and of the larger one */
     __u32 bucket_mask[2];
     __u32 cookie_mask;
-    __u32 ring_size;           /* bytes of the ring of process events */
+    __u32 ring_size; /* bytes of the ring of process events */
     struct task_offsets task;
 };
 
 struct owners_state {
-    __u64 head;      /* next position; starts at 1, as an empty slot is 0; the reader adds OWNERS_GROWN once */
-    __u64 spare[7];  /* the fields below stay off the line every writer touches */
-    __u64 grown;     /* 1 once the larger ring is written to; the reader's, as the next two */
-    __u64 retired;   /* 1 once nothing in the small ring would still be in a ring that had been large from the start */
-    __u64 share;     /* records that one user may make in a second, root apart */
-    __u64 displaced; /* pushed out of a full bucket before its time in the ring was over */
-    __u64 collided;  /* not written: a writer was interrupted there a whole lap ago, or two met in one slot */
-    __u64 limited;   /* not written: their user made more than a share */
-    __u64 events_lost; /* process events for which the ring had no room, */
-    __u64 lost_at;     /* and when the last of them was lost: CLOCK_BOOTTIME, ns */
-    __u64 wakeups;     /* how often the reader of the ring was woken, since it was half full */
+    __u64 head;     /* next position; starts at 1, as 0 is an empty slot; the reader adds OWNERS_GROWN once */
+    __u64 spare[7]; /* keeps the fields below off the cache line that every writer changes */
+    __u64 grown;    /* 1 once the larger ring is in use; written by the reader, like the next two */
+    __u64 retired; /* 1 once the larger ring, had it existed from the start, would have replaced all of the small one */
+    __u64 share;   /* records that one user other than root may make in a second */
+    __u64 displaced;   /* records evicted from a full bucket while they were still in the ring */
+    __u64 collided;    /* records dropped as a writer was interrupted there a lap ago, or two met in one slot */
+    __u64 limited;     /* records refused as their user had used up the share */
+    __u64 events_lost; /* process events for which the ring had no room */
+    __u64 lost_at;     /* CLOCK_BOOTTIME ns at which the last process event was lost */
+    __u64 wakeups;     /* how often the reader was woken because the ring of process events was half full */
 };
 
 static inline __attribute__((always_inline)) __u64 owners_mix(__u64 hash, __u64 word)
@@ -107,9 +108,9 @@ static inline __attribute__((always_inline)) __u64 owners_mix(__u64 hash, __u64 
     return hash ^ (hash >> 32);
 }
 
-/* The lower bits choose the bucket, the upper 16 are the tag. Namespace and source take part, so that nobody fills the bucket
- * of a tuple from elsewhere: an unconnected sender, whose source is not chosen yet, stands in the bucket without one, and a
- * flow is looked for in both. */
+/* Hash a tuple. The lower bits select the bucket, the upper 16 are the tag. Namespace and source address are part of
+ * the hash, so that nobody can fill the bucket of a tuple from another one. An unconnected sender, whose source address
+ * is not chosen yet, is hashed without one, so that a look-up has to search two buckets. */
 static inline __attribute__((always_inline)) __u64 owners_hash(const struct owners_key *key, __u64 netns, __u64 seed)
 {
     __u64 hash = owners_mix(seed ^ netns, key->dst[0]);
@@ -119,8 +120,9 @@ static inline __attribute__((always_inline)) __u64 owners_hash(const struct owne
     return owners_mix(owners_mix(hash, key->src[0]), seed);
 }
 
-/* Where it is counted how often sockets came to a local port or left it: all ports of a namespace and protocol stand together, on a
- * page that they share with few others. A client's sockets come to ports all the time: those of others had better not be its. */
+/* The index of the counter for sockets that come to a local port or leave it. All ports of a namespace and protocol are
+ * on one of OWNERS_PORT_PAGES pages: a client's sockets change counters all the time, which should be those of few
+ * others. */
 #define OWNERS_PORTS 65536
 #define OWNERS_PORT_PAGES 8
 static inline __attribute__((always_inline)) __u32 owners_port(__u64 netns, __u8 proto, __u16 port, __u64 seed)
@@ -128,14 +130,14 @@ static inline __attribute__((always_inline)) __u32 owners_port(__u64 netns, __u8
     return (__u32)(owners_mix(seed ^ netns, proto) >> 40) % OWNERS_PORT_PAGES * OWNERS_PORTS + port;
 }
 
-/* Sockets whose end is waited for, each in one of the four places its cookie gives it (a cache line): the reader writes the cookie,
- * sock_release takes it away. */
+/* Sockets that are watched for their end, each in one of the four places that its cookie selects (a cache line). The
+ * reader writes the cookie, and the sock_release program removes it. */
 #define OWNERS_WATCHES 4096
 #define OWNERS_WATCH_PLACES 4
 struct owners_watch {
     struct {
         __u64 cookie;
-        __u64 turn; /* the reader's: how often it has written here */
+        __u64 turn; /* number of the watch, counted by the reader */
     } at[OWNERS_WATCH_PLACES];
 };
 
@@ -144,23 +146,24 @@ static inline __attribute__((always_inline)) __u32 owners_watch_at(__u64 cookie,
     return owners_mix(seed, cookie) >> 32 & (OWNERS_WATCHES - 1);
 }
 
-/* Of two unconnected senders the source is not part of the tuple. */
+/* Whether two tuples are the same. The source address of unconnected senders is not compared. */
 static inline __attribute__((always_inline)) int owners_same(const struct owners_key *a, const struct owners_key *b)
 {
     if ((a->flags ^ b->flags) & OWNERS_UNSOURCED)
         return 0;
-    return ((a->src[0] == b->src[0] && a->src[1] == b->src[1]) || a->flags & OWNERS_UNSOURCED) && a->dst[0] == b->dst[0] &&
-           a->dst[1] == b->dst[1] && a->sport == b->sport && a->dport == b->dport && a->family == b->family &&
-           a->proto == b->proto;
+    return ((a->src[0] == b->src[0] && a->src[1] == b->src[1]) || a->flags & OWNERS_UNSOURCED) &&
+           a->dst[0] == b->dst[0] && a->dst[1] == b->dst[1] && a->sport == b->sport && a->dport == b->dport &&
+           a->family == b->family && a->proto == b->proto;
 }
 
-/* Tag 0 would make a slot of position 0 look empty; positions start at 1, so any tag will do. */
+/* The value of a bucket slot. It is never 0, the value of an empty slot, as positions start at 1. */
 static inline __attribute__((always_inline)) __u64 owners_slot(__u64 hash, __u64 position)
 {
     return (hash >> OWNERS_TAG_SHIFT) << OWNERS_TAG_SHIFT | position;
 }
 
-/* Above the bits that choose the slot: the same slot comes round after 2^35 sockets at the least. */
+/* The value of a cookie slot. Its tag is of the bits above those that select the slot, so it repeats after at least
+ * 2^35 sockets. */
 static inline __attribute__((always_inline)) __u64 owners_cookie_slot(__u64 cookie, __u64 position)
 {
     return (cookie >> 19) << OWNERS_TAG_SHIFT | position;

@@ -1,7 +1,7 @@
-/* Look-ups in the memory the owner programs write: no system call, no lock, nothing allocated.
+/* Look up records in the memory that the BPF programs write, without a system call, lock or allocation.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Here and not in Cython for the atomics: a record may be replaced while it is read, and is then taken for absent. */
+ * This is C for its atomics: a record may be replaced while it is read, and then counts as absent. */
 #ifndef NFCT_FAST_OWNERS_FIND_H
 #define NFCT_FAST_OWNERS_FIND_H
 
@@ -13,30 +13,30 @@
 #include <nfct_fast/sockets/owners_load.h>
 
 enum owners_match {
-    OWNERS_EXACT = 1, /* the record has this very tuple */
-    OWNERS_NO_SOURCE, /* all but the source address, which an unconnected UDP sender leaves to routing */
+    OWNERS_EXACT = 1, /* the record has exactly this tuple */
+    OWNERS_NO_SOURCE, /* the record has no source address: an unconnected UDP sender leaves it to routing */
 };
 
 struct owners_found {
     struct owners_record record;
-    uint64_t other_time; /* when another program used the same tuple in the same namespace; 0: none did */
-    uint8_t match;
+    uint64_t other_time; /* when another program last used the tuple in the namespace, CLOCK_BOOTTIME ns; 0: never */
+    uint8_t match;       /* enum owners_match */
 };
 
-/* Where identities are known: the same program, not just the same process. */
+/* Whether both records are of one program; where start and exec id are unknown, of one process. */
 static inline int owners_is_program(const struct owners_record *a, const struct owners_record *b)
 {
     return a->who.id.tgid == b->who.id.tgid && a->who.id.start == b->who.id.start && a->who.id.exec == b->who.id.exec;
 }
 
-/* And the same user, group, cgroup and name; as repeats() in bpf/store.h. */
+/* Whether user, group, cgroup and name are the same as well; as in repeats() of bpf/store.h. */
 static inline int owners_is_same(const struct owners_record *a, const struct owners_record *b)
 {
     return a->who.id.start && a->who.uid == b->who.uid && a->who.gid == b->who.gid && a->who.cgroup == b->who.cgroup &&
            memcmp(a->who.comm, b->who.comm, sizeof(a->who.comm)) == 0;
 }
 
-/* Where the record of a position stands; NULL: the larger ring is being made, or the small one is retired. */
+/* Return the record at a position, or NULL while the larger ring is being made, or if the small one is retired. */
 static inline const struct owners_record *owners_at(const struct owners *self, uint64_t position)
 {
     int grown = (position & OWNERS_GROWN) != 0;
@@ -46,7 +46,8 @@ static inline const struct owners_record *owners_at(const struct owners *self, u
                : NULL;
 }
 
-/* A writer is at a record for tens of nanoseconds, so a busy one of the right position is worth a few more looks. */
+/* Copy the record at a position. Return 1, or 0 if it has been replaced. A writer is busy with a record for tens of ns,
+ * so reading a busy one is tried several times. */
 static inline int owners_read(const struct owners *self, uint64_t position, struct owners_record *out)
 {
     const struct owners_record *record = owners_at(self, position);
@@ -66,7 +67,7 @@ static inline int owners_read(const struct owners *self, uint64_t position, stru
     return 0;
 }
 
-/* Is this a record of the tuple in the namespace? */
+/* Whether this is a record of the tuple in the namespace. */
 static inline int owners_fits(const struct owners_record *record, const struct owners_key *tuple, uint64_t netns)
 {
     struct owners_key key = *tuple;
@@ -74,12 +75,12 @@ static inline int owners_fits(const struct owners_record *record, const struct o
     key.flags = record->key.flags;
     if (!record->cookie || record->netns != netns || !owners_same(&record->key, &key))
         return 0;
-    /* Of an unconnected sender the address it really had must not be another. */
+    /* An unconnected sender must not be known to have had another source address. */
     return !unsourced || (!record->key.src[0] && !record->key.src[1]) ||
            (record->key.src[0] == tuple->src[0] && record->key.src[1] == tuple->src[1]);
 }
 
-/* Which slots a look-up goes through: those of one bucket, or of two once the ring has grown. */
+/* The slots that a look-up searches: those of one bucket, or of two once the ring has grown. */
 static inline int owners_first_slot(const struct owners *self)
 {
     return __atomic_load_n(&self->retired, __ATOMIC_RELAXED) ? OWNERS_SLOTS : 0;
@@ -90,7 +91,7 @@ static inline int owners_slots(const struct owners *self)
     return __atomic_load_n(&self->state->grown, __ATOMIC_ACQUIRE) ? 2 * OWNERS_SLOTS : OWNERS_SLOTS;
 }
 
-/* The record of the tuple in slot i of the bucket or buckets that this hash gives: 1, or 0 if there is none. */
+/* Read the record of the tuple in slot i of the buckets that the hash selects. Return 1, or 0 if there is none. */
 static inline int owners_slot_read(const struct owners *self, uint64_t hash, int i, const struct owners_key *tuple,
                                    uint64_t netns, struct owners_record *out)
 {
@@ -101,8 +102,8 @@ static inline int owners_slot_read(const struct owners *self, uint64_t hash, int
            owners_fits(out, tuple, netns);
 }
 
-/* The records of a tuple in the bucket of this hash: the newest of them all into out, and when another program than that used the
- * tuple. */
+/* Search the buckets of a hash for records of the tuple. Update *out to the newest of all so far, whose position is
+ * *best, and out->other_time to the last use by another program. */
 static inline void owners_scan(const struct owners *self, uint64_t hash, const struct owners_key *tuple, uint64_t netns,
                                struct owners_found *out, uint64_t *best)
 {
@@ -117,7 +118,7 @@ static inline void owners_scan(const struct owners *self, uint64_t hash, const s
             uint64_t older = record->seq > *best ? out->record.who.time : record->who.time;
             out->other_time = older > out->other_time ? older : out->other_time;
         } else if (*best && (record->seq ^ *best) & OWNERS_GROWN) {
-            /* The programs compare a record with the last one in its own bucket only. */
+            /* The BPF programs set OWNERS_AGAIN only by comparing records of the same ring. */
             int again =
                 !owners_is_same(record, &out->record) || (record->key.flags | out->record.key.flags) & OWNERS_AGAIN;
             record->key.flags |= again ? OWNERS_AGAIN : 0;
@@ -132,14 +133,16 @@ static inline void owners_scan(const struct owners *self, uint64_t hash, const s
     }
 }
 
-/* Conntrack gives other protocols no ports, or something that is none (a GRE key): egress did not note any. */
+/* Whether the tuple has ports. For other protocols conntrack has none, or something else (a GRE key), and the egress
+ * program notes none. */
 static inline int owners_has_ports(uint8_t proto)
 {
     return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE || proto == IPPROTO_SCTP ||
            proto == IPPROTO_DCCP || proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
 }
 
-/* What is looked for: the tuple with its source, and, of UDP, without. 1 if both. */
+/* Make the keys for a look-up: the tuple with its source address, and for UDP also without. Return 1 if both are
+ * needed. */
 static inline int owners_keys(const struct owners_key *tuple, struct owners_key *key, struct owners_key *sender)
 {
     *key = *tuple;
@@ -152,12 +155,12 @@ static inline int owners_keys(const struct owners_key *tuple, struct owners_key 
     return key->proto == IPPROTO_UDP || key->proto == IPPROTO_UDPLITE;
 }
 
-/* A tuple that is to be looked up, and where: made once, and first of many, so that their memory is fetched at the same time. */
+/* A prepared look-up. Those of many tuples are prepared first, so that their memory is fetched at the same time. */
 struct owners_probe {
     struct owners_key key;
-    uint64_t netns;   /* the cookie; 0: this is none */
-    uint64_t hash[2]; /* of the tuple with its source, and without */
-    int hashes;
+    uint64_t netns;   /* cookie of the network namespace; 0: there is nothing to look up */
+    uint64_t hash[2]; /* of the tuple with its source address, and without */
+    int hashes;       /* how many of hash[] are used */
 };
 
 static inline void owners_prepare(const struct owners *self, const struct owners_key *tuple, uint64_t netns,
@@ -171,7 +174,7 @@ static inline void owners_prepare(const struct owners *self, const struct owners
         out->hash[1] = owners_hash(&sender, netns, self->seed);
 }
 
-/* 1 found, 0 not. */
+/* Find the newest record of a tuple. Return 1 if there is one, 0 if not. */
 static inline int owners_lookup(const struct owners *self, const struct owners_probe *probe, struct owners_found *out)
 {
     uint64_t best = 0;
@@ -181,15 +184,15 @@ static inline int owners_lookup(const struct owners *self, const struct owners_p
     return best != 0;
 }
 
-/* Has memory brought near that will be read; nothing waits for it. By a load: measured on Zen, a prefetch of a page that is not in
- * the TLB changes nothing. */
+/* Fetch memory into the cache without waiting for it. This is a load, as measured on Zen a prefetch has no effect on a
+ * page that is not in the TLB. */
 static inline void owners_touch(const void *at)
 {
     uint8_t byte = *(const volatile uint8_t *)at;
     __asm__ volatile("" : : "r"(byte));
 }
 
-/* Of one hash the buckets, and the records that these point to. */
+/* Fetch the buckets of a hash; below, the records in them. */
 static inline void owners_touch_buckets(const struct owners *self, uint64_t hash)
 {
     for (int i = owners_first_slot(self); i < owners_slots(self); i += OWNERS_SLOTS) {
@@ -216,8 +219,8 @@ static inline void owners_touch_records(const struct owners *self, uint64_t hash
     }
 }
 
-/* The memory that owners_lookup() of each will read. The loops have nothing else in them: a processor waits for some ten lines at
- * the same time, if it gets that far. */
+/* Fetch the memory that owners_lookup() of each probe will read. The loops do nothing else, so that the processor gets
+ * far enough ahead to wait for about ten cache lines at the same time. */
 static inline void owners_approach(const struct owners *self, const struct owners_probe *probes, int count)
 {
     for (int i = 0; i < count; i++)
@@ -228,14 +231,14 @@ static inline void owners_approach(const struct owners *self, const struct owner
             owners_touch_records(self, probes[i].hash[of]);
 }
 
-/* How often the sockets of a local port have changed: as long as it stays the same, who serves the port is the same. */
+/* Return how often the sockets of a local port have changed. */
 static inline uint32_t owners_port_changes(const struct owners *self, uint64_t netns, uint8_t proto, uint16_t port)
 {
     return __atomic_load_n(&self->port[owners_port(netns, proto, port, self->seed)], __ATOMIC_ACQUIRE);
 }
 
-/* Have it known when a socket is closed, from now on: a number for owners_is_watched, never 0. Whoever asks makes sure afterwards
- * that the socket is still there. Pushes out another one where many share a place. */
+/* Watch for the end of a socket from now on. Return a number for owners_is_watched(), never 0. The caller has to check
+ * afterwards that the socket still exists. Evicts another watch if all places are in use. */
 static inline uint64_t owners_watch(struct owners *self, uint64_t cookie)
 {
     struct owners_watch *watch = &self->watch[owners_watch_at(cookie, self->seed)];
@@ -255,7 +258,7 @@ static inline uint64_t owners_watch(struct owners *self, uint64_t cookie)
     return self->turns;
 }
 
-/* Whether it was not closed since. */
+/* Whether the socket has not been closed since owners_watch() returned `turn`, and the watch was not evicted. */
 static inline int owners_is_watched(const struct owners *self, uint64_t cookie, uint64_t turn)
 {
     const struct owners_watch *watch = &self->watch[owners_watch_at(cookie, self->seed)];
@@ -265,7 +268,7 @@ static inline int owners_is_watched(const struct owners *self, uint64_t cookie, 
     return 0;
 }
 
-/* The newest record of a socket, by its cookie. 1 found, 0 not. */
+/* Find the newest record of the socket with this cookie. Return 1 if there is one, 0 if not. */
 static inline int owners_lookup_cookie(const struct owners *self, uint64_t cookie, struct owners_found *out)
 {
     uint64_t slot = __atomic_load_n(&self->cookie[cookie & (self->cookies - 1)], __ATOMIC_ACQUIRE);

@@ -8,10 +8,10 @@ cdef extern from "nfct_fast/sockets/task_offsets.h" nogil:
     int task_types_read(task_types *out, const char *path)
 
 cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
-    # How the record came about: who made, connected, sent on or bound the socket.
+    # What the program of a record did with the socket.
     enum: OWNERS_CREATE, OWNERS_CONNECT, OWNERS_SEND, OWNERS_ACCEPT, OWNERS_BIND
 
-    # How it fits the tuple: exactly; all but a source address that was not known.
+    # How a record fits the tuple: exactly, or apart from an unknown source address.
     enum: OWNERS_EXACT, OWNERS_NO_SOURCE
 
     enum: OWNERS_AGAIN, OWNERS_KERNEL

@@ -1,8 +1,8 @@
-/* Loads and attaches the owner programs with bpf(2) alone: no libbpf, no libelf, no clang. What is told of processes takes the kernel's BTF.
- * SPDX-License-Identifier: GPL-2.0-or-later
+/* Load and attach the BPF programs with bpf(2) alone, without libbpf, libelf or clang. Process events need the kernel's
+ * BTF. SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Here and not in Cython: union bpf_attr is made of anonymous structs, which it cannot name. Everything is held by
- * file descriptors, so the kernel takes all of it away with the process, however that ends. */
+ * This is C because union bpf_attr consists of anonymous structs, which Cython cannot declare. Everything is held by
+ * file descriptors, so that the kernel removes all of it with the process, however that ends. */
 #ifndef NFCT_FAST_OWNERS_LOAD_H
 #define NFCT_FAST_OWNERS_LOAD_H
 
@@ -20,31 +20,30 @@
 #include <nfct_fast/sockets/task_offsets.h>
 
 #define OWNERS_LOG 16384
-/* Bytes of process events: 7,000 programs that start and end while nobody looks. */
+/* Bytes of the ring of process events: room for 7,000 programs that start and exit between two readings. */
 #define OWNERS_RING (4u << 20)
 #define OWNERS_SCRATCH (sizeof(struct process_event) + PROCESS_PATH_MAX + 256 + PROCESS_ARGS_MAX)
 
 struct owners {
     int maps[OWNERS_MAPS];
     int links[OWNERS_PROGRAMS];
-    uint32_t records[2],
-        buckets[2];   /* the small ring and its index, and the larger one (0: there will be none); powers of two, */
-    uint32_t cookies; /* as this */
+    uint32_t records[2]; /* size of the small ring and of the larger one (0: there is none), powers of two */
+    uint32_t buckets[2]; /* size of the tuple index of each ring, powers of two */
+    uint32_t cookies;    /* size of the cookie index, a power of two */
     uint64_t seed;
-    int retired; /* look-ups leave the small ring out */
-    uint64_t
-        grown_at; /* position, without OWNERS_GROWN, of the first record of the larger ring; 0: it is not there yet */
+    int retired;       /* look-ups skip the small ring */
+    uint64_t grown_at; /* position, without OWNERS_GROWN, of the larger ring's first record; 0: it is not in use yet */
     const struct owners_record *record[2];
     const struct owners_bucket *bucket[2];
     const uint64_t *cookie;
     const uint32_t *port;
-    struct owners_watch *watch; /* written here, as a few fields of the state are */
-    uint64_t turns;
+    struct owners_watch *watch; /* written by user space, like a few fields of the state */
+    uint64_t turns;             /* watches so far, see struct owners_watch */
     struct owners_state *state;
     struct process_ring ring;
-    const char *step;     /* what was being done when it failed */
-    const char *program;  /* to which program, or NULL */
-    char log[OWNERS_LOG]; /* the verifier's words, if it refused one */
+    const char *step;     /* what failed: "map", "mmap", "load" or "attach" */
+    const char *program;  /* the program that could not be loaded or attached, or NULL */
+    char log[OWNERS_LOG]; /* the verifier's log if it rejected a program */
 };
 
 static inline void owners_init(struct owners *self)
@@ -117,8 +116,8 @@ static inline int owners_mmap(struct owners *self, int which, size_t size, const
     return owners_mmap_fd(self->maps[which], access, size, at);
 }
 
-/* The small map of a kind, mapped at *at, in an outer one that has room for the larger. The mapping and the outer map
- * hold it. */
+/* Make the small map of a kind, map it at *at, and put it in an outer map that has room for the larger one. The mapping
+ * and the outer map keep it alive. */
 static inline int owners_small(struct owners *self, int which, unsigned int kind, uint32_t entries, size_t size,
                                const void **at)
 {
@@ -134,7 +133,7 @@ static inline int owners_small(struct owners *self, int which, unsigned int kind
     return rc;
 }
 
-/* The larger map of that kind, by its fd, which stays the caller's. */
+/* Map the larger map of a kind. The caller keeps the descriptor. */
 static inline int owners_take_larger(struct owners *self, unsigned int kind, int fd)
 {
     return kind == OWNERS_GROWING_RECORDS ? owners_mmap_fd(fd, PROT_READ, sizeof(*self->record[1]) * self->records[1],
@@ -143,8 +142,8 @@ static inline int owners_take_larger(struct owners *self, unsigned int kind, int
                                                            (const void **)&self->bucket[1]);
 }
 
-/* Both larger maps are taken: all records from now on are theirs, those whose position is taken already the small
- * ring's. */
+/* Use the larger ring from now on, once both larger maps are mapped. Records whose position is taken already still go
+ * to the small ring. */
 static inline void owners_switch(struct owners *self)
 {
     __atomic_store_n(&self->state->share, self->records[1] / 4, __ATOMIC_RELAXED);
@@ -153,13 +152,13 @@ static inline void owners_switch(struct owners *self)
     __atomic_store_n(&self->grown_at, head, __ATOMIC_RELEASE);
 }
 
-/* The larger ring has gone round: the programs add nothing to the small one any more, and after a while it need not be
- * asked. */
+/* Once the larger ring has been filled, have the programs stop using the small one. After a while look-ups can skip it,
+ * too: owners_retired(). */
 static inline void owners_retire(struct owners *self) { __atomic_store_n(&self->state->retired, 1, __ATOMIC_RELEASE); }
 
 static inline void owners_retired(struct owners *self) { __atomic_store_n(&self->retired, 1, __ATOMIC_RELEASE); }
 
-/* Notes so far. */
+/* Return the number of records made so far. */
 static inline uint64_t owners_written(const struct owners *self)
 {
     return (__atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE) & (OWNERS_GROWN - 1)) - 1;
@@ -175,7 +174,7 @@ static inline int owners_configure(struct owners *self, const struct task_types 
     if (tasks)
         config.task = tasks->offsets;
     struct owners_state state = {.head = 1, .share = self->records[0] / 4};
-    /* glibc's name for it is GLIBC_2.25; wheels keep to 2.17. */
+    /* glibc has getrandom() since 2.25, wheels need to run with 2.17. */
     if (syscall(SYS_getrandom, &config.seed, sizeof(config.seed), 0) != sizeof(config.seed))
         return -errno;
     self->seed = config.seed;
@@ -191,7 +190,8 @@ static inline int owners_configure(struct owners *self, const struct task_types 
     return owners_bpf(BPF_MAP_FREEZE, &attr, sizeof(attr));
 }
 
-/* Fds in place of names: a map itself, or for our two variables the address of its only value. */
+/* Load a program after replacing its references to maps with descriptors: of the map itself, or for the two variables
+ * (config, state) of the map's only value. */
 static inline int owners_program(struct owners *self, const struct owners_program *program, uint32_t traced)
 {
     struct bpf_insn *code = malloc(program->length * sizeof(*code));
@@ -203,7 +203,7 @@ static inline int owners_program(struct owners *self, const struct owners_progra
         struct bpf_insn *at = code + program->relocations[i].instruction;
         int map = program->relocations[i].map;
         if (map == OWNERS_MAP_CONFIG || map == OWNERS_MAP_STATE) {
-            at[1].imm = at[0].imm; /* clang's offset into the variable */
+            at[1].imm = at[0].imm; /* the offset into the variable, from clang */
             at[0].src_reg = BPF_PSEUDO_MAP_VALUE;
         } else {
             at[0].src_reg = BPF_PSEUDO_MAP_FD;
@@ -219,7 +219,7 @@ static inline int owners_program(struct owners *self, const struct owners_progra
     attr.license = (uint64_t)(uintptr_t)"GPL";
     strncpy(attr.prog_name, "nfct_owners", sizeof(attr.prog_name) - 1);
     int rc = owners_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
-    if (rc < 0 && rc != -EPERM) { /* once more for the reason: a log on the first try would cost every start */
+    if (rc < 0 && rc != -EPERM) { /* load it again for the log, which would slow down every start */
         attr.log_level = 1;
         attr.log_buf = (uint64_t)(uintptr_t)self->log;
         attr.log_size = sizeof(self->log);
@@ -231,7 +231,7 @@ static inline int owners_program(struct owners *self, const struct owners_progra
     return rc;
 }
 
-/* To the cgroup; a tracepoint's program to the tracepoint, whose type is `traced`. */
+/* Load a program and attach it to the cgroup, or to the tracepoint whose BTF type is `traced`. */
 static inline int owners_attach(struct owners *self, uint32_t which, int cgroup, uint32_t traced)
 {
     const struct owners_program *program = &owners_programs[which];
@@ -252,7 +252,8 @@ static inline int owners_attach(struct owners *self, uint32_t which, int cgroup,
     return self->links[which];
 }
 
-/* The tracepoints first: what a note refers to is told before it. */
+/* Attach all programs, the tracepoints first, so that the program to which a note refers is reported before the note.
+ */
 static inline int owners_attach_all(struct owners *self, int cgroup, int packets, const struct task_types *tasks)
 {
     int rc;
@@ -260,14 +261,16 @@ static inline int owners_attach_all(struct owners *self, int cgroup, int packets
         if ((rc = owners_attach(self, i, -1, tasks->tracepoints[i - (OWNERS_PROGRAMS - TASK_TRACEPOINTS)])) < 0)
             return rc;
     for (uint32_t i = 0; i < OWNERS_PROGRAMS - TASK_TRACEPOINTS; i++)
-        if ((packets || owners_programs[i].type != BPF_PROG_TYPE_CGROUP_SKB) && (rc = owners_attach(self, i, cgroup, 0)) < 0)
+        if ((packets || owners_programs[i].type != BPF_PROG_TYPE_CGROUP_SKB) &&
+            (rc = owners_attach(self, i, cgroup, 0)) < 0)
             return rc;
     return 0;
 }
 
-/* 0 or -errno; after an error step, program and log say where. records and cookies are powers of two; larger, too: what
- * the ring may grow to, or as many as records; packets says whether the program that sees every packet is attached;
- * tasks NULL: nothing is told of processes, and the notes have neither start nor exec id. */
+/* Make the maps, and load and attach the programs. Return 0 or -errno; after an error step, program and log say where.
+ * records, larger and cookies are powers of two; larger is the size that the ring may grow to. packets: whether to
+ * attach the program that runs for each packet. tasks: NULL for no process events, and notes without start time and
+ * exec id. */
 static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t larger, uint32_t cookies,
                               int packets, const struct task_types *tasks)
 {
@@ -279,11 +282,11 @@ static inline int owners_open(struct owners *self, int cgroup, uint32_t records,
 #endif
     self->records[0] = records;
     self->records[1] = larger > records ? larger : 0;
-    for (int i = 0; i < 2;
-         i++) /* twice as many slots as records: of 312,000 records made in a burst 6 were pushed out */
+    /* With twice as many slots as records, 6 of 312,000 records made in a burst were displaced. */
+    for (int i = 0; i < 2; i++)
         self->buckets[i] = self->records[i] / 4;
     self->cookies = cookies;
-    self->step = "map"; /* a value takes a multiple of 8 bytes: two ports share one */
+    self->step = "map"; /* the size of a value is a multiple of 8 bytes, so two ports share one */
     if ((rc = owners_small(self, OWNERS_MAP_RECORDS, OWNERS_GROWING_RECORDS, records, sizeof(*self->record[0]),
                            (const void **)&self->record[0])) < 0 ||
         (rc = owners_small(self, OWNERS_MAP_BUCKETS, OWNERS_GROWING_BUCKETS, self->buckets[0], sizeof(*self->bucket[0]),

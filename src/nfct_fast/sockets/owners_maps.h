@@ -1,5 +1,5 @@
-/* Making the maps of the notes, and putting one among those that the programs see. Also for the process that has kept
- * the right to. SPDX-License-Identifier: GPL-2.0-or-later */
+/* Make the maps of the notes, and give them to the programs. The helper process that has kept the privilege for this
+ * uses it, too. SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_OWNERS_MAPS_H
 #define NFCT_FAST_OWNERS_MAPS_H
 
@@ -13,7 +13,7 @@
 
 #define OWNERS_RECORDS_MAX (1u << 24)
 
-/* What has a small map and a larger one. */
+/* The kinds of map that exist in a small and a larger size. */
 enum owners_growing { OWNERS_GROWING_RECORDS, OWNERS_GROWING_BUCKETS, OWNERS_GROWING };
 
 static inline int owners_bpf(int command, void *attr, size_t size)
@@ -22,7 +22,8 @@ static inline int owners_bpf(int command, void *attr, size_t size)
     return rc < 0 ? -errno : rc;
 }
 
-/* An array of maps takes the fd of one like those that it will hold. */
+/* Make a map. For an array of maps, `like` is the descriptor of a map such as it will hold. Return a descriptor or
+ * -errno. */
 static inline int owners_map(uint32_t type, const char *name, uint32_t flags, uint32_t value, uint32_t entries,
                              int like)
 {
@@ -48,7 +49,7 @@ static inline int owners_put(int map, uint32_t index, const void *value)
     return owners_bpf(BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr));
 }
 
-/* A map of one of the two kinds; BPF_F_INNER_MAP: an array of maps may hold such of different lengths (5.10). */
+/* Make a map of one of the two kinds. With BPF_F_INNER_MAP (Linux 5.10) an array of maps can hold different sizes. */
 static inline int owners_growing_map(unsigned int kind, uint32_t entries)
 {
     static const uint32_t sizes[OWNERS_GROWING] = {sizeof(struct owners_record), sizeof(struct owners_bucket)};
@@ -58,7 +59,7 @@ static inline int owners_growing_map(unsigned int kind, uint32_t entries)
                       BPF_F_MMAPABLE | BPF_F_INNER_MAP, sizes[kind], entries, 0);
 }
 
-/* The larger map of a kind, which stands in the outer one from then on: its fd or -errno. */
+/* Make the larger map of a kind and put it in the outer map. Return its descriptor or -errno. */
 static inline int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
 {
     int fd = owners_growing_map(kind, entries);

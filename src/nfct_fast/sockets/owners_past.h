@@ -1,15 +1,16 @@
-/* Who used a tuple before its newest record, from the ring itself: the index has no more than the last of each process.
+/* Search the ring itself for uses of a tuple before its newest record: the index has only the last of each process.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_OWNERS_PAST_H
 #define NFCT_FAST_OWNERS_PAST_H
 
 #include <nfct_fast/sockets/owners_find.h>
 
-#define OWNERS_PAST 32768      /* records looked at: 0.3 s of 100,000 flows a second, in about 0.1 ms */
-#define OWNERS_LATE 20000000ul /* ns by which a writer that was interrupted may be older than its place in the ring tells */
+#define OWNERS_PAST 32768 /* records searched, in about 0.1 ms: 0.3 s at 100,000 flows a second */
+/* ns by which the record of an interrupted writer may be older than its position in the ring suggests. */
+#define OWNERS_LATE 20000000ul
 
-/* The last use of the tuple between two times, CLOCK_BOOTTIME ns. 1 found; 0 there was none; -E2BIG: too much has been noted
- * since. */
+/* Find the last use of the tuple between two times, CLOCK_BOOTTIME ns. Return 1 if there is one, 0 if not, -E2BIG if
+ * there are too many records since. */
 static inline int owners_past(const struct owners *self, const struct owners_key *tuple, uint64_t netns, uint64_t from,
                               uint64_t until, struct owners_found *out)
 {
@@ -18,7 +19,7 @@ static inline int owners_past(const struct owners *self, const struct owners_key
     int found = 0;
     out->match = OWNERS_EXACT;
     out->other_time = 0;
-    if (head & OWNERS_GROWN && !grown_at) /* growing at this moment */
+    if (head & OWNERS_GROWN && !grown_at) /* another thread is in owners_switch() */
         return -E2BIG;
     head &= OWNERS_GROWN - 1;
     for (uint64_t count = head - 1; count; count--) {
@@ -32,8 +33,9 @@ static inline int owners_past(const struct owners *self, const struct owners_key
             return -E2BIG;
         if (__atomic_load_n(&record->who.time, __ATOMIC_RELAXED) + OWNERS_LATE < from)
             return found;
-        if (record->key.sport != tuple->sport || record->key.dport != tuple->dport || !owners_read(self, position, &copy) ||
-            !owners_fits(&copy, tuple, netns) || copy.who.time < from || copy.who.time > until)
+        if (record->key.sport != tuple->sport || record->key.dport != tuple->dport ||
+            !owners_read(self, position, &copy) || !owners_fits(&copy, tuple, netns) || copy.who.time < from ||
+            copy.who.time > until)
             continue;
         if (!found) {
             out->record = copy;

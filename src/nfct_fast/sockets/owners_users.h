@@ -1,15 +1,17 @@
-/* Every program that used a tuple, from the tuple index: it keeps the last record of each.
+/* Find all programs that used a tuple, by the tuple index, which has the last record of each.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_OWNERS_USERS_H
 #define NFCT_FAST_OWNERS_USERS_H
 
 #include <nfct_fast/sockets/owners_find.h>
 
-#define OWNERS_USERS OWNERS_SLOTS /* as many as are kept of one tuple at the most */
+#define OWNERS_USERS OWNERS_SLOTS /* a bucket has no more records of one tuple */
 
-/* Adds the records of one key to those in out, the latest first; of one program the latest only. Returns how many are there. */
-static inline int owners_users_scan(const struct owners *self, const struct owners_key *key, const struct owners_key *tuple,
-                                    uint64_t netns, uint64_t until, struct owners_record *out, int count)
+/* Add the records of one key to the `count` in out, the latest first, and of each program only the latest. Return how
+ * many there are then. */
+static inline int owners_users_scan(const struct owners *self, const struct owners_key *key,
+                                    const struct owners_key *tuple, uint64_t netns, uint64_t until,
+                                    struct owners_record *out, int count)
 {
     uint64_t hash = owners_hash(key, netns, self->seed);
     struct owners_record record;
@@ -20,7 +22,7 @@ static inline int owners_users_scan(const struct owners *self, const struct owne
         int at = 0, end;
         while (at < count && out[at].who.time >= record.who.time && !owners_is_program(&out[at], &record))
             at++;
-        if (at < count && out[at].who.time >= record.who.time) /* that program's later record is there */
+        if (at < count && out[at].who.time >= record.who.time) /* a later record of the same program is there */
             continue;
         for (end = at; end < count && !owners_is_program(&out[end], &record); end++)
             ;
@@ -36,11 +38,12 @@ static inline int owners_users_scan(const struct owners *self, const struct owne
     return count;
 }
 
-/* Who used the tuple from `since` to `until`, CLOCK_BOOTTIME ns, the latest first: how many. A socket that sends on is not
- * noted again, so whoever was noted last before `since` made the entry, unless somebody else was just after it: the packets of a
- * connected UDP socket are noted after conntrack has seen them. `slack`: what may lie between the note and the entry, ns. */
-static inline int owners_users(const struct owners *self, const struct owners_key *tuple, uint64_t netns, uint64_t since,
-                               uint64_t slack, uint64_t until, struct owners_record out[OWNERS_USERS])
+/* Find the programs that used the tuple from `since` to `until`, CLOCK_BOOTTIME ns, the latest first. Return how many
+ * they are. A socket that goes on sending gets no further record. The last program recorded before `since` therefore
+ * made the conntrack entry, unless another was recorded just after `since`: packets of a connected UDP socket are
+ * recorded after conntrack has seen them. `slack`: the longest time in ns between the record and the entry. */
+static inline int owners_users(const struct owners *self, const struct owners_key *tuple, uint64_t netns,
+                               uint64_t since, uint64_t slack, uint64_t until, struct owners_record out[OWNERS_USERS])
 {
     struct owners_key key, sender;
     int sends = owners_keys(tuple, &key, &sender);

@@ -1,9 +1,9 @@
-"""tuple -> socket by the tables in /proc/net, for where sock_diag is not to be had, and for ping and raw sockets.
+"""Find the socket of a tuple in the tables of /proc/net: for ping and raw sockets, and where sock_diag is missing.
 
-A table is read in large chunks into rows hashed by local port and remote side, and serves every tuple of the batch:
-reading it costs milliseconds, a look-up in it less than a microsecond.
+A table is read in large chunks into rows hashed by local port and remote end, and then serves every tuple of the batch.
+Reading it takes milliseconds, a look-up in it less than a microsecond.
 
-Limits of the source: a listener on [::] that refuses IPv4 (IPV6_V6ONLY) looks like one that takes it.
+/proc/net does not show IPV6_V6ONLY: a listener on [::] that refuses IPv4 looks like one that accepts it.
 """
 cimport cython
 from libc.errno cimport EAGAIN, errno
@@ -30,7 +30,7 @@ from nfct_fast.sockets.proc_net_table cimport (
 
 import os
 
-cdef enum:    # a table for IPv4 and, behind it, its like for IPv6
+cdef enum:    # index of the IPv4 table; the IPv6 table follows it
     TCP = 0
     UDP = 2
     UDPLITE = 4
@@ -45,7 +45,7 @@ cdef const char *table_name(int table) noexcept nogil:
     return names[table]
 
 
-# How well a row fits: 0 not at all, otherwise more for each end that is bound to this very address.
+# Return how well a row fits: 0 not at all, otherwise more for each end that has exactly the address.
 cdef int row_score(const row_t *row, const uint8_t *src, bint v4, const uint8_t *dst, uint16_t sport,
                    uint16_t dport) noexcept nogil:
     cdef int score = 1
@@ -98,13 +98,13 @@ cdef void chain_best(const table_t *table, uint32_t hash, int state, const uint8
             best.ambiguous = 1
 
 
-cdef int answer(const best_t *best, uint8_t kind, socket_info_t *out) noexcept nogil:
+cdef int fill_info(const best_t *best, uint8_t kind, socket_info_t *out) noexcept nogil:
     memset(out, 0, sizeof(out[0]))
     out.inode = best.row.inode
     out.kind = kind
     out.state = best.row.state
     out.ambiguous = best.ambiguous
-    # Inode 0 with uid 0 is a socket in TIME_WAIT and the like: nobody knows whose it was.
+    # Sockets in TIME_WAIT and the like are listed with inode 0 and uid 0, which means that the user is unknown.
     if best.row.inode or best.row.uid:
         out.uid = best.row.uid
         out.has = SOCK_UID
@@ -113,28 +113,29 @@ cdef int answer(const best_t *best, uint8_t kind, socket_info_t *out) noexcept n
 
 cdef int tables_search(procnet_t *net, int first, int last, bint tcp, const uint8_t *src, bint v4, const uint8_t *dst,
                        uint16_t sport, uint16_t dport, bint exact_only, socket_info_t *out) noexcept nogil:
-    cdef best_t exact, wild
+    cdef best_t exact, wildcard
     cdef int i
     memset(&exact, 0, sizeof(exact))
-    memset(&wild, 0, sizeof(wild))
+    memset(&wildcard, 0, sizeof(wildcard))
     for i in range(first, last + 1):
         chain_best(&net.tables[i], row_hash(sport, dst, dport), 0 if tcp else -1, src, v4, dst, sport, dport, &exact)
     # An established connection without an inode waits in its listener's accept queue.
     if exact.row != NULL and not (tcp and exact.row.inode == 0 and (
-            exact.row.state == TCP_ESTABLISHED or exact.row.state == TCP_SYN_RECV or exact.row.state == TCP_CLOSE_WAIT)):
-        return answer(&exact, SOCK_EXACT, out)
+            exact.row.state == TCP_ESTABLISHED or exact.row.state == TCP_SYN_RECV
+            or exact.row.state == TCP_CLOSE_WAIT)):
+        return fill_info(&exact, SOCK_EXACT, out)
     if exact_only:
         return 0
     for i in range(first, last + 1):
-        chain_best(&net.tables[i], row_hash(sport, NULL, 0), 1 if tcp else -1, src, v4, NULL, sport, 0, &wild)
-    if wild.row != NULL:
-        return answer(&wild, SOCK_LISTENER if tcp else SOCK_WILDCARD, out)
-    return answer(&exact, SOCK_EXACT, out) if exact.row != NULL else 0
+        chain_best(&net.tables[i], row_hash(sport, NULL, 0), 1 if tcp else -1, src, v4, NULL, sport, 0, &wildcard)
+    if wildcard.row != NULL:
+        return fill_info(&wildcard, SOCK_LISTENER if tcp else SOCK_WILDCARD, out)
+    return fill_info(&exact, SOCK_EXACT, out) if exact.row != NULL else 0
 
 
-cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t now) noexcept nogil:
-    # Reads again what is older than the event: 0, or -EAGAIN where that may not be done yet.
-    cdef int i, rc = 0
+cdef int tables_refresh(procnet_t *net, int first, int last, int64_t when, int64_t now) noexcept nogil:
+    # Read again the tables that are older than the event. Return 0, or -EAGAIN if min_interval forbids it for some.
+    cdef int i, form, rc = 0
     cdef table_t *table
     for i in range(first, last + 1):
         table = &net.tables[i]
@@ -143,7 +144,8 @@ cdef int tables_fresh(procnet_t *net, int first, int last, int64_t when, int64_t
         if table.loaded_at and now - table.loaded_at < net.min_interval:
             rc = -EAGAIN
             continue
-        table_load(table, net.open(net.context, table_name(i)), FORM_V6 * (i & 1) | FORM_ICMP * (i >> 1 << 1 == ICMP), now)
+        form = FORM_V6 * (i & 1) | FORM_ICMP * (i >> 1 << 1 == ICMP)
+        table_load(table, net.open(net.context, table_name(i)), form, now)
         net.loads += 1
     return rc
 
@@ -157,10 +159,11 @@ cdef int tables_lookup(procnet_t *net, int first, int last, bint tcp, const uint
         when = now
     for i in range(first, last + 1):
         recent = recent and net.tables[i].loaded_at and when - net.tables[i].loaded_at <= net.max_age
-    # A socket of this very tuple is believed for max_age; that there is none, or only a listener, never.
+    # A socket of exactly this tuple is trusted for max_age. A listener or "no socket" never is: the socket
+    # may have been opened since the table was read.
     if recent and tables_search(net, first, last, tcp, src, v4, dst, sport, dport, True, out):
         return 1
-    rc = tables_fresh(net, first, last, when, now)
+    rc = tables_refresh(net, first, last, when, now)
     if tables_search(net, first, last, tcp, src, v4, dst, sport, dport, rc != 0, out):
         return 1
     for i in range(first, last + 1):
@@ -173,7 +176,7 @@ cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, sock
     cdef uint8_t src[16]
     cdef uint8_t dst[16]
     cdef bint v4 = tuple.family == AF_INET
-    cdef int six = 0 if v4 else 1
+    cdef int v6 = 0 if v4 else 1
     cdef int table, rc
     memset(out, 0, sizeof(out[0]))
     if v4:
@@ -184,18 +187,20 @@ cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, sock
         memcpy(dst, tuple.dst, 16)
     if tuple.proto == IPPROTO_TCP or tuple.proto == IPPROTO_UDP or tuple.proto == IPPROTO_UDPLITE:
         table = TCP if tuple.proto == IPPROTO_TCP else UDP if tuple.proto == IPPROTO_UDP else UDPLITE
-        # AF_INET6 sockets speak IPv4 too, never the other way round.
-        return tables_lookup(net, table + six, table + 1, table == TCP, src, v4, dst, tuple.sport, tuple.dport, when, out)
+        # AF_INET6 sockets can use IPv4 as well, AF_INET sockets only IPv4.
+        return tables_lookup(net, table + v6, table + 1, table == TCP, src, v4, dst, tuple.sport, tuple.dport, when,
+                             out)
     if tuple.proto == (IPPROTO_ICMP if v4 else IPPROTO_ICMPV6):
-        rc = tables_lookup(net, ICMP + six, ICMP + six, False, src, v4, dst, tuple.icmp_id, 0, when, out)
+        rc = tables_lookup(net, ICMP + v6, ICMP + v6, False, src, v4, dst, tuple.icmp_id, 0, when, out)
         if rc:
             return rc
-    rc = tables_lookup(net, RAW + six, RAW + six, False, src, v4, dst, tuple.proto, 0, when, out)
+    rc = tables_lookup(net, RAW + v6, RAW + v6, False, src, v4, dst, tuple.proto, 0, when, out)
     if rc == 1:
         out.kind = SOCK_PROTOCOL
     return rc
 
-# How the local end of a row stands to an address; DIAG_OTHER where it cannot send from there.
+
+# Return how the local end of a row fits an address; DIAG_OTHER if its socket cannot send from that address.
 cdef uint8_t row_local(const row_t *row, const uint8_t *src, bint v4) noexcept nogil:
     if row.v4_only and not v4:
         return DIAG_OTHER
@@ -208,14 +213,14 @@ cdef uint8_t row_local(const row_t *row, const uint8_t *src, bint v4) noexcept n
     return DIAG_OTHER
 
 
-cdef int table_survey(table_t *table, bint six, bint tcp, bint raw, const uint8_t *src, bint v4, uint16_t port,
+cdef int table_survey(table_t *table, bint v6, bint tcp, bint raw, const uint8_t *src, bint v4, uint16_t port,
                       diag_match_t *out, int room, int count) noexcept nogil:
     cdef const row_t *row
     cdef uint8_t local
     cdef uint32_t i
     for i in range(table.count):
         row = &table.rows[i]
-        # A socket of protocol 255 writes the IP header itself, with whatever protocol.
+        # A raw socket of protocol 255 (IPPROTO_RAW) writes the IP header itself, with any protocol in it.
         if row.sport != port and not (raw and row.sport == IPPROTO_RAW):
             continue
         if tcp and row.state != TCP_LISTEN:
@@ -227,7 +232,7 @@ cdef int table_survey(table_t *table, bint six, bint tcp, bint raw, const uint8_
             memset(&out[count], 0, sizeof(out[0]))
             out[count].local = local
             out[count].remote = DIAG_OTHER if row.connected else DIAG_WILD
-            out[count].family = AF_INET6 if six else AF_INET
+            out[count].family = AF_INET6 if v6 else AF_INET
             out[count].sock.inode = row.inode
             out[count].sock.state = row.state
             if row.inode or row.uid:
@@ -257,7 +262,7 @@ cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag
         raw = True
         port = tuple.proto
         first = last = RAW + (0 if v4 else 1)
-    rc = tables_fresh(net, first, last, now if when <= 0 or when > now else when, now)
+    rc = tables_refresh(net, first, last, now if when <= 0 or when > now else when, now)
     if rc < 0:
         return rc
     for i in range(first, last + 1):
@@ -290,10 +295,14 @@ cdef int open_below(void *context, const char *name) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcNet:
-    """The socket tables below `directory`: /proc/net is the reader's own network namespace, /proc/PID/net another's.
+    """The socket tables in `directory`.
 
-    `max_age`: seconds for which an exact match in a table already read is believed. `min_interval`: seconds between two
-    readings of one table. One thread at a time. OSError if the directory cannot be opened.
+    Args:
+        directory: /proc/thread-self/net for the network namespace of the calling thread, /proc/PID/net for another's.
+        max_age: seconds for which an exact match in a table that was already read is trusted.
+        min_interval: seconds between two readings of one table.
+
+    Use it from one thread at a time. Raises OSError if the directory cannot be opened.
     """
 
     def __cinit__(self, directory="/proc/thread-self/net", double max_age=0.02, double min_interval=0.0):
@@ -313,15 +322,25 @@ cdef class ProcNet:
 
     @property
     def loads(self) -> int:
-        """How many tables were read so far."""
+        """The number of tables read so far."""
         return self.net.loads
 
     def find(self, int proto, src, sport, dst, dport, when=0):
-        """The socket whose local side is `src`, `sport`: a dict of inode, uid, kind, state, ambiguous; None if there is none.
+        """Find the socket whose local end is `src`, `sport` and whose remote end is `dst`, `dport`.
 
-        `proto` is an IPPROTO_ number, addresses are as ipaddress takes them, and `sport` is the id for ICMP echo. `when`: the age the answer
-        must not exceed, CLOCK_MONOTONIC nanoseconds, 0 for now. BlockingIOError within `min_interval`, other OSErrors
-        if a table cannot be read. Unknown uid and inode are None.
+        Args:
+            proto: IPPROTO_* number.
+            src, dst: addresses in any form that ipaddress accepts.
+            sport: of ICMP echo the id.
+            when: CLOCK_MONOTONIC ns; a table read before that is read again. 0 for now.
+
+        Returns:
+            A dict of inode, uid, kind, state and ambiguous, or None if there is no such socket. An unknown uid or inode
+            is None.
+
+        Raises:
+            BlockingIOError: `min_interval` does not yet allow reading the table again.
+            OSError: a table cannot be read.
         """
         cdef tuple_t tuple
         cdef socket_info_t found
@@ -337,6 +356,6 @@ cdef class ProcNet:
                 "state": found.state, "ambiguous": bool(found.ambiguous)}
 
     def sizes(self):
-        """Rows and seconds of the last reading of each table read so far: a dict of name to (int, float)."""
+        """Return the rows and seconds of each table's last reading, as a dict of name to (int, float)."""
         return {table_name(i).decode(): (self.net.tables[i].count, self.net.tables[i].cost / 1e9)
                 for i in range(TABLES) if self.net.tables[i].loaded_at}

@@ -1,36 +1,37 @@
-"""A table of /proc/net, read in large chunks into rows hashed by local port and remote side."""
+"""Parse a socket table of /proc/net into rows hashed by local port and remote end."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-# One row, all addresses as IPv6 ones: an IPv4 address is ::ffff:a.b.c.d.
+# One socket. IPv4 addresses are stored as IPv4-mapped IPv6 addresses, ::ffff:a.b.c.d.
 cdef struct row_t:
-    uint8_t src[16]
-    uint8_t dst[16]
-    uint64_t inode
+    uint8_t src[16]      # local address
+    uint8_t dst[16]      # remote address
+    uint64_t inode       # 0: unknown
     uint32_t uid
-    uint32_t next        # in the same hash chain: index + 1, 0 at the end
-    uint16_t sport       # raw: the protocol; ping: the ICMP id
-    uint16_t dport
-    uint8_t state
-    uint8_t bound        # the local address is a real one
-    uint8_t connected    # the remote address is a real one
-    uint8_t v4_only      # row of an IPv4 table
+    uint32_t next        # next row of the same hash chain, as its index + 1; 0 at the end
+    uint16_t sport       # local port; of a raw socket its protocol, of a ping socket its ICMP id
+    uint16_t dport       # remote port
+    uint8_t state        # TCP_ESTABLISHED etc., as in the kernel's net/tcp_states.h
+    uint8_t bound        # src is not the wildcard address
+    uint8_t connected    # dst is not the wildcard address
+    uint8_t v4_only      # from an IPv4 table, or bound to an IPv4-mapped address
 
 cdef struct table_t:
-    row_t *rows
-    uint32_t *heads
-    uint32_t count
-    uint32_t room        # rows
-    uint32_t mask        # heads - 1
-    int32_t error        # why it could not be read, negated; 0
-    int64_t loaded_at    # CLOCK_MONOTONIC, ns, before the first byte was read; 0 never
-    int64_t cost         # ns the last reading took
+    row_t *rows          # in the kernel's order
+    uint32_t *heads      # first row of each hash chain, as its index + 1
+    uint32_t count       # rows in use
+    uint32_t room        # rows allocated
+    uint32_t mask        # number of heads - 1
+    int32_t error        # -errno if the table could not be read, else 0
+    int64_t loaded_at    # CLOCK_MONOTONIC ns just before the first byte was read; 0: never read
+    int64_t cost         # ns that the last reading took
 
 cdef enum:
-    FORM_V6 = 1
-    FORM_ICMP = 2
+    FORM_V6 = 1          # an IPv6 table
+    FORM_ICMP = 2        # a table of ping sockets
 
-# fd: of the table, which is closed, or the -errno of its opening.
+# Read a table again. `fd` is its descriptor, which is closed, or the -errno with which opening it failed. `now` is
+# CLOCK_MONOTONIC ns.
 cdef void table_load(table_t *table, int fd, int form, int64_t now) noexcept nogil
 cdef void table_free(table_t *table) noexcept nogil
 
@@ -41,7 +42,7 @@ cdef inline void as_mapped(uint8_t *out, const void *v4) noexcept nogil:
     memcpy(out + 12, v4, 4)
 
 
-# A chain holds the rows of one local port and remote side; dst NULL: those that are not connected.
+# The hash of a local port and remote end; dst NULL: of a socket that is not connected.
 cdef inline uint32_t row_hash(uint16_t sport, const uint8_t *dst, uint16_t dport) noexcept nogil:
     cdef uint64_t halves[2]
     cdef uint64_t hash = <uint64_t>sport << 16 | dport

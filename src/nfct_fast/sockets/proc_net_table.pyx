@@ -1,4 +1,4 @@
-"""A table of /proc/net, read in large chunks into rows hashed by local port and remote side."""
+"""Parse a socket table of /proc/net into rows hashed by local port and remote end."""
 from libc.errno cimport EINTR, ENOENT, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -13,7 +13,7 @@ from nfct_fast.kernel.procfs cimport procfs_decimal
 
 cdef enum:
     CHUNK = 262144
-    ROWS_MAX = 4194304    # 300 MB: a table beyond that is read no further
+    ROWS_MAX = 4194304    # rows of a table that are read, 300 MB; the rest is ignored
 
 
 cdef inline bint hex_number(const char **p, const char *end, int digits, uint32_t *out) noexcept nogil:
@@ -49,8 +49,9 @@ cdef inline bint is_zero(const uint8_t *address, int size) noexcept nogil:
     return any == 0
 
 
-cdef bint endpoint(const char **p, const char *end, bint v6, uint8_t *address, uint16_t *port, uint8_t *real) noexcept nogil:
-    # The kernel prints each 32-bit word of the address as a number of the machine's own byte order.
+cdef bint endpoint(const char **p, const char *end, bint v6, uint8_t *address, uint16_t *port,
+                   uint8_t *specified) noexcept nogil:
+    # The kernel prints each 32-bit word of the address as a number in the machine's own byte order.
     cdef uint32_t words[4]
     cdef uint32_t number
     cdef int i
@@ -64,8 +65,8 @@ cdef bint endpoint(const char **p, const char *end, bint v6, uint8_t *address, u
         memcpy(address, words, 16)
     else:
         as_mapped(address, words)
-    real[0] = not (is_zero(address, 10) and is_zero(address + 12, 4)
-                   and (is_zero(address + 10, 2) or (address[10] == 0xff and address[11] == 0xff)))
+    specified[0] = not (is_zero(address, 10) and is_zero(address + 12, 4)
+                        and (is_zero(address + 10, 2) or (address[10] == 0xff and address[11] == 0xff)))
     return True
 
 
@@ -84,7 +85,7 @@ cdef bint row_parse(const char *p, const char *end, bint v6, row_t *out) noexcep
     if not hex_number(&p, end, 2, &state):
         return False
     out.state = <uint8_t>state
-    # An AF_INET6 socket bound to ::ffff:0.0.0.0 takes IPv4 only.
+    # An AF_INET6 socket bound to ::ffff:0.0.0.0 receives IPv4 only.
     out.v4_only = not v6 or (out.src[10] == 0xff and out.src[11] == 0xff and is_zero(out.src, 10))
     for field in range(3):
         while p < end and p[0] == c' ':
@@ -117,7 +118,7 @@ cdef int table_link(table_t *table) noexcept nogil:
         table.heads = heads
         table.mask = size - 1
     memset(table.heads, 0, size * sizeof(uint32_t))
-    # From the end, so that a chain keeps the kernel's order.
+    # Link from the last row to the first, so that each chain keeps the kernel's order.
     for i in range(table.count, 0, -1):
         row = &table.rows[i - 1]
         slot = row_hash(row.sport, row.dst if row.connected else NULL, row.dport) & table.mask
@@ -140,7 +141,7 @@ cdef int table_line(table_t *table, const char *p, const char *end, int form) no
         table.room = room
     if row_parse(p, end, form & FORM_V6, &table.rows[table.count]):
         if form & FORM_ICMP:
-            table.rows[table.count].dport = 0    # whatever was given to connect(2): ICMP has no such thing
+            table.rows[table.count].dport = 0    # the port that was passed to connect(2) means nothing in ICMP
         table.count += 1
     return 0
 
@@ -157,7 +158,7 @@ cdef int table_parse(table_t *table, int fd, int form) noexcept nogil:
         return -ENOMEM
     while rc == 0:
         if kept == CHUNK:
-            kept = 0    # no line is that long
+            kept = 0    # no line of the kernel's is that long: drop it
         got = read(fd, buf + kept, CHUNK - kept)
         if got < 0 and errno == EINTR:
             continue
@@ -183,7 +184,7 @@ cdef void table_load(table_t *table, int fd, int form, int64_t now) noexcept nog
     table.loaded_at = now
     table.error = 0
     if fd < 0:
-        # No IPv6, no UDP-Lite (gone since Linux 7.1): a table with nothing in it.
+        # A kernel without IPv6, or without UDP-Lite (removed in Linux 7.1), has no such table: treat it as empty.
         table.error = 0 if fd == -ENOENT else fd
     else:
         table.error = table_parse(table, fd, form)

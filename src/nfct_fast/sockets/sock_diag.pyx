@@ -1,8 +1,8 @@
-"""Which socket a tuple belongs to, by one exact sock_diag request.
+"""Find the socket of a tuple with one exact sock_diag request.
 
-A request names one tuple and costs microseconds, however many sockets there are. The kernel looks the tuple up as it
-would for an incoming packet, so what it finds for a port that several sockets share is one of them, not the one that
-sent: the caller has to look at all of them (diag_survey).
+A request names one tuple and takes microseconds, however many sockets there are. The kernel looks the tuple up as it
+would for an incoming packet. If several sockets share the port, it therefore returns one of them, which need not be the
+one that sent: the caller has to look at all of them (diag_survey).
 """
 cimport cython
 from libc.errno cimport EAGAIN, ENOSPC, EPROTONOSUPPORT
@@ -45,7 +45,7 @@ cdef int diag_ask(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, diag
         got = netquery_receive(diag, buffer)
         if got < 0:
             return <int>got
-        # -EAGAIN: an answer to an earlier request that was given up.
+        # -EAGAIN: this is the reply to an earlier request whose caller gave up waiting.
         rc = diag_reply(buffer, got, diag.seq, tuple, match)
         if rc != -EAGAIN:
             return rc
@@ -77,7 +77,7 @@ cdef int survey_add(uint16_t type, const uint8_t *message, size_t size, void *co
 
 cdef int survey_family(netquery_t *diag, survey_t *survey, uint8_t family) noexcept nogil:
     cdef diag_request_t request
-    cdef bint changed = False      # sockets come and go at any time
+    cdef bint changed = False      # ignored: sockets come and go at any time
     diag_request_dump(&request, survey.tuple, family,
                       1 << TCP_LISTEN if survey.tuple.proto == IPPROTO_TCP else 0xffffffff)
     return netquery_dump(diag, &request.header, survey_add, survey, &changed)
@@ -108,8 +108,8 @@ cdef int ports_add(uint16_t type, const uint8_t *message, size_t size, void *con
     return 0 if ports.room >= 0 else -ENOSPC
 
 
-cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int most) noexcept nogil:
-    cdef ports_t ports = ports_t(taken, most)
+cdef int diag_ports(netquery_t *diag, uint8_t proto, uint8_t *taken, int max_sockets) noexcept nogil:
+    cdef ports_t ports = ports_t(taken, max_sockets)
     cdef diag_request_t request
     cdef tuple_t any_port
     cdef bint changed = False
@@ -137,20 +137,21 @@ cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, s
     return rc
 
 
-cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil:
-    cdef tuple_t asked = tuple[0]
+cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex,
+                              socket_info_t *out) noexcept nogil:
+    cdef tuple_t any_peer = tuple[0]
     if tuple.proto != IPPROTO_TCP:
         return -EPROTONOSUPPORT
-    # No connection has port 0, so only the listener is left to find.
-    asked.dport = 0
-    cdef int rc = diag_lookup(diag, &asked, ifindex, out)
+    # No connection has remote port 0, so only the listener can match.
+    any_peer.dport = 0
+    cdef int rc = diag_lookup(diag, &any_peer, ifindex, out)
     return 0 if rc == 1 and out.kind != SOCK_LISTENER else rc
 
 
 def check_answers(int proto):
-    """Raise OSError unless the kernel answers for sockets of this protocol, in the calling thread's network namespace.
+    """Raise OSError unless sock_diag answers for this protocol in the calling thread's network namespace.
 
-    A lookup does not tell: without inet_diag or udp_diag the kernel answers every one as if there were no such socket.
+    An exact look-up would not show it: without inet_diag or udp_diag the kernel replies as if no such socket existed.
     """
     cdef netquery_t diag
     cdef diag_match_t match

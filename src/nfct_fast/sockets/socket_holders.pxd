@@ -6,22 +6,26 @@ cdef enum:
 
 ctypedef struct holder_t:
     int32_t pid
-    int32_t fd
-    uint64_t start           # clock ticks after boot; 0 if it was not needed to order them
+    int32_t fd               # the descriptor by which the process holds the socket
+    uint64_t start           # of the process, clock ticks since boot; 0: not read, as there was nothing to order
 
 ctypedef struct holders_t:
-    int32_t count            # in at[]
-    int32_t denied           # processes that could not be looked into
-    uint8_t rung
-    uint8_t more             # there are more than fit
-    uint8_t complete         # every process was looked at: no other holds it, but for the denied
-    uint8_t ending           # nobody has it, but some process was amid its exit and may have had it
-    holder_t at[HOLDERS_MAX] # the first is the one to name: see FdScanner
+    int32_t count            # entries in at[]
+    int32_t denied           # processes that could not be scanned for lack of permission
+    uint8_t stage            # STAGE_* of the search that found them
+    uint8_t more             # there are more holders than fit in at[]
+    uint8_t complete         # every process was scanned: no other holds the socket, except perhaps the denied ones
+    uint8_t exiting          # no holder was found, but some process was exiting and may have held the socket
+    holder_t at[HOLDERS_MAX] # the process to name comes first, see FdScanner
 
-# `root` is an O_PATH handle of the proc mount.
-cdef bint socket_held(int root, int32_t pid, int32_t fd, uint64_t inode) noexcept nogil
+# In all of these `root` is an O_PATH descriptor of the proc mount.
+
+# Whether the process holds the socket under that descriptor.
+cdef bint holds_socket(int root, int32_t pid, int32_t fd, uint64_t inode) noexcept nogil
+# Add a holder unless it is listed already.
 cdef void holder_add(holders_t *out, int32_t pid, int32_t fd) noexcept nogil
-# Adds those that have the socket by inheritance, given one that has it: parents, suspects, children.
-cdef void holders_family(int root, uint64_t inode, int32_t pid, int32_t fd, const int32_t *candidates, int n,
-                         holders_t *out) noexcept nogil
-cdef void holders_order(int root, holders_t *out) noexcept nogil    # the one to name comes first
+# Add one holder and the processes that share its socket by inheritance: parents, the likely pids, children.
+cdef void holders_add_relatives(int root, uint64_t inode, int32_t pid, int32_t fd, const int32_t *likely_pids, int n,
+                                holders_t *out) noexcept nogil
+# Sort the holders so that the process to name comes first.
+cdef void holders_order(int root, holders_t *out) noexcept nogil

@@ -5,20 +5,21 @@ from nfct_fast.sockets.owners_find cimport (OWNERS_ACCEPT, OWNERS_BIND, OWNERS_C
                           OWNERS_NO_SOURCE, OWNERS_SEND, owners, owners_probe, task_types)
 from nfct_fast.processes.process_event cimport process_id, process_ring
 
+# A note: which program used a socket, and as which user.
 ctypedef struct bpf_owner_t:
-    uint64_t cookie
-    uint64_t netns_cookie
-    uint64_t cgroup_id
-    uint64_t time        # CLOCK_BOOTTIME, ns: the process had started by then
-    uint64_t other_time  # when another program used the same tuple in the same namespace before; 0: none did
-    process_id id        # the program; tgid in the initial pid namespace, like uid and gid in the initial user namespace
-    uint32_t uid
+    uint64_t cookie        # of the socket
+    uint64_t netns_cookie  # of its network namespace
+    uint64_t cgroup_id     # of the process
+    uint64_t time          # CLOCK_BOOTTIME ns at which the note was written
+    uint64_t other_time    # when another program last used the tuple in the same namespace, CLOCK_BOOTTIME ns; 0: never
+    process_id id          # the program; tgid as in the initial pid namespace
+    uint32_t uid           # as in the initial user namespace, like gid
     uint32_t gid
-    char comm[16]        # of the process's first thread; where programs are not told of that of the thread
-    uint8_t hook         # OWNERS_CREATE, ...
-    uint8_t match        # OWNERS_EXACT, ...
-    bint is_kernel       # a kernel thread ran: that is nobody's program
-    bint again           # the same program used the same tuple before
+    char comm[16]          # of the process's main thread; of the calling thread if the kernel has no BTF
+    uint8_t hook           # OWNERS_CREATE etc.: what the program did
+    uint8_t match          # OWNERS_EXACT or OWNERS_NO_SOURCE: how the note fits the tuple
+    bint is_kernel         # a kernel thread used the socket, so it belongs to no program
+    bint again             # the same program used the tuple before
 
 cdef enum:
     USERS = 8            # OWNERS_USERS
@@ -26,55 +27,59 @@ cdef enum:
 cdef class SocketNotes:
     cdef owners _owners
     cdef bint _open
-    cdef readonly bint whole     # that is the root of the hierarchy: every process is seen
-    cdef readonly str cgroup     # the cgroup v2 directory the programs are attached to
-    cdef readonly bint packets   # the per-packet program is attached
-    cdef readonly str processes_missing  # why the kernel does not tell of programs; None: it does
-    cdef readonly uint32_t flows # records kept before the oldest is replaced, once there is need for so many
-    cdef int64_t _since          # CLOCK_BOOTTIME ns: from then on notes are counted,
-    cdef uint64_t _counted       # when there were so many
+    cdef readonly bint whole             # attached to the root cgroup, so that the notes cover every process
+    cdef readonly str cgroup             # the cgroup v2 directory to which the programs are attached
+    cdef readonly bint packets           # the program that runs for each packet is attached
+    cdef readonly str processes_missing  # why the kernel does not report processes; None: it does
+    cdef readonly uint32_t flows         # notes kept before the oldest is replaced, after grow()
+    cdef int64_t _since                  # CLOCK_BOOTTIME ns at which the present counting of notes began
+    cdef uint64_t _counted               # notes that had been written by then
 
-    # 1 found, 0 not. The tuple is seen from the socket: src is its local side. Nothing is allocated; safe from any thread until
-    # close().
+    # Find the newest note of a tuple. It is seen from the socket: src is the local end. Return 1 if there is one, 0 if
+    # not. Allocates nothing, and can be called from any thread until close().
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil
 
-    # Who last used it between two times, CLOCK_BOOTTIME ns. 1 found, 0 nobody, -E2BIG: too much has been noted since. `again` and
-    # times after `until` are what it is for; takes up to 0.1 ms.
+    # Find the last use of a tuple between two times, CLOCK_BOOTTIME ns: needed if its newest note is later, or has
+    # `again` set. Takes up to 0.1 ms. Return 1 if there is one, 0 if not, -E2BIG if there are too many notes since.
     cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until,
                          bpf_owner_t *out) noexcept nogil
 
-    # Every program that used the tuple from `since` to `until`, CLOCK_BOOTTIME ns, the latest first; `slack`: what may lie between
-    # a note and the entry it made. How many are in out, USERS at the most; other_time and match are not filled in.
-    cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack, uint64_t until,
-                          bpf_owner_t *out) noexcept nogil
+    # Find all programs that used a tuple from `since` to `until`, CLOCK_BOOTTIME ns, the latest first. `slack`: the
+    # longest time in ns between a note and the conntrack entry. Return how many are in `out`, at most USERS. other_time
+    # and match are not filled in.
+    cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack,
+                          uint64_t until, bpf_owner_t *out) noexcept nogil
 
-    # The same in steps, for many tuples, so that the memory they wait for comes for all at the same time: prepare each
-    # (netns_cookie is not 0), approach all, where a netns of 0 stands for none, and look each up.
+    # lookup() in three steps, by which the memory of many tuples is fetched at the same time: prepare() each tuple
+    # (with a netns_cookie that is not 0), approach() all of them (those with netns 0 are skipped), and then call
+    # lookup_prepared() for each.
     cdef void prepare(self, const tuple_t *tuple, uint64_t netns_cookie, owners_probe *out) noexcept nogil
     cdef void approach(self, const owners_probe *probes, int count) noexcept nogil
     cdef int lookup_prepared(self, const owners_probe *probe, bpf_owner_t *out) noexcept nogil
-    # Stays the same as long as no socket comes to a local port, leaves it, or serves it otherwise.
+    # Return a counter that changes when a socket comes to a local port, leaves it, or begins to listen or connects.
     cdef uint32_t port_changes(self, uint64_t netns_cookie, uint8_t proto, uint16_t port) noexcept nogil
-    # The same of all 65,536 ports.
+    # The same for all 65,536 ports.
     cdef void all_port_changes(self, uint64_t netns_cookie, uint8_t proto, uint32_t *out) noexcept nogil
-    # Whether the socket of this cookie was not closed since watch() said `turn`. It may have been before, which is to be looked at
-    # after watch(). One thread only.
+    # Watch for the end of the socket with this cookie. is_watched() is then True until the socket is closed; `turn` is
+    # what watch() returned. The socket may have been closed before, so check after watch() that it exists. One thread
+    # only.
     cdef uint64_t watch(self, uint64_t cookie) noexcept nogil
     cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil
 
-    # Whether notes come so fast that grow() is due; to be asked now and then by one thread. now: CLOCK_BOOTTIME ns.
+    # Whether notes come so fast that grow() is due. To be called regularly by one thread. now: CLOCK_BOOTTIME ns.
     cdef bint is_due(self, int64_t now) noexcept nogil
 
-    # Leaves the small ring out, once nothing of it would be there any more had the larger one been there from the start.
-    # To be called likewise.
+    # Stop using the small ring once the larger one, had it existed from the start, would have replaced all its notes.
+    # To be called in the same way.
     cdef void retire(self, int64_t now) noexcept nogil
 
-    # 1 found, 0 not: who last connected, sent on, bound or made the socket of this cookie.
+    # Find the newest note of the socket with this cookie. Return 1 if there is one, 0 if not.
     cdef int lookup_cookie(self, uint64_t cookie, bpf_owner_t *out) noexcept nogil
     cdef int _load(self, int fd, uint32_t records, uint32_t larger, bint each, const task_types *tasks) except -1
     cdef object _answer(self, const tuple_t *tuple, uint64_t netns_cookie)
 
-# The events of programs, for Programs.drain; how many were lost, and when the last one was, CLOCK_BOOTTIME ns.
+# The ring of process events, for History.drain; how many events were lost; when the last of them was lost,
+# CLOCK_BOOTTIME ns.
 cdef process_ring *owners_ring(SocketNotes self) noexcept nogil
 cdef uint64_t owners_lost(SocketNotes self) noexcept nogil
 cdef uint64_t owners_lost_at(SocketNotes self) noexcept nogil

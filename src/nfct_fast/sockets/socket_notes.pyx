@@ -1,23 +1,28 @@
-"""The kernel's own record of who opened, connected and sent, kept by cgroup BPF programs and read without system calls.
+"""Notes of who opened, connected or used a socket, written by cgroup BPF programs and read without system calls.
 
-It names sockets that are closed and processes that are gone, and needs no scan. What each hook notes is in
-bpf/owners.bpf.c; this is its reader.
+They name the owners of closed sockets and exited processes, and need no scan. bpf/owners.bpf.c describes what each hook
+notes; this module reads it.
 
-Covered: TCP (tuple known before the SYN leaves), UDP and UDP-Lite (unconnected: each destination; connected; also with another
-source by a control message), ping and raw sockets of any protocol, SCTP and DCCP by their packets, sockets only io_uring holds;
-IPv4, IPv6, and IPv4 over AF_INET6, which stands under its IPv4 tuple. Of servers: who made or bound a socket, by its cookie; who accepted a
-connection, where accept(2) was asked for the peer's address; and how often the sockets of a port have changed.
+Covered:
+- TCP, whose tuple is known before the SYN leaves;
+- UDP and UDP-Lite: unconnected sockets with each destination, connected ones, and another source address set by a
+  control message;
+- ping sockets and raw sockets of any protocol, SCTP and DCCP, by their packets;
+- sockets that only io_uring holds;
+- IPv4, IPv6, and IPv4 over AF_INET6, which is stored with its IPv4 tuple;
+- of servers: who made or bound a socket, by its cookie; who accepted a connection, if accept(2) returned the peer's
+  address; and how often the sockets of a port have changed.
 
 Not covered:
-- sockets connected before the start, until they connect again; unconnected UDP is seen from its next datagram on;
-- who sends on a connected UDP, ping or raw socket another process connected or made: it is named after the latter;
-  so are the further subflows of MPTCP, which the kernel connects itself;
-- what has no socket of a process: packets forwarded or made by the kernel, tunnels, AF_PACKET, AF_XDP;
-- addresses as another program at the same cgroup rewrites them after ours (programs of cgroups below run before).
+- sockets connected before the start, until they connect again; unconnected UDP sockets, until they send again;
+- a process that sends on a connected UDP, ping or raw socket that another process connected or made, which is named
+  instead; the same goes for the further subflows of MPTCP, which the kernel connects itself;
+- packets without a process's socket: forwarded or made by the kernel, tunnels, AF_PACKET, AF_XDP;
+- addresses that another program at the same cgroup rewrites after ours (programs of lower cgroups run before ours).
 
-Conntrack announces a flow before the egress hook runs. Connected UDP, ping, raw and SCTP have their tuple from there,
-so a reader on another CPU can be a few microseconds too early: ask sock_diag and then lookup_cookie(), or ask again.
-
+Conntrack reports a flow before the egress hook runs, where connected UDP, ping, raw and SCTP sockets get their tuple. A
+reader on another CPU can therefore look a few microseconds too early. It should ask sock_diag and then lookup_cookie(),
+or look again.
 """
 import os
 import socket
@@ -44,12 +49,13 @@ from nfct_fast.sockets.owners_find cimport (
 cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_ICMP, IPPROTO_ICMPV6
 
-cdef int64_t WINDOW_NS = 1_000_000_000   # notes are counted in, see is_due()
+cdef int64_t WINDOW_NS = 1_000_000_000   # in which is_due() counts notes
 
-HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_ACCEPT: "accept", OWNERS_BIND: "bind"}
+HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_ACCEPT: "accept",
+         OWNERS_BIND: "bind"}
 MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source"}
 
-# linux/capability.h. CAP_PERFMON is for bpf_get_current_comm() alone: without it the verifier says EINVAL.
+# Numbers from linux/capability.h. CAP_PERFMON is for bpf_get_current_comm(): without it the verifier returns EINVAL.
 _CAPABILITIES = (("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39))
 
 
@@ -89,8 +95,8 @@ cdef void key_fill(owners_key *key, const tuple_t *tuple) noexcept nogil:
 
 
 def netns_cookie(path=None):
-    """The kernel's cookie of this thread's network namespace (Linux 5.14), or None where it does not say."""
-    # SO_NETNS_COOKIE of asm-generic/socket.h; parisc and sparc number it otherwise, and have no JIT for the programs.
+    """Return the cookie of the calling thread's network namespace, or None before Linux 5.14."""
+    # 71 is SO_NETNS_COOKIE in asm-generic/socket.h. parisc and sparc have other numbers, but no JIT for the programs.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             return struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, 71, 8))[0]
@@ -99,10 +105,10 @@ def netns_cookie(path=None):
 
 
 def _missing():
-    """The capabilities this process lacks of those that loading takes."""
+    """Return the capabilities that loading takes and this process lacks."""
     with open("/proc/self/status") as lines:
         effective, = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
-    if effective >> 21 & 1:  # CAP_SYS_ADMIN stands for both
+    if effective >> 21 & 1:  # CAP_SYS_ADMIN includes both
         effective |= 1 << 39 | 1 << 38
     return [name for name, bit in _CAPABILITIES if not effective >> bit & 1]
 
@@ -112,38 +118,43 @@ def _reason(int error, step, program, log):
     if error == EBADF:
         return f"{what}: not a cgroup v2 directory"
     if error == EPERM and step == "attach":
-        return f"{what}: a program that was attached without BPF_F_ALLOW_MULTI holds the cgroup for itself"
+        return f"{what}: the cgroup has a program that was attached without BPF_F_ALLOW_MULTI, which excludes others"
     if error == EPERM:
-        return f"{what}: refused, though the capabilities are there (a user namespace, seccomp or lockdown?)"
+        return f"{what}: refused in spite of the capabilities (user namespace, seccomp or lockdown?)"
     if error == ENOSYS:
         return f"{what}: this kernel has no bpf(2)"
     if error == EOPNOTSUPP and not program:
         return f"{what}: {step} is not supported"
     if error == EINVAL or error == EACCES:
-        said = [line for line in log.splitlines() if line and not line.startswith(("processed", "verification"))]
-        said = f": {said.pop()}" if said else ""
-        return f"{what}: kernel {os.uname().release} does not accept it (5.15 or later is needed){said}"
+        lines = [line for line in log.splitlines() if line and not line.startswith(("processed", "verification"))]
+        reason = f": {lines.pop()}" if lines else ""
+        return f"{what}: kernel {os.uname().release} rejects it (5.15 or later is needed){reason}"
     return f"{what}: {os.strerror(error)}"
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class SocketNotes:
-    """The owner programs, attached for as long as this object is open, and look-ups in what they noted.
+    """The BPF programs, attached for as long as this object is open, and look-ups in their notes.
 
-    flows is how many records are kept before the oldest is replaced (a socket that binds
-    and then sends takes two); it is rounded up to a power of two, and each takes 152 bytes of kernel memory:
-    76 MiB for the default (and 6 MiB whatever it is). first is how many there is room for until grow() is called;
-    None: all. Eight bytes of each are there from the start. cgroup is a cgroup v2 directory: only sockets of
-    processes in it and below are seen. By default it is the root, which is mounted privately if it is not mounted.
+    Args:
+        flows: how many notes are kept before the oldest is replaced, rounded up to a power of two. A socket that binds
+            and then sends takes two. Each takes 152 bytes of kernel memory: 76 MiB for the default, plus 6 MiB in any
+            case.
+        first: for how many notes there is room until grow() is called; None: for all. Eight bytes for each of `flows`
+            are used from the start.
+        cgroup: a cgroup v2 directory, to whose processes and those below the notes are limited. By default it is the
+            root of the hierarchy, which is mounted privately if it is not mounted.
+        packets: False leaves out the only program that runs for each packet sent. The notes then lack ping, raw, SCTP
+            and DCCP sockets, have connected UDP sockets by cookie only, and unconnected UDP sockets without a source
+            address, so that there is no answer for forwarded flows. For each packet the kernel takes about 0.1 us to
+            call the program, which itself takes 0.035 us.
+        btf: the file with the kernel's BTF.
 
-    packets=False leaves out the only program that runs for each packet sent. Ping, raw, SCTP and DCCP are not seen then,
-    connected UDP only by cookie, and of unconnected UDP the source address stays open (no answer for forwarded flows).
-    The kernel's own part in calling such a program is about 0.1 us a packet, ours 0.035.
-
-    Opening takes about 0.13 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the start
-    only, and raises OSError that says what is missing. Nothing stays in the kernel after close() or the death of the process; a child
-    forked meanwhile holds the programs until it calls exec or exits. Several at once do not disturb each other.
+    Opening takes about 0.13 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the
+    start only, and raises OSError that says what is missing. Nothing remains in the kernel after close() or the death
+    of the process. A child forked meanwhile keeps the programs until it calls exec or exits. Several objects can be
+    open at once.
     """
 
     def __cinit__(self, *, flows=300_000, first=None, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
@@ -209,7 +220,7 @@ cdef class SocketNotes:
         owners_close(&self._owners)
 
     def close(self):
-        """Detaches everything and gives the memory back. No look-up may be under way in another thread."""
+        """Detach the programs and free the memory. No other thread may be looking up notes."""
         self._open = False
         owners_close(&self._owners)
 
@@ -221,7 +232,7 @@ cdef class SocketNotes:
 
     @property
     def memory(self):
-        """Bytes of kernel memory taken."""
+        """Bytes of kernel memory used."""
         return owners_bytes(&self._owners)
 
     cdef bint is_due(self, int64_t now) noexcept nogil:
@@ -230,7 +241,7 @@ cdef class SocketNotes:
         if not self._open or self._owners.records[1] == 0 or self._owners.grown_at:
             return False
         written = owners_written(&self._owners) - self._counted
-        # Half of what one user may make in that time, so that there is room for more before he is refused it.
+        # Grow at half of what one user may write in that time, before any of the user's notes are refused.
         if passed < WINDOW_NS and written >= self._owners.records[0] // 8:
             return True
         if passed >= WINDOW_NS:
@@ -245,14 +256,14 @@ cdef class SocketNotes:
             if owners_written(&self._owners) + 1 - self._owners.grown_at >= self._owners.records[1]:
                 owners_retire(&self._owners)
                 self._since = now
-        elif now - self._since >= WINDOW_NS:       # whichever program was amid a note then
+        elif now - self._since >= WINDOW_NS:       # every program that was writing a note then has finished
             owners_retired(&self._owners)
 
     def grow(self, make=None):
-        """Have room for all records from now on; what was noted stays. One thread at a time, look-ups may be under way.
+        """Make room for all notes; existing ones stay valid. One thread at a time, while others may look up notes.
 
-        make(outer, kind, entries): returns the descriptor of a map as owners_larger_map() makes it; None: it is made here.
-        OSError if it cannot be had: then all is as before.
+        make(outer, kind, entries) returns the descriptor of a map like owners_larger_map(); None: the map is made here.
+        Raises OSError if that fails, which changes nothing.
         """
         cdef int fd, rc, kind
         if not self._open:
@@ -264,22 +275,25 @@ cdef class SocketNotes:
             outer = self._owners.maps[which]
             fd = owners_larger_map(outer, kind, entries) if make is None else make(outer, kind, entries)
             if fd < 0:
-                raise OSError(-fd, f"no larger map for the notes: {os.strerror(-fd)}")
+                raise OSError(-fd, f"cannot make a larger map for the notes: {os.strerror(-fd)}")
             with nogil:
                 rc = owners_take_larger(&self._owners, kind, fd)
                 close(fd)
             if rc < 0:
-                raise OSError(-rc, f"no larger map for the notes: {os.strerror(-rc)}")
+                raise OSError(-rc, f"cannot map the larger map for the notes: {os.strerror(-rc)}")
         owners_switch(&self._owners)
 
     def counters(self):
-        """What was noted since the start, as a dict.
+        """Return counters since the start, as a dict.
 
-        written: records; replaced: of these, the oldest, when the ring was full; room: for how many there is now;
-        displaced: not to be found any more though not
-        the oldest, because many tuples fell into one bucket; collided: not noted, because two writers met; limited: not noted,
-        because their user, who is not root, made more than a quarter of `room` within a second; programs_lost:
-        forks, executions and exits for which there was no room; wakeups: see fileno().
+        written: notes written.
+        replaced: of these, the ones replaced as the oldest of a full ring.
+        room: for how many notes there is room now.
+        displaced: notes that can no longer be found although they were not the oldest, as many tuples shared a bucket.
+        collided: notes that were dropped because two writers met.
+        limited: notes refused because their user, who is not root, wrote more than a quarter of `room` within a second.
+        programs_lost: forks, executions and exits for which the ring had no room.
+        wakeups: how often the ring was half full, see fileno().
         """
         if not self._open:
             raise ValueError("SocketNotes is closed")
@@ -295,7 +309,7 @@ cdef class SocketNotes:
                 "programs_lost": self._owners.state.events_lost, "wakeups": self._owners.state.wakeups}
 
     def fileno(self):
-        """A descriptor that is readable once the events of programs fill half of their room; -1 where none are told."""
+        """Return a descriptor that is readable once the ring of process events is half full, or -1 without the ring."""
         return -1 if not self._open or self.processes_missing is not None else self._owners.maps[OWNERS_MAP_EVENTS]
 
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil:
@@ -330,8 +344,8 @@ cdef class SocketNotes:
             owner_copy(out, &found)
         return rc
 
-    cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack, uint64_t until,
-                          bpf_owner_t *out) noexcept nogil:
+    cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack,
+                          uint64_t until, bpf_owner_t *out) noexcept nogil:
         cdef owners_key key
         cdef owners_record found[USERS]
         cdef int i, count
@@ -379,8 +393,10 @@ cdef class SocketNotes:
         return rc
 
     def find(self, proto, src, sport, dst, dport, netns_cookie):
-        """The owner of a tuple seen from its socket, as a dict, or None. proto is a number; for ICMP the ports are the
-        id and type << 8 | code."""
+        """Find the newest note of a tuple, seen from its socket. Return a dict, or None if there is none.
+
+        proto: IPPROTO_* number. For ICMP, sport is the id and dport is type << 8 | code.
+        """
         cdef tuple_t tuple
         tuple_fill(&tuple, proto, src, sport, dst, dport)
         return self._answer(&tuple, netns_cookie)
@@ -390,12 +406,12 @@ cdef class SocketNotes:
         return owner_dict(&owner) if self.lookup(tuple, netns_cookie, &owner) else None
 
     def find_cookie(self, cookie):
-        """The owner of the socket with this cookie (SO_COOKIE), as a dict, or None."""
+        """Find the newest note of the socket with this cookie (SO_COOKIE). Return a dict, or None if there is none."""
         cdef bpf_owner_t owner
         return owner_dict(&owner) if self.lookup_cookie(cookie, &owner) else None
 
     def repeat(self, count, proto, src, sport, dst, dport, netns_cookie):
-        """Looks one tuple up count times and returns how often it was found: for benchmarks."""
+        """Look up one tuple `count` times and return how often it was found, for benchmarks."""
         cdef tuple_t tuple
         cdef uint64_t times = count, cookie = netns_cookie, found
         tuple_fill(&tuple, proto, src, sport, dst, dport)

@@ -1,4 +1,4 @@
-"""sock_diag from Python: what the kernel answers for one tuple, and which sockets of its port could be meant."""
+"""sock_diag from Python, for tests: find the socket of a tuple, and the sockets that share its port."""
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
@@ -39,7 +39,7 @@ cdef object sock_dict(const socket_info_t *sock):
 @cython.final
 @cython.auto_pickle(False)
 cdef class SockDiag:
-    """A sock_diag socket in the network namespace of the calling thread, in which it stays. Raise OSError."""
+    """A sock_diag socket in the network namespace of the thread that opens it. Raises OSError."""
 
     cdef netquery_t diag
 
@@ -66,7 +66,7 @@ cdef class SockDiag:
         netquery_close(&self.diag)
 
     def fileno(self) -> int:
-        """The file descriptor, or -1 when closed."""
+        """Return the file descriptor, or -1 when closed."""
         return self.diag.fd
 
     cdef diag_match_t *_survey(self, const tuple_t *tuple, int *count) except NULL:
@@ -81,18 +81,27 @@ cdef class SockDiag:
         return found
 
     def find(self, proto, src, sport, dst, dport, *, listener=False, ifindex=0):
-        """The socket whose local end is src:sport and whose remote end is dst:dport, as a dict, or None.
+        """Find the socket whose local end is src:sport and whose remote end is dst:dport.
 
-        proto: IPPROTO_* number; src, dst: addresses as ipaddress takes them; listener: look only for the listener;
-        ifindex: the device the socket is bound to, if any. Unknown values are None; "ambiguous" is True if other sockets of
-        the port are as good an answer. Raise OSError.
+        Args:
+            proto: IPPROTO_* number.
+            src, dst: addresses in any form that ipaddress accepts.
+            listener: find only the listener.
+            ifindex: the device the socket is bound to, if any.
+
+        Returns:
+            A dict, or None if there is no such socket. Unknown values are None; "ambiguous" is True if other sockets of
+            the port match equally well.
+
+        Raises:
+            OSError: sock_diag failed.
         """
         cdef tuple_t tuple
         cdef socket_info_t sock
         cdef diag_match_t *found
         cdef int rc, count = 0
         cdef uint32_t device = ifindex
-        cdef bint there = False
+        cdef bint own_found = False
         tuple_set(&tuple, proto, src, sport, dst, dport)
         rc = (diag_lookup_listener if listener else diag_lookup)(&self.diag, &tuple, device, &sock)
         if rc < 0:
@@ -102,12 +111,12 @@ cdef class SockDiag:
         if sock.kind != SOCK_EXACT:
             found = self._survey(&tuple, &count)
             sock.ambiguous = count > CANDIDATES or candidates_keep(
-                found, count, &sock, &tuple, tuple.proto != IPPROTO_TCP, &there) > 1
+                found, count, &sock, &tuple, tuple.proto != IPPROTO_TCP, &own_found) > 1
             free(found)
         return sock_dict(&sock)
 
     def candidates(self, proto, src, sport, dst, dport):
-        """Every socket that could stand at src:sport (UDP), or listens there (TCP), as dicts; at most 256 of them."""
+        """Return every socket that could stand at src:sport (UDP), or listens there (TCP), as dicts; at most 256."""
         cdef tuple_t tuple
         cdef int i, count = 0
         tuple_set(&tuple, proto, src, sport, dst, dport)
@@ -119,7 +128,7 @@ cdef class SockDiag:
 
 
 def parse_reply(bytes data, uint32_t seq, proto, src, sport, dst, dport):
-    """What one reply to request number seq says: a dict, None (no such socket), or an errno as a negative int."""
+    """Parse the reply to request number `seq`. Return a dict, None if there is no such socket, or a negative errno."""
     cdef tuple_t tuple
     cdef diag_match_t match
     tuple_set(&tuple, proto, src, sport, dst, dport)
@@ -128,7 +137,7 @@ def parse_reply(bytes data, uint32_t seq, proto, src, sport, dst, dport):
 
 
 def benchmark(SockDiag diag not None, proto, src, sport, dst, dport, bint survey, int count):
-    """Look one tuple up `count` times, with or without a survey of its port: (ns each, inode found)."""
+    """Look up one tuple `count` times, with or without a survey of its port. Return (ns for each, inode found)."""
     cdef tuple_t tuple
     cdef socket_info_t sock
     cdef diag_match_t found[CANDIDATES]

@@ -1,4 +1,4 @@
-"""What would be found for a flow, or a socket, that nobody heard of: for tests and benchmarks."""
+"""Look up flows, sockets and namespaces without an event, decode messages: hooks for tests and benchmarks."""
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
@@ -15,12 +15,18 @@ from nfct_fast.testing.diag_client cimport sock_dict
 import os
 
 
-def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0,
+def find_flow(Resolver resolver not None, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0,
               double age=0.0, begins=False):
-    """A `Flow` as it would be told of one heard `age` seconds ago: to see what is found, and how.
+    """Resolve a flow as if its event had been received `age` seconds ago, and return it as a `Flow`.
 
-    proto: IPPROTO_* number; addresses as ipaddress takes them; reply: the same four of the reply direction where
-    NAT applies; netns: the number of the home it was heard in; begins: of TCP, that it is a SYN. Blocks while it looks.
+    Args:
+        proto: IPPROTO_* number.
+        src, dst: addresses in any form that ipaddress accepts.
+        reply: (src, sport, dst, dport) of the reply direction, if NAT changes it.
+        netns: number of the monitored namespace in which the event was received.
+        begins: the flow's state is SYN_SENT; for TCP only.
+
+    Blocks while it searches.
     """
     cdef record_t record
     memset(&record, 0, sizeof(record))
@@ -36,62 +42,68 @@ def find_flow(Resolver attribution not None, proto, src, sport, dst, dport, *, r
         record.flow.reply.icmp_id = icmp_id
         record.flow.has |= FLOW_REPLY
     with nogil:
-        attribution.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
-        attribution.resolve(&record, 1)
+        resolver.begin(monotonic_ns() - <int64_t>(age * 1e9), 0)
+        resolver.resolve(&record, 1)
     return flow_object(&record)
 
 
-def find_sockets(NamespaceIndex directory not None, proto, src, sport, dst, dport, *, listener=False):
-    """The sockets at src:sport in the namespaces that have src, as [(inode of the namespace, dict)].
+def find_sockets(NamespaceIndex namespaces not None, proto, src, sport, dst, dport, *, listener=False):
+    """Find the sockets at src:sport in all namespaces that have the address src.
 
-    Raise LookupError if no known namespace has the address, OSError.
+    Returns:
+        A list of (inode of the namespace, dict of the socket).
+
+    Raises:
+        LookupError: no known namespace has the address.
+        OSError: sock_diag failed.
     """
     cdef tuple_t tuple
     cdef socket_info_t sock
     cdef bint only_listener = listener
     cdef int i, rc
     tuple_set(&tuple, proto, src, sport, dst, dport)
-    directory.refreshed_at = <uint64_t>monotonic_ns()
-    i = directory.find_address(0, &tuple, -1)
-    if i < 0 and directory.look_again(&tuple, True):
-        i = directory.find_address(0, &tuple, -1)
+    namespaces.refreshed_at = <uint64_t>monotonic_ns()
+    i = namespaces.find_address(0, &tuple, -1)
+    if i < 0 and namespaces.look_again(&tuple, True):
+        i = namespaces.find_address(0, &tuple, -1)
     if i < 0:
         raise LookupError(f"no known network namespace has {src}")
     found = []
     while i >= 0:
-        rc = directory.lookup_at(i, &tuple, only_listener, &sock)
+        rc = namespaces.lookup_at(i, &tuple, only_listener, &sock)
         if rc < 0:
             raise OSError(-rc, os.strerror(-rc), "sock_diag")
         if rc == 1:
-            found.append((directory.namespace_map.nodes[i].namespace.inode, sock_dict(&sock)))
-        i = directory.find_address(0, &tuple, i)
+            found.append((namespaces.namespace_map.nodes[i].namespace.inode, sock_dict(&sock)))
+        i = namespaces.find_address(0, &tuple, i)
     return found
 
 
-def refresh_addresses(NamespaceIndex directory not None):
-    """Takes in the changes of home's addresses heard of."""
-    directory.refresh_monitored()
+def refresh_addresses(NamespaceIndex namespaces not None):
+    """Apply the address changes of monitored namespaces that the discovery thread has received."""
+    namespaces.refresh_monitored()
 
 
-def may_come_from(NamespaceIndex directory not None, address, inode, *, home=0):
-    """Whether a packet from that address, seen in a home, can have come out of the namespace with that inode."""
+def may_come_from(NamespaceIndex namespaces not None, address, inode, *, monitored=0):
+    """Whether a packet from that address, seen in a monitored namespace, can come from the one with that inode."""
     cdef tuple_t tuple
     cdef int i
     tuple_set(&tuple, 17, address, 1, address, 1)
-    for i in range(directory.namespace_map.count):
-        if directory.namespace_map.nodes[i].namespace != NULL and directory.namespace_map.nodes[i].namespace.inode == inode:
-            return directory.may_come_from(home, i, &tuple)
+    for i in range(namespaces.namespace_map.count):
+        if (namespaces.namespace_map.nodes[i].namespace != NULL
+                and namespaces.namespace_map.nodes[i].namespace.inode == inode):
+            return namespaces.may_come_from(monitored, i, &tuple)
     raise LookupError(f"no known network namespace is {inode}")
 
 
-def by_cookie(NamespaceIndex directory not None, cookie):
-    """The inode of the namespace with that cookie, or None."""
-    cdef int index = directory.find_cookie(cookie)
-    return directory.namespace_map.nodes[index].namespace.inode if index >= 0 else None
+def by_cookie(NamespaceIndex namespaces not None, cookie):
+    """Return the inode of the namespace with that cookie, or None."""
+    cdef int index = namespaces.find_cookie(cookie)
+    return namespaces.namespace_map.nodes[index].namespace.inode if index >= 0 else None
 
 
 def decode_directly(bytes message not None):
-    """The C struct of one conntrack message as direct_decode fills it in, as bytes; None: it leaves it to the library."""
+    """Decode one conntrack message by direct_decode. Return the C struct as bytes, None if the library has to do it."""
     cdef flow_t flow
     memset(&flow, 0, sizeof(flow))
     if len(message) < 20 or not direct_decode(<const uint8_t *>message, len(message), &flow):
@@ -100,7 +112,10 @@ def decode_directly(bytes message not None):
 
 
 def decode_by_library(bytes message not None):
-    """The same as the library has it, but for type and time; None: it refuses it. `Flow` objects compare less than all of it."""
+    """Decode one conntrack message by the library. Return the C struct without type and time, None if it is refused.
+
+    Comparing the bytes covers all fields, comparing `Flow` objects only some.
+    """
     cdef FlowDecoder decoder = FlowDecoder(by_library=True)
     cdef flow_t flow
     memset(&flow, 0, sizeof(flow))

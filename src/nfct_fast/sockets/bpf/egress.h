@@ -1,12 +1,12 @@
-/* The program for packets: tuples that pass no other hook. It may run in a softirq or a queue daemon's context, so the
- * owner comes from the socket's record, never from current.
- * SPDX-License-Identifier: GPL-2.0-or-later */
+/* The program that runs for each packet, for tuples that no other hook sees. It may run in a softirq or in the context
+ * of a queue daemon, so it takes the owner from the socket's record, never from `current`. SPDX-License-Identifier:
+ * GPL-2.0-or-later */
 #ifndef NFCT_FAST_BPF_EGRESS_H
 #define NFCT_FAST_BPF_EGRESS_H
 
 #include "process.h"
 
-/* The socket's tuple, not the packet's: source NAT is done by now. */
+/* Fill in the tuple of the socket, not of the packet, in which source NAT has already changed addresses. */
 INLINE void socket_key(struct bpf_sock *sk, struct owners_key *key)
 {
     key->proto = sk->protocol;
@@ -25,8 +25,8 @@ INLINE void socket_key(struct bpf_sock *sk, struct owners_key *key)
     }
 }
 
-/* An unconnected sender has no source address before routing. What its first packet left with lets a flow that is
- * forwarded by another namespace be told from one of the same ports. */
+/* Add to the record of an unconnected sender, which has no source address before routing, that of its first packet. It
+ * distinguishes flows with the same ports that another namespace forwards. */
 INLINE void wire_source(struct __sk_buff *skb, struct owners_record *record, __u64 position)
 {
     __u64 at[4] = {};
@@ -52,7 +52,8 @@ INLINE void datagram(struct __sk_buff *skb, struct bpf_sock *sk, __u64 cookie, _
         return;
     if (record->key.hook == OWNERS_SEND && record->key.flags & OWNERS_UNSOURCED) {
         wire_source(skb, record, position);
-    } else if (record->key.hook == OWNERS_CONNECT && sk->state == BPF_TCP_ESTABLISHED && record_again(record, position)) {
+    } else if (record->key.hook == OWNERS_CONNECT && sk->state == BPF_TCP_ESTABLISHED &&
+               record_again(record, position)) {
         struct owners_key key = {.hook = OWNERS_CONNECT};
         socket_key(sk, &key);
         publish(record, position, &key);
@@ -60,7 +61,8 @@ INLINE void datagram(struct __sk_buff *skb, struct bpf_sock *sk, __u64 cookie, _
     __sync_val_compare_and_swap(slot, old, old | OWNERS_DONE);
 }
 
-/* Ping, raw, SCTP, DCCP: the packet's own tuple, as it goes out after NAT; conntrack's inverted reply is the same. */
+/* Fill in the tuple of a packet of a ping, raw, SCTP or DCCP socket, as it leaves after NAT: conntrack's inverted
+ * reply. */
 INLINE int packet_key(struct __sk_buff *skb, struct owners_key *key)
 {
     __u8 ip[40];
@@ -129,7 +131,7 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     key.hook = record->key.hook;
     key.flags = (record->key.flags & OWNERS_KERNEL) | OWNERS_PUBLISHED;
     new->key = key;
-    if (*(volatile __u64 *)&record->seq != from) { /* overtaken while it was copied: leave nothing that could be found */
+    if (*(volatile __u64 *)&record->seq != from) { /* replaced while it was copied: make the copy unfindable */
         new->cookie = 0;
         record_end(new, position);
         return 1;
@@ -141,8 +143,8 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     return 1;
 }
 
-/* A stream of packets costs what comes before bpf_sk_fullsock(): the header and one slot are looked at, one helper is
- * called (each takes some 10 ns where the kernel guards its returns). */
+/* For most packets only the part before bpf_sk_fullsock() runs: it reads the header and one slot, and calls one helper,
+ * which takes about 10 ns on kernels with return thunks. */
 SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
 {
     struct bpf_sock *sk = skb->sk;
@@ -150,7 +152,7 @@ SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
     if (!sk || ip + 20 > (__u8 *)(long)skb->data_end)
         return 1;
     __u8 protocol = ip[0] >> 4 == 4 ? ip[9] : ip[6];
-    if (protocol == IPPROTO_TCP && sk->state != BPF_TCP_CLOSE) /* a raw socket is in CLOSE, unless it is connected */
+    if (protocol == IPPROTO_TCP && sk->state != BPF_TCP_CLOSE) /* an unconnected raw socket is in state CLOSE */
         return 1;
     __u64 cookie = bpf_get_socket_cookie(skb);
     __u64 *slot = cookie_at(cookie);

@@ -1,8 +1,8 @@
-"""Compiles owners.bpf.c with clang and writes ../owners_skel.h: instructions, and where the maps' fds go.
+"""Compile owners.bpf.c with clang and write ../owners_skel.h: the instructions, and where the maps' descriptors go.
 
 Run it after a change to the .c or .h files here, to ../owners.h or to ../../processes/process_event.h:
-`python src/nfct_fast/sockets/bpf/generate.py [header]`. Nothing else needs clang. The output depends on the source and on
-clang's major version only, and says both.
+`python src/nfct_fast/sockets/bpf/generate.py [HEADER]`. Nothing else needs clang. The output depends only on the source
+and on clang's major version, and names both.
 """
 import hashlib
 import os
@@ -19,7 +19,7 @@ SOURCES = (HERE / "owners.bpf.c", HERE / "helpers.h", HERE / "store.h", HERE / "
            INCLUDES / "nfct_fast/sockets/owners.h", INCLUDES / "nfct_fast/processes/process_event.h")
 HEADER = INCLUDES / "nfct_fast/sockets/owners_skel.h"
 
-# ELF section -> program type and attach type, in linux/bpf.h's names.
+# ELF section: (program type, attach type), by their names in linux/bpf.h.
 PROGRAMS = {
     "cgroup/sock_create": ("BPF_PROG_TYPE_CGROUP_SOCK", "BPF_CGROUP_INET_SOCK_CREATE"),
     "cgroup/connect4": ("BPF_PROG_TYPE_CGROUP_SOCK_ADDR", "BPF_CGROUP_INET4_CONNECT"),
@@ -48,7 +48,7 @@ def source_hash():
 
 
 def clang_major(clang="clang"):
-    """The major version of clang, or None where there is none that can compile for BPF."""
+    """Return the major version of clang, or None if there is none that can compile for BPF."""
     try:
         text = subprocess.run([clang, "--version"], check=True, capture_output=True, text=True).stdout
         targets = subprocess.run([clang, "--print-targets"], capture_output=True, text=True).stdout
@@ -60,7 +60,7 @@ def clang_major(clang="clang"):
 
 def compiled(clang="clang"):
     flags = ["-O2", "-g0", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", f"-I{INCLUDES}"]
-    # asm/types.h is not on the BPF target's own search path in Debian's layout.
+    # On Debian, asm/types.h is not in the search path of the BPF target.
     multiarch = sysconfig.get_config_var("MULTIARCH")
     if multiarch and os.path.isdir(f"/usr/include/{multiarch}"):
         flags.append(f"-I/usr/include/{multiarch}")
@@ -69,7 +69,7 @@ def compiled(clang="clang"):
 
 
 def sections(elf):
-    """Name -> (index, type, bytes, info) of a little-endian ELF64 object, and its symbol names."""
+    """Return {name: (index, type, bytes, info)} of the sections of an ELF64 object, and its symbols."""
     if elf[:6] != b"\x7fELF\x02\x01":
         sys.exit("generate.py: not a little-endian ELF64 object")
     (offset,) = struct.unpack_from("<Q", elf, 40)
@@ -92,7 +92,7 @@ def sections(elf):
 
 
 def programs(elf):
-    """(function name, section, instructions, [(instruction, map)]) in the order of PROGRAMS."""
+    """Yield (function, section, instructions, [(instruction, map)]) in the order of PROGRAMS."""
     found, symbols = sections(elf)
     if found.get(".text", (0, 0, b"", 0))[2]:
         sys.exit("generate.py: a function was not inlined; the loader does not link subprograms")
@@ -130,7 +130,8 @@ def header(elf, clang):
         lines += ["};", "", f"static const struct owners_relocation owners_relocations_{function}[] = {{"]
         relocations = relocations or [(0xffff, MAPS[0])]
         for at in range(0, len(relocations), 4):
-            lines.append("    " + " ".join(f"{{{where}, OWNERS_MAP_{name.upper()}}}," for where, name in relocations[at:at + 4]))
+            row = relocations[at:at + 4]
+            lines.append("    " + " ".join(f"{{{where}, OWNERS_MAP_{name.upper()}}}," for where, name in row))
         lines += ["};", ""]
         used = sum(where != 0xffff for where, _ in relocations)
         kind, attach = PROGRAMS[section]

@@ -1,15 +1,15 @@
-/* Notes who makes, connects and sends on sockets, as it happens. Stable UAPI only: cgroup programs, no BTF of the kernel.
+/* Record who makes, connects and sends on sockets when it happens, by cgroup programs with a stable UAPI, without BTF.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Traffic is never refused or altered: every program returns 1. Owners are taken from `current` only in hooks that run
- * in the process's own system call (create, bind, connect, sendmsg); sockops and egress may run in a softirq or in a
- * queue daemon's context, and join by socket cookie instead. The oldest kernel all of it can load on is 5.12
- * (atomics that fetch are 5.12, and 5.18 on arm64; links to cgroups and bpf_get_netns_cookie 5.7). */
+ * The programs never refuse or change traffic: all return 1. They take the owner from `current` only in hooks that run
+ * in the system call of the process (create, bind, connect, sendmsg). sockops and egress may run in a softirq or in the
+ * context of a queue daemon, so they find the socket's record by its cookie. All of this loads from Linux 5.12 on:
+ * fetching atomics need 5.12 (5.18 on arm64), cgroup links and bpf_get_netns_cookie need 5.7. */
 #include "store.h"
 #include "process.h"
 #include "egress.h"
 
-/* A record of `current` and this socket, charged to an account, to be ended; NULL: there is none to be had. */
+/* Begin a record of `current` and this socket, charged to the account. Return NULL if that is not possible. */
 INLINE struct owners_record *note_for(void *ctx, __u32 account, __u64 cookie, const struct owners_key *key,
                                       const struct process_id *id, __u64 *position)
 {
@@ -26,13 +26,13 @@ INLINE struct owners_record *note_for(void *ctx, __u32 account, __u64 cookie, co
     return record;
 }
 
-INLINE struct owners_record *note_begin(void *ctx, __u64 cookie, const struct owners_key *key, const struct process_id *id,
-                                        __u64 *position)
+INLINE struct owners_record *note_begin(void *ctx, __u64 cookie, const struct owners_key *key,
+                                        const struct process_id *id, __u64 *position)
 {
     return note_for(ctx, current_account(), cookie, key, id, position);
 }
 
-/* Remembers `current` as the owner of this socket; a tuple follows when the kernel has chosen it. */
+/* Record `current` as the owner of this socket. The tuple is added once the kernel has chosen it. */
 INLINE int remember(void *ctx, __u8 hook)
 {
     __u64 position, cookie = bpf_get_socket_cookie(ctx);
@@ -40,9 +40,9 @@ INLINE int remember(void *ctx, __u8 hook)
     struct process_id id;
     current_identity(&id);
     struct owners_record *record = record_of(cookie, &position);
-    if (record && record->key.hook == OWNERS_BIND) /* what comes to the port goes by the peer as well from now on */
+    if (record && record->key.hook == OWNERS_BIND) /* from now on the socket receives from its peer only */
         port_changed(record->netns, record->key.proto, record->key.sport);
-    /* One that connects again and again has one record: none was found by its tuple yet. */
+    /* A socket that connects repeatedly reuses its record, as long as the tuple index does not have it. */
     if (record && record->key.hook == OWNERS_CONNECT && !(record->key.flags & OWNERS_PUBLISHED) &&
         record_again(record, position)) {
         record->key.flags = 0;
@@ -70,18 +70,19 @@ SEC("cgroup/sock_create") int sock_create(struct bpf_sock *ctx)
 
 /* ---- connect: the source port is not chosen yet; sockops (TCP) or egress (UDP) adds the tuple ---- */
 
-/* The record of the MPTCP socket that this subflow belongs to, and its position; NULL: it is none. */
+/* Return the record of the MPTCP socket to which this subflow belongs, and its position; NULL if it is no subflow. */
 INLINE struct owners_record *subflow_maker(struct bpf_sock_addr *ctx, __u64 *position)
 {
-    const char *sk = (const char *)kernel_word(at(ctx, hook_sock)); /* ctx->sk as a number: the verifier lets no sum be made of it */
+    /* ctx->sk read as a number, since the verifier allows no arithmetic on the pointer. */
+    const char *sk = (const char *)kernel_word(at(ctx, hook_sock));
     const char *subflow = (const char *)kernel_word(at(sk, ulp_data));
-    if (!subflow || kernel_word(at(subflow, subflow_sock)) != (__u64)sk) /* of another protocol on TCP */
+    if (!subflow || kernel_word(at(subflow, subflow_sock)) != (__u64)sk) /* the data of another protocol, e.g. TLS */
         return 0;
     const char *owner = (const char *)kernel_word(at(subflow, subflow_conn));
     return record_of(kernel_word(at(owner, cookie)), position);
 }
 
-/* All subflows of an MPTCP socket but the first are connected by a kernel thread: their owner is who made that socket. */
+/* A kernel thread connects all subflows of an MPTCP socket but the first. Their owner is the maker of that socket. */
 INLINE int connected_for(struct bpf_sock_addr *ctx)
 {
     __u64 from, position, cookie = bpf_get_socket_cookie(ctx);
@@ -95,7 +96,8 @@ INLINE int connected_for(struct bpf_sock_addr *ctx)
     __u64 time = record->who.time;
     record->who = maker->who;
     record->who.time = time;
-    if (*(volatile __u64 *)&maker->seq == from) /* else it was overtaken while it was copied, and this stays the kernel's */
+    /* If the maker's record was replaced while it was copied, leave the new one the kernel's. */
+    if (*(volatile __u64 *)&maker->seq == from)
         record->key.flags &= ~OWNERS_KERNEL;
     record_end(record, position);
     cookie_set(cookie, position);
@@ -112,8 +114,8 @@ INLINE int connect(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return connect(ctx); }
 SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return connect(ctx); }
 
-/* ---- getpeername: accept(2) that is asked for the peer's address looks it up so, in the process's own call. There is no other hook;
- * of who does not ask the listener is known ---- */
+/* ---- getpeername: accept(2) calls this hook in the context of the process if it has to return the peer's address.
+ * There is no other hook for accept(2); without it the owner of the listener is known ---- */
 
 INLINE int accepted(struct bpf_sock_addr *ctx)
 {
@@ -121,7 +123,7 @@ INLINE int accepted(struct bpf_sock_addr *ctx)
     if (!sk || ctx->protocol != IPPROTO_TCP || sk->state != BPF_TCP_ESTABLISHED)
         return 1;
     __u64 position, cookie = bpf_get_socket_cookie(ctx);
-    if (record_of(cookie, &position)) /* it was connected here, or asked for before */
+    if (record_of(cookie, &position)) /* the socket was connected here, or this is not the first call */
         return 1;
     struct owners_key key = {.hook = OWNERS_ACCEPT};
     struct process_id id;
@@ -149,7 +151,7 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
     current_identity(&id);
     if (!bucket || bucket_has(bucket, hash, key, cookie, &id))
         return 1;
-    __u64 *slot = cookie_at(cookie); /* its first: it has taken a port perhaps */
+    __u64 *slot = cookie_at(cookie); /* on the first datagram the kernel may have chosen the port */
     if (!connected && slot && (*(volatile __u64 *)slot ^ owners_cookie_slot(cookie, 0)) >> OWNERS_TAG_SHIFT)
         port_changed(netns, key->proto, key->sport);
     struct owners_record *record = note_begin(ctx, cookie, key, &id, &position);
@@ -158,13 +160,13 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
     record->key.flags |= OWNERS_PUBLISHED;
     record_end(record, position);
     bucket_put(bucket, hash, position, record);
-    if (!connected) /* else it is sendto() past its peer: egress still waits for the peer's own tuple */
+    if (!connected) /* sendto() past the peer must not stop egress from adding the tuple of the peer */
         cookie_set(cookie, position);
     return 1;
 }
 
-/* Without an address of its own a datagram of a connected socket comes here for its control messages, which give it another
- * source: the destination is the socket's, and the kernel does not say it. */
+/* A datagram of a connected socket without an explicit address comes here if control messages give it another source.
+ * The hook does not get the destination then, which is the socket's peer. */
 
 SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
 {
@@ -174,7 +176,7 @@ SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
     struct owners_key key = {.family = AF_INET, .proto = ctx->protocol, .hook = OWNERS_SEND};
     key.src[0] = ctx->msg_src_ip4;
     __u32 to = ctx->user_ip4, port = ctx->user_port;
-    hide(to); /* or clang chooses between the two addresses and loads once, which the verifier refuses */
+    hide(to); /* else clang loads through a selected pointer, which the verifier rejects */
     hide(port);
     int connected = sk->state == BPF_TCP_ESTABLISHED;
     if (connected && !port) {
@@ -184,7 +186,7 @@ SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
     key.dst[0] = to;
     if (!key.src[0])
         key.flags = OWNERS_UNSOURCED;
-    /* 0.0.0.0 as a destination is this host: ip_route_output_key_hash_rcu(). */
+    /* The destination 0.0.0.0 is this host: ip_route_output_key_hash_rcu(). */
     if (!key.dst[0])
         key.dst[0] = key.src[0] ? key.src[0] : 0x0100007f;
     key.sport = sk->src_port;
@@ -213,7 +215,7 @@ SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx)
         port = sk->dst_port;
     }
     if (!(key.dst[0] | key.dst[1]))
-        key.dst[1] = 1ULL << 56; /* :: is ::1 here: udpv6_sendmsg() */
+        key.dst[1] = 1ULL << 56; /* the destination :: is ::1: udpv6_sendmsg() */
     key.sport = sk->src_port;
     key.dport = ntohs(port);
     return sent(ctx, &key, connected);
@@ -268,12 +270,14 @@ INLINE void sockops_key(struct bpf_sock_ops *ctx, struct owners_key *key)
     key->dport = __builtin_bswap32(ctx->remote_port);
     key->family = AF_INET;
     if (ctx->family == AF_INET6) {
-        a = word(ctx->remote_ip6[0]), b = word(ctx->remote_ip6[1]), c = word(ctx->remote_ip6[2]), d = word(ctx->remote_ip6[3]);
+        a = word(ctx->remote_ip6[0]), b = word(ctx->remote_ip6[1]), c = word(ctx->remote_ip6[2]),
+        d = word(ctx->remote_ip6[3]);
         if (!mapped(a, b, c)) {
             key->family = AF_INET6;
             key->dst[0] = join(a, b);
             key->dst[1] = join(c, d);
-            a = word(ctx->local_ip6[0]), b = word(ctx->local_ip6[1]), c = word(ctx->local_ip6[2]), d = word(ctx->local_ip6[3]);
+            a = word(ctx->local_ip6[0]), b = word(ctx->local_ip6[1]), c = word(ctx->local_ip6[2]),
+            d = word(ctx->local_ip6[3]);
             key->src[0] = join(a, b);
             key->src[1] = join(c, d);
             return;
@@ -312,8 +316,8 @@ SEC("sockops") int tcp(struct bpf_sock_ops *ctx)
     return 1;
 }
 
-/* ---- release: a port is served by one less. What was noted of the socket stays true of its flows. Its port the hook may not
- * read: of a socket that was never noted, or long ago, only whoever watches it hears ---- */
+/* ---- release: one socket less serves the port. Its records stay valid for its flows. The hook cannot read the port:
+ * if the socket has no record (any more), the change is not counted, and only a watch notices it ---- */
 
 SEC("cgroup/sock_release") int sock_release(struct bpf_sock *ctx)
 {

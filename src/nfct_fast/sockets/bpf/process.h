@@ -1,9 +1,9 @@
-/* Which program runs: the identity in every note, and the events of fork, exec and exit.
+/* The identity of the running program, for the notes, and the events of fork, exec and exit.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The tracepoints run in the process's own system call: an event is in the ring before the new program's first
- * instruction, and so before any socket it makes. Nobody is woken for it. Fields of the kernel's structures are read at offsets
- * that the loader took from its BTF; to the verifier they are constants. */
+ * The tracepoints run in the system call of the process. An event is therefore in the ring before the first instruction
+ * of the new program, and before any socket it makes. It wakes no reader. Fields of kernel structures are read at
+ * offsets that the loader took from the kernel's BTF, and that are constants for the verifier. */
 #ifndef NFCT_FAST_BPF_PROCESS_H
 #define NFCT_FAST_BPF_PROCESS_H
 
@@ -52,7 +52,8 @@ INLINE void current_identity(struct process_id *id)
 #define PF_KTHREAD 0x200000 /* linux/sched.h; unchanged since 2.6.27 */
 #define USER_NAMESPACES 33  /* nested, and the initial one: the kernel's limit */
 
-/* Who answers for what the task does: in a user namespace anybody can be many users. */
+/* Return the user to charge for what the task does. In a user namespace one user can have many uids, so it is the owner
+ * of the outermost one. */
 INLINE __u32 task_account(char *task)
 {
     char *cred = field(char *, task, cred);
@@ -73,7 +74,7 @@ INLINE int current_is_kernel(void)
     return (field(__u32, task, flags) & PF_KTHREAD) != 0;
 }
 
-/* Fills in who runs, after the key. */
+/* Fill in the running process. The key has to be filled in before. */
 INLINE void who_is_current(struct owners_record *record, const struct process_id *id)
 {
     struct owners_who *who = &record->who;
@@ -100,7 +101,7 @@ INLINE __u32 current_account(void)
 INLINE void event_send(struct process_event *event, __u64 size)
 {
     __u64 flags = BPF_RB_NO_WAKEUP;
-    /* A process that makes no flows has nobody look into the ring: half full, it is time. */
+    /* The reader looks into the ring when flows arrive. Without flows, wake it once the ring is half full. */
     if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.ring_size / 2) {
         flags = BPF_RB_FORCE_WAKEUP;
         __sync_fetch_and_add(&state.wakeups, 1);
@@ -125,7 +126,7 @@ INLINE struct scratch_event *event_begin(char *task, __u16 kind)
     return scratch_at;
 }
 
-/* What fork and exec both tell of the process. */
+/* Fill in what the events of fork and exec have in common. */
 INLINE void event_fill(struct process_event *event, char *task)
 {
     char *cred = field(char *, task, cred), *pid = field(char *, task, thread_pid);
@@ -139,7 +140,7 @@ INLINE void event_fill(struct process_event *event, char *task)
     event->login_uid = config.task.has_login_uid ? field(__u32, task, login_uid) : ~0u;
     event->spare = 0;
     task_comm(task, event->comm);
-    if (level) { /* numbers[level]: the verifier wants a fixed offset, so the pointer is read as a number */
+    if (level) { /* numbers[level] has no fixed offset, as the verifier requires, so read the pointer as a number */
         const char *numbers = (const char *)kernel_word(at(task, thread_pid)) + config.task.numbers;
         event->ns_pid = kernel_word(numbers + level * config.task.upid_size);
     }
@@ -148,7 +149,7 @@ INLINE void event_fill(struct process_event *event, char *task)
 SEC("tp_btf/sched_process_fork") int process_fork(__u64 *args)
 {
     char *parent = (char *)args[0], *child = (char *)args[1];
-    if (field(__u32, child, pid) != field(__u32, child, tgid)) /* a thread */
+    if (field(__u32, child, pid) != field(__u32, child, tgid)) /* a thread, not a process */
         return 0;
     struct scratch_event *scratch_at = event_begin(child, PROCESS_EVENT_FORK);
     if (!scratch_at)
@@ -163,7 +164,7 @@ SEC("tp_btf/sched_process_exit") int process_exit(__u64 *args)
 {
     char *task = (char *)args[0];
     char *signal = field(char *, task, signal);
-    if (field(__u32, signal, live)) /* other threads go on */
+    if (field(__u32, signal, live)) /* other threads are still running */
         return 0;
     struct process_event event = {.kind = PROCESS_EVENT_EXIT};
     task_identity(task, &event.id);
@@ -171,8 +172,8 @@ SEC("tp_btf/sched_process_exit") int process_exit(__u64 *args)
     return 0;
 }
 
-/* The path of the file executed, its last component first: how much of text it takes. As the kernel's d_path() goes, up to the root
- * of the mount namespace; a chroot's own path is part of it. */
+/* Write the path of the executed file to the text, its last component first, and return its size. Follows the path up
+ * to the root of the mount namespace as d_path() does, so that the path of a chroot is included. */
 INLINE __u32 path_write(struct scratch_event *scratch_at, char *file)
 {
     char *mount = (char *)kernel_word(at(file, path_mount)), *dentry = (char *)kernel_word(at(file, path_dentry));
@@ -185,7 +186,7 @@ INLINE __u32 path_write(struct scratch_event *scratch_at, char *file)
             char *outer = mount - config.task.mount, *above = (char *)kernel_word(at(outer, mount_parent));
             if (!above)
                 return 0;
-            if (above == outer) /* the namespace's root */
+            if (above == outer) /* the root of the mount namespace */
                 return size;
             dentry = (char *)kernel_word(at(outer, mountpoint));
             mount = at(above, mount);

@@ -1,4 +1,4 @@
-/* The memory the programs write: taking a record from the ring, whole or not at all, and the two indexes into it.
+/* The memory that the programs write: taking a record from the ring, completely or not at all, and its two indexes.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_BPF_STORE_H
 #define NFCT_FAST_BPF_STORE_H
@@ -18,15 +18,16 @@
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
 
-/* The loader makes the maps (sizes are its options) and puts their fds where these names are used. records and buckets
- * are arrays of two maps, see owners.h. */
+/* The loader makes the maps, chooses their sizes, and puts their descriptors in place of these names. records and
+ * buckets are arrays of two maps, see owners.h. */
 SEC(".maps") char records, buckets, cookies, ports, watches, shares, events, scratch;
 SEC(".rodata") const volatile struct owners_config config = {};
 SEC(".bss") struct owners_state state = {};
 
 INLINE __u16 ntohs(__u16 port) { return __builtin_bswap16(port); }
-INLINE int mapped(__u32 a, __u32 b, __u32 c) { return a == 0 && b == 0 && c == 0xffff0000; } /* ::ffff:0:0/96, little-endian */
-/* One 32-bit load each: the verifier refuses the 64-bit ones that clang would merge them into. */
+/* Whether an IPv6 address is IPv4-mapped, ::ffff:0:0/96; the words are in network order on a little-endian machine. */
+INLINE int mapped(__u32 a, __u32 b, __u32 c) { return a == 0 && b == 0 && c == 0xffff0000; }
+/* A single 32-bit load: clang would merge two into one of 64 bits, which the verifier rejects. */
 #define word(field) (*(volatile __u32 *)&(field))
 INLINE __u64 join(__u32 low, __u32 high) { return (__u64)high << 32 | low; }
 
@@ -35,11 +36,11 @@ INLINE int same_program(const struct process_id *a, const struct process_id *b)
     return a->tgid == b->tgid && a->exec == b->exec && a->start == b->start;
 }
 
-/* Of a mask for the small maps and one for the larger, that of the position. By arithmetic: see hide() below. */
+/* Return the mask for the small or the larger map. By arithmetic, see hide() below. */
 INLINE __u32 mask_of(const volatile __u32 *masks, __u32 grown) { return masks[0] | (masks[1] & (0 - grown)); }
 INLINE __u32 has_grown(__u64 position) { return position >> OWNERS_GROWN_SHIFT & 1; }
 
-/* The outer maps hold the small ring's and the larger one's; the latter is there before any position of it is. */
+/* Return the record at a position. The larger map is in the outer map before any of its positions is assigned. */
 INLINE struct owners_record *record_at(__u64 position)
 {
     __u32 grown = has_grown(position), index = position & mask_of(config.record_mask, grown);
@@ -47,7 +48,8 @@ INLINE struct owners_record *record_at(__u64 position)
     return map ? bpf_map_lookup_elem(map, &index) : 0;
 }
 
-/* Nobody turns the ring over for others: whoever makes more than a share of it in a second (2^30 ns) is not noted. */
+/* Whether the user may make another record. A user who makes more than the share in a second (2^30 ns) is refused, so
+ * that nobody can replace the records of others. */
 INLINE int share_take(__u32 account, __u64 now)
 {
     __u32 index = owners_mix(config.seed, account) & (OWNERS_SHARES - 1);
@@ -67,7 +69,7 @@ INLINE int share_take(__u32 account, __u64 now)
     return 1;
 }
 
-/* A socket came to this port, or left it, or serves it otherwise now. */
+/* Count a change of the sockets at a port: one came, left, began to listen or connected. */
 INLINE void port_changed(__u64 netns, __u8 proto, __u16 port)
 {
     __u32 at = owners_port(netns, proto, port, config.seed), index = at / 2;
@@ -76,7 +78,7 @@ INLINE void port_changed(__u64 netns, __u8 proto, __u16 port)
         __sync_fetch_and_add(&pair[at & 1], 1);
 }
 
-/* A socket is closed by the last process that held it. */
+/* Remove the watch of a socket, which its last holder is closing. */
 INLINE void watched_gone(__u64 cookie)
 {
     __u32 index = owners_watch_at(cookie, config.seed);
@@ -89,7 +91,8 @@ INLINE void watched_gone(__u64 cookie)
             __sync_val_compare_and_swap(&watch->at[i].cookie, cookie, 0);
 }
 
-/* A record still busy after a whole lap belongs to an interrupted writer: leave it, and lose this one. */
+/* Take the next record of the ring. If it is still busy after a whole lap, its writer was interrupted: leave it alone,
+ * and drop the new one. */
 INLINE struct owners_record *record_begin(__u64 *position)
 {
     *position = __sync_fetch_and_add(&state.head, 1);
@@ -104,13 +107,13 @@ INLINE struct owners_record *record_begin(__u64 *position)
     return record;
 }
 
-/* An exchange, not a store: it orders what was written before it on every architecture. */
+/* Make a record valid. An exchange orders the writes before it on every architecture, which a store does not. */
 INLINE void record_end(struct owners_record *record, __u64 position)
 {
     (void)__sync_lock_test_and_set(&record->seq, position);
 }
 
-/* Only one may go on to change a record that was whole; another that comes meanwhile leaves it. */
+/* Begin to change a valid record. Only one writer may do so at a time; others get 0 and leave the record alone. */
 INLINE int record_again(struct owners_record *record, __u64 position)
 {
     return __sync_val_compare_and_swap(&record->seq, position, position | OWNERS_BUSY) == position;
@@ -129,7 +132,7 @@ INLINE void cookie_set(__u64 cookie, __u64 position)
         *(volatile __u64 *)slot = owners_cookie_slot(cookie, position);
 }
 
-/* The newest record of this socket and its position, or NULL. */
+/* Return the newest record of the socket and its position, or NULL. */
 INLINE struct owners_record *record_of(__u64 cookie, __u64 *position)
 {
     __u64 *slot = cookie_at(cookie);
@@ -144,7 +147,7 @@ INLINE struct owners_record *record_of(__u64 cookie, __u64 *position)
     return record;
 }
 
-/* Of the small index or the larger one: 1. */
+/* Return the bucket of a hash in the small index, or with grown = 1 in the larger one. */
 INLINE struct owners_bucket *bucket_at(__u64 hash, __u32 grown)
 {
     __u32 index = hash & mask_of(config.bucket_mask, grown);
@@ -152,11 +155,11 @@ INLINE struct owners_bucket *bucket_at(__u64 hash, __u32 grown)
     return map ? bpf_map_lookup_elem(map, &index) : 0;
 }
 
-/* The index that is written to now. Whoever still takes the small one does no harm: look-ups ask both. */
+/* Return the bucket of the index in use. A writer that still gets the small one does no harm: look-ups search both. */
 INLINE struct owners_bucket *bucket_now(__u64 hash) { return bucket_at(hash, *(volatile __u64 *)&state.grown & 1); }
 
-/* The verifier follows every branch of an unrolled loop: with comparisons here it took 1.1 s to load all programs. So
- * the loops below choose by arithmetic, and hide() keeps clang from finding the comparison in it again. */
+/* The verifier follows every branch of an unrolled loop. With comparisons, loading all programs took 1.1 s, so the
+ * loops below use arithmetic, and hide() keeps clang from turning it back into comparisons. */
 #define hide(variable) __asm__ volatile("" : "+r"(variable))
 
 INLINE __s64 smaller(__s64 a, __s64 b)
@@ -166,7 +169,7 @@ INLINE __s64 smaller(__s64 a, __s64 b)
     return b + (less & less >> 63);
 }
 
-/* All ones if both slots have one tag, else 0. */
+/* Return all ones if both slots have the same tag, else 0. */
 INLINE __s64 same_tag(__u64 a, __u64 b)
 {
     __s64 difference = (a ^ b) >> OWNERS_TAG_SHIFT;
@@ -183,8 +186,8 @@ INLINE int slot_put(struct owners_bucket *bucket, __u32 at, __u64 new)
     return __sync_val_compare_and_swap(&bucket->slot[at], old, new) == old;
 }
 
-/* Does the slot hold an older record of the same tuple and process? Then nothing is lost with it but who that was then, if it was
- * another: OWNERS_AGAIN. */
+/* Whether an older record is of the same tuple and program, so that nothing is lost by replacing it, except the user,
+ * group, cgroup and name if they differ. *again is OWNERS_AGAIN then. */
 INLINE int repeats(__u64 position, const struct owners_record *record, __u8 *again)
 {
     struct owners_record *old = record_at(position);
@@ -193,13 +196,15 @@ INLINE int repeats(__u64 position, const struct owners_record *record, __u8 *aga
         return 0;
     const struct owners_who *a = &old->who, *b = &record->who;
     const __u64 *name = (const __u64 *)a->comm, *other = (const __u64 *)b->comm;
-    int same = a->uid == b->uid && a->gid == b->gid && a->cgroup == b->cgroup && name[0] == other[0] && name[1] == other[1] && a->id.start;
+    int same = a->uid == b->uid && a->gid == b->gid && a->cgroup == b->cgroup && name[0] == other[0] &&
+               name[1] == other[1] && a->id.start;
     *again = same ? old->key.flags & OWNERS_AGAIN : OWNERS_AGAIN;
     return 1;
 }
 
-/* Into the slot of the same process's last record of this tuple, else of the oldest record; but from the fourth record of
- * one tag on, of the oldest with that tag, so that processes which share a tuple do not empty the bucket of others. */
+/* Put a record into the slot of the program's last record of this tuple, else of the oldest record. If half of the
+ * slots have the same tag, replace the oldest of these, so that programs that share a tuple do not evict all other
+ * tuples. */
 INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position, struct owners_record *record)
 {
     const __s64 none = 1ULL << 62;
@@ -226,11 +231,11 @@ INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position,
             (__u64)(oldest >> 3) + mask_of(config.record_mask, has_grown(position)) >= position)
             __sync_fetch_and_add(&state.displaced, 1);
     }
-    if (!slot_put(bucket, oldest, new) && !slot_put(bucket, oldest + 1, new)) /* others wrote there at this moment */
+    if (!slot_put(bucket, oldest, new) && !slot_put(bucket, oldest + 1, new)) /* other writers changed both slots */
         __sync_fetch_and_add(&state.collided, 1);
 }
 
-/* Is this tuple's newest record already that of this socket and program? Only the newest of the tag is looked at. */
+/* Whether the newest record of the tuple is of this socket and program already. Checks only the newest with its tag. */
 INLINE int bucket_has(struct owners_bucket *bucket, __u64 hash, const struct owners_key *key, __u64 cookie,
                       const struct process_id *id)
 {
