@@ -188,3 +188,24 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
     else:
         alive = {process.pid for process in living}
         assert [command[3:6] for pid, command in unknown if pid in alive and command[4] in ("tcp", "connected")] == []
+
+
+@pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+@pytest.mark.parametrize("second", ["udp", "connected"])
+def test_where_notes_were_overwritten_nobody_is_named(tracked, senders, second):
+    """The note of the first user is gone, that of the second is there: nothing proves that the flow is his."""
+    living, truth = [], Truth(tracked)
+    with ExitStack() as stack:
+        program = stack.enter_context(Program(tracked, "--json", "-p", "^ipv4/udp$", "--flows", "1000"))
+        stack.enter_context(ended(living))
+        os.kill(program.pid, signal.SIGSTOP)
+        truth.send_and_end("first", "udp", 8000, [25_000])
+        truth.send_all(senders, ["cudp"], 5_000)
+        living.append(truth.send("second", second, 8000, [25_000]))
+        os.kill(program.pid, signal.SIGCONT)
+        program.await_lines(len(truth.sent))
+        assert program.end()[0] == 0
+    records = [json.loads(line) for line in program.lines]
+    [flow] = [record for record in records if key(record) == ("ipv4/udp", 8000, 25_000)]
+    assert (flow["owner"]["pid"], flow["owner"]["reason"]) == (None, "ambiguous")
+    assert wrong(records, truth.sent) == []

@@ -41,6 +41,7 @@ cdef class BpfLookup:
     cdef int64_t drained_at              # CLOCK_BOOTTIME ns; all events of the batch are later than this
     cdef int64_t ahead                   # ns by which CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
     cdef bint growth_asked               # process_watch was asked to make room for more notes
+    cdef bint is_overwritten             # notes of the time from which the batch may be were overwritten already
     cdef int searches                    # searches for earlier notes that this batch may still make
     cdef int readings                    # processes that this batch may still read from /proc
     cdef sender_t senders[SENDERS]       # by pid

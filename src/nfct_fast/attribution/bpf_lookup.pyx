@@ -131,6 +131,8 @@ cdef class BpfLookup:
             self.growth_asked = True
             self.process_watch.ask()
         self.notes.retire(self.received_at)
+        # Another program's use of the tuple could be missing: then no note proves whose the flow is.
+        self.is_overwritten = self.notes.whole_since() > <uint64_t>max(0, self.drained_at - SLACK_NS)
         self.searches = SEARCHES
         self.readings = READINGS
         # The kernel reported the programs that sent these packets before the batch was received.
@@ -227,6 +229,8 @@ cdef class BpfLookup:
             return -1
         if note.is_kernel:
             return -2
+        if self.is_overwritten:
+            return -1
         self._fill(&note, out)
         return out.process != NULL
 

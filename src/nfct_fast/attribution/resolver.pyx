@@ -193,6 +193,10 @@ cdef class Resolver:
                 self.bpf_lookup.add_users(end, netns, self.began, out)
             return REASON_AMBIGUOUS if found == -1 else REASON_KERNEL
         reason = self.live_lookup.owner(index, end, True, out)
+        if self.bpf_lookup.is_overwritten and out.match != MATCH_NONE:
+            owner_drop(out)
+            memset(out, 0, sizeof(out[0]))
+            return REASON_AMBIGUOUS
         # Look again: the note is written when the first packet leaves, for connected UDP maybe just after the event.
         if self.bpf_lookup.find(end, netns, &self.at[0], &by_note) > 0:
             owner_drop(out)

@@ -31,7 +31,6 @@ cdef enum:
     CTA_NAT_SRC = 6
     CTA_COUNTERS_ORIG = 9
     CTA_COUNTERS_REPLY = 10
-    CTA_USE = 11
     CTA_SECMARK = 17
     CTA_TIMESTAMP = 20
     CTA_MARK_MASK = 21
@@ -208,7 +207,7 @@ cdef inline bint _number(const uint8_t *at, uint16_t type, size_t size, flow_t *
         out.status = _word(at)
         out.has |= FLOW_STATUS
         return True
-    return type == CTA_USE or type == CTA_SECMARK
+    return type == CTA_SECMARK
 
 
 cdef inline bint _attribute(const uint8_t *at, uint16_t type, size_t size, flow_t *out) noexcept nogil:

@@ -46,4 +46,23 @@ static inline int owners_past(const struct owners *self, const struct owners_key
     return found;
 }
 
+#define OWNERS_MARGIN 64 /* records that may be overwritten while this is found out */
+
+/* The time from which on no record was overwritten, CLOCK_BOOTTIME ns; 0: none ever was. What was noted before may be missing. */
+static inline uint64_t owners_whole_since(const struct owners *self)
+{
+    uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
+    uint64_t head = __atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE) & (OWNERS_GROWN - 1);
+    int grown = grown_at && head - grown_at >= self->records[1];
+    uint64_t end = grown || !grown_at ? head : grown_at;
+    struct owners_record record;
+    if (end <= self->records[grown])
+        return 0;
+    /* The first ones may be in the hands of a writer. */
+    for (uint64_t at = end - self->records[grown] + OWNERS_MARGIN; at < end; at++)
+        if (owners_read(self, grown ? at | OWNERS_GROWN : at, &record))
+            return record.who.time;
+    return ~0ul;
+}
+
 #endif

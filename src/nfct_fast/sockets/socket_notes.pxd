@@ -39,6 +39,9 @@ cdef class SocketNotes:
     # not. Allocates nothing, and can be called from any thread until close().
     cdef int lookup(self, const tuple_t *tuple, uint64_t netns_cookie, bpf_owner_t *out) noexcept nogil
 
+    # Return the time since which no note was overwritten, CLOCK_BOOTTIME ns; 0 if none ever was.
+    cdef uint64_t whole_since(self) noexcept nogil
+
     # Find the last use of a tuple between two times, CLOCK_BOOTTIME ns: needed if its newest note is later, or has
     # `again` set. Takes up to 0.1 ms. Return 1 if there is one, 0 if not, -E2BIG if there are too many notes since.
     cdef int lookup_past(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t begin, uint64_t until,
