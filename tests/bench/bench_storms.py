@@ -8,7 +8,6 @@ makes cgroups, network namespaces or addresses, runs a server with 1,500 childre
 import contextlib
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys

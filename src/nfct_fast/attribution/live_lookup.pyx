@@ -5,7 +5,7 @@ if several sockets could have sent a packet, no process is named.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memset
 from posix.unistd cimport _SC_CLK_TCK, sysconf

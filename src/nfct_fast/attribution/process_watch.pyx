@@ -5,7 +5,7 @@ programs that make flows it checks every few seconds whether they have written a
 nginx and postgres do. The thread also makes room for more notes, which takes about 50 ms.
 """
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from nfct_fast.sockets.socket_notes cimport SocketNotes, owners_lost
 from nfct_fast.processes.process cimport process_drop, process_t

@@ -3,10 +3,7 @@ from libc.errno cimport EINTR, ENOENT, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memmove, memset
-from posix.fcntl cimport O_RDONLY, openat
 from posix.unistd cimport close, read
-
-from procfs_calls cimport O_CLOEXEC
 
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.procfs cimport procfs_decimal

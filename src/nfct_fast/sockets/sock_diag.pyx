@@ -4,7 +4,6 @@ A request names one tuple and takes microseconds, however many sockets there are
 would for an incoming packet. If several sockets share the port, it therefore returns one of them, which need not be the
 one that sent: the caller has to look at all of them (diag_survey).
 """
-cimport cython
 from libc.errno cimport EAGAIN, ENOSPC, EPROTONOSUPPORT
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
