@@ -184,7 +184,8 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
     assert bool(recovered) == (rcvbuf == "64K")
     unknown = [truth.sent[key(record)] for record in flows if record["owner"]["pid"] is None and key(record) not in truth.shared]
     if attribution == "auto":
-        assert [command[3:6] for _, command in unknown] == []
+        reasons = Counter(record["owner"]["reason"] for record in flows if record["owner"]["pid"] is None)
+        assert [command[3:6] for _, command in unknown] == [], reasons
     else:
         alive = {process.pid for process in living}
         assert [command[3:6] for pid, command in unknown if pid in alive and command[4] in ("tcp", "connected")] == []
