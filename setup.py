@@ -1,4 +1,5 @@
 """Builds the .pyx files under src/nfct_fast into one shared object; everything else is in pyproject.toml."""
+
 import os
 import subprocess
 import sys
@@ -42,11 +43,20 @@ def extensions(testing):
     sources = [path for path in sorted(PACKAGE.rglob("*.pyx")) if testing or path.parent.name != "testing"]
     return [
         Extension(
-            ".".join(path.relative_to("src").with_suffix("").parts), [str(path)], include_dirs=["include", "src"],
-            py_limited_api=abi3, depends=[str(header) for header in PACKAGE.rglob("*.h")],
+            ".".join(path.relative_to("src").with_suffix("").parts),
+            [str(path)],
+            include_dirs=["include", "src"],
+            py_limited_api=abi3,
+            depends=[str(header) for header in PACKAGE.rglob("*.h")],
             define_macros=[*macros, of_libraries] if path.stem == "build_info" else macros,
-            extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter",
-                                "-Wno-unused-function", *pkg_config("--cflags")],
+            extra_compile_args=[
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Wno-unused-parameter",
+                "-Wno-unused-function",
+                *pkg_config("--cflags"),
+            ],
         )
         for path in sources
     ]
@@ -80,7 +90,10 @@ class Joined(build_ext):
 
     Each in a shared object of its own, what Cython repeats in them makes a wheel twice as large."""
 
-    user_options = [*build_ext.user_options, ("with-hooks", None, "build the hooks for tests, as an in-place build does")]
+    user_options = [
+        *build_ext.user_options,
+        ("with-hooks", None, "build the hooks for tests, as an in-place build does"),
+    ]
     boolean_options = [*build_ext.boolean_options, "with-hooks"]
 
     def initialize_options(self):
@@ -93,14 +106,18 @@ class Joined(build_ext):
         super().run()
 
     def build_extensions(self):
-        joined, = self.extensions
+        (joined,) = self.extensions
         found = modules(testing=self.with_hooks)
         found.append(self.table_of_contents([module.name for module in found], found[0]))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(self.compile_module, found))
         # -pthread: before glibc 2.34 the old symbols that pthread_old.h names are in a library of their own.
-        self.compiler.link_shared_object(objects, self.get_ext_fullpath(joined.name), build_temp=self.build_temp,
-                                         extra_postargs=[*pkg_config("--libs"), "-pthread"])
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(joined.name),
+            build_temp=self.build_temp,
+            extra_postargs=[*pkg_config("--libs"), "-pthread"],
+        )
 
     def table_of_contents(self, names, like):
         """The Extension that is nfct_fast._modules itself and says which others the file holds."""
@@ -111,16 +128,26 @@ class Joined(build_ext):
         source = Path("build/cython/_modules.c")
         if not source.exists() or source.read_text() != text:
             source.write_text(text)
-        return Extension("nfct_fast._modules", [str(source)], define_macros=like.define_macros,
-                         include_dirs=like.include_dirs, extra_compile_args=like.extra_compile_args)
+        return Extension(
+            "nfct_fast._modules",
+            [str(source)],
+            define_macros=like.define_macros,
+            include_dirs=like.include_dirs,
+            extra_compile_args=like.extra_compile_args,
+        )
 
     def compile_module(self, module):
         """Path of the object file."""
-        source, = module.sources
-        path, = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        (source,) = module.sources
+        (path,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
         if self.force or newer_group([source, "setup.py", *module.depends], path):
-            self.compiler.compile([source], output_dir=self.build_temp, macros=module.define_macros,
-                                  include_dirs=module.include_dirs, extra_postargs=module.extra_compile_args)
+            self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                macros=module.define_macros,
+                include_dirs=module.include_dirs,
+                extra_postargs=module.extra_compile_args,
+            )
         return path
 
 
@@ -130,8 +157,15 @@ def modules(testing):
         include_path=["include"],
         build_dir="build/cython",
         # Functions of Cython's own type, the default, are a sixth of the size; the interpreter's say their signatures as well.
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
-                             "binding": False, "embedsignature": True, "embedsignature.format": "clinic"},
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "binding": False,
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
+        },
     )
 
 

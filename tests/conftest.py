@@ -1,4 +1,5 @@
 """Fixtures that all tests share: namespaces of their own, and the sender of many flows."""
+
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ def pytest_report_header():
         return "not root: tests that make network namespaces, other users or BPF programs are skipped (`make test` runs all)"
 
 
-@pytest.hookimpl(tryfirst=True)     # before those that -m leaves out are left out
+@pytest.hookimpl(tryfirst=True)  # before those that -m leaves out are left out
 def pytest_collection_modifyitems(items):
     """Marks what makes a network namespace as root's; the others that need root say so themselves."""
     for item in items:
@@ -29,7 +30,12 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_makereport(item, call):
     report = yield
     # What a namespace is made for is the project's purpose: in CI it may fail, but not be passed over.
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true" and "netns" in item.fixturenames:
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and os.environ.get("CI") == "true"
+        and "netns" in item.fixturenames
+    ):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
@@ -65,7 +71,10 @@ def flood(netns, tmp_path_factory):
         compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
         subprocess.run([compiler, "-O2", "-o", program, TESTS / "bench" / "flood.c"], check=True)
     for kind in ("dummy", "ifb"):
-        if subprocess.run(["ip", "-n", netns, "link", "add", "sink", "type", kind], capture_output=True).returncode == 0:
+        if (
+            subprocess.run(["ip", "-n", netns, "link", "add", "sink", "type", kind], capture_output=True).returncode
+            == 0
+        ):
             break
     else:
         subprocess.run(["ip", "-n", netns, "tuntap", "add", "sink", "mode", "tun"], check=True)
@@ -85,6 +94,11 @@ def faults(tmp_path_factory):
     """Environment of a program whose kernel does what support/faults.c says."""
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
-    subprocess.run([compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", library, SUPPORT / "faults.c", "-ldl"], check=True)
-    return lambda fault, **settings: os.environ | {"LD_PRELOAD": str(library), "NFCT_FAULT": fault} | {
-        f"NFCT_{name.upper()}": str(value) for name, value in settings.items()}
+    subprocess.run(
+        [compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", library, SUPPORT / "faults.c", "-ldl"], check=True
+    )
+    return lambda fault, **settings: (
+        os.environ
+        | {"LD_PRELOAD": str(library), "NFCT_FAULT": fault}
+        | {f"NFCT_{name.upper()}": str(value) for name, value in settings.items()}
+    )

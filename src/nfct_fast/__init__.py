@@ -1,12 +1,20 @@
 """Logs network connections from Linux conntrack events, each with the process behind it."""
+
 from importlib import import_module
 
 from . import _loader  # first: it finds the modules that the others import
 from ._version import __version__
 
-_MODULES = {"Conntrack": "conntrack", "Stats": "conntrack", "Flow": "records.record", "Tuple": "records.record",
-            "Counters": "records.record", "Owner": "records.owner",
-            "Process": "processes.process", "Status": "text.status"}
+_MODULES = {
+    "Conntrack": "conntrack",
+    "Stats": "conntrack",
+    "Flow": "records.record",
+    "Tuple": "records.record",
+    "Counters": "records.record",
+    "Owner": "records.owner",
+    "Process": "processes.process",
+    "Status": "text.status",
+}
 
 __all__ = ["__version__", *_MODULES]
 

@@ -1,8 +1,12 @@
-from ._version import __version__ as __version__
-from nfct_fast.conntrack import Conntrack as Conntrack, Stats as Stats
-from nfct_fast.records.owner import Owner as Owner
+from nfct_fast.conntrack import Conntrack as Conntrack
+from nfct_fast.conntrack import Stats as Stats
 from nfct_fast.processes.process import Process as Process
-from nfct_fast.records.record import Counters as Counters, Flow as Flow, Tuple as Tuple
+from nfct_fast.records.owner import Owner as Owner
+from nfct_fast.records.record import Counters as Counters
+from nfct_fast.records.record import Flow as Flow
+from nfct_fast.records.record import Tuple as Tuple
 from nfct_fast.text.status import Status as Status
+
+from ._version import __version__ as __version__
 
 __all__ = ["__version__", "Conntrack", "Stats", "Flow", "Tuple", "Counters", "Owner", "Process", "Status"]

@@ -1,13 +1,14 @@
 """The command line: parses arguments, writes a Conntrack's flows to standard output, returns an exit status."""
+
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]     # `python -m` puts the current directory there: a file named like a standard module would run
+    del sys.path[0]  # `python -m` puts the current directory there: a file named like a standard module would run
 
 import signal
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback for a ^C during the imports
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a ^C during the imports
 
 import argparse
 import errno
@@ -16,15 +17,16 @@ import resource
 import select
 import time
 
-from ._version import __version__
 from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
+from nfct_fast.build_info import LIBRARIES
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
 from nfct_fast.output.json_lines import JsonLines
-from nfct_fast.build_info import LIBRARIES
-from nfct_fast.rights import Rights, find_user
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.template import DEFAULT, Template
 from nfct_fast.output.writer import Writer
+from nfct_fast.rights import Rights, find_user
+
+from ._version import __version__
 
 _PROGRAM = "nfct-fast"
 _EPILOG = """\
@@ -40,7 +42,7 @@ ends in "...". The exit status is 1 on a failure and 2 for invalid arguments.
 """
 _STDOUT = 1
 _STDERR = 2
-_STDERR_WAIT_MS = 100     # the longest wait for a standard error that nobody reads
+_STDERR_WAIT_MS = 100  # the longest wait for a standard error that nobody reads
 
 
 def _warn(*messages):
@@ -78,47 +80,99 @@ def _flows(text):
 
 
 def _version():
-    return (f"{_PROGRAM} {__version__}\nbuilt with {LIBRARIES}\n"
-            "Licence GPL-2.0-or-later: free software, without any warranty.")
+    return (
+        f"{_PROGRAM} {__version__}\nbuilt with {LIBRARIES}\n"
+        "Licence GPL-2.0-or-later: free software, without any warranty."
+    )
 
 
 def _parser():
     parser = _Parser(
-        prog=_PROGRAM, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        description="Log every new network connection of this host with the process behind it.")
-    parser.add_argument("-p", "--protocol", metavar="REGEX",
-                        help='log only protocols that match this regular expression, such as "ipv4/tcp" or "ipv6/udp"')
-    parser.add_argument("-t", "--format-ts", metavar="FMT", default="%s",
-                        help="strftime(3) format of {ts}, with %%f for microseconds (default: %%s)")
-    parser.add_argument("-f", "--format", metavar="FMT", default=DEFAULT,
-                        help="str.format() template of a line, with fields of ts, ev, info and peer "
-                             "(default: %(default)s)")
-    parser.add_argument("--json", action="store_true",
-                        help="print one JSON object per line instead; README.md describes its keys")
-    parser.add_argument("--attribution", choices=ATTRIBUTIONS, default="auto",
-                        help="how to look for the process (default: auto, the best way this kernel supports)")
-    parser.add_argument("--flows", metavar="N", type=_flows, default=NOTED_FLOWS,
-                        help="how many flows the BPF programs remember, with the memory for that from the start "
-                             "(default: 65536, and %(default)s once there are thousands per second)")
-    parser.add_argument("--track", action="store_true",
-                        help="turn connection tracking on while the program runs, by an nftables table of its own. "
-                             "When the conntrack table is full, the kernel drops new connections")
-    parser.add_argument("--netns", metavar="NAME|PID|all",
-                        help="monitor this network namespace instead of the program's own; with all, every one on this "
-                             "host, as they come and go")
-    parser.add_argument("--rcvbuf", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF,
-                        help="receive buffer to ask the kernel for (default: 64M); 1M holds about 1,600 flows")
-    parser.add_argument("--rcvbuf-max", metavar="SIZE", type=_size, default=DEFAULT_RCVBUF_LIMIT,
-                        help="size the receive buffer may grow to as it fills, and with --netns all the sum of all "
-                             "buffers (default: 256M); the kernel may take twice as much memory")
-    parser.add_argument("--user", metavar="NAME",
-                        help="user to switch to once everything is open, if started as root (default: nfct-fast if "
-                             "that user exists, else nobody)")
-    parser.add_argument("--no-sandbox", action="store_true",
-                        help="stay root, in a single process with all system calls allowed; give up only capabilities "
-                             "that are not needed")
-    parser.add_argument("--debug", action="store_true",
-                        help="print statistics at the end, and a traceback on a failure")
+        prog=_PROGRAM,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        description="Log every new network connection of this host with the process behind it.",
+    )
+    parser.add_argument(
+        "-p",
+        "--protocol",
+        metavar="REGEX",
+        help='log only protocols that match this regular expression, such as "ipv4/tcp" or "ipv6/udp"',
+    )
+    parser.add_argument(
+        "-t",
+        "--format-ts",
+        metavar="FMT",
+        default="%s",
+        help="strftime(3) format of {ts}, with %%f for microseconds (default: %%s)",
+    )
+    parser.add_argument(
+        "-f",
+        "--format",
+        metavar="FMT",
+        default=DEFAULT,
+        help="str.format() template of a line, with fields of ts, ev, info and peer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
+    )
+    parser.add_argument(
+        "--attribution",
+        choices=ATTRIBUTIONS,
+        default="auto",
+        help="how to look for the process (default: auto, the best way this kernel supports)",
+    )
+    parser.add_argument(
+        "--flows",
+        metavar="N",
+        type=_flows,
+        default=NOTED_FLOWS,
+        help="how many flows the BPF programs remember, with the memory for that from the start "
+        "(default: 65536, and %(default)s once there are thousands per second)",
+    )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="turn connection tracking on while the program runs, by an nftables table of its own. "
+        "When the conntrack table is full, the kernel drops new connections",
+    )
+    parser.add_argument(
+        "--netns",
+        metavar="NAME|PID|all",
+        help="monitor this network namespace instead of the program's own; with all, every one on this "
+        "host, as they come and go",
+    )
+    parser.add_argument(
+        "--rcvbuf",
+        metavar="SIZE",
+        type=_size,
+        default=DEFAULT_RCVBUF,
+        help="receive buffer to ask the kernel for (default: 64M); 1M holds about 1,600 flows",
+    )
+    parser.add_argument(
+        "--rcvbuf-max",
+        metavar="SIZE",
+        type=_size,
+        default=DEFAULT_RCVBUF_LIMIT,
+        help="size the receive buffer may grow to as it fills, and with --netns all the sum of all "
+        "buffers (default: 256M); the kernel may take twice as much memory",
+    )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        help="user to switch to once everything is open, if started as root (default: nfct-fast if "
+        "that user exists, else nobody)",
+    )
+    parser.add_argument(
+        "--no-sandbox",
+        action="store_true",
+        help="stay root, in a single process with all system calls allowed; give up only capabilities "
+        "that are not needed",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="print statistics at the end, and a traceback on a failure"
+    )
     parser.add_argument("--version", action="version", version=_version())
     return parser
 
@@ -131,7 +185,7 @@ class _Stop:
         self.fd, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:      # nohup(1)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
                 signal.signal(number, self._handle)
 
     def _handle(self, number, frame):
@@ -159,7 +213,7 @@ def _watch(conntrack, stop, output):
     try:
         conntrack.watch(output, select.EPOLLERR)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EEXIST):      # a regular file cannot be waited for
+        if error.errno not in (errno.EPERM, errno.EEXIST):  # a regular file cannot be waited for
             raise
 
 
@@ -185,14 +239,18 @@ class _LossReport:
         if recovered > 0:
             messages.append(f"{recovered} flows recovered from the conntrack table, because their events were lost")
         if unallocated > 0:
-            messages.append(f"{lost} events lost or more: the kernel was out of memory for {unallocated} events at "
-                            "least, and keeps no exact count of them")
+            messages.append(
+                f"{lost} events lost or more: the kernel was out of memory for {unallocated} events at "
+                "least, and keeps no exact count of them"
+            )
         elif lost > 0:
-            messages.append(f"{lost} events lost: they came faster than they could be processed (a larger --rcvbuf-max "
-                            "holds more)")
+            messages.append(
+                f"{lost} events lost: they came faster than they could be processed (a larger --rcvbuf-max holds more)"
+            )
         if programs > 0:
-            messages.append(f"{programs} process starts and exits lost: some short-lived processes will have no "
-                            "command line")
+            messages.append(
+                f"{programs} process starts and exits lost: some short-lived processes will have no command line"
+            )
         return messages
 
     def report_end(self):
@@ -214,7 +272,7 @@ def _log(conntrack, writer, stop, output):
             report.report(time.monotonic())
             _warn(*conntrack.notices())
             if stop.asked:
-                conntrack.stop()        # events received until now are still written
+                conntrack.stop()  # events received until now are still written
             elif not written and _is_reader_gone(output):
                 return
     finally:
@@ -248,9 +306,16 @@ def _run(arguments, formatter):
     rights = _rights(arguments)
     if arguments.netns == "all":
         _allow_descriptors()
-    with Conntrack(protocol=arguments.protocol, attribution=arguments.attribution, rcvbuf=arguments.rcvbuf,
-                   rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max), track=arguments.track,
-                   netns=arguments.netns, flows=arguments.flows, drop_privileges=rights) as conntrack:
+    with Conntrack(
+        protocol=arguments.protocol,
+        attribution=arguments.attribution,
+        rcvbuf=arguments.rcvbuf,
+        rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
+        track=arguments.track,
+        netns=arguments.netns,
+        flows=arguments.flows,
+        drop_privileges=rights,
+    ) as conntrack:
         stop = _Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
@@ -265,13 +330,13 @@ def _run(arguments, formatter):
 
 
 def _formatter(arguments):
-    template = Template(arguments.format, arguments.format_ts)      # an invalid one is an error even with --json
+    template = Template(arguments.format, arguments.format_ts)  # an invalid one is an error even with --json
     return JsonLines() if arguments.json else template
 
 
 def main(argv=None) -> int:
     """Run the program with these arguments, sys.argv's by default, and return its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)    # until there is output that must not be cut off
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is output that must not be cut off
     parser = _parser()
     arguments = parser.parse_args(argv)
     if sys.stdout is None:
@@ -281,7 +346,7 @@ def main(argv=None) -> int:
     try:
         _run(arguments, _formatter(arguments))
     except BrokenPipeError:
-        return 0        # the reader of the output has closed it
+        return 0  # the reader of the output has closed it
     except ValueError as error:
         if arguments.debug:
             raise

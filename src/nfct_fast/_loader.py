@@ -1,4 +1,5 @@
 """Finds this package's extension modules, which all live in one shared object: `_modules`, whose NAMES lists them."""
+
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import spec_from_file_location

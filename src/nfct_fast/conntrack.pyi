@@ -34,10 +34,21 @@ class Stats(NamedTuple):
 
 @final
 class Conntrack:
-    def __init__(self, *, events: str | Iterable[str] = ..., protocol: str | None = None,
-                 netns: str | int | os.PathLike[str] | None = None, attribution: str = "auto", rcvbuf: int = ...,
-                 rcvbuf_limit: int = ..., recover: bool = True, track: bool = False, probe: bool = True,
-                 flows: int = ..., drop_privileges: bool = False) -> None: ...
+    def __init__(
+        self,
+        *,
+        events: str | Iterable[str] = ...,
+        protocol: str | None = None,
+        netns: str | int | os.PathLike[str] | None = None,
+        attribution: str = "auto",
+        rcvbuf: int = ...,
+        rcvbuf_limit: int = ...,
+        recover: bool = True,
+        track: bool = False,
+        probe: bool = True,
+        flows: int = ...,
+        drop_privileges: bool = False,
+    ) -> None: ...
     no_event_reasons: tuple[str, ...]
     @property
     def degraded(self) -> tuple[str, ...]: ...
@@ -59,9 +70,11 @@ class Conntrack:
     def notices(self) -> tuple[str, ...]: ...
     def notices_fileno(self) -> int: ...
     def next_batch(self, timeout: float | None = None) -> Batch | None: ...
-    def write_to(self, writer: object) -> int | None: ...      # a writer.Writer, which has no stub
+    def write_to(self, writer: object) -> int | None: ...  # a writer.Writer, which has no stub
     def read(self, timeout: float | None = None) -> list[Flow]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Flow: ...
     def __enter__(self) -> Self: ...
-    def __exit__(self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None: ...
+    def __exit__(
+        self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...

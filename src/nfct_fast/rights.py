@@ -1,4 +1,5 @@
 """What the program gives up once everything is open: its user, its capabilities, and nearly all system calls."""
+
 import os
 import pwd
 import signal

@@ -1,4 +1,5 @@
 """With BPF, every flow that a local process begins is attributed to it, however briefly its socket lived."""
+
 import contextlib
 import os
 import socket
@@ -14,8 +15,10 @@ from support.paths import SUPPORT, TESTS
 from support.socket_notes import compiled, unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 SOCKETS = 2000
 
 
@@ -37,7 +40,10 @@ def both_cores_busy():
 
 def fire(conntrack, program, modes):
     """{(proto, source, sport, dport): pids} of what one process for each mode sent from SOCKETS sockets, and the flows."""
-    processes = [(mode, subprocess.Popen([program, "ports", mode, str(SOCKETS)], stdout=subprocess.PIPE, text=True)) for mode in modes]
+    processes = [
+        (mode, subprocess.Popen([program, "ports", mode, str(SOCKETS)], stdout=subprocess.PIPE, text=True))
+        for mode in modes
+    ]
     made = {}
     for mode, process in processes:
         peer, *ports = map(int, process.communicate(timeout=60)[0].split())
@@ -57,8 +63,11 @@ def fire(conntrack, program, modes):
 def assert_exact(made, heard, flows):
     assert heard == made.keys()
     unnamed = [flow for flow in flows if flow.owner.pid is None]
-    wrong = [flow for flow in flows if flow.owner.pid is not None
-             and flow.owner.pid not in made[flow.proto, flow.src, flow.sport, flow.dport]]
+    wrong = [
+        flow
+        for flow in flows
+        if flow.owner.pid is not None and flow.owner.pid not in made[flow.proto, flow.src, flow.sport, flow.dport]
+    ]
     assert (len(unnamed), len(wrong)) == (0, 0), (unnamed[:3], wrong[:3])
 
 
@@ -139,6 +148,7 @@ def test_a_thread_is_named_after_its_process():
         def send():
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.sendto(b"x", ("127.0.0.1", 721))
+
         thread = threading.Thread(target=send)
         thread.start()
         thread.join()

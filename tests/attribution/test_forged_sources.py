@@ -1,4 +1,5 @@
 """Packets whose sender made up the source address, in a container or on the host, and sockets of kernel threads."""
+
 import json
 import socket
 import struct
@@ -27,15 +28,18 @@ from support.socket_notes import unusable
 from support.users import as_user
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 
 
 # ---- 3: another container's address ----
 
+
 def checksum(data):
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    return ~(total + (total >> 16)) & 0xffff
+    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def packet(proto, src, dst, sport, dport):
@@ -47,12 +51,16 @@ def packet(proto, src, dst, sport, dport):
         body = body[:16] + struct.pack(">H", checksum(pseudo + body)) + body[18:]
     else:
         body = struct.pack(">BBHHH", 8, 0, checksum(struct.pack(">BBHHH", 8, 0, 0, sport, 1)), sport, 1)
-    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, proto, 0, socket.inet_aton(src), socket.inet_aton(dst))
+    head = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, proto, 0, socket.inet_aton(src), socket.inet_aton(dst)
+    )
     return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + body
 
 
 def mac(device, netns):
-    shown = subprocess.run(["ip", "-n", netns, "-j", "link", "show", device], check=True, capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["ip", "-n", netns, "-j", "link", "show", device], check=True, capture_output=True, text=True
+    ).stdout
     return bytes.fromhex(json.loads(shown)[0]["address"].replace(":", ""))
 
 
@@ -90,8 +98,12 @@ def test_another_containers_address(how, proto, with_bridge):
                 sock.sendto(data, ("eth0", 0x0800, 0, 0, router))
             worker.say("done")
             worker.hear()
-        with (done(Worker(in_user_namespace(other.pid, victim))), listening() as conntrack,
-              done(Worker(in_user_namespace(user.pid, forge)))):
+
+        with (
+            done(Worker(in_user_namespace(other.pid, victim))),
+            listening() as conntrack,
+            done(Worker(in_user_namespace(user.pid, forge))),
+        ):
             flow = heard(conntrack, lambda flow: flow.src == "10.88.9.3")
         assert flow.owner.pid is None and flow.owner.reason, flow.owner
 
@@ -108,7 +120,13 @@ CLEAR4, CLEAR6 = (socket.IPPROTO_IP, IP_TRANSPARENT), (socket.IPPROTO_IPV6, 75)
 def test_a_source_that_is_not_the_hosts(option, uid, in_container, connected):
     """in_container: another namespace has the address, and a server of that port there."""
     family = INET if option[0] == socket.IPPROTO_IP else INET6
-    source = ("10.88.1.2" if family == INET else "fd88:1::2") if in_container else "203.0.113.5" if family == INET else "2001:db8::5"
+    source = (
+        ("10.88.1.2" if family == INET else "fd88:1::2")
+        if in_container
+        else "203.0.113.5"
+        if family == INET
+        else "2001:db8::5"
+    )
     peer = "10.88.2.2" if family == INET else "fd88:2::2"
 
     def forge(worker):
@@ -119,9 +137,19 @@ def test_a_source_that_is_not_the_hosts(option, uid, in_container, connected):
         else:
             sock.sendto(b"x", (peer, 7000))
         return sock
+
     with hosts(2) as (host, one, _):
-        server = Worker(within(one, lambda worker: [as_user(VICTIM), serve(family, "::" if family == INET6 else "0.0.0.0", PORT)(worker),
-                                                    worker.say("done"), worker.hear()]))
+        server = Worker(
+            within(
+                one,
+                lambda worker: [
+                    as_user(VICTIM),
+                    serve(family, "::" if family == INET6 else "0.0.0.0", PORT)(worker),
+                    worker.say("done"),
+                    worker.hear(),
+                ],
+            )
+        )
         with done(server), listening() as conntrack, by_user(uid, forge) as attacker:
             assert attacker.hear() == "done"
             flow = heard(conntrack, lambda flow: flow.dport == 7000)
@@ -131,7 +159,10 @@ def test_a_source_that_is_not_the_hosts(option, uid, in_container, connected):
 
 # ---- 7: MPTCP ----
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["10.9.9.1", "10.9.9.2"], ["fd09::1", "fd09::2"]], ids=lambda each: each[-1])
+
+@pytest.mark.parametrize(
+    "addresses", [["127.0.0.1"], ["10.9.9.1", "10.9.9.2"], ["fd09::1", "fd09::2"]], ids=lambda each: each[-1]
+)
 def test_mptcp_names_its_maker(addresses):
     family = INET6 if ":" in addresses[0] else INET
     with entered() as name:
@@ -156,11 +187,15 @@ def test_mptcp_names_its_maker(addresses):
             sock.connect((addresses[0], PORT))
             sock.send(b"x")
             return sock
+
         with listening() as conntrack, Worker(server) as serving:
             assert serving.hear() == "done"
             with done(asking := by_user(ATTACKER, client)):
                 flows = collect_count(conntrack, lambda flow: flow.dport == PORT, len(addresses))
                 assert [flow.src for flow in flows] == addresses
-                for flow in flows:      # all but the first are connected by a kernel thread
-                    assert (flow.owner.pid, flow.owner.uid, flow.owner.match) == (asking.pid, ATTACKER, "bpf"), (flow, flow.owner)
+                for flow in flows:  # all but the first are connected by a kernel thread
+                    assert (flow.owner.pid, flow.owner.uid, flow.owner.match) == (asking.pid, ATTACKER, "bpf"), (
+                        flow,
+                        flow.owner,
+                    )
                     assert flow.peer.pid in (serving.pid, None)

@@ -1,4 +1,5 @@
 """An unprivileged user tries to have an innocent process named in place of its own."""
+
 import contextlib
 import ctypes
 import os
@@ -20,8 +21,10 @@ from support.socket_notes import unusable
 from support.users import as_user, own_namespaces
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 CLONE3, CLONE_INTO_CGROUP, SIGCHLD = 435, 0x200000000, 17
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -34,6 +37,7 @@ def conntrack():
 
 
 # ---- 1: what is printed is what was when it sent ----
+
 
 @pytest.fixture
 def cgroups():
@@ -79,6 +83,7 @@ def test_cgroup_is_that_of_the_sending(conntrack, cgroups, way):
         as_user(ATTACKER)
         work(worker)
         worker.hear()
+
     with Worker(run) as attacker:
         pid = attacker.hear()
         owner = heard(conntrack, lambda flow: flow.dport == PORT).owner
@@ -88,6 +93,7 @@ def test_cgroup_is_that_of_the_sending(conntrack, cgroups, way):
 @pytest.mark.parametrize("first", [0, ATTACKER])
 def test_ids_are_those_of_the_sending(conntrack, first):
     """A service that gives up its rights after it sent; a program that forks and then is another user's."""
+
     def work(worker):
         sock = socket.socket(INET, DGRAM)
         os.setresgid(first, first, 0)
@@ -96,6 +102,7 @@ def test_ids_are_those_of_the_sending(conntrack, first):
         os.setresuid(0, 0, 0)
         os.setresgid(0, 0, 0)
         as_user(VICTIM)
+
     with by_user(0, work) as attacker:
         assert attacker.hear() == "done"
         owner = heard(conntrack, lambda flow: flow.dport == PORT).owner
@@ -103,6 +110,7 @@ def test_ids_are_those_of_the_sending(conntrack, first):
 
 
 # ---- 2: a datagram bears an address on which another serves the port ----
+
 
 def again(sock, peer, how):
     """Connects the socket again, or has it disconnected, with its port kept."""
@@ -122,8 +130,11 @@ def sendmmsg(sock, control):
 
 INFO4 = socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4x", 0, socket.inet_aton("127.0.0.2"))
 INFO6 = socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(INET6, "fd00::2") + struct.pack("=I", 0)
-FAMILIES = {"4": (INET, "127.0.0.1", "127.0.0.1", "127.0.0.2", INFO4), "6": (INET6, "fd00::1", "fd00::1", "fd00::2", INFO6),
-            "mapped": (INET6, "::", "::ffff:127.0.0.1", "127.0.0.2", INFO4)}
+FAMILIES = {
+    "4": (INET, "127.0.0.1", "127.0.0.1", "127.0.0.2", INFO4),
+    "6": (INET6, "fd00::1", "fd00::1", "fd00::2", INFO6),
+    "mapped": (INET6, "::", "::ffff:127.0.0.1", "127.0.0.2", INFO4),
+}
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -176,6 +187,7 @@ def mapped_work(worker, work):
         def __init__(self, *words):
             super().__init__(*words)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
     socket.socket = Reusing
     return work(worker)
 
@@ -202,7 +214,10 @@ def test_a_second_binder_that_has_died(conntrack, family, wild, exact, more_exac
 def test_v6only_beside_a_server_from_before(kind):
     with entered(), by_user(VICTIM, serve(INET, "0.0.0.0", PORT, kind=kind)) as victim:
         assert victim.hear() == "done"
-        with Conntrack(track=True, probe=False) as conntrack, done(by_user(ATTACKER, serve(INET6, "::", PORT, V6ONLY, kind=kind))):
+        with (
+            Conntrack(track=True, probe=False) as conntrack,
+            done(by_user(ATTACKER, serve(INET6, "::", PORT, V6ONLY, kind=kind))),
+        ):
             with socket.socket(INET, kind) as client:
                 client.connect(("127.0.0.1", PORT))
                 client.send(b"x")
@@ -228,6 +243,7 @@ def test_a_port_that_another_takes_within_the_second(kind, known):
                 client.send(b"x")
                 port = client.getsockname()[1]
                 return heard(conntrack, lambda flow: flow.sport == port).peer
+
         for _ in range(3):
             assert ask().pid == first.pid
         first.__exit__()
@@ -245,6 +261,7 @@ def first_hear(worker):
 
 # ---- 9: eviction ----
 
+
 @pytest.fixture
 def watched():
     """A cgroup whose notes alone are counted: other processes of the machine send as well."""
@@ -256,6 +273,7 @@ def watched():
 
 def moved(path, uid, work):
     """by_user() in that cgroup."""
+
     def run(worker):
         move(path)
         if uid:
@@ -263,11 +281,17 @@ def moved(path, uid, work):
         work(worker)
         worker.say("done")
         worker.hear()
+
     return Worker(run)
 
 
-@pytest.mark.parametrize("family, address, others", [
-    (INET, "127.0.0.1", [f"127.0.0.{i}" for i in range(2, 18)]), (INET6, "fd00::1", [f"fd00::{i:x}" for i in range(2, 18)])])
+@pytest.mark.parametrize(
+    "family, address, others",
+    [
+        (INET, "127.0.0.1", [f"127.0.0.{i}" for i in range(2, 18)]),
+        (INET6, "fd00::1", [f"fd00::{i:x}" for i in range(2, 18)]),
+    ],
+)
 @pytest.mark.parametrize("connected", [False, True])
 def test_the_same_ports_from_other_sources(conntrack, family, address, others, connected):
     if family == INET6:
@@ -285,6 +309,7 @@ def test_the_same_ports_from_other_sources(conntrack, family, address, others, c
             else:
                 sock.sendto(b"x", (address, 7000))
             sock.close()
+
     with by_user(VICTIM, send(family, address, PORT, (address, 7000))) as victim:
         assert victim.hear() == "done"
         with done(by_user(ATTACKER, flood)):
@@ -296,6 +321,7 @@ def test_the_same_ports_from_other_sources(conntrack, family, address, others, c
 @pytest.mark.parametrize("kind", [DGRAM, STREAM])
 def test_connecting_again_and_again(watched, family, address, kind):
     """On one socket, for a second: of UDP nothing is sent, of TCP the connection is refused before or after its SYN."""
+
     def work(worker):
         sock, end, count = socket.socket(family, kind), time.monotonic() + 1, 0
         sock.setblocking(False)
@@ -303,7 +329,12 @@ def test_connecting_again_and_again(watched, family, address, kind):
             sock.connect_ex((address if kind == DGRAM else "255.255.255.255" if family == INET else "ff02::1", 9))
             count += 1
         worker.say(count)
-    with entered(), SocketNotes(flows=100_000, cgroup=str(watched)) as owners, moved(watched, ATTACKER, work) as attacker:
+
+    with (
+        entered(),
+        SocketNotes(flows=100_000, cgroup=str(watched)) as owners,
+        moved(watched, ATTACKER, work) as attacker,
+    ):
         assert attacker.hear() > 5000
         assert owners.counters()["written"] < 100
 
@@ -319,17 +350,22 @@ def test_a_share_of_the_ring(watched, how):
                     sock.bind(("127.0.0.1", 0))
                 else:
                     sock.sendto(b"x", ("127.0.0.1", 1000 + i))
+
     def in_user_namespace(worker):
         as_user(ATTACKER)
         own_namespaces()
         os.system("ip link set lo up")
         work(worker)
-    with (entered(), SocketNotes(flows=1024, cgroup=str(watched)) as owners,
-          moved(watched, 0, send(INET, "127.0.0.1", PORT, ("127.0.0.1", 7000))) as root):
+
+    with (
+        entered(),
+        SocketNotes(flows=1024, cgroup=str(watched)) as owners,
+        moved(watched, 0, send(INET, "127.0.0.1", PORT, ("127.0.0.1", 7000))) as root,
+    ):
         assert root.hear() == "done"
         began = time.monotonic()
         with done(moved(watched, 0, in_user_namespace) if how == "user namespace" else moved(watched, ATTACKER, work)):
-            seconds = time.monotonic() - began + 2      # of those in which it ran, the first and the last may be cut
+            seconds = time.monotonic() - began + 2  # of those in which it ran, the first and the last may be cut
         counters = owners.counters()
         assert counters["limited"] > 0 and counters["written"] <= 256 * seconds + 10, (counters, seconds)
         found = owners.find(17, "127.0.0.1", PORT, "127.0.0.1", 7000, netns_cookie())

@@ -1,4 +1,5 @@
 """Flows of every kind on one host, held open for 0.1 s: each end has its process as owner, and no other."""
+
 import os
 import socket
 import subprocess
@@ -43,17 +44,21 @@ def tcp(family, address, port):
             sock.connect((address, port))
         hold()
         return [made(sock) for sock in socks]
+
     return work
 
 
 @ALL
-@pytest.mark.parametrize("family, address, listen", [
-    (INET, "127.0.0.1", (INET, "127.0.0.1")),
-    (INET, "127.0.0.1", (INET, "0.0.0.0")),
-    (INET6, "::1", (INET6, "::1")),
-    (INET6, "::ffff:127.0.0.1", (INET, "127.0.0.1")),
-    (INET6, "::ffff:127.0.0.1", (INET6, "::")),
-])
+@pytest.mark.parametrize(
+    "family, address, listen",
+    [
+        (INET, "127.0.0.1", (INET, "127.0.0.1")),
+        (INET, "127.0.0.1", (INET, "0.0.0.0")),
+        (INET6, "::1", (INET6, "::1")),
+        (INET6, "::ffff:127.0.0.1", (INET, "127.0.0.1")),
+        (INET6, "::ffff:127.0.0.1", (INET6, "::")),
+    ],
+)
 @pytest.mark.parametrize("accept", [True, False])
 def test_tcp(netns, mode, family, address, listen, accept):
     flows, listener = both_ends(mode, server(*listen, 5000, accept=accept), tcp(family, address, 5000), 5000)
@@ -66,12 +71,15 @@ def test_tcp(netns, mode, family, address, listen, accept):
 
 
 @ALL
-@pytest.mark.parametrize("family, address, listen", [
-    (INET, "127.0.0.1", (INET, "127.0.0.1")),
-    (INET6, "::1", (INET6, "::")),
-    (INET6, "::ffff:127.0.0.1", (INET, "0.0.0.0")),
-    (INET, "127.0.0.1", (INET6, "::")),
-])
+@pytest.mark.parametrize(
+    "family, address, listen",
+    [
+        (INET, "127.0.0.1", (INET, "127.0.0.1")),
+        (INET6, "::1", (INET6, "::")),
+        (INET6, "::ffff:127.0.0.1", (INET, "0.0.0.0")),
+        (INET, "127.0.0.1", (INET6, "::")),
+    ],
+)
 @pytest.mark.parametrize("how", ["connected", "never bound", "bound to any", "bound"])
 def test_udp(netns, mode, family, address, listen, how):
     bind = {"bound to any": "::" if family == INET6 else "0.0.0.0", "bound": address}.get(how)
@@ -89,6 +97,7 @@ def test_threads_are_their_process(netns, mode):
         thread.start()
         thread.join()
         return told
+
     both_ends(mode, server(INET, "127.0.0.1", 5001, DGRAM), work, 5001)
 
 
@@ -99,6 +108,7 @@ def test_other_user(netns, mode):
         os.setresgid(4321, 4321, 4321)
         os.setresuid(1234, 1234, 1234)
         return udp(INET, "127.0.0.1", 5001)(worker)
+
     flows, _ = both_ends(mode, server(INET, "127.0.0.1", 5001, DGRAM), work, 5001)
     assert {(flow.owner.uid, flow.owner.gid) for flow in flows} == {(1234, 4321)}
 
@@ -107,8 +117,9 @@ def test_other_user(netns, mode):
 def test_setuid_program_has_its_users_id(netns, mode):
     def work(worker):
         os.setgroups([])
-        os.setresuid(1234, 0, 0)      # as after execve of a set-user-ID root program
+        os.setresuid(1234, 0, 0)  # as after execve of a set-user-ID root program
         return udp(INET, "127.0.0.1", 5001, connect=True)(worker)
+
     flows, _ = both_ends(mode, server(INET, "127.0.0.1", 5001, DGRAM), work, 5001)
     assert {flow.owner.uid for flow in flows} == {1234}
 
@@ -129,6 +140,7 @@ def test_inherited_by_fork_all_holders_are_there(netns, mode):
         os.waitpid(child, 0)
         worker.say(child)
         return told
+
     with listening(mode) as conntrack, Worker(work) as asking:
         flows = collect(conntrack, lambda flow: flow.dport == 5001)
         child = asking.hear()
@@ -160,6 +172,7 @@ def test_inherited_by_execve_and_let_go_by_the_parent(netns, mode):
             child.kill()
             child.wait()
         return told
+
     with listening(mode) as conntrack, Worker(work) as asking:
         flows = collect(conntrack, lambda flow: flow.dport == 5001)
         truth = {one.sport: one for one in asking.result()}
@@ -198,6 +211,7 @@ def passed(mode, keep):
         worker.hear()
         os.kill(child, 9)
         os.waitpid(child, 0)
+
     with listening(mode) as conntrack, Worker(work) as asking:
         flows = collect(conntrack, lambda flow: flow.dport == 5001)
         truth = asking.hear()
@@ -237,14 +251,20 @@ def test_reuseport_group_of_one_process(netns, mode, kind):
                 sock.listen(64)
         worker.say((5002, 0))
         time.sleep(60)
-    both_ends(mode, Worker(serve), tcp(INET, "127.0.0.1", 5002) if kind == STREAM else udp(INET, "127.0.0.1", 5002), 5002)
+
+    both_ends(
+        mode, Worker(serve), tcp(INET, "127.0.0.1", 5002) if kind == STREAM else udp(INET, "127.0.0.1", 5002), 5002
+    )
 
 
 @BOTH
 @pytest.mark.parametrize("kind", [STREAM, DGRAM])
 def test_reuseport_group_of_two_processes_is_ambiguous(netns, mode, kind):
-    with (listening(mode) as conntrack, server(INET, "127.0.0.1", 5002, kind, False, [REUSEPORT]) as one,
-          server(INET, "127.0.0.1", 5002, kind, False, [REUSEPORT]) as other):
+    with (
+        listening(mode) as conntrack,
+        server(INET, "127.0.0.1", 5002, kind, False, [REUSEPORT]) as one,
+        server(INET, "127.0.0.1", 5002, kind, False, [REUSEPORT]) as other,
+    ):
         one.hear()
         other.hear()
         with Worker(tcp(INET, "127.0.0.1", 5002) if kind == STREAM else udp(INET, "127.0.0.1", 5002)) as asking:
@@ -265,6 +285,7 @@ def test_two_processes_that_send_from_one_port_are_ambiguous(netns, mode):
         for port in range(COUNT):
             sock.sendto(b"x", ("127.0.0.1", 6000 + port))
         worker.hear()
+
     with listening(mode) as conntrack, Worker(work) as one, Worker(work) as other:
         one.hear()
         other.hear()
@@ -291,6 +312,7 @@ def test_rival_that_is_connected_elsewhere(netns, mode):
             sock.bind(("127.0.0.1", 5003))
             sock.sendto(b"x", ("127.0.0.1", 6000))
             worker.hear()
+
         with Worker(work):
             [flow] = [flow for flow in conntrack.read(timeout=2) if flow.dport == 6000]
             assert (flow.owner.pid, flow.owner.reason) == (None, "ambiguous")

@@ -2,6 +2,7 @@
 
 Conntrack hears one namespace, the host's; the containers and the world outside are others.
 """
+
 import socket
 import time
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def test_container_made_after_the_start(mode, kind):
     with hosts(1) as (host, world), serving(world, INET, kind, "10.88.1.2", 5100) as answering:
         answering.hear()
         with listening(mode) as conntrack, made_netns() as container:
-            time.sleep(1.2)      # the last search for namespaces is as old as most often
+            time.sleep(1.2)  # the last search for namespaces is as old as most often
             wire(host, container, 7)
             work = within(container, clients(INET, kind, "10.88.1.2", 5100, "10.88.7.2"))
             with Worker(work) as asking:
@@ -170,8 +171,7 @@ def test_redirect_to_a_local_socket(mode, kind):
 @ALL
 @KINDS
 def test_container_to_the_host(mode, kind):
-    with (hosts(1) as (host, container),
-          served(mode, None, INET, kind, "0.0.0.0", 5200) as (answering, _, conntrack)):
+    with hosts(1) as (host, container), served(mode, None, INET, kind, "0.0.0.0", 5200) as (answering, _, conntrack):
         work = within(container, clients(INET, kind, "10.88.1.1", 5200, "10.88.1.2"))
         both_named(conntrack, answering, work, 5200, "in")
 
@@ -211,6 +211,7 @@ def test_container_without_ports(mode, kind, proto):
             hold()
             sock.close()
         return told
+
     with hosts(2) as (host, container, world), listening(mode) as conntrack:
         for number in range(3, COUNT + 2):
             ip("addr", "add", f"10.88.2.{number}/24", "dev", "eth0", netns=world)

@@ -1,4 +1,5 @@
 """Ping sockets, raw ICMP and raw sockets of other protocols, which only the tables in /proc/net list."""
+
 import socket
 import struct
 
@@ -37,6 +38,7 @@ def pinger(family, kind, address, connect=False):
             hold()
             sock.close()
         return told
+
     return work
 
 
@@ -63,8 +65,16 @@ def test_echo(netns, mode, family, address, kind, match, connect):
 
 @BOTH
 # 255 writes the header itself, which no IPv6 socket does.
-@pytest.mark.parametrize("family, addresses, proto", [(INET, "127.0.1.{}", 253), (INET, "127.0.1.{}", 47),
-                                                      (INET, "127.0.1.{}", 255), (INET6, "::1", 253), (INET6, "::1", 47)])
+@pytest.mark.parametrize(
+    "family, addresses, proto",
+    [
+        (INET, "127.0.1.{}", 253),
+        (INET, "127.0.1.{}", 47),
+        (INET, "127.0.1.{}", 255),
+        (INET6, "::1", 253),
+        (INET6, "::1", 47),
+    ],
+)
 def test_raw(netns, mode, family, addresses, proto):
     count = COUNT if family == INET else 1
 
@@ -75,17 +85,31 @@ def test_raw(netns, mode, family, addresses, proto):
             address = addresses.format(number + 1)
             packet = b"12345678"
             if proto == 255:
-                header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 253, 0, socket.inet_aton("127.0.0.1"),
-                                     socket.inet_aton(address))
+                header = struct.pack(
+                    "!BBHHHBBH4s4s",
+                    0x45,
+                    0,
+                    28,
+                    1,
+                    0,
+                    64,
+                    253,
+                    0,
+                    socket.inet_aton("127.0.0.1"),
+                    socket.inet_aton(address),
+                )
                 packet = header + packet
             sock.sendto(packet, (address, 0))
             told.append(inode(sock))
             hold()
             sock.close()
         return told
+
     with listening(mode) as conntrack, Worker(work) as asking:
         wanted = 253 if proto == 255 else proto
-        flows = collect_count(conntrack, lambda flow: flow.protonum == wanted and flow.src in ("127.0.0.1", "::1"), count)
+        flows = collect_count(
+            conntrack, lambda flow: flow.protonum == wanted and flow.src in ("127.0.0.1", "::1"), count
+        )
         truth = asking.result()
     assert len(flows) == count
     for flow, number in zip(flows, truth):
@@ -99,11 +123,13 @@ def test_raw(netns, mode, family, addresses, proto):
 @BOTH
 def test_two_raw_sockets_of_one_protocol_are_ambiguous(netns, mode):
     with listening(mode) as conntrack, socket.socket(INET, RAW, 253) as rival:
+
         def work(worker):
             rival.close()
             sock = socket.socket(INET, RAW, 253)
             sock.sendto(b"x" * 8, ("127.0.0.9", 0))
             worker.hear()
+
         with Worker(work):
             [flow] = collect_count(conntrack, lambda flow: flow.protonum == 253 and flow.dst == "127.0.0.9", 1)
             assert (flow.owner.pid, flow.owner.reason) == (None, "ambiguous")
@@ -112,11 +138,13 @@ def test_two_raw_sockets_of_one_protocol_are_ambiguous(netns, mode):
 @BOTH
 def test_rival_that_writes_the_header_itself(netns, mode):
     with listening(mode) as conntrack, socket.socket(INET, RAW, 255) as rival:
+
         def work(worker):
             rival.close()
             sock = socket.socket(INET, RAW, 253)
             sock.sendto(b"x" * 8, ("127.0.0.9", 0))
             worker.hear()
+
         with Worker(work):
             [flow] = collect_count(conntrack, lambda flow: flow.protonum == 253, 1)
             assert (flow.owner.pid, flow.owner.reason) == (None, "ambiguous")

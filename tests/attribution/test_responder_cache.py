@@ -1,4 +1,5 @@
 """The cache of server processes names whom a full lookup would name, and forgets whoever no longer serves a port."""
+
 import array
 import collections
 import contextlib
@@ -92,6 +93,7 @@ def die_with(parent):
 def serving(*sockets, children=0, name=None, act=None):
     """A Worker that has opened these, given as arguments of opened(), and as many children; it says it is ready, and does what it is
     told: act(sockets), or to close them."""
+
     def work(worker):
         socks = [opened(*one) for one in sockets]
         parent = os.getpid()
@@ -105,6 +107,7 @@ def serving(*sockets, children=0, name=None, act=None):
         worker.say("ready")
         while True:
             worker.say({"act": act, "close": close_all}[worker.hear()](socks))
+
     return Worker(work)
 
 
@@ -193,6 +196,7 @@ def test_a_program_that_executes_another_is_named_as_that(fast, kind):
         for fd in (socks[0].fileno(), tell):
             os.set_inheritable(fd, True)
         os.execv("/bin/sh", ["sh", "-c", f"echo >/proc/self/fd/{tell}; kill -STOP $$", "1234"])
+
     with ready((kind,), act=execute) as server:
         before = [ask(fast, kind, OURS).process.cmdline for _ in range(3)]
         assert before[0] == before[1] == before[2]
@@ -223,6 +227,7 @@ def test_a_parent_that_leaves_it_to_its_child(fast, kind):
                 time.sleep(60)
         close_all(socks)
         return child
+
     with ready((kind,), act=leave) as server:
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [server.pid] * 3
         child = do(server, "act")
@@ -241,6 +246,7 @@ def test_handed_over_a_unix_socket(fast, kind):
     def give(socks):
         here.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [socks[0].fileno()]))])
         close_all(socks)
+
     kept = []
     with here, there, ready((kind,), act=give) as giver, ready(act=take) as taker:
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [giver.pid] * 3
@@ -267,6 +273,7 @@ def test_of_many_vacant_ports_one_that_is_taken_by_sending_is_known_at_once(fast
         kept.append(sock)
         sock.sendto(b"x", (OTHER, 9))
         return sock.getsockname()[1]
+
     kept = []
     first, last = map(int, open("/proc/sys/net/ipv4/ip_local_port_range").read().split())
     for port in range(first, last + 1, 97):
@@ -282,6 +289,7 @@ def test_a_listener_that_never_bound(fast):
         sock.listen(8)
         socks.append(sock)
         return sock.getsockname()[1]
+
     with ready(act=listen) as server:
         for port in range(20000, 20100):
             assert ask(fast, STREAM, OURS, port).reason == "closed"
@@ -309,7 +317,13 @@ def test_sockets_that_others_open_and_close_change_nothing(fast):
 
 def make(outside, count, kind, first=1024):
     """Flows from many ports of elsewhere to the server, as fast as one socket can."""
-    subprocess.run(["nsenter", f"--net=/run/netns/{outside}", sys.executable, "-c", f"""
+    subprocess.run(
+        [
+            "nsenter",
+            f"--net=/run/netns/{outside}",
+            sys.executable,
+            "-c",
+            f"""
 import socket, struct
 sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 address = socket.inet_aton("{STRANGER[INET]}"), socket.inet_aton("{OURS}")
@@ -325,7 +339,10 @@ for i in range({count}):
         l4 = struct.pack("!HHHH", {first} + i, {PORT}, 8, 0)
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, {6 if kind == STREAM else 17}, 0, *address)
     sock.sendto(ip + l4, ("{OURS}", 0))
-"""], check=True)
+""",
+        ],
+        check=True,
+    )
 
 
 @KINDS
@@ -344,16 +361,32 @@ def test_system_calls_of_inbound_flows(netns, tmp_path, kind, served):
         server = stack.enter_context(ready((kind,))) if served else None
         wanted = f":: {server.pid if served else '?'} "
         program = stack.enter_context(Program(netns, "--track", stdout=stack.enter_context(open(output, "wb"))))
-        for first in range(60000, 60100):       # whoever serves it is looked for once
+        for first in range(60000, 60100):  # whoever serves it is looked for once
             make(outside, 1, kind, first)
             until(lambda: f"{STRANGER[INET]}/{first} >" in output.read_text())
             if wanted in output.read_text().splitlines()[-1]:
                 break
-        words = ["strace", "-f", "-qq", "-e", "signal=none", "-e", "raw=all", "-o", tmp_path / "calls", "-p", str(program.pid)]
+        words = [
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "signal=none",
+            "-e",
+            "raw=all",
+            "-o",
+            tmp_path / "calls",
+            "-p",
+            str(program.pid),
+        ]
         trace = stack.enter_context(subprocess.Popen(words))
         try:
-            until(lambda: all("TracerPid:\t0" not in open(f"/proc/{program.pid}/task/{task}/status").read()
-                              for task in os.listdir(f"/proc/{program.pid}/task")))
+            until(
+                lambda: all(
+                    "TracerPid:\t0" not in open(f"/proc/{program.pid}/task/{task}/status").read()
+                    for task in os.listdir(f"/proc/{program.pid}/task")
+                )
+            )
             make(outside, count, kind)
             until(lambda: f"{STRANGER[INET]}/{1023 + count} >" in output.read_text(), 60)
         finally:
@@ -362,7 +395,9 @@ def test_system_calls_of_inbound_flows(netns, tmp_path, kind, served):
                 trace.wait(30)
             finally:
                 trace.kill()
-    lines = [line for line in output.read_text().splitlines() if re.search(rf" {STRANGER[INET]}/[1-5]?\d{{4}} > ", line)]
+    lines = [
+        line for line in output.read_text().splitlines() if re.search(rf" {STRANGER[INET]}/[1-5]?\d{{4}} > ", line)
+    ]
     assert len(lines) == count
     assert [line for line in lines if wanted not in line] == []
     calls = [match.groups() for match in re.finditer(r"^(\d+) +(\w+)\(", (tmp_path / "calls").read_text(), re.M)]
@@ -393,6 +428,7 @@ def test_who_accepted_is_named_in_the_end(netns, address, listen):
                     with socks[0].accept()[0] as accepted:
                         os.write(tell, os.getpid().to_bytes(4, "little"))
                         accepted.recv(1)
+
     sockets = (STREAM, "::", PORT, (), 0) if listen == "both" else (STREAM, address)
     with listening("bpf", events=("NEW", "DESTROY")) as conntrack, ready(sockets, act=fork) as server:
         do(server, "act")
@@ -400,8 +436,11 @@ def test_who_accepted_is_named_in_the_end(netns, address, listen):
             with socket.create_connection((address, PORT)) as client:
                 accepted = int.from_bytes(os.read(told, 4), "little")
                 port = client.getsockname()[1]
-            subprocess.run(["conntrack", "-D", "-f", "ipv6" if ":" in address else "ipv4", "-p", "tcp", "--sport", str(port)],
-                           check=True, capture_output=True)
+            subprocess.run(
+                ["conntrack", "-D", "-f", "ipv6" if ":" in address else "ipv4", "-p", "tcp", "--sport", str(port)],
+                check=True,
+                capture_output=True,
+            )
             new, end = collect_count(conntrack, lambda flow: flow.sport == port, 2)
             assert (new.type, end.type, end.peer.pid) == ("NEW", "DESTROY", accepted)
             assert accepted == new.peer.pid or server.pid == new.peer.pid or new.peer.pid is None
@@ -426,11 +465,12 @@ def test_who_accepted_before_is_not_named_for_the_next(netns, asks):
             client.connect((OURS, PORT))
             [flow] = collect_count(conntrack, lambda flow: flow.sport == 40001, 1)
             return flow
+
     options = ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),)
     with listening("bpf") as conntrack:
         with ready((STREAM, OURS, PORT, options), act=accept) as first:
             first.say("act")
-            assert call().peer.pid in (first.pid, None)     # it may have been closed already
+            assert call().peer.pid in (first.pid, None)  # it may have been closed already
             first.hear()
             do(first, "close")
         with ready((STREAM, OURS, PORT, options), act=accept) as second:

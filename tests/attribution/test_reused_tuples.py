@@ -1,4 +1,5 @@
 """All users of a tuple while its conntrack entry lives: the second user of a UDP entry causes no event."""
+
 import contextlib
 import json
 import socket
@@ -19,8 +20,10 @@ from support.socket_notes import unusable
 from support.users import as_user, unshared
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 INET, INET6, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_DGRAM
 FIRST, SECOND, THIRD, PORT, PEER = 65534, 4321, 4322, 6161, 7171
 LOOPBACK = {INET: "127.0.0.1", INET6: "::1"}
@@ -42,12 +45,16 @@ def watched(*, timestamp=True, events=("UPDATE", "DESTROY")):
 
 
 def delete(family=INET):
-    subprocess.run(["conntrack", "-D", "-f", "ipv6" if family == INET6 else "ipv4", "-p", "udp", "--dport", str(PEER)],
-                   check=True, capture_output=True)
+    subprocess.run(
+        ["conntrack", "-D", "-f", "ipv6" if family == INET6 else "ipv4", "-p", "udp", "--dport", str(PEER)],
+        check=True,
+        capture_output=True,
+    )
 
 
 def used_by(uid, family=INET, *, connected=False, source=None, go_on=False):
     """One use of the tuple by a process of that user: its pid. go_on: the Worker, which sends again when told to."""
+
     def run(worker):
         if uid:
             as_user(uid)
@@ -64,6 +71,7 @@ def used_by(uid, family=INET, *, connected=False, source=None, go_on=False):
             while go_on and worker.hear() == "again":
                 sock.sendto(b"x", (LOOPBACK[family], PEER))
                 worker.say("sent")
+
     worker = Worker(run)
     worker.__enter__()
     assert worker.hear() == "sent"
@@ -166,7 +174,7 @@ def test_a_new_flow_has_its_sender_alone():
         flow = destroyed(conntrack, "NEW")
         assert users(flow.owner) == [(pid, FIRST)]
         second = used_by(SECOND)
-        time.sleep(0.2)     # a use up to 0.1 s before events were last received could be theirs, too
+        time.sleep(0.2)  # a use up to 0.1 s before events were last received could be theirs, too
         delete()
         destroyed(conntrack)
         third = used_by(THIRD)
@@ -177,6 +185,7 @@ def test_a_new_flow_has_its_sender_alone():
 @pytest.mark.parametrize("same_addresses", [True, False])
 def test_another_namespace_has_users_of_its_own(same_addresses):
     """Root of a user namespace uses the same tuple in a namespace of its own."""
+
     def elsewhere(worker):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         address = "127.0.0.1" if same_addresses else "127.0.0.2"
@@ -185,6 +194,7 @@ def test_another_namespace_has_users_of_its_own(same_addresses):
             sock.sendto(b"x", ("127.0.0.1", PEER))
         worker.say("sent")
         worker.hear()
+
     with watched() as conntrack, unshared(elsewhere, THIRD) as (worker, _):
         used = [(used_by(uid), uid) for uid in (FIRST, SECOND)]
         assert worker.hear() == "sent"
@@ -198,7 +208,7 @@ def test_at_most_eight_and_the_latest():
         used = [(used_by(5000 + number), 5000 + number) for number in range(12)]
         delete()
         found = users(destroyed(conntrack).owner)[::-1]
-    assert 4 <= len(found) <= 8 and found == used[-len(found):]
+    assert 4 <= len(found) <= 8 and found == used[-len(found) :]
 
 
 def test_json(tmp_path):
@@ -211,5 +221,7 @@ def test_json(tmp_path):
     assert new["type"] == "NEW" and "users" not in new["owner"]
     assert end["type"] == "DESTROY" and end["owner"]["match"] in ("bpf", "socket") and "others" not in end["owner"]
     assert [(user["pid"], user["uid"], user["gid"]) for user in end["owner"]["users"]] == [
-        (pids[1], SECOND, SECOND), (pids[0], FIRST, FIRST)]
+        (pids[1], SECOND, SECOND),
+        (pids[0], FIRST, FIRST),
+    ]
     assert all(user["start_ns"] > 0 and user["comm"] for user in end["owner"]["users"])

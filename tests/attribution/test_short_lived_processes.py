@@ -1,4 +1,5 @@
 """Processes that exit at once are printed with their own command line, by the program itself."""
+
 import contextlib
 import json
 import os
@@ -20,9 +21,11 @@ from support.netns import ip, made
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
-              pytest.mark.skipif(not shutil.which("bash"), reason="no bash")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+    pytest.mark.skipif(not shutil.which("bash"), reason="no bash"),
+]
 PROCESSES = 300
 FORMAT = "{ev.dport} {info.pid} {info.uid} {info.comm} :: {info.cmdline}"
 
@@ -33,6 +36,7 @@ def script(port, address="127.0.0.1"):
 
 def shown(program, ports):
     """{port: (pid, uid, command line)} once every port was printed."""
+
     def lines():
         found = {}
         for line in list(program.lines):
@@ -41,6 +45,7 @@ def shown(program, ports):
             if int(port) in ports:
                 found[int(port)] = pid, uid, cmdline
         return found if len(found) == len(ports) else None
+
     return until(lines, what=f"{len(ports)} lines")
 
 
@@ -63,9 +68,14 @@ def send(netns, prefix=(), address="127.0.0.1"):
     return pids
 
 
-@pytest.mark.parametrize(("prefix", "uid"), [
-    ([], "0"), (["setsid"], "0"), (["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], "65534"),
-])
+@pytest.mark.parametrize(
+    ("prefix", "uid"),
+    [
+        ([], "0"),
+        (["setsid"], "0"),
+        (["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], "65534"),
+    ],
+)
 def test_300_processes_that_send_and_exit(prefix, uid):
     if prefix and not shutil.which(prefix[0]):
         pytest.skip(f"no {prefix[0]}")
@@ -94,7 +104,10 @@ def masqueraded():
 
 def test_300_processes_in_another_namespace_behind_masquerade():
     with masqueraded() as (host, guest), Program(host, "-p", "ipv4/udp", "-f", FORMAT) as program:
-        assert unknown(program, send(guest, address="10.91.0.2"), lambda port: f"bash -c {script(port, '10.91.0.2')}") == []
+        assert (
+            unknown(program, send(guest, address="10.91.0.2"), lambda port: f"bash -c {script(port, '10.91.0.2')}")
+            == []
+        )
 
 
 def test_each_program_of_one_process_has_its_own_command_line():
@@ -105,7 +118,7 @@ def test_each_program_of_one_process_has_its_own_command_line():
             text = script(base + 3)
             commands = {base + 3: text}
             for port in (base + 2, base + 1, base):
-                text = f"{script(port)}; exec bash -c \"$T{port + 1}\""
+                text = f'{script(port)}; exec bash -c "$T{port + 1}"'
                 commands[port] = text
             environment = {**os.environ, **{f"T{port}": command for port, command in commands.items()}}
             process = subprocess.Popen(inside(netns, ["bash", "-c", commands[base]]), env=environment)
@@ -148,12 +161,16 @@ def test_without_the_notes_auto_goes_on_and_bpf_refuses():
     prefix = keeping("net_admin", "sys_ptrace", "dac_read_search", "dac_override", "sys_resource")
     with made() as netns:
         with Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT, prefix=prefix) as program:
-            process = subprocess.Popen(inside(netns, ["bash", "-c", "exec 3>/dev/udp/127.0.0.1/902; echo x >&3; read"]), stdin=subprocess.PIPE)
+            process = subprocess.Popen(
+                inside(netns, ["bash", "-c", "exec 3>/dev/udp/127.0.0.1/902; echo x >&3; read"]), stdin=subprocess.PIPE
+            )
             assert shown(program, {902})[902][0] == str(process.pid)
             process.communicate(b"\n")
             program.end()
         [line] = [line for line in program.complaints if "CAP_BPF" in line]
-        refused = subprocess.run(inside(netns, [*prefix, *COMMAND, "--attribution", "bpf"]), capture_output=True, text=True, timeout=20)
+        refused = subprocess.run(
+            inside(netns, [*prefix, *COMMAND, "--attribution", "bpf"]), capture_output=True, text=True, timeout=20
+        )
     assert refused.returncode == 1 and refused.stdout == ""
     assert len(refused.stderr.splitlines()) == 1 and "CAP_BPF" in refused.stderr
 
@@ -161,14 +178,21 @@ def test_without_the_notes_auto_goes_on_and_bpf_refuses():
 def test_a_small_memory_of_flows_names_nobody_else():
     with pytest.raises(ValueError):
         Resolver("bpf", flows=0)
-    prefix = [sys.executable, "-c", """if 1:
+    prefix = [
+        sys.executable,
+        "-c",
+        """if 1:
         import socket, sys, os
         print(os.getpid())
         for i in range(6000):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.sendto(b"x", ("127.0.0.1", 1000 + i))
-    """]
+    """,
+    ]
     with entered(), Conntrack(track=True, probe=False, flows=1024) as conntrack:
-        pids = {int(out) for out in (subprocess.run(prefix, check=True, capture_output=True, text=True).stdout for _ in range(2))}
+        pids = {
+            int(out)
+            for out in (subprocess.run(prefix, check=True, capture_output=True, text=True).stdout for _ in range(2))
+        }
         flows, end = [], time.monotonic() + 1
         while time.monotonic() < end:
             flows += [flow for flow in conntrack.read(0.2) if flow.dport >= 1000]
@@ -184,7 +208,9 @@ def left(kind, ids):
 @pytest.mark.skipif(not shutil.which("bpftool"), reason="no bpftool to look with")
 def test_killed_in_mid_run_it_leaves_nothing():
     with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT) as program:
-        sender = subprocess.Popen(inside(netns, ["timeout", "60", "bash", "-c", "while :; do echo x >/dev/udp/127.0.0.1/9; done"]))
+        sender = subprocess.Popen(
+            inside(netns, ["timeout", "60", "bash", "-c", "while :; do echo x >/dev/udp/127.0.0.1/9; done"])
+        )
         program.await_lines(10)
         ids = {"prog": set(), "map": set(), "link": set()}
         for fd in os.listdir(f"/proc/{program.pid}/fdinfo"):
@@ -195,12 +221,14 @@ def test_killed_in_mid_run_it_leaves_nothing():
         tree = ["bpftool", "-j", "cgroup", "tree", os.fsdecode(find_mount())]
         attached = subprocess.run(tree, capture_output=True, text=True).stdout
         assert all(ids.values()) and all(left(kind, ids[kind]) == ids[kind] for kind in ids)
-        shown = json.loads(subprocess.run(["bpftool", "-j", "prog", "show"], check=True, capture_output=True, text=True).stdout)
+        shown = json.loads(
+            subprocess.run(["bpftool", "-j", "prog", "show"], check=True, capture_output=True, text=True).stdout
+        )
         traced = {each["id"] for each in shown if each["type"] == "tracing"} & ids["prog"]
         assert len(traced) == 3 and all(f'"id":{number},' in attached for number in ids["prog"] - traced)
         program.end(signal.SIGKILL)
         until(lambda: not any(left(kind, ids[kind]) for kind in ids), what="the kernel's letting go")
         attached = subprocess.run(tree, capture_output=True, text=True).stdout
         assert not any(f'"id":{number},' in attached for number in ids["prog"])
-        sender.terminate()      # timeout(1) passes that on, which it cannot with SIGKILL
+        sender.terminate()  # timeout(1) passes that on, which it cannot with SIGKILL
         sender.wait()

@@ -1,4 +1,5 @@
 """Flows that begin while the program is stopped have the right owner or none, even where the event was lost."""
+
 import json
 import os
 import signal
@@ -17,8 +18,13 @@ from support.paths import TESTS
 from support.socket_notes import compiled, unusable
 
 REASON = unusable()
-MODES = [pytest.param("auto", marks=pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")),
-         "diag", "proc"]
+MODES = [
+    pytest.param(
+        "auto", marks=pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")
+    ),
+    "diag",
+    "proc",
+]
 EACH = 200
 
 # SENDER NAME KIND PORT TO...: one socket for each port TO, from source port PORT (0: any); tells the sources, and goes on
@@ -88,7 +94,9 @@ class Truth:
     def send(self, name, kind, port, targets, prefix=()):
         """A process that sent, and lives; its parent if there is a prefix."""
         command = [sys.executable, "-c", SENDER, name, kind, str(port), *map(str, targets)]
-        process = subprocess.Popen(inside(self.netns, [*prefix, *command]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            inside(self.netns, [*prefix, *command]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         sources = list(map(int, process.stdout.readline().split()))
         assert len(sources) == len(targets)
         self.note(kind, sources, targets, process.pid if not prefix else int(prefix[-1]), command)
@@ -102,8 +110,10 @@ class Truth:
     def send_all(self, program, modes, count):
         """Many sockets of processes that each end at once."""
         processes = [(mode, [program, "ports", mode, str(count)]) for mode in modes]
-        processes = [(mode, command, subprocess.Popen(inside(self.netns, command), stdout=subprocess.PIPE, text=True))
-                     for mode, command in processes]
+        processes = [
+            (mode, command, subprocess.Popen(inside(self.netns, command), stdout=subprocess.PIPE, text=True))
+            for mode, command in processes
+        ]
         for mode, command, process in processes:
             peer, *ports = map(int, process.communicate(timeout=60)[0].split())
             self.note(mode, ports, [peer] * len(ports), process.pid, command)
@@ -121,13 +131,25 @@ def ended(processes):
 
 def wrong(records, sent, known=()):
     """Records that name somebody else than who sent, or another command line."""
+
     def is_right(record):
         pid, command = sent[key(record)]
         owner = record["owner"]
         return owner["pid"] in (None, pid) and owner.get("cmdline", command) == command
-    return [(key(record), record["owner"]["pid"], record["owner"].get("match"), record["owner"].get("cmdline", [])[3:6],
-             "instead of", sent[key(record)][0], sent[key(record)][1][3:6])
-            for record in records if key(record) not in known and not is_right(record)]
+
+    return [
+        (
+            key(record),
+            record["owner"]["pid"],
+            record["owner"].get("match"),
+            record["owner"].get("cmdline", [])[3:6],
+            "instead of",
+            sent[key(record)][0],
+            sent[key(record)][1][3:6],
+        )
+        for record in records
+        if key(record) not in known and not is_right(record)
+    ]
 
 
 def key(record):
@@ -142,14 +164,29 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
         with within():
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4 * EACH))
         port = listener.getsockname()[1]
-        program = stack.enter_context(Program(tracked, "--json", "-p", "^ipv4/(tcp|udp)$", "--attribution", attribution,
-                                              "--rcvbuf", rcvbuf, "--rcvbuf-max", rcvbuf))
+        program = stack.enter_context(
+            Program(
+                tracked,
+                "--json",
+                "-p",
+                "^ipv4/(tcp|udp)$",
+                "--attribution",
+                attribution,
+                "--rcvbuf",
+                rcvbuf,
+                "--rcvbuf-max",
+                rcvbuf,
+            )
+        )
         stack.enter_context(ended(living))
         os.kill(program.pid, signal.SIGSTOP)
         targets = range(20_000, 20_000 + EACH)
         for number in range(2):
-            living += [truth.send(f"living {number}", "udp", 0, targets), truth.send(f"living {number}", "connected", 0, targets),
-                       truth.send(f"living {number}", "tcp", 0, [port] * EACH)]
+            living += [
+                truth.send(f"living {number}", "udp", 0, targets),
+                truth.send(f"living {number}", "connected", 0, targets),
+                truth.send(f"living {number}", "tcp", 0, [port] * EACH),
+            ]
             for kind in ("udp", "connected"):
                 truth.send_and_end(f"gone {number}", kind, 0, targets)
         truth.send_all(senders, ["udp", "cudp", "tcp"] * 2, 1_000)
@@ -158,14 +195,23 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
             living.append(truth.send(f"second of port {7000 + number}", "udp", 7000 + number, [22_000 + number]))
         # The second use of a living entry is no flow. Without the kernel's notes its exact socket is taken for the first one.
         kinds = ["udp", "bound", "connected"]
-        for number, (first, second) in enumerate(2 * list(product(kinds, kinds if attribution == "auto" else kinds[:2]))):
+        for number, (first, second) in enumerate(
+            2 * list(product(kinds, kinds if attribution == "auto" else kinds[:2]))
+        ):
             truth.send_and_end(f"first of flow {number}", first, 8000 + number, [25_000 + number])
             living.append(truth.send(f"second of flow {number}", second, 8000 + number, [25_000 + number]))
         for number in range(10):
             gone = truth.send_and_end(f"first of its pid {number}", "udp", 0, [23_000 + number])
-            living.append(truth.send(f"second of its pid {number}", "udp", 0, [24_000 + number],
-                                     prefix=[sys.executable, "-c", SAME_PID, str(gone)]))
-        time.sleep(1.5)     # of what may be older than this, no port's user of now is named
+            living.append(
+                truth.send(
+                    f"second of its pid {number}",
+                    "udp",
+                    0,
+                    [24_000 + number],
+                    prefix=[sys.executable, "-c", SAME_PID, str(gone)],
+                )
+            )
+        time.sleep(1.5)  # of what may be older than this, no port's user of now is named
         os.kill(program.pid, signal.SIGCONT)
 
         def told():
@@ -182,7 +228,11 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
     assert wrong(flows, truth.sent, () if attribution == "auto" else truth.connected_later) == []
     recovered = [record for record in flows if record.get("recovered")]
     assert bool(recovered) == (rcvbuf == "64K")
-    unknown = [truth.sent[key(record)] for record in flows if record["owner"]["pid"] is None and key(record) not in truth.shared]
+    unknown = [
+        truth.sent[key(record)]
+        for record in flows
+        if record["owner"]["pid"] is None and key(record) not in truth.shared
+    ]
     if attribution == "auto":
         reasons = Counter(record["owner"]["reason"] for record in flows if record["owner"]["pid"] is None)
         assert [command[3:6] for _, command in unknown] == [], reasons

@@ -2,6 +2,7 @@
 keep their names.
 
 How long they wait meanwhile is measured by bench/bench_storms.py."""
+
 import contextlib
 import json
 import os
@@ -19,8 +20,10 @@ from support.paths import TESTS
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 VICTIM, ATTACKER, PORT, COUNT, GROWTH = 65534, 4321, 7007, 300, 48 << 10
 VICTIM_PROGRAM = """
 import os, socket, sys, time
@@ -68,8 +71,13 @@ def program(tmp_path_factory):
 @contextlib.contextmanager
 def storm(netns, *words):
     """A program in a session of its own, at work until the block ends."""
-    process = subprocess.Popen(inside(netns, [*map(str, words)]), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               text=True, start_new_session=True)
+    process = subprocess.Popen(
+        inside(netns, [*map(str, words)]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         assert process.stdout.readline() == "ready\n", words
         yield process
@@ -130,8 +138,9 @@ def checked(netns, attack):
     return others, program.complaints
 
 
-@pytest.mark.parametrize("mode, count", [("forks", 4), ("execs", 4), ("living", 4000), ("threads", 4000),
-                                         ("sockets", 50)])
+@pytest.mark.parametrize(
+    "mode, count", [("forks", 4), ("execs", 4), ("living", 4000), ("threads", 4000), ("sockets", 50)]
+)
 def test_processes_threads_and_sockets(netns, program, mode, count):
     others, _ = checked(netns, storm(netns, program, mode, count, ATTACKER))
     if mode in ("living", "threads"):

@@ -1,4 +1,5 @@
 """A flow without an owner says why, and reports what is known all the same. No wrong name is ever printed."""
+
 import os
 import socket
 import time
@@ -16,8 +17,13 @@ from support.netns import made as made_netns
 
 pytestmark = pytest.mark.root
 BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
-TCP, UDP, INET, STREAM, DGRAM = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.AF_INET, socket.SOCK_STREAM,
-                                 socket.SOCK_DGRAM)
+TCP, UDP, INET, STREAM, DGRAM = (
+    socket.IPPROTO_TCP,
+    socket.IPPROTO_UDP,
+    socket.AF_INET,
+    socket.SOCK_STREAM,
+    socket.SOCK_DGRAM,
+)
 V2 = find_mount()
 
 
@@ -77,6 +83,7 @@ def test_a_process_younger_than_the_flow_did_not_begin_it(netns, mode):
         sock.bind(("127.0.0.1", 5500))
         worker.say("bound")
         worker.hear()
+
     attribution = Resolver(mode)
     with Worker(work) as asking:
         asking.hear()
@@ -116,16 +123,19 @@ def test_a_socket_without_a_process_gives_orphaned(netns, mode):
         os.setgroups([])
         os.setresuid(1234, 1234, 1234)
         stuffed(worker)
-    with cgroup("nfshapes.slice/nfshapes-orphan.service") as folder, Worker(
-            lambda worker: (folder / "cgroup.procs").write_text(str(os.getpid())) and work(worker)) as asking:
+
+    with (
+        cgroup("nfshapes.slice/nfshapes-orphan.service") as folder,
+        Worker(lambda worker: (folder / "cgroup.procs").write_text(str(os.getpid())) and work(worker)) as asking,
+    ):
         name, there = asking.hear()
         assert owner(attribution, TCP, name, there).pid == asking.pid
         asking.say("close")
         asking.hear()
-        time.sleep(0.05)      # a table is believed for 20 ms
+        time.sleep(0.05)  # a table is believed for 20 ms
         found = owner(attribution, TCP, name, there)
         assert (found.pid, found.inode, found.match, found.reason) == (None, None, "socket", "orphaned")
-        assert found.uid in (1234, None)      # the kernel keeps it since 6.17
+        assert found.uid in (1234, None)  # the kernel keeps it since 6.17
         if mode == "diag":
             assert found.uid == 1234 or os.uname().release < "6.17"
             assert found.cgroup == "/nfshapes.slice/nfshapes-orphan.service"
@@ -167,8 +177,24 @@ def test_socket_on_its_way_is_no_processes(netns, mode):
 @BOTH
 @alone
 def test_vxlan_is_the_kernels(netns, mode):
-    ip("link", "add", "vx", "type", "vxlan", "id", "7", "local", "127.0.0.1", "remote", "127.0.0.1", "dstport", "4789",
-       "dev", "lo", netns=netns)
+    ip(
+        "link",
+        "add",
+        "vx",
+        "type",
+        "vxlan",
+        "id",
+        "7",
+        "local",
+        "127.0.0.1",
+        "remote",
+        "127.0.0.1",
+        "dstport",
+        "4789",
+        "dev",
+        "lo",
+        netns=netns,
+    )
     ip("link", "set", "vx", "up", netns=netns)
     flow = find_flow(Resolver(mode, budget=10), UDP, "127.0.0.1", 40000, "127.0.0.1", 4789)
     assert (flow.peer.pid, flow.peer.reason) == (None, "kernel")
@@ -212,17 +238,20 @@ def unprivileged(work):
         os.setresgid(1234, 1234, 1234)
         os.setresuid(1234, 1234, 1234)
         return work(worker)
+
     return Worker(moved)
 
 
 @BOTH
 def test_a_process_that_may_not_be_looked_into_gives_permission(netns, mode):
     with socket.create_server(("127.0.0.1", 0)) as listener:
+
         def work(worker):
             name = listener.getsockname()
-            listener.close()       # this process would be a holder too
+            listener.close()  # this process would be a holder too
             flow = find_flow(Resolver(mode, budget=10), TCP, "127.0.0.1", 1, *name)
             return flow.peer.pid, flow.peer.uid, flow.peer.reason
+
         with unprivileged(work) as asking:
             assert asking.result() == (None, 0, "permission")
 
@@ -231,24 +260,40 @@ def test_namespaces_that_may_not_be_entered(netns):
     def work(worker):
         flow = find_flow(Resolver(), UDP, "192.0.2.1", 1, "198.51.100.1", 2)
         return flow.owner.reason, find_flow(Resolver(), UDP, "127.0.0.1", 1, "198.51.100.1", 2).owner.reason
+
     with made_netns(), unprivileged(work) as asking:
         assert asking.result() == ("netns", "closed")
 
 
 @pytest.mark.skipif(V2 is None, reason="needs a cgroup2 mount")
-@pytest.mark.parametrize("path, unit, slice_, container", [
-    ("nfshapes.slice/nfshapes-one.service", "nfshapes-one.service", "nfshapes.slice", None),
-    ("nfshapes.slice/docker-" + "ab" * 32 + ".scope", "docker-" + "ab" * 32 + ".scope", "nfshapes.slice", "ab" * 32),
-    ("nfshapes.slice/user@1234.service/app.slice/nfshapes-app.service", "user@1234.service", "nfshapes.slice", None),
-])
+@pytest.mark.parametrize(
+    "path, unit, slice_, container",
+    [
+        ("nfshapes.slice/nfshapes-one.service", "nfshapes-one.service", "nfshapes.slice", None),
+        (
+            "nfshapes.slice/docker-" + "ab" * 32 + ".scope",
+            "docker-" + "ab" * 32 + ".scope",
+            "nfshapes.slice",
+            "ab" * 32,
+        ),
+        (
+            "nfshapes.slice/user@1234.service/app.slice/nfshapes-app.service",
+            "user@1234.service",
+            "nfshapes.slice",
+            None,
+        ),
+    ],
+)
 def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
     with cgroup(path) as folder:
+
         def work(worker):
             enter(folder)
             sock = socket.socket(INET, DGRAM)
             sock.sendto(b"x", ("127.0.0.1", 5503))
             hold()
             return made(sock)
+
         with listening("diag") as conntrack, Worker(work) as asking:
             [flow] = collect_count(conntrack, lambda flow: flow.dport == 5503, 1)
             truth = asking.result()
@@ -279,6 +324,7 @@ def test_fire_and_forget_is_named_right_or_not_at_all(netns, mode, loaded):
     def burn(worker):
         while True:
             pass
+
     with ExitStack() as stack:
         for _ in range(2 if loaded else 0):
             stack.enter_context(Worker(burn))
@@ -297,5 +343,6 @@ def test_held_open_with_both_cores_busy(netns, mode):
     def burn(worker):
         while True:
             pass
+
     with Worker(burn), Worker(burn):
         both_ends(mode, server(INET, "127.0.0.1", 5001, DGRAM), udp(INET, "127.0.0.1", 5001), 5001)

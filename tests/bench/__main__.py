@@ -2,6 +2,7 @@
 
 BENCH_ROUNDS is the number of rounds (5), of which medians are printed. Takes about forty minutes.
 """
+
 import os
 import platform
 import sys
@@ -18,18 +19,28 @@ import bench_spawn
 import bench_storms
 import bench_volume
 
-PARTS = {"volume": bench_volume.main, "cases": bench_cases.main, "loss": bench_loss.main, "delay": bench_delay.main,
-         "growth": bench_growth.main, "attribution": bench_attribution.main, "spawn": bench_spawn.main,
-         "mixture": bench_mixture.main, "storms": bench_storms.main,
-         "namespaces": bench_namespaces.main}
+PARTS = {
+    "volume": bench_volume.main,
+    "cases": bench_cases.main,
+    "loss": bench_loss.main,
+    "delay": bench_delay.main,
+    "growth": bench_growth.main,
+    "attribution": bench_attribution.main,
+    "spawn": bench_spawn.main,
+    "mixture": bench_mixture.main,
+    "storms": bench_storms.main,
+    "namespaces": bench_namespaces.main,
+}
 
 if __name__ == "__main__":
     if os.geteuid() != 0:
         sys.exit("bench: needs root, for network namespaces and conntrack events")
     if unknown := set(sys.argv[1:]) - set(PARTS):
         sys.exit(f"bench: unknown part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
-    print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, CPython {platform.python_version()}, "
-          f"{time.strftime('%F')}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"Linux {platform.release()}, {os.cpu_count()} CPUs, CPython {platform.python_version()}, "
+        f"{time.strftime('%F')}, load {os.getloadavg()[0]:.1f}"
+    )
     for name, part in PARTS.items():
         if not sys.argv[1:] or name in sys.argv[1:]:
             part()

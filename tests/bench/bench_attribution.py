@@ -4,6 +4,7 @@ Run as root: python tests/bench/bench_attribution.py [--short]. Peers that are n
 look up a single socket, so for each flow they have to list all. --short: only count how many of 1,000 processes are
 named that send one datagram and exit, while the peers list sockets all the time.
 """
+
 import contextlib
 import os
 import re
@@ -59,6 +60,7 @@ def one_socket():
 
         cases = {"nfct_fast, sock_diag and /proc": (ours, 300), "ss -unap": (with_ss, 10)}
         if shutil.which("lsof"):
+
             def with_lsof():
                 text = subprocess.run([*LSOF, "-Fpn"], capture_output=True, text=True).stdout
                 before, _, _ = f"\n{text}".partition(f":{sport}\n")
@@ -84,8 +86,11 @@ def one_socket():
         found.close()
         for one in kept:
             one.close()
-    table(f"CPU µs to name the process of one UDP socket, medians of {rounds()}",
-          ["sockets", "by", "µs", "x nfct_fast"], rows)
+    table(
+        f"CPU µs to name the process of one UDP socket, medians of {rounds()}",
+        ["sockets", "by", "µs", "x nfct_fast"],
+        rows,
+    )
 
 
 def decoding(place):
@@ -95,8 +100,9 @@ def decoding(place):
     except ImportError:
         return
     import nfct_fast.conntrack as ours
+
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-    listener.setsockopt(socket.SOL_SOCKET, 33, RCVBUF)      # SO_RCVBUFFORCE
+    listener.setsockopt(socket.SOL_SOCKET, 33, RCVBUF)  # SO_RCVBUFFORCE
     listener.bind((0, 1))
     messages, theirs, own = [], [], []
     place.flood(MESSAGES, 0)
@@ -122,9 +128,14 @@ def decoding(place):
                 count += len(conntrack.read(1))
             own.append(made / (time.process_time() - began))
     them, us = statistics.median(theirs), statistics.median(own)
-    table(f"Conntrack events as Python objects, medians of {rounds()}", ["by", "events per CPU s", "x pyroute2"],
-          [["pyroute2, decoding alone", f"{them:,.0f}", "1.0"],
-           ["Conntrack: received, decoded, made into Flow", f"{us:,.0f}", f"{us / them:,.0f}"]])
+    table(
+        f"Conntrack events as Python objects, medians of {rounds()}",
+        ["by", "events per CPU s", "x pyroute2"],
+        [
+            ["pyroute2, decoding alone", f"{them:,.0f}", "1.0"],
+            ["Conntrack: received, decoded, made into Flow", f"{us:,.0f}", f"{us / them:,.0f}"],
+        ],
+    )
 
 
 def address(number):
@@ -188,13 +199,17 @@ def with_lsof():
 
 
 def short(place):
-    cases = {"nfct_fast": lambda: reported_by(place, ()),
-             "nfct_fast --attribution diag": lambda: reported_by(place, ("--attribution", "diag")),
-             "ss -Hunap, all the time": lambda: listed_by(place, with_ss)}
+    cases = {
+        "nfct_fast": lambda: reported_by(place, ()),
+        "nfct_fast --attribution diag": lambda: reported_by(place, ("--attribution", "diag")),
+        "ss -Hunap, all the time": lambda: listed_by(place, with_ss),
+    }
     with contextlib.suppress(ImportError):
         import psutil
-        cases["psutil.net_connections(), all the time"] = lambda: listed_by(place, lambda: [
-            (one.raddr.ip, one.pid) for one in psutil.net_connections("udp4") if one.raddr and one.pid])
+
+        cases["psutil.net_connections(), all the time"] = lambda: listed_by(
+            place, lambda: [(one.raddr.ip, one.pid) for one in psutil.net_connections("udp4") if one.raddr and one.pid]
+        )
     if shutil.which("lsof"):
         cases[" ".join(LSOF) + ", all the time"] = lambda: listed_by(place, with_lsof)
     results = {name: [] for name in cases}
@@ -204,9 +219,11 @@ def short(place):
             right = sum(found.get(one) == pid for one, pid in pids.items())
             wrong = sum(one in pids and pids[one] != pid for one, pid in found.items())
             results[name].append((right, wrong, spent * 1e3))
-    table(f"{SHORT:,} processes that send one datagram and exit, medians of {rounds()}",
-          ["by", "named right", "wrong", "CPU ms"],
-          [[name, *(f"{statistics.median(values):,.0f}" for values in zip(*these))] for name, these in results.items()])
+    table(
+        f"{SHORT:,} processes that send one datagram and exit, medians of {rounds()}",
+        ["by", "named right", "wrong", "CPU ms"],
+        [[name, *(f"{statistics.median(values):,.0f}" for values in zip(*these))] for name, these in results.items()],
+    )
 
 
 def main(arguments=()):

@@ -4,6 +4,7 @@ Run as root: python tests/bench/bench_cases.py [CASE]...; all cases take about f
 the whole process without its start-up, and what is lost at 40,000 flows a second, as medians of five rounds
 (BENCH_ROUNDS) in which the programs take turns. Output goes to a file. "named": lines that contain a process.
 """
+
 import contextlib
 import re
 import subprocess
@@ -32,12 +33,12 @@ NAMED = re.compile(rb" :: \d+ |\"pid\":\d")
 
 class Case(NamedTuple):
     title: str
-    traffic: tuple              # arguments of flood or visitors, with COUNT and RATE to be filled in
+    traffic: tuple  # arguments of flood or visitors, with COUNT and RATE to be filled in
     flows: int = 80_000
-    rate: int = 40_000          # flows a second
-    server: tuple = ()          # arguments of `visitors serve`
-    options: tuple = ()         # of nfct_fast
-    outside: bool = False       # the traffic comes from the other namespace
+    rate: int = 40_000  # flows a second
+    server: tuple = ()  # arguments of `visitors serve`
+    options: tuple = ()  # of nfct_fast
+    outside: bool = False  # the traffic comes from the other namespace
 
 
 def flood(how, address="10.99.1.1"):
@@ -68,8 +69,9 @@ CASES = {
     "inbound-udp": Case("inbound UDP to a server", packets("udp"), server=serve("udp"), outside=True),
     "inbound-tcp": Case("inbound TCP, accepted", connect(SERVER), 30_000, 10_000, serve("tcp"), outside=True),
     "inbound-syn": Case("inbound SYN to a listener", packets("syn"), server=serve("tcp"), outside=True),
-    "listeners": Case("... one of 1,000 listeners", packets("syn", ports=1000), server=serve("tcp", 1000),
-                      outside=True),
+    "listeners": Case(
+        "... one of 1,000 listeners", packets("syn", ports=1000), server=serve("tcp", 1000), outside=True
+    ),
     "prefork": Case("... with 1,000 children", packets("syn"), server=serve("tcp", 1, 1000), outside=True),
     "others": Case("... with 20,000 other sockets", packets("syn"), server=serve("tcp", 1, 0, 20_000), outside=True),
 }
@@ -83,8 +85,15 @@ def wire(place):
         ip("-n", name, "link", "set", link, "up")
     ip("-n", place.name, "route", "add", "10.98.0.0/16", "dev", "out")
     ip("-n", place.other, "route", "add", "10.99.0.0/16", "via", SERVER)
-    place.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
-              "net.ipv4.conf.served.rp_filter=0", "net.ipv4.conf.out.rp_filter=0", "net.core.somaxconn=4096")
+    place.run(
+        "sysctl",
+        "-qw",
+        "net.ipv4.ip_forward=1",
+        "net.ipv4.conf.all.rp_filter=0",
+        "net.ipv4.conf.served.rp_filter=0",
+        "net.ipv4.conf.out.rp_filter=0",
+        "net.core.somaxconn=4096",
+    )
     place.visitors_program = compiled("visitors", place.directory)
 
 
@@ -141,8 +150,11 @@ def main(only=()):
         with space() as place:
             wire(place)
             limit = compiled("limit", place.directory, "-lnetfilter_conntrack")
-            programs = {"peer": (CONNTRACK, count_lines), "limit": ([limit, "decode", RCVBUF], first_number),
-                        "ours": ([*NFCT_FAST, *case.options], named)}
+            programs = {
+                "peer": (CONNTRACK, count_lines),
+                "limit": ([limit, "decode", RCVBUF], first_number),
+                "ours": ([*NFCT_FAST, *case.options], named),
+            }
             runs = {program: [] for program in programs}
             for _ in range(rounds()):
                 for program, (command, counted) in programs.items():
@@ -151,14 +163,38 @@ def main(only=()):
         peer, most, ours = (medians(runs[program]) for program in ("peer", "limit", "ours"))
         if name == "inbound-syn":
             single = ours.per_second
-        rows.append([case.title, f"{case.rate:,}", f"{1e6 / peer.per_second:.2f}", f"{1e6 / most.per_second:.2f}",
-                     f"{1e6 / ours.per_second:.2f}", f"{ours.per_second / peer.per_second:.2f}",
-                     f"{single / ours.per_second:.2f}" if single and case.title.startswith("...") else "",
-                     f"{100 * named.share:.1f} %", f"{peer.lost:,.0f}",
-                     f"{ours.lost:,.0f} ({max(one.lost for one in runs['ours']):,})", f"{ours.peak:.0f}"])
-    table(f"New flows of every kind, medians of {rounds()}",
-          ["case", "flows/s", "µs, conntrack -E", "µs, receive+decode in C", "µs, nfct_fast", "x conntrack -E",
-           "x cost of a single listener", "named", "conntrack -E lost", "lost (most)", "peak MiB"], rows)
+        rows.append(
+            [
+                case.title,
+                f"{case.rate:,}",
+                f"{1e6 / peer.per_second:.2f}",
+                f"{1e6 / most.per_second:.2f}",
+                f"{1e6 / ours.per_second:.2f}",
+                f"{ours.per_second / peer.per_second:.2f}",
+                f"{single / ours.per_second:.2f}" if single and case.title.startswith("...") else "",
+                f"{100 * named.share:.1f} %",
+                f"{peer.lost:,.0f}",
+                f"{ours.lost:,.0f} ({max(one.lost for one in runs['ours']):,})",
+                f"{ours.peak:.0f}",
+            ]
+        )
+    table(
+        f"New flows of every kind, medians of {rounds()}",
+        [
+            "case",
+            "flows/s",
+            "µs, conntrack -E",
+            "µs, receive+decode in C",
+            "µs, nfct_fast",
+            "x conntrack -E",
+            "x cost of a single listener",
+            "named",
+            "conntrack -E lost",
+            "lost (most)",
+            "peak MiB",
+        ],
+        rows,
+    )
 
 
 if __name__ == "__main__":

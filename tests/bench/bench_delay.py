@@ -3,6 +3,7 @@
 Each program writes to a pipe, and a line counts once the reader of that pipe has it. The sender records the time before
 it opens each socket.
 """
+
 import os
 import re
 import signal
@@ -74,15 +75,23 @@ def main():
             count = min(max(500, 2 * rate), 20_000)
             medians, nearly = {}, {}
             for _ in range(rounds()):
-                for name, command in (("nfct_fast", NFCT_FAST), ("nfct_fast --json", [*NFCT_FAST, "--json"]),
-                                      ("conntrack -E", CONNTRACK)):
+                for name, command in (
+                    ("nfct_fast", NFCT_FAST),
+                    ("nfct_fast --json", [*NFCT_FAST, "--json"]),
+                    ("conntrack -E", CONNTRACK),
+                ):
                     found = delays(place, command, count, rate)
                     medians.setdefault(name, []).append(found[len(found) // 2])
                     nearly.setdefault(name, []).append(found[len(found) * 99 // 100])
-            rows += [[f"{rate:,}", name, f"{statistics.median(medians[name]):.2f}",
-                      f"{statistics.median(nearly[name]):.2f}"] for name in medians]
-    table(f"From the socket call to the line, ms, medians of {rounds()}",
-          ["flows/s", "program", "median", "99th percentile"], rows)
+            rows += [
+                [f"{rate:,}", name, f"{statistics.median(medians[name]):.2f}", f"{statistics.median(nearly[name]):.2f}"]
+                for name in medians
+            ]
+    table(
+        f"From the socket call to the line, ms, medians of {rounds()}",
+        ["flows/s", "program", "median", "99th percentile"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

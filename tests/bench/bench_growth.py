@@ -4,6 +4,7 @@ Run as root: python tests/bench/bench_growth.py [directory for growth.svg; defau
 each size in turn. The host's limit of entries per network namespace (net.netfilter.nf_conntrack_max) is not changed: a
 million entries are spread over as many namespaces as that takes, and all of them are monitored.
 """
+
 import os
 import resource
 import statistics
@@ -27,7 +28,7 @@ sys.stdin.read()
 """
 SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000)
 FLOWS, RATE = 40_000, 40_000
-EACH = 5_000        # sockets per process, whose number of descriptors is limited
+EACH = 5_000  # sockets per process, whose number of descriptors is limited
 
 
 def cost(place, options=()):
@@ -67,8 +68,12 @@ def by_sockets(place, sizes):
     for _ in range(rounds()):
         for size in sizes:
             place.empty()
-            holders = [place.start(sys.executable, "-c", SOCKETS, min(EACH, size), stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE) for _ in range(max(1, size // EACH))]
+            holders = [
+                place.start(
+                    sys.executable, "-c", SOCKETS, min(EACH, size), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+                for _ in range(max(1, size // EACH))
+            ]
             try:
                 for holder in holders:
                     holder.stdout.readline()
@@ -111,13 +116,15 @@ def svg(series):
     def y(value):
         return height - bottom - (height - bottom - 30) * value / most
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-             'font-size="12">',
-             f'<rect width="{width}" height="{height}" fill="white"/>',
-             f'<path d="M{left} 30V{height - bottom}H{width - 20}" fill="none" stroke="black"/>',
-             f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">'
-             'conntrack entries, open sockets, or other network namespaces</text>',
-             f'<text x="{left}" y="20">CPU per flow, µs</text>']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        'font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<path d="M{left} 30V{height - bottom}H{width - 20}" fill="none" stroke="black"/>',
+        f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">'
+        "conntrack entries, open sockets, or other network namespaces</text>",
+        f'<text x="{left}" y="20">CPU per flow, µs</text>',
+    ]
     for size in (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000):
         if low <= size <= high:
             parts.append(f'<text x="{x(size):.0f}" y="{height - bottom + 16}" text-anchor="middle">{size:,}</text>')
@@ -149,10 +156,14 @@ def main(directory=None):
     for name, values in found.items():
         first = values[min(values)][0]
         where = f", in {count} network namespaces (nf_conntrack_max is {most:,})" if values is tables else ""
-        table(f"Cost of a flow by {name}{where}, medians of {rounds()}",
-              [name, "CPU µs per flow", "x the first", "peak MiB"],
-              [[f"{size:,}", f"{value:.2f}", f"{value / first:.2f}", f"{peak:.0f}"]
-               for size, (value, peak) in values.items()])
+        table(
+            f"Cost of a flow by {name}{where}, medians of {rounds()}",
+            [name, "CPU µs per flow", "x the first", "peak MiB"],
+            [
+                [f"{size:,}", f"{value:.2f}", f"{value / first:.2f}", f"{peak:.0f}"]
+                for size, (value, peak) in values.items()
+            ],
+        )
     series = {name: {size: value for size, (value, _) in values.items()} for name, values in found.items()}
     target.mkdir(parents=True, exist_ok=True)
     (target / "growth.svg").write_text(svg(series))

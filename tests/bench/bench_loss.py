@@ -2,6 +2,7 @@
 
 Run as root: python tests/bench/bench_loss.py [burst|stopped|memory|filter]...
 """
+
 import json
 import os
 import re
@@ -74,16 +75,23 @@ def stopped(place):
             (recovered if record.get("recovered") else received).add((original["dst"], original["dport"]))
     missed = living - received
     found = missed & recovered
-    table("400,000 flows at 40,000/s while the program was stopped, and 1,000 after it continued",
-          ["", "flows"],
-          [["made", f"{made + later:,}"], ["reported from events", f"{len(received):,}"],
-           ["reported as recovered", f"{len(recovered):,}"], ["counted as lost", f"{lost:,}"],
-           ["neither reported nor counted", made + later - reported - lost],
-           ["reported twice", reported - len(received | recovered)],
-           [f"in the table when it continued (nf_conntrack_max allows {most:,})", f"{len(living):,}"],
-           ["of these not received as events", f"{len(missed):,}"],
-           ["of these recovered", f"{len(found):,} ({100 * len(found) / len(missed):.2f} %)"],
-           ["of the last 1,000 reported", f"{late:,}"], ["seconds to catch up", f"{took:.1f}"]])
+    table(
+        "400,000 flows at 40,000/s while the program was stopped, and 1,000 after it continued",
+        ["", "flows"],
+        [
+            ["made", f"{made + later:,}"],
+            ["reported from events", f"{len(received):,}"],
+            ["reported as recovered", f"{len(recovered):,}"],
+            ["counted as lost", f"{lost:,}"],
+            ["neither reported nor counted", made + later - reported - lost],
+            ["reported twice", reported - len(received | recovered)],
+            [f"in the table when it continued (nf_conntrack_max allows {most:,})", f"{len(living):,}"],
+            ["of these not received as events", f"{len(missed):,}"],
+            ["of these recovered", f"{len(found):,} ({100 * len(found) / len(missed):.2f} %)"],
+            ["of the last 1,000 reported", f"{late:,}"],
+            ["seconds to catch up", f"{took:.1f}"],
+        ],
+    )
 
 
 def memory(place):
@@ -97,8 +105,13 @@ def memory(place):
             place.await_empty_queues()
             if number in (0, 9):
                 first = first or program.rss_mib()
-                rows.append([f"after {200_000 * (number + 1):,} flows", f"{program.rss_mib():.1f}",
-                             f"{program.rss_mib() / first:.2f}"])
+                rows.append(
+                    [
+                        f"after {200_000 * (number + 1):,} flows",
+                        f"{program.rss_mib():.1f}",
+                        f"{program.rss_mib() / first:.2f}",
+                    ]
+                )
             place.empty()
         time.sleep(15)
         rows.append(["after that, idle for 15 s", f"{program.rss_mib():.1f}", f"{program.rss_mib() / first:.2f}"])

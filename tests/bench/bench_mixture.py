@@ -5,6 +5,7 @@ server, an NTP daemon with SO_REUSEADDR, workers with SO_REUSEPORT, a preforked 
 Each process reports what it sent, which is compared with the flows. Nothing is timed; to compare two versions, run it
 with each in PYTHONPATH.
 """
+
 import collections
 import contextlib
 import ctypes
@@ -16,12 +17,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from nfct_fast.kernel.netns import resolve  # noqa: E402
-from support_bench import rounds, table  # noqa: E402
-
 from nfct_fast import Conntrack  # noqa: E402
+from nfct_fast.kernel.netns import resolve  # noqa: E402
 from support.flows import Worker  # noqa: E402
 from support.netns import inside, ip  # noqa: E402
+from support_bench import rounds, table  # noqa: E402
 
 INET, DGRAM, STREAM = socket.AF_INET, socket.SOCK_DGRAM, socket.SOCK_STREAM
 REUSEADDR, REUSEPORT = (socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
@@ -41,6 +41,7 @@ def bound(kind, port, options=(), address=""):
 
 def sender(port, options, targets):
     """Return work that sends to all targets from one socket."""
+
     def work(worker):
         sock = bound(DGRAM, port, options)
         for address, to in targets:
@@ -48,11 +49,13 @@ def sender(port, options, targets):
             time.sleep(0.002)
         worker.say([(port, address, to) for address, to in targets])
         worker.hear()
+
     return work
 
 
 def clients(kind, address, port, count):
     """Return work that connects `count` times, from a fresh socket each time."""
+
     def work(worker):
         made = []
         for _ in range(count):
@@ -64,6 +67,7 @@ def clients(kind, address, port, count):
             time.sleep(0.002)
         worker.say(made)
         worker.hear()
+
     return work
 
 
@@ -73,29 +77,34 @@ def server(kind, port, options=()):
         worker.say("ready")
         worker.hear()
         sock.close()
+
     return work
 
 
 def preforked(port):
     """Return work of a server whose children share its socket; the oldest holder should be named."""
+
     def work(worker):
         sock = bound(STREAM, port)
         for _ in range(SERVERS):
             if os.fork() == 0:
-                ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # PR_SET_PDEATHSIG
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
                 while True:
                     sock.accept()[0].close()
         worker.say("ready")
         worker.hear()
+
     return work
 
 
 def within(name, work):
     """Return `work` run in another network namespace."""
+
     def run(worker):
         [netns] = resolve(name)
         with netns, netns.entered():
             return work(worker)
+
     return run
 
 
@@ -133,8 +142,12 @@ def one_round():
             workers = [stack.enter_context(Worker(each)) for each in work]
             assert [worker.hear() for worker in workers] == ["ready"] * len(work)
             return {worker.pid for worker in workers}
-        peers = {DNS: serving(server(DGRAM, DNS)), PREFORK: serving(preforked(PREFORK)),
-                 WORKERS: serving(*[server(DGRAM, WORKERS, REUSEPORT)] * SERVERS)}
+
+        peers = {
+            DNS: serving(server(DGRAM, DNS)),
+            PREFORK: serving(preforked(PREFORK)),
+            WORKERS: serving(*[server(DGRAM, WORKERS, REUSEPORT)] * SERVERS),
+        }
         with Conntrack(track=True, probe=False) as conntrack:
             for number in range(3):
                 targets = [(f"127.{number + 1}.0.{last}", MDNS) for last in range(1, 51)]
@@ -185,8 +198,11 @@ def main():
     for _ in range(rounds()):
         for kind, counts in one_round().items():
             total[kind].update(counts)
-    table("Attribution of everyday traffic", ("traffic", *COLUMNS),
-          [(kind, *[str(counts[column]) for column in COLUMNS]) for kind, counts in total.items()])
+    table(
+        "Attribution of everyday traffic",
+        ("traffic", *COLUMNS),
+        [(kind, *[str(counts[column]) for column in COLUMNS]) for kind, counts in total.items()],
+    )
 
 
 if __name__ == "__main__":

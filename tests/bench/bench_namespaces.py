@@ -3,6 +3,7 @@
 One namespace makes 100 flows a second. Meanwhile the user nobody makes network namespaces in a loop, each with flows in
 it, and ends the oldest once there are 200.
 """
+
 import os
 import signal
 import statistics
@@ -11,6 +12,7 @@ import sys
 import time
 
 from bench_delay import delays
+
 from support_bench import NFCT_FAST, rounds, space, table
 
 # Makes user and network namespaces again and again, in which it is root; each makes flows until it ends.
@@ -52,8 +54,9 @@ SECONDS = 10
 
 
 def attacks(count):
-    return [subprocess.Popen([sys.executable, "-c", ATTACK, str(SECONDS + 8)], stdout=subprocess.PIPE)
-            for _ in range(count)]
+    return [
+        subprocess.Popen([sys.executable, "-c", ATTACK, str(SECONDS + 8)], stdout=subprocess.PIPE) for _ in range(count)
+    ]
 
 
 def main():
@@ -71,10 +74,20 @@ def main():
         runs = found[count]
         middle = statistics.median([run[len(run) // 2] for run in runs])
         nearly = statistics.median([run[len(run) * 99 // 100] for run in runs])
-        rows.append([f"{found['made', count][-1]:,}", f"{middle:.2f}", f"{nearly:.2f}",
-                     f"{max(run[-1] for run in runs):.1f}", str(min(map(len, runs)))])
-    table(f"From the socket call to the line, ms, {rounds()} rounds of {SECONDS} s at 100 flows/s",
-          ["namespaces made by another user", "median", "99th percentile", "longest", "lines of 1,000"], rows)
+        rows.append(
+            [
+                f"{found['made', count][-1]:,}",
+                f"{middle:.2f}",
+                f"{nearly:.2f}",
+                f"{max(run[-1] for run in runs):.1f}",
+                str(min(map(len, runs))),
+            ]
+        )
+    table(
+        f"From the socket call to the line, ms, {rounds()} rounds of {SECONDS} s at 100 flows/s",
+        ["namespaces made by another user", "median", "99th percentile", "longest", "lines of 1,000"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

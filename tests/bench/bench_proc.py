@@ -2,6 +2,7 @@
 
 Opens sockets on loopback, and closes them at the end. Prints the best of several repetitions in us.
 """
+
 import os
 import resource
 import signal
@@ -9,12 +10,11 @@ import socket
 import sys
 import time
 
+from nfct_fast.processes.process import process
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_reader import ProcessReader
 from nfct_fast.sockets.fd_scanner import FdScanner
 from nfct_fast.sockets.proc_net import ProcNet
-
-from nfct_fast.processes.process import process
 
 
 def best(work, times, rounds=5):
@@ -128,15 +128,19 @@ def tables(count):
             row(f"table: reading {rows} rows", whole)
             row("     for each row", whole / rows)
             with open("/proc/net/udp", "rb", buffering=0) as file:
+
                 def read():
                     file.seek(0)
                     while file.read(262144):
                         pass
+
                 row("     for each row, in the kernel", best(read, 1) / rows)
             when = time.monotonic_ns()
             net.find(17, "127.0.0.1", port, "127.0.0.1", 9)
-            row(f"table: look-up after reading {rows} rows", best(
-                lambda: net.find(17, "127.0.0.1", port, "127.0.0.1", 9, when), 20000))
+            row(
+                f"table: look-up after reading {rows} rows",
+                best(lambda: net.find(17, "127.0.0.1", port, "127.0.0.1", 9, when), 20000),
+            )
     finally:
         end(made)
 

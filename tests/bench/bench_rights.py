@@ -3,6 +3,7 @@
 Run as root: python tests/bench/bench_rights.py. One program makes loopback flows at full speed to its own server, so
 that both ends are looked up. Counts the CPU time of nfct_fast and of its helper processes.
 """
+
 import statistics
 import sys
 from pathlib import Path
@@ -48,11 +49,19 @@ def main():
                     for end, options in ENDS.items():
                         found[end].append(cost(here, senders, mode, kind, options))
                 costs = {end: statistics.median(one for one, _ in runs) for end, runs in found.items()}
-                rows.append([f"{mode}, {kind}", *(f"{costs[end]:.1f}" for end in ENDS),
-                             f"{costs['sandbox'] / costs['--no-sandbox']:.2f}",
-                             min(reported for runs in found.values() for _, reported in runs)])
-    table("CPU time per flow between two local processes, us",
-          ["attribution, protocol", *ENDS, "ratio", "flows reported, at least"], rows)
+                rows.append(
+                    [
+                        f"{mode}, {kind}",
+                        *(f"{costs[end]:.1f}" for end in ENDS),
+                        f"{costs['sandbox'] / costs['--no-sandbox']:.2f}",
+                        min(reported for runs in found.values() for _, reported in runs),
+                    ]
+                )
+    table(
+        "CPU time per flow between two local processes, us",
+        ["attribution, protocol", *ENDS, "ratio", "flows reported, at least"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

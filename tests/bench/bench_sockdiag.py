@@ -3,6 +3,7 @@
 The sockets are opened in a separate network namespace. "shared" also finds out whether others share the port, by a walk
 through the kernel's table of UDP sockets or listeners. Looking up a connected socket does not need that.
 """
+
 import os
 import resource
 import socket
@@ -12,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from nfct_fast.testing.diag_client import SockDiag, benchmark
-
 from support.netns import inside
 
 ROUNDS = 5
@@ -50,8 +50,9 @@ def main():
             best = {}
             for _ in range(ROUNDS):
                 for name, proto, sock, dport, check, count in rows:
-                    ns, inode = benchmark(diag, proto, "127.0.0.1", sock.getsockname()[1], "127.0.0.1", dport,
-                                          check, count)
+                    ns, inode = benchmark(
+                        diag, proto, "127.0.0.1", sock.getsockname()[1], "127.0.0.1", dport, check, count
+                    )
                     if inode != os.fstat(sock.fileno()).st_ino:
                         sys.exit(f"{name}: the wrong socket was found")
                     best[name] = min(ns, best.get(name, ns))

@@ -6,6 +6,7 @@ measures it (kernel.bpf_stats_enabled); and nfct_fast's CPU time. Then rounds of
 and exit: how many are reported with their own command line, in the initial network namespace and in another, with one
 and eight spawners, and with busy processors.
 """
+
 import collections
 import contextlib
 import itertools
@@ -18,13 +19,12 @@ import subprocess
 import sys
 import time
 
+from nfct_fast import Conntrack
 from support_bench import NFCT_FAST, Program, compiled, cpu_ns, rounds, space, table
 
-from nfct_fast import Conntrack
-
 SPAWNS, MANY = 400, 8000
-SETTLED_S = 2       # without flows, nfct_fast processes the kernel's events once a second
-PAIRS = 12          # in each round, as results differ by some 10 us from one to the next
+SETTLED_S = 2  # without flows, nfct_fast processes the kernel's events once a second
+PAIRS = 12  # in each round, as results differ by some 10 us from one to the next
 SHORT = 1000
 # A tuple that is used again within conntrack's timeout would not be a new flow.
 _first_ports = itertools.cycle(range(2000, 32000, SHORT))
@@ -36,8 +36,12 @@ def timed(spawners, *command):
     Each spawner is bound to one processor: fork+exit takes 70 or 115 us, depending on where the child runs.
     """
     processors = itertools.cycle(sorted(os.sched_getaffinity(0), reverse=True))
-    running = [subprocess.Popen(["taskset", "-c", str(next(processors)), *map(str, command)], stdout=subprocess.PIPE,
-                                text=True) for _ in range(spawners)]
+    running = [
+        subprocess.Popen(
+            ["taskset", "-c", str(next(processors)), *map(str, command)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(spawners)
+    ]
     return statistics.mean(float(one.communicate()[0]) for one in running)
 
 
@@ -62,10 +66,17 @@ def price(kind, spawners, command):
     off, on = ([took for _, which, took in sorted(pairs) if which == wanted] for wanted in (0, 1))
     changes = [b - a for a, b in zip(off, on)]
     low, change, high = statistics.quantiles(changes, n=4)
-    error = 1.57 * (high - low) / len(changes) ** 0.5       # of a median, as in the notches of box plots
+    error = 1.57 * (high - low) / len(changes) ** 0.5  # of a median, as in the notches of box plots
     before = statistics.median(off)
-    return [kind, spawners, f"{before:.1f}", f"{statistics.median(on):.1f}", f"{change:+.1f}", f"{error:.1f}",
-            f"{change / before:+.1%}"]
+    return [
+        kind,
+        spawners,
+        f"{before:.1f}",
+        f"{statistics.median(on):.1f}",
+        f"{change:+.1f}",
+        f"{error:.1f}",
+        f"{change / before:+.1%}",
+    ]
 
 
 def shares(place, command):
@@ -115,7 +126,7 @@ def named(place, directory, spawners):
         shells = [place.start("bash", "-c", loop, "spawner", base + n * each) for n in range(spawners)]
         for shell in shells:
             shell.wait()
-        program.process.send_signal(signal.SIGTERM)     # it still writes the events that wait in its sockets
+        program.process.send_signal(signal.SIGTERM)  # it still writes the events that wait in its sockets
         program.process.wait()
         out.seek(0)
         lines = dict(line.rstrip("\n").split(" ", 1) for line in out)
@@ -134,13 +145,19 @@ def main():
     with space() as place:
         spawn = compiled("spawn", place.directory, "-static")
         nothing = place.directory / "nothing"
-        subprocess.run(["gcc", "-O2", "-static", "-x", "c", "-o", nothing, "-"], input=b"int main(void) { return 0; }",
-                       check=True)
+        subprocess.run(
+            ["gcc", "-O2", "-static", "-x", "c", "-o", nothing, "-"], input=b"int main(void) { return 0; }", check=True
+        )
         program = [nothing, "an", "argument"]
-        table(f"The median of {SPAWNS:,} programs in turn; medians of {PAIRS * rounds()} pairs", [
-            "what", "spawners", "us without", "us with", "change, us", "+- (95 %)", "change"], [
-            price("fork+exec+exit, static", 1, [spawn, SPAWNS, *program]),
-            price("fork+exec+exit, static", 2, [spawn, SPAWNS, *program]), price("fork+exit", 1, [spawn, SPAWNS])])
+        table(
+            f"The median of {SPAWNS:,} programs in turn; medians of {PAIRS * rounds()} pairs",
+            ["what", "spawners", "us without", "us with", "change, us", "+- (95 %)", "change"],
+            [
+                price("fork+exec+exit, static", 1, [spawn, SPAWNS, *program]),
+                price("fork+exec+exit, static", 2, [spawn, SPAWNS, *program]),
+                price("fork+exit", 1, [spawn, SPAWNS]),
+            ],
+        )
         if shutil.which("bpftool"):
             rows = []
             for kind, words in (("fork+exec+exit, static", program), ("fork+exit", [])):
@@ -152,10 +169,14 @@ def main():
             with busy(loops):
                 target = Initial() if where == "initial" else place
                 results = [named(target, place.directory, spawners) for _ in range(4 * rounds())]
-            rows.append([where, spawners, loops, min(known for known, _ in results),
-                         max(wrong for _, wrong in results)])
-        table(f"{SHORT:,} programs that send one datagram and exit, {4 * rounds()} rounds", [
-            "network namespace", "spawners", "busy loops", "known (least)", "wrong (most)"], rows)
+            rows.append(
+                [where, spawners, loops, min(known for known, _ in results), max(wrong for _, wrong in results)]
+            )
+        table(
+            f"{SHORT:,} programs that send one datagram and exit, {4 * rounds()} rounds",
+            ["network namespace", "spawners", "busy loops", "known (least)", "wrong (most)"],
+            rows,
+        )
 
 
 if __name__ == "__main__":

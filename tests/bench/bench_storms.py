@@ -5,6 +5,7 @@ until the line is read from a pipe. Sender and reader have real-time priority, s
 does not count. Meanwhile another, unprivileged user forks, executes programs, runs thousands of processes or threads,
 makes cgroups, network namespaces or addresses, runs a server with 1,500 children, or fills the conntrack table.
 """
+
 import contextlib
 import os
 import signal
@@ -15,9 +16,8 @@ import threading
 import time
 from pathlib import Path
 
-from support_bench import NFCT_FAST, Program, compiled, rounds, space, table
-
 from nfct_fast.processes import cgroup_filesystem
+from support_bench import NFCT_FAST, Program, compiled, rounds, space, table
 
 VICTIM, ATTACKER, PORT = 65534, 4321, 7007
 SECONDS, PERIOD = 6.0, 0.005
@@ -151,8 +151,11 @@ def storms(place, program):
     yield "calm", contextlib.nullcontext()
     for mode, count in (("forks", 4), ("execs", 4), ("living", 15_000), ("threads", 10_000), ("sockets", 100)):
         yield mode, storm(place, program, mode, count, ATTACKER)
-    for name, text, count in (("prefixes", PREFIXES_PROGRAM, 100_000), ("children", CHILDREN_PROGRAM, 1500),
-                              ("namespaces", NAMESPACES_PROGRAM, 300)):
+    for name, text, count in (
+        ("prefixes", PREFIXES_PROGRAM, 100_000),
+        ("children", CHILDREN_PROGRAM, 1500),
+        ("namespaces", NAMESPACES_PROGRAM, 300),
+    ):
         yield name, storm(place, sys.executable, "-c", AS_ATTACKER + text, count)
     yield "cgroups", cgroups(place)
     yield "table", full_table(place)
@@ -173,14 +176,16 @@ def one(place, attack):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
         while data := os.read(read_end, 1 << 20):
             chunks.append((time.monotonic_ns(), data))
+
     program = Program(place, [*NFCT_FAST, "--track", "-p", "udp|tcp", "-f", FORMAT], write_end)
     os.close(write_end)
     thread = threading.Thread(target=collect)
     thread.start()
     try:
         with attack:
-            victim = place.start(sys.executable, "-c", VICTIM_PROGRAM, VICTIM, SECONDS, PORT, PERIOD,
-                                 stdout=subprocess.PIPE, text=True)
+            victim = place.start(
+                sys.executable, "-c", VICTIM_PROGRAM, VICTIM, SECONDS, PORT, PERIOD, stdout=subprocess.PIPE, text=True
+            )
             said, _ = victim.communicate(timeout=120)
         spent, peak = program.spent(), program.peak_mib()
         place.await_empty_queues()
@@ -219,12 +224,37 @@ def main():
                 delays, unreported, unnamed, wrong, spent, peak, messages = one(place, attack)
                 delays.sort()
                 nearly = delays[len(delays) * 99 // 100]
-                rows.append((name, len(delays), f"{statistics.median(delays):.1f}", f"{nearly:.1f}",
-                             f"{delays[-1]:.1f}", unreported, unnamed, wrong, f"{spent:.1f}", f"{peak:.0f}"))
+                rows.append(
+                    (
+                        name,
+                        len(delays),
+                        f"{statistics.median(delays):.1f}",
+                        f"{nearly:.1f}",
+                        f"{delays[-1]:.1f}",
+                        unreported,
+                        unnamed,
+                        wrong,
+                        f"{spent:.1f}",
+                        f"{peak:.0f}",
+                    )
+                )
                 print(*rows[-1], messages, flush=True)
-    table("Delay of one user's flows while another user attacks", (
-        "attack", "flows", "median ms", "99 % ms", "longest ms", "unreported", "no process", "wrong process", "CPU s",
-        "peak MiB"), rows)
+    table(
+        "Delay of one user's flows while another user attacks",
+        (
+            "attack",
+            "flows",
+            "median ms",
+            "99 % ms",
+            "longest ms",
+            "unreported",
+            "no process",
+            "wrong process",
+            "CPU s",
+            "peak MiB",
+        ),
+        rows,
+    )
 
 
 if __name__ == "__main__":

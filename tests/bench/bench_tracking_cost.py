@@ -4,6 +4,7 @@ Run as root: `python tests/bench/bench_tracking_cost.py [rounds]`. Traffic stays
 The BPF programs are attached to one of two cgroups, between which the sender moves every few milliseconds, so that
 other load affects both alike. CPU time is measured, so that the time of other processes does not count.
 """
+
 import contextlib
 import ctypes
 import os
@@ -63,6 +64,7 @@ def cgroups():
 def lookup_times():
     """Return the ns of a look-up with a hot cache (one tuple repeatedly) and a cold one (many tuples)."""
     import socket
+
     with SocketNotes() as owners:
         sinks = [("127.0.0.1", port) for port in range(20000, 20400)]
         tuples = []
@@ -101,8 +103,10 @@ def main():
             base, extra = statistics.median(a for a, _ in pairs), statistics.median(more)
             low, _, high = statistics.quantiles(more, n=4)
             share = extra / base * 100
-            print(f"{what:32} {base:9.0f} {extra:+9.0f} {share:+7.1f}  {target or '-':8}  "
-                  f"{low:+.0f} .. {high:+.0f}", flush=True)
+            print(
+                f"{what:32} {base:9.0f} {extra:+9.0f} {share:+7.1f}  {target or '-':8}  {low:+.0f} .. {high:+.0f}",
+                flush=True,
+            )
     hot, cold = lookup_times()
     print(f"look-up: {hot:.0f} ns (one tuple repeatedly), {cold:.0f} ns (40,000 tuples in turn, called from Python)")
 

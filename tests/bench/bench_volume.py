@@ -3,6 +3,7 @@
 Makes 200,000 flows at 40,000/s in each of five rounds (BENCH_ROUNDS), and prints medians. CPU time is that of the whole
 process without its start-up. Output goes to a file.
 """
+
 import sys
 
 from support_bench import (
@@ -50,12 +51,21 @@ def main(only=()):
     def ratio(name, peer):
         return f"{results[name].per_second / results[peer].per_second:.2f}" if peer in results else ""
 
-    table(f"{FLOWS:,} new UDP flows at {RATE:,}/s, medians of {rounds()}",
-          ["program", "events per CPU s", "x conntrack -E", "x receive+decode in C", "lost (most)", "peak MiB"],
-          [[name, f"{one.per_second:,.0f}", ratio(name, "conntrack -E -e NEW"),
-            ratio(name, "limit: receive and decode, in C"),
-            f"{one.lost:,.0f} ({max(run.lost for run in runs[name]):,})", f"{one.peak:.0f}"]
-           for name, one in results.items()])
+    table(
+        f"{FLOWS:,} new UDP flows at {RATE:,}/s, medians of {rounds()}",
+        ["program", "events per CPU s", "x conntrack -E", "x receive+decode in C", "lost (most)", "peak MiB"],
+        [
+            [
+                name,
+                f"{one.per_second:,.0f}",
+                ratio(name, "conntrack -E -e NEW"),
+                ratio(name, "limit: receive and decode, in C"),
+                f"{one.lost:,.0f} ({max(run.lost for run in runs[name]):,})",
+                f"{one.peak:.0f}",
+            ]
+            for name, one in results.items()
+        ],
+    )
     return results
 
 

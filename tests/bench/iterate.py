@@ -1,4 +1,5 @@
 """Take flows as Python objects and count them: python iterate.py [ATTRIBUTION]"""
+
 import signal
 import sys
 

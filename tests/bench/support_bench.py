@@ -1,4 +1,5 @@
 """Shared by the benchmarks: a namespace to flood, programs whose CPU time is measured, medians, tables."""
+
 import contextlib
 import itertools
 import os
@@ -16,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-RCVBUF = 64 << 20           # bytes; the default of nfct_fast, which its peers get as well
+RCVBUF = 64 << 20  # bytes; the default of nfct_fast, which its peers get as well
 RULES = "table inet bench { chain seen { type filter hook output priority 0; ct state new; }; }"
 QUIET_S = 60
 _numbers = itertools.count()
@@ -42,8 +43,17 @@ class WatchedNamespace:
         for name in (self.name, self.other):
             ip("netns", "add", name)
             # The kernel's own ICMPv6 messages would make flows, too.
-            subprocess.run(["nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
-                            "net.ipv6.conf.default.disable_ipv6=1"], check=True)
+            subprocess.run(
+                [
+                    "nsenter",
+                    f"--net=/run/netns/{name}",
+                    "sysctl",
+                    "-qw",
+                    "net.ipv6.conf.all.disable_ipv6=1",
+                    "net.ipv6.conf.default.disable_ipv6=1",
+                ],
+                check=True,
+            )
             ip("-n", name, "link", "set", "lo", "up")
         ip("-n", self.name, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", self.other)
         ip("-n", self.other, "link", "set", "in", "up")
@@ -128,8 +138,12 @@ class Program:
 
     def __init__(self, space, command, stdout, env=None):
         self.errors = tempfile.TemporaryFile()
-        self.process = space.start(*command, stdout=stdout, stderr=self.errors,
-                                   env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})})
+        self.process = space.start(
+            *command,
+            stdout=stdout,
+            stderr=self.errors,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+        )
         self.pid = self.process.pid
         self.space = space
         deadline = time.monotonic() + 20
@@ -177,9 +191,9 @@ CONNTRACK = ["conntrack", "-E", "-e", "NEW", "-b", str(RCVBUF)]
 
 
 class Run(NamedTuple):
-    per_second: float   # events per CPU second
+    per_second: float  # events per CPU second
     lost: int
-    peak: float         # MiB
+    peak: float  # MiB
 
 
 def measure(space, command, flows, rate, how="one", counted=None, traffic=None):

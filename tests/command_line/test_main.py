@@ -1,4 +1,5 @@
 """The program's main job: one line for each new flow, with the process that made it."""
+
 import os
 import socket
 import subprocess
@@ -33,13 +34,15 @@ HOLDER = """if 1:
 
 def test_twenty_connected_udp_flows_held_a_tenth_of_a_second(tracked):
     with Program(tracked, "-p", "udp") as program:
-        sender = subprocess.run(inside(tracked, [sys.executable, "-c", HOLDER]), capture_output=True, text=True, check=True)
+        sender = subprocess.run(
+            inside(tracked, [sys.executable, "-c", HOLDER]), capture_output=True, text=True, check=True
+        )
         program.await_lines(20)
         time.sleep(0.2)
         program.end()
         flows = program.flows()
     ports = {int(port) for port in sender.stdout.split()}
-    assert set(flows) == {("ipv4/udp", port, 9999) for port in ports}     # and no TCP
+    assert set(flows) == {("ipv4/udp", port, 9999) for port in ports}  # and no TCP
     for line in flows.values():
         assert (line["src"], line["dst"], line["uid"], line["gid"]) == ("127.0.0.1", "127.0.0.1", "0", "0")
         # conntrack-logger's way, and ours: arguments with a space between, control characters as \n
@@ -67,13 +70,16 @@ def test_every_protocol_is_shown(tracked, within):
             for proto in (2, 47, 132, 253):
                 with socket.socket(socket.AF_INET, socket.SOCK_RAW, proto) as sender:
                     sender.sendto(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", ("127.0.0.1", 0))
-            with socket.create_server(("::1", 0), family=socket.AF_INET6) as server, \
-                    socket.create_connection(server.getsockname()[:2]) as client:
+            with (
+                socket.create_server(("::1", 0), family=socket.AF_INET6) as server,
+                socket.create_connection(server.getsockname()[:2]) as client,
+            ):
                 tcp = client.getsockname()[1], server.getsockname()[1]
             with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as ping:
                 ping.sendto(b"\x08\x00\xf7\xfd\x00\x01\x00\x01", ("127.0.0.1", 0))
-            until(lambda: {proto for proto, _, _ in program.flows()} >= {
-                "ipv4/igmp", "ipv4/253", "ipv4/icmp", "ipv6/tcp"})
+            until(
+                lambda: {proto for proto, _, _ in program.flows()} >= {"ipv4/igmp", "ipv4/253", "ipv4/icmp", "ipv6/tcp"}
+            )
         program.end()
     flows = program.flows()
     assert ("ipv4/igmp", 0, 0) in flows and ("ipv4/253", 0, 0) in flows and ("ipv4/icmp", 0, 0) in flows
@@ -138,20 +144,24 @@ def test_200000_flows_at_40000_a_second(tracked, flood, tmp_path, how):
 
 # Arguments that cannot be used are refused at the start.
 
-@pytest.mark.parametrize(("arguments", "reason"), [
-    (["-p", "("], "unterminated subpattern"),
-    (["-p", "x" * 3], "matches no protocol"),
-    (["-f", "{"], "'{'"),
-    (["-f", "{ev.nothing}"], "unknown field {ev.nothing}"),
-    (["-f", "{ev.sport:d}"], "not for text"),
-    (["-f", "{info.pid!r}"], "not for text"),
-    (["-t", "%Q"], "'%Q'"),
-    (["-t", ""], "gives nothing"),
-    (["--rcvbuf", "1"], "not a size"),
-    (["--attribution", "magic"], "invalid choice"),
-    (["--nonsense"], "--nonsense"),
-    (["-p"], "expected one argument"),
-])
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-p", "("], "unterminated subpattern"),
+        (["-p", "x" * 3], "matches no protocol"),
+        (["-f", "{"], "'{'"),
+        (["-f", "{ev.nothing}"], "unknown field {ev.nothing}"),
+        (["-f", "{ev.sport:d}"], "not for text"),
+        (["-f", "{info.pid!r}"], "not for text"),
+        (["-t", "%Q"], "'%Q'"),
+        (["-t", ""], "gives nothing"),
+        (["--rcvbuf", "1"], "not a size"),
+        (["--attribution", "magic"], "invalid choice"),
+        (["--nonsense"], "--nonsense"),
+        (["-p"], "expected one argument"),
+    ],
+)
 def test_bad_arguments_are_refused_in_one_line(netns, arguments, reason):
     result = run(netns, *arguments, text=True)
     assert result.returncode == 2 and result.stdout == ""
@@ -185,8 +195,15 @@ def test_console_script(netns):
 
 
 def test_the_example_templates_work(tracked, within):
-    with Program(tracked, "-p", "^ipv4/(tcp|udp)$", "-t", "%F %T.%f",
-                 "-f", "{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}") as program:
+    with Program(
+        tracked,
+        "-p",
+        "^ipv4/(tcp|udp)$",
+        "-t",
+        "%F %T.%f",
+        "-f",
+        "{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}",
+    ) as program:
         with within(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.connect(("127.0.0.1", 9))
             sender.send(b"x")

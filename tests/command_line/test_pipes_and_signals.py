@@ -1,4 +1,5 @@
 """Pipes, disks, terminals, signals and missing privileges: what the program does about each."""
+
 import fcntl
 import os
 import pty
@@ -46,6 +47,7 @@ def no_traceback(program):
 
 # Lines reach a pipe at once while they are few, and in blocks when they are many.
 
+
 def test_each_line_comes_at_once(tracked, within):
     with Program(tracked, "-p", "udp") as program:
         for count in range(1, 6):
@@ -83,12 +85,13 @@ def _traced_is_ready(pid):
     try:
         with open(f"/proc/{child}/status") as status:
             [caught] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
-    except FileNotFoundError:       # strace itself tries something out in a child of a moment
+    except FileNotFoundError:  # strace itself tries something out in a child of a moment
         return False
     return caught >> signal.SIGTERM - 1 & 1
 
 
 # SIGINT and SIGTERM end it within a second, with everything written that was read.
+
 
 @pytest.mark.parametrize("number", ENDINGS)
 def test_signal_ends_it_when_idle(tracked, number):
@@ -139,7 +142,11 @@ def test_signal_ends_it_when_nobody_reads_the_terminal(tracked, flood):
         status, seconds = program.end()
         assert seconds < 1 and status == 1
         missing, why = program.complaints
-        assert 0 < int(missing.split()[1]) < 2000 and "received and not written" in missing and "output took nothing" in why
+        assert (
+            0 < int(missing.split()[1]) < 2000
+            and "received and not written" in missing
+            and "output took nothing" in why
+        )
     os.close(master)
     os.close(slave)
 
@@ -159,6 +166,7 @@ def test_a_slow_reader_gets_every_line(tracked, flood):
 
 
 # A closed pipe ends it quietly, a full disk with one clear line.
+
 
 def test_a_closed_pipe_ends_it_though_no_flow_comes(tracked):
     read, write = os.pipe()
@@ -197,7 +205,10 @@ def test_a_full_device_ends_it_with_one_line(tracked, within):
     with open("/dev/full", "wb") as full, Program(tracked, "-p", "udp", stdout=full) as program:
         with sent(within, 1):
             assert program.wait(2) == 1
-    assert program.complaints == ["nfct-fast: 1 flows received and not written", "nfct-fast: output: No space left on device"]
+    assert program.complaints == [
+        "nfct-fast: 1 flows received and not written",
+        "nfct-fast: output: No space left on device",
+    ]
 
 
 def test_a_full_disk_ends_it_with_one_line(tracked, flood, tmp_path):
@@ -215,15 +226,20 @@ def test_a_full_disk_ends_it_with_one_line(tracked, flood, tmp_path):
 
 # Standard streams that are closed, full or stuck.
 
+
 def test_a_closed_output_is_told(tracked):
-    result = subprocess.run(inside(tracked, ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND]), stderr=subprocess.PIPE, timeout=5)
+    result = subprocess.run(
+        inside(tracked, ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND]), stderr=subprocess.PIPE, timeout=5
+    )
     assert (result.returncode, result.stderr) == (1, b"nfct-fast: standard output is closed\n")
 
 
 @pytest.mark.parametrize("closing", ["2>&-", "<&-", "<&- 2>&-", "2>/dev/full"])
 def test_it_works_without_the_other_streams(netns, within, closing):
     # No rule uses conntrack until --track: there is something to complain of, nowhere to write it, and a flow to print.
-    with Program(netns, "--track", "-p", "udp", "--debug", prefix=("sh", "-c", f'exec "$@" {closing}', "sh")) as program:
+    with Program(
+        netns, "--track", "-p", "udp", "--debug", prefix=("sh", "-c", f'exec "$@" {closing}', "sh")
+    ) as program:
         with sent(within, 1) as ([port], _):
             program.await_lines(1)
         assert program.end()[0] == 0
@@ -246,8 +262,10 @@ def test_complaints_nobody_reads_do_not_hold_it_up(netns, within):
     os.close(write)
 
 
-@pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-                                       {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize(
+    "variables",
+    [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONUNBUFFERED": "1"}],
+)
 def test_the_environment_does_not_matter(tracked, within, variables):
     with Program(tracked, "-p", "udp", "-f", "€ {ev.dport} {info.comm}", env=os.environ | variables) as program:
         with sent(within, 1) as (_, dport):
@@ -259,10 +277,15 @@ def test_the_environment_does_not_matter(tracked, within, variables):
 
 # Without the right to hear events.
 
+
 def test_without_the_capability_one_line_names_it(tracked):
     for arguments in ((), ("--track",)):
-        result = subprocess.run(inside(tracked, ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin",
-                                                 *COMMAND, *arguments]), capture_output=True, text=True, timeout=5)
+        result = subprocess.run(
+            inside(tracked, ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", *COMMAND, *arguments]),
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
         assert result.returncode == 1 and result.stdout == ""
         [line] = result.stderr.splitlines()
         assert "CAP_NET_ADMIN" in line
@@ -271,15 +294,30 @@ def test_without_the_capability_one_line_names_it(tracked):
 def test_without_root_one_line_names_the_capability(tracked):
     # To read is left to it: the tree that the tests run from may be closed to others.
     rights = "-all,+dac_read_search"
-    result = subprocess.run(inside(tracked, ["setpriv", "--reuid=65534", "--clear-groups", f"--inh-caps={rights}",
-                                             f"--ambient-caps={rights}", f"--bounding-set={rights}", *COMMAND]),
-                            capture_output=True, text=True, timeout=5)
+    result = subprocess.run(
+        inside(
+            tracked,
+            [
+                "setpriv",
+                "--reuid=65534",
+                "--clear-groups",
+                f"--inh-caps={rights}",
+                f"--ambient-caps={rights}",
+                f"--bounding-set={rights}",
+                *COMMAND,
+            ],
+        ),
+        capture_output=True,
+        text=True,
+        timeout=5,
+    )
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert "CAP_NET_ADMIN" in line
 
 
 # A full receive buffer never ends it.
+
 
 def test_overrun_is_counted_and_told(tracked, flood, within):
     with Program(tracked, "-p", "udp", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
@@ -307,13 +345,23 @@ def test_what_is_lost_is_no_line(tracked, flood):
         until(lambda: any("events lost" in line for line in program.complaints))
         assert program.end()[0] == 0
     assert all(" > 10.99." in line for line in program.lines)
-    assert sum(int(line.split()[1]) for line in program.complaints if "events lost" in line) == made - len(program.lines)
+    assert sum(int(line.split()[1]) for line in program.complaints if "events lost" in line) == made - len(
+        program.lines
+    )
 
 
 # No process can forge a line or drive a terminal.
 
-NASTY = [b"a\nb", b"\x1b[31mred\x1b]0;title\x07", b"\xc2\x9b31m", "\u202etxt.exe".encode(), b"\xff\xfe", b"back\\slash", b"tab\t",
-         b"1: ipv4/udp 9.9.9.9/9 > 9.9.9.9/9 :: 1 0:0 / :: init"]
+NASTY = [
+    b"a\nb",
+    b"\x1b[31mred\x1b]0;title\x07",
+    b"\xc2\x9b31m",
+    "\u202etxt.exe".encode(),
+    b"\xff\xfe",
+    b"back\\slash",
+    b"tab\t",
+    b"1: ipv4/udp 9.9.9.9/9 > 9.9.9.9/9 :: 1 0:0 / :: init",
+]
 SENDER = "import socket, sys, time; s = socket.socket(2, 2); s.connect(('127.0.0.1', 9)); s.send(b'x'); time.sleep(0.5)"
 
 
@@ -326,8 +374,10 @@ def test_names_are_escaped(tracked, within):
     [line] = program.lines
     assert LINE.fullmatch(line)["pid"] == str(sender.pid)
     assert line.isprintable()
-    assert line.endswith(r" a\nb \x1b[31mred\x1b]0;title\x07 \u009b31m \u202etxt.exe \xff\xfe back\\slash tab\t "
-                         "1: ipv4/udp 9.9.9.9/9 > 9.9.9.9/9 :: 1 0:0 / :: init")
+    assert line.endswith(
+        r" a\nb \x1b[31mred\x1b]0;title\x07 \u009b31m \u202etxt.exe \xff\xfe back\\slash tab\t "
+        "1: ipv4/udp 9.9.9.9/9 > 9.9.9.9/9 :: 1 0:0 / :: init"
+    )
 
 
 def test_comm_and_exe_are_escaped(tracked, tmp_path):
@@ -344,7 +394,7 @@ def test_comm_and_exe_are_escaped(tracked, tmp_path):
 
 
 def test_a_long_command_line_is_cut(tracked):
-    argument = "y" * (128 * 1024 - 1)     # the longest there is: MAX_ARG_STRLEN
+    argument = "y" * (128 * 1024 - 1)  # the longest there is: MAX_ARG_STRLEN
     with Program(tracked, "-p", "udp", "-f", "{info.cmdline}") as program:
         with subprocess.Popen(inside(tracked, [sys.executable, "-c", SENDER, argument])) as sender:
             program.await_lines(1)

@@ -1,4 +1,5 @@
 """The privileges that the running program and its helper processes keep: none is root, and none can become root."""
+
 import functools
 import os
 import platform
@@ -17,7 +18,9 @@ from support.netns import ip, made
 
 Program = functools.partial(AnyProgram, command=PROGRAM)
 NET_ADMIN, SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH = 12, 19, 21, 2
-filtered = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no table of this machine's system calls")
+filtered = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "aarch64"), reason="no table of this machine's system calls"
+)
 pytestmark = filtered
 
 
@@ -39,22 +42,41 @@ def threads(pid):
 
 
 def children(pid):
-    return [int(child) for path in Path(f"/proc/{pid}/task").iterdir() for child in (path / "children").read_text().split()]
+    return [
+        int(child) for path in Path(f"/proc/{pid}/task").iterdir() for child in (path / "children").read_text().split()
+    ]
 
 
 def rights(of):
     """Of a thread: ids, capabilities by which it can act or get any, and what else holds it back."""
-    return {"uid": {*of["Uid"].split()}, "gid": {*of["Gid"].split()}, "groups": of["Groups"].split(),
-            "effective": int(of["CapEff"], 16), "permitted": int(of["CapPrm"], 16), "inheritable": int(of["CapInh"], 16),
-            "bounding": int(of["CapBnd"], 16), "ambient": int(of["CapAmb"], 16), "no_new_privs": of["NoNewPrivs"],
-            "seccomp": of["Seccomp"]}
+    return {
+        "uid": {*of["Uid"].split()},
+        "gid": {*of["Gid"].split()},
+        "groups": of["Groups"].split(),
+        "effective": int(of["CapEff"], 16),
+        "permitted": int(of["CapPrm"], 16),
+        "inheritable": int(of["CapInh"], 16),
+        "bounding": int(of["CapBnd"], 16),
+        "ambient": int(of["CapAmb"], 16),
+        "no_new_privs": of["NoNewPrivs"],
+        "seccomp": of["Seccomp"],
+    }
 
 
 def expected(capabilities, user="nobody"):
     entry = pwd.getpwnam(user)
-    return {"uid": {str(entry.pw_uid)}, "gid": {str(entry.pw_gid)}, "groups": [], "effective": capabilities,
-            "permitted": capabilities, "inheritable": 0, "bounding": capabilities, "ambient": 0, "no_new_privs": "1",
-            "seccomp": "2"}
+    return {
+        "uid": {str(entry.pw_uid)},
+        "gid": {str(entry.pw_gid)},
+        "groups": [],
+        "effective": capabilities,
+        "permitted": capabilities,
+        "inheritable": 0,
+        "bounding": capabilities,
+        "ambient": 0,
+        "no_new_privs": "1",
+        "seccomp": "2",
+    }
 
 
 def settled(pid):
@@ -72,8 +94,17 @@ def default_user():
 
 def send(netns, port):
     """A datagram, from a process whose id is returned."""
-    sender = subprocess.Popen(inside(netns, [sys.executable, "-c", "import socket; s = socket.socket(2, 2); "
-                                             f"s.sendto(b'x', ('127.0.0.1', {port})); input()"]), stdin=subprocess.PIPE)
+    sender = subprocess.Popen(
+        inside(
+            netns,
+            [
+                sys.executable,
+                "-c",
+                f"import socket; s = socket.socket(2, 2); s.sendto(b'x', ('127.0.0.1', {port})); input()",
+            ],
+        ),
+        stdin=subprocess.PIPE,
+    )
     return sender
 
 
@@ -89,8 +120,9 @@ def test_rights_of_every_thread(tracked, attribution):
 @pytest.mark.parametrize("attribution", ["auto", "off"])
 def test_rights_while_namespaces_are_followed(tracked, attribution):
     """One that comes later is heard, with the flows it had, by sockets that the door has made."""
-    with Program(tracked, "--netns", "all", "-p", "ipv4/udp", "--attribution", attribution,
-                 "-f", "{ev.netns} {ev.dport}") as program:
+    with Program(
+        tracked, "--netns", "all", "-p", "ipv4/udp", "--attribution", attribution, "-f", "{ev.netns} {ev.dport}"
+    ) as program:
         for one in settled(program.pid):
             assert one == expected(MODES["auto"], default_user())
         found = {status(f"/proc/{child}")["Name"]: child for child in children(program.pid)}
@@ -117,7 +149,9 @@ def test_rights_of_each_process(tracked):
             assert settled(pid) == [expected(capabilities, default_user())]
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 opened = os.readlink(f"/proc/{pid}/fd/{fd}")
-                assert opened.startswith(("/dev/null", "/proc", "socket:")) or "/cgroup" in opened or opened == "/", opened
+                assert opened.startswith(("/dev/null", "/proc", "socket:")) or "/cgroup" in opened or opened == "/", (
+                    opened
+                )
         assert list(found) == ["nfct-helper"]
         assert rights(status(f"/proc/{found['nfct-helper']}")) == expected(MODES["auto"], default_user())
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in found.values()), what="the end of its processes")
@@ -141,7 +175,7 @@ def test_no_process_is_left(tracked, number):
 def test_a_process_that_is_killed_ends_the_program(tracked, name):
     with Program(tracked, "-p", "udp") as program:
         settled(program.pid)
-        victim, = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == name]
+        (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == name]
         os.kill(victim, signal.SIGKILL)
         assert program.wait() == 1
         assert [line for line in program.complaints if "has ended" in line]
@@ -180,18 +214,18 @@ print("done")
 """
 ATTACKS = {
     "read": "lambda: os.open('/etc/shadow', os.O_RDONLY), lambda: os.open('/proc/1/root/etc/shadow', os.O_RDONLY), "
-            "lambda: os.open('/proc/1/environ', os.O_RDONLY), lambda: os.listdir('/proc/1/fd'), lambda: os.listdir('/root')",
+    "lambda: os.open('/proc/1/environ', os.O_RDONLY), lambda: os.listdir('/proc/1/fd'), lambda: os.listdir('/root')",
     "write": "lambda: os.open('/etc/cron.d/nfct', os.O_WRONLY | os.O_CREAT), lambda: os.open('/proc/sys/kernel/core_pattern', os.O_WRONLY)",
     "run": "lambda: os.execv('/bin/true', ['true']), lambda: os.posix_spawn('/bin/true', ['true'], {}), os.fork",
     "socket": "lambda: __import__('socket').socket(16, 3), lambda: __import__('socket').socket()",
     "trace": "lambda: call('ptrace', 16, os.getppid(), 0, 0), lambda: call('process_vm_readv', 1, None, 0, None, 0, 0)",
     "enter": "lambda: call('setns', os.open('/proc/1/ns/mnt', os.O_RDONLY), 0x20000), "
-             "lambda: call('setns', os.open('/proc/1/ns/net', os.O_RDONLY), 0x40000000), lambda: call('unshare', 0x10000000)",
+    "lambda: call('setns', os.open('/proc/1/ns/net', os.O_RDONLY), 0x40000000), lambda: call('unshare', 0x10000000)",
     "mount": "lambda: call('mount', b'a', b'/mnt', b'tmpfs', 0, None), lambda: os.chroot('/tmp')",
     "bpf": "lambda: call('syscall', 321 if os.uname().machine == 'x86_64' else 280, 5, None, 0)",
     "signal": "lambda: os.kill(os.getppid(), 9), lambda: os.kill(-1, 0)",
     "regain": "lambda: call('syscall', 117 if os.uname().machine == 'x86_64' else 147, 0, 0, 0), "
-              "lambda: call('syscall', 116 if os.uname().machine == 'x86_64' else 159, 0, None)",
+    "lambda: call('syscall', 116 if os.uname().machine == 'x86_64' else 159, 0, None)",
 }
 
 
@@ -203,13 +237,17 @@ def test_attacks_from_inside_the_program_fail(tracked, attacks):
 
 @pytest.mark.parametrize("attribution", ["auto", "diag", "proc"])
 def test_owners_are_found(tracked, attribution):
-    with Program(tracked, "-p", "ipv4/udp", "--attribution", attribution, "-f", "{ev.dport} {info.pid} {info.exe} {info.cmdline}") as program:
+    with Program(
+        tracked, "-p", "ipv4/udp", "--attribution", attribution, "-f", "{ev.dport} {info.pid} {info.exe} {info.cmdline}"
+    ) as program:
         settled(program.pid)
         with send(tracked, 4321) as sender:
             program.await_lines(1)
             sender.communicate(b"\n")
-        line, = program.lines
-        assert line.split(" ")[:3] == ["4321", str(sender.pid), os.readlink("/proc/self/exe")] and "import socket" in line
+        (line,) = program.lines
+        assert (
+            line.split(" ")[:3] == ["4321", str(sender.pid), os.readlink("/proc/self/exe")] and "import socket" in line
+        )
         assert program.end()[0] == 0
         assert program.complaints == []
 
@@ -220,7 +258,9 @@ def user():
     name = f"nfct-{os.getpid()}"
     subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", name], check=True)
     yield name
-    subprocess.run(["userdel", "--force", name], check=True, capture_output=True)     # its last processes may be about to end
+    subprocess.run(
+        ["userdel", "--force", name], check=True, capture_output=True
+    )  # its last processes may be about to end
 
 
 def test_another_user(tracked, user):
@@ -257,8 +297,10 @@ def test_a_user_that_the_kernel_refuses(tracked):
         for one in settled(program.pid):
             assert one["uid"] == {"0"} and one["effective"] == MODES["auto"]
         until(lambda: program.complaints)
-        assert program.complaints == ["nfct-fast: still runs as the user who started it: cannot become user 65534, group 65534: "
-                                      "Operation not permitted"]
+        assert program.complaints == [
+            "nfct-fast: still runs as the user who started it: cannot become user 65534, group 65534: "
+            "Operation not permitted"
+        ]
 
 
 def test_others_of_its_user_cannot_look_into_it(tracked):
@@ -321,20 +363,29 @@ NOT_APART = {what: attacks for what, attacks in ATTACKS.items() if what not in (
 
 
 def run_inside(netns, code):
-    done = subprocess.run(inside(netns, [sys.executable, "-c", code]), capture_output=True, text=True, timeout=30,
-                          env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        inside(netns, [sys.executable, "-c", code]),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 @pytest.mark.parametrize("attacks", NOT_APART)
-@pytest.mark.parametrize(("keep", "enters"), [(("sys_admin", "net_admin"), True), (("dac_read_search", "sys_ptrace"), False)])
+@pytest.mark.parametrize(
+    ("keep", "enters"), [(("sys_admin", "net_admin"), True), (("dac_read_search", "sys_ptrace"), False)]
+)
 def test_attacks_from_inside_a_helper_process_fail(tracked, attacks, keep, enters):
     run_inside(tracked, APART_CODE.format(attacks="(" + NOT_APART[attacks] + ",)", keep=keep, enters=enters))
 
 
 def test_files_from_inside_the_door(tracked):
-    attacks = "(lambda: os.open('/etc/passwd', os.O_RDONLY), lambda: os.open('/proc/self/root/etc/passwd', os.O_RDONLY), " \
-              "lambda: os.open('/proc/1/environ', os.O_RDONLY), lambda: os.listdir('/'))"
+    attacks = (
+        "(lambda: os.open('/etc/passwd', os.O_RDONLY), lambda: os.open('/proc/self/root/etc/passwd', os.O_RDONLY), "
+        "lambda: os.open('/proc/1/environ', os.O_RDONLY), lambda: os.listdir('/'))"
+    )
     run_inside(tracked, APART_CODE.format(attacks=attacks, keep=("sys_admin",), enters=True))
 
 
@@ -378,7 +429,9 @@ def test_what_the_door_refuses(tracked):
 
 def test_the_seeker_survives_wrong_questions(tracked):
     """It answers, or ends; it is not led anywhere."""
-    run_inside(tracked, """
+    run_inside(
+        tracked,
+        """
 import functools, os, random, socket, struct
 from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
@@ -396,15 +449,17 @@ with socket.socket(fileno=fd) as end:
         assert len(answer) >= 16 and answer[:4] == question[:4]
 assert os.waitpid(pid, 0)[1] == 0
 print("done")
-""")
+""",
+    )
 
 
 def test_a_process_that_is_stopped(tracked):
     """Whoever may signal it can keep it from answering: flows go on to be told, without what it would have said."""
-    with Program(tracked, "-p", "ipv4/udp", "--attribution", "diag", "-f",
-                 "{ev.dport} {info.pid} {info.reason}") as program:
+    with Program(
+        tracked, "-p", "ipv4/udp", "--attribution", "diag", "-f", "{ev.dport} {info.pid} {info.reason}"
+    ) as program:
         settled(program.pid)
-        victim, = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == "nfct-seeker"]
+        (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == "nfct-seeker"]
         os.kill(victim, signal.SIGSTOP)
         with send(tracked, 4321) as first, send(tracked, 4322) as second:
             until(lambda: {"4321 ? budget", "4322 ? budget"} <= set(program.lines), what="both flows")
@@ -422,8 +477,18 @@ def test_a_process_that_is_stopped(tracked):
 @pytest.mark.parametrize("attribution", ["auto", "diag", "proc"])
 def test_containers_that_come_later(tracked, attribution):
     """Their namespaces are entered, and tables of theirs opened, by the process that may."""
-    with made() as guest, Program(tracked, "-p", "ipv4", "--attribution", attribution, "-f",
-                                  "{ev.proto} {ev.src} {info.pid} {info.reason} {info.match}") as program:
+    with (
+        made() as guest,
+        Program(
+            tracked,
+            "-p",
+            "ipv4",
+            "--attribution",
+            attribution,
+            "-f",
+            "{ev.proto} {ev.src} {info.pid} {info.reason} {info.match}",
+        ) as program,
+    ):
         settled(program.pid)
         ip("link", "add", "outer", "netns", guest, "type", "veth", "peer", "name", "inner", "netns", tracked)
         for netns, device, address in ((tracked, "inner", "10.90.0.1/24"), (guest, "outer", "10.90.0.2/24")):
@@ -436,20 +501,35 @@ def test_containers_that_come_later(tracked, attribution):
             ip("link", "set", device, "up", netns=tracked)
         ip("neigh", "add", "10.91.0.2", "lladdr", "02:00:00:00:00:01", "dev", "out", netns=tracked)
         subprocess.run(inside(tracked, ["sysctl", "-qw", "net.ipv4.ip_forward=1"]), check=True)
-        subprocess.run(inside(tracked, ["nft", "table ip see { chain c { type filter hook forward priority 0; ct state new; }; }"]), check=True)
-        sender = subprocess.Popen(inside(guest, [sys.executable, "-c", """
+        subprocess.run(
+            inside(
+                tracked, ["nft", "table ip see { chain c { type filter hook forward priority 0; ct state new; }; }"]
+            ),
+            check=True,
+        )
+        sender = subprocess.Popen(
+            inside(
+                guest,
+                [
+                    sys.executable,
+                    "-c",
+                    """
 import socket, sys
 kept = []
 for line in sys.stdin:
     kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     kept[-1].connect(("10.91.0.2", 9))
     kept[-1].send(bytes(8))
-"""]), stdin=subprocess.PIPE)
+""",
+                ],
+            ),
+            stdin=subprocess.PIPE,
+        )
 
         def named():
             sender.stdin.write(b"\n")
             sender.stdin.flush()
-            time.sleep(0.2)     # a socket each time: that of the first may be gone when its namespace is found
+            time.sleep(0.2)  # a socket each time: that of the first may be gone when its namespace is found
             return [line for line in program.lines if line.split()[:3] == ["ipv4/udp", "10.90.0.2", str(sender.pid)]]
 
         try:
@@ -460,19 +540,33 @@ for line in sys.stdin:
         assert program.end()[0] == 0
 
 
-@pytest.mark.parametrize(("call", "sentence"), [
-    ("seccomp", "can still use every system call: seccomp: Invalid argument"),
-    ("setresuid", "still runs as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
-    ("landlock_create_ruleset", "can still read every file that its user may read: this kernel has no Landlock, or it is not enabled"),
-])
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ("seccomp", "can still use every system call: seccomp: Invalid argument"),
+        ("setresuid", "still runs as the user who started it: cannot become user 65534, group 65534: Invalid argument"),
+        (
+            "landlock_create_ruleset",
+            "can still read every file that its user may read: this kernel has no Landlock, or it is not enabled",
+        ),
+    ],
+)
 def test_a_kernel_that_lacks_it(tracked, call, sentence, tmp_path):
     """It says so, in one line, and the rest holds."""
-    strace = ["strace", "-f", "-o", str(tmp_path / "calls"), "-e", f"trace={call}", "-e",
-              f"inject={call}:error={'EOPNOTSUPP' if 'landlock' in call else 'EINVAL'}"]
+    strace = [
+        "strace",
+        "-f",
+        "-o",
+        str(tmp_path / "calls"),
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:error={'EOPNOTSUPP' if 'landlock' in call else 'EINVAL'}",
+    ]
     with AnyProgram(tracked, "-p", "udp", command=[*strace, *PROGRAM], ready=False) as program:
         until(lambda: program.complaints, what="what it lacks")
         assert program.complaints == [f"nfct-fast: {sentence}"]
-        pid, = children(program.pid)
+        (pid,) = children(program.pid)
         wanted = expected(MODES["auto"], default_user())
         if call == "seccomp":
             wanted["seccomp"] = "0"

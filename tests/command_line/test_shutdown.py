@@ -1,4 +1,5 @@
 """However the program ends, except by SIGKILL, every flow is written or counted as missing."""
+
 import fcntl
 import json
 import os
@@ -52,8 +53,10 @@ def blocked(netns, flood, *options):
     return read, program, flood(MADE, 0)
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGHUP], [signal.SIGTERM] * 2,
-                                     [signal.SIGTERM, signal.SIGINT] * 5])
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGTERM], [signal.SIGINT], [signal.SIGHUP], [signal.SIGTERM] * 2, [signal.SIGTERM, signal.SIGINT] * 5],
+)
 def test_nobody_reads_the_pipe(tracked, flood, numbers):
     read, program, made = blocked(tracked, flood)
     with program:
@@ -104,6 +107,7 @@ def test_a_slow_reader_is_told_in_json(tracked, flood, number):
         while part := os.read(read, 4096):
             taken.append(part)
             time.sleep(0.002)
+
     reader = threading.Thread(target=take)
     with program:
         reader.start()
@@ -134,7 +138,7 @@ def test_the_reader_goes_away(tracked, flood, json_lines):
     read, program, made = blocked(tracked, flood, *(["--json"] if json_lines else []))
     with program:
         data = os.read(read, 1 << 16) + os.read(read, 1 << 16)
-        os.kill(program.pid, signal.SIGSTOP)       # so that nothing is written that nobody reads
+        os.kill(program.pid, signal.SIGSTOP)  # so that nothing is written that nobody reads
         until(lambda: open(f"/proc/{program.pid}/stat").read().rsplit(") ", 1)[1][0] == "T")
         os.set_blocking(read, False)
         try:
@@ -236,7 +240,7 @@ def test_an_error_of_the_reading_thread_with_much_still_queued(tracked, flood):
         os.close(write)
         made = flood(MADE, 0)
         program.fail()
-        time.sleep(1.5)         # it looks at its epoll again once there is room, or a second is over
+        time.sleep(1.5)  # it looks at its epoll again once there is room, or a second is over
         data = rest(read)
         assert program.wait(SECONDS) == 1
     assert whole_lines(data) + counted(program.complaints) == made

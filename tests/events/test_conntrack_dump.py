@@ -1,4 +1,5 @@
 """Interrupted and broken dumps of the conntrack table are read again; what is left of one is not taken for another."""
+
 import json
 import os
 import signal
@@ -17,7 +18,9 @@ class Told:
 
     def __init__(self, program):
         records = [json.loads(line) for line in program.lines]
-        self.flows = [(record["original"]["dst"], record["original"]["dport"]) for record in records if record["type"] == "NEW"]
+        self.flows = [
+            (record["original"]["dst"], record["original"]["dport"]) for record in records if record["type"] == "NEW"
+        ]
         self.lost = sum(record["lost"] for record in records if record["type"] == "LOST")
 
 
@@ -37,6 +40,7 @@ def overrun(program, flood, address, count=5_000):
     def grown():
         told = Told(program)
         return len(told.flows) + told.lost - len(before.flows) - before.lost >= made and told
+
     return until(grown), made
 
 
@@ -121,6 +125,9 @@ print("right")
 
 def test_what_is_left_of_another_dump_of_addresses(tracked):
     for number in range(100):
-        subprocess.run(inside(tracked, ["ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", f"w{number}"]), check=True)
+        subprocess.run(
+            inside(tracked, ["ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", f"w{number}"]),
+            check=True,
+        )
     done = subprocess.run(inside(tracked, [sys.executable, "-c", LEFTOVERS]), capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("right\n", "")

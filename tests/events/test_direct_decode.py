@@ -1,4 +1,5 @@
 """What is decoded without libnetfilter_conntrack is what the library has, byte for byte; all else is left to it."""
+
 import random
 import struct
 
@@ -26,7 +27,9 @@ def nested(kind, *attributes):
 def tuple_of(kind, family, proto, *parts, zone=None):
     width = 4 if family == 2 else 16
     first = 1 if family == 2 else 3
-    addresses = nested(1, attribute(first, bytes(range(1, 1 + width))), attribute(first + 1, bytes(range(101, 101 + width))))
+    addresses = nested(
+        1, attribute(first, bytes(range(1, 1 + width))), attribute(first + 1, bytes(range(101, 101 + width)))
+    )
     extra = [] if zone is None else [attribute(3, struct.pack(">H", zone))]
     return nested(kind, addresses, nested(2, attribute(1, bytes([proto])), *parts), *extra)
 
@@ -36,7 +39,11 @@ def ports(sport, dport):
 
 
 def icmp(first, number, type_, code):
-    return attribute(first, struct.pack(">H", number)), attribute(first + 1, bytes([type_])), attribute(first + 2, bytes([code]))
+    return (
+        attribute(first, struct.pack(">H", number)),
+        attribute(first + 1, bytes([type_])),
+        attribute(first + 2, bytes([code])),
+    )
 
 
 def number(kind, value):
@@ -48,8 +55,17 @@ def longs(kind, *values):
 
 
 def tcp_info(state):
-    return nested(PROTOINFO, nested(1, attribute(1, bytes([state])), attribute(2, b"\x07"), attribute(3, b"\x00"),
-                                    attribute(4, b"\x03\x00"), attribute(5, b"\x00\x00")))
+    return nested(
+        PROTOINFO,
+        nested(
+            1,
+            attribute(1, bytes([state])),
+            attribute(2, b"\x07"),
+            attribute(3, b"\x00"),
+            attribute(4, b"\x03\x00"),
+            attribute(5, b"\x00\x00"),
+        ),
+    )
 
 
 def message(family, *attributes, type_=0, flags=0x600):
@@ -58,9 +74,18 @@ def message(family, *attributes, type_=0, flags=0x600):
 
 
 def usual(family=2):
-    both = [tuple_of(kind, family, 6, *ports(*numbers)) for kind, numbers in ((ORIG, (40000, 80)), (REPLY, (80, 40000)))]
-    return [*both, number(STATUS, 0x188), number(TIMEOUT, 120), tcp_info(1), number(MARK, 7), number(ID, 0xfedcba98),
-            number(USE, 1)]
+    both = [
+        tuple_of(kind, family, 6, *ports(*numbers)) for kind, numbers in ((ORIG, (40000, 80)), (REPLY, (80, 40000)))
+    ]
+    return [
+        *both,
+        number(STATUS, 0x188),
+        number(TIMEOUT, 120),
+        tcp_info(1),
+        number(MARK, 7),
+        number(ID, 0xFEDCBA98),
+        number(USE, 1),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +100,40 @@ def test_recorded_events_are_decoded_directly(recorded):
 
 
 @pytest.mark.parametrize("family", [2, 10])
-@pytest.mark.parametrize("more", [
-    [], [number(SECMARK, 9)], [attribute(ZONE, b"\x01\x02")], [longs(COUNTERS_ORIG, 1, 1 << 40), longs(COUNTERS_REPLY, 2, 3)],
-    [longs(TIMESTAMP, 1 << 60)], [longs(TIMESTAMP, 5, 6)], [attribute(LABELS, bytes(16))], [number(MARK_MASK, 0xff)],
-    [attribute(27, bytes(8))], [attribute(200, b"new")], [nested(201, attribute(1, b"x"))],
-])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        [number(SECMARK, 9)],
+        [attribute(ZONE, b"\x01\x02")],
+        [longs(COUNTERS_ORIG, 1, 1 << 40), longs(COUNTERS_REPLY, 2, 3)],
+        [longs(TIMESTAMP, 1 << 60)],
+        [longs(TIMESTAMP, 5, 6)],
+        [attribute(LABELS, bytes(16))],
+        [number(MARK_MASK, 0xFF)],
+        [attribute(27, bytes(8))],
+        [attribute(200, b"new")],
+        [nested(201, attribute(1, b"x"))],
+    ],
+)
 def test_what_the_kernel_may_add_is_decoded_directly(family, more):
     made = message(family, *usual(family), *more)
     assert decode_directly(made) == decode_by_library(made) is not None
 
 
-@pytest.mark.parametrize(("family", "proto", "parts"), [
-    (2, 17, ports(53, 5353)), (10, 17, ports(1, 65535)), (2, 136, ports(1, 2)), (2, 47, ports(0, 7)), (2, 50, ()), (10, 255, ()),
-    *[(2, 1, icmp(4, 4321, type_, 0)) for type_ in (0, 8, 13, 14, 15, 16, 17, 18, 3)],
-    *[(10, 58, icmp(7, 4321, type_, 0)) for type_ in (128, 129, 139, 140, 1)],
-])
+@pytest.mark.parametrize(
+    ("family", "proto", "parts"),
+    [
+        (2, 17, ports(53, 5353)),
+        (10, 17, ports(1, 65535)),
+        (2, 136, ports(1, 2)),
+        (2, 47, ports(0, 7)),
+        (2, 50, ()),
+        (10, 255, ()),
+        *[(2, 1, icmp(4, 4321, type_, 0)) for type_ in (0, 8, 13, 14, 15, 16, 17, 18, 3)],
+        *[(10, 58, icmp(7, 4321, type_, 0)) for type_ in (128, 129, 139, 140, 1)],
+    ],
+)
 @pytest.mark.parametrize("zone", [None, 3])
 def test_tuples_of_each_protocol(family, proto, parts, zone):
     for replies in ([], [tuple_of(REPLY, family, proto, *parts, zone=zone)]):
@@ -97,16 +141,30 @@ def test_tuples_of_each_protocol(family, proto, parts, zone):
         assert decode_directly(made) == decode_by_library(made) is not None
 
 
-@pytest.mark.parametrize("made", [
-    message(0, *usual()), message(10, *usual(2)), message(2, *usual()[1:]), message(2, *usual(), number(STATUS, 1)),
-    message(2, *usual(), attribute(TIMEOUT, b"\x01")), message(2, *usual(), longs(COUNTERS_ORIG, 1, 2)),
-    message(2, *usual(), nested(TIMESTAMP, attribute(2, bytes(8)))), message(2, *usual(), attribute(LABELS, bytes(3))),
-    message(2, *usual(), nested(HELP, attribute(1, b"ftp\0"))), message(2, *usual(), attribute(SECCTX, b"")),
-    message(2, *usual(), tuple_of(MASTER, 2, 6, *ports(1, 2))), message(2, *usual(), nested(SEQ_ORIG, number(1, 1))),
-    message(2, *usual(), attribute(NAT_SRC, bytes(4))), message(2, *usual())[:-1], b"", bytes(19),
-    message(2, tuple_of(ORIG, 2, 132, *ports(1, 2))), message(2, tuple_of(ORIG, 2, 33, *ports(1, 2))),
-    message(2, tuple_of(ORIG, 2, 6, *ports(1, 2)), tuple_of(REPLY, 2, 17, *ports(2, 1))),
-])
+@pytest.mark.parametrize(
+    "made",
+    [
+        message(0, *usual()),
+        message(10, *usual(2)),
+        message(2, *usual()[1:]),
+        message(2, *usual(), number(STATUS, 1)),
+        message(2, *usual(), attribute(TIMEOUT, b"\x01")),
+        message(2, *usual(), longs(COUNTERS_ORIG, 1, 2)),
+        message(2, *usual(), nested(TIMESTAMP, attribute(2, bytes(8)))),
+        message(2, *usual(), attribute(LABELS, bytes(3))),
+        message(2, *usual(), nested(HELP, attribute(1, b"ftp\0"))),
+        message(2, *usual(), attribute(SECCTX, b"")),
+        message(2, *usual(), tuple_of(MASTER, 2, 6, *ports(1, 2))),
+        message(2, *usual(), nested(SEQ_ORIG, number(1, 1))),
+        message(2, *usual(), attribute(NAT_SRC, bytes(4))),
+        message(2, *usual())[:-1],
+        b"",
+        bytes(19),
+        message(2, tuple_of(ORIG, 2, 132, *ports(1, 2))),
+        message(2, tuple_of(ORIG, 2, 33, *ports(1, 2))),
+        message(2, tuple_of(ORIG, 2, 6, *ports(1, 2)), tuple_of(REPLY, 2, 17, *ports(2, 1))),
+    ],
+)
 def test_what_is_not_of_the_usual_form_is_left_to_the_library(made):
     assert decode_directly(made) is None
 
@@ -127,17 +185,29 @@ def test_damaged_messages(recorded, data):
 
 
 def test_every_byte_changed(recorded):
-    for whole in (max(recorded, key=len), message(2, *usual(), longs(COUNTERS_ORIG, 1, 2), longs(COUNTERS_REPLY, 3, 4),
-                                                  longs(TIMESTAMP, 5, 6)), message(10, *usual(10))):
+    for whole in (
+        max(recorded, key=len),
+        message(2, *usual(), longs(COUNTERS_ORIG, 1, 2), longs(COUNTERS_REPLY, 3, 4), longs(TIMESTAMP, 5, 6)),
+        message(10, *usual(10)),
+    ):
         for at in range(16, len(whole)):
             for value in {*range(0, 34), whole[at] ^ 0x80, whole[at] ^ 0x40, 255}:
-                agree(whole[:at] + bytes([value]) + whole[at + 1:])
+                agree(whole[:at] + bytes([value]) + whole[at + 1 :])
 
 
 def test_attributes_in_any_order_and_number():
     order = random.Random(7)
-    pieces = [*usual(), *usual(10)[:2], longs(COUNTERS_ORIG, 1, 2), longs(COUNTERS_REPLY, 1, 2), longs(TIMESTAMP, 3, 4),
-              attribute(ZONE, b"\x00\x05"), attribute(LABELS, bytes(8)), attribute(150, b"?"), nested(HELP, attribute(1, b"a\0"))]
+    pieces = [
+        *usual(),
+        *usual(10)[:2],
+        longs(COUNTERS_ORIG, 1, 2),
+        longs(COUNTERS_REPLY, 1, 2),
+        longs(TIMESTAMP, 3, 4),
+        attribute(ZONE, b"\x00\x05"),
+        attribute(LABELS, bytes(8)),
+        attribute(150, b"?"),
+        nested(HELP, attribute(1, b"a\0")),
+    ]
     decoded = 0
     for _ in range(20_000):
         made = message(order.choice((2, 2, 2, 10)), *order.choices(pieces, k=order.randrange(1, 9)))

@@ -1,4 +1,5 @@
 """The socket filter decides as the regular expression does, interpreted on real messages and run by the kernel."""
+
 import re
 import socket
 import struct
@@ -22,7 +23,7 @@ def find(data, at, end, kind):
         length, type = struct.unpack_from("=HH", data, at)
         if length < 4 or length > end - at:
             return 0
-        if type & 0x3fff == kind:
+        if type & 0x3FFF == kind:
             return at
         at += length + -length % 4
     return 0
@@ -50,9 +51,9 @@ def interpret(program, data):
             a = data[k]
         elif op == 0x50:
             a = data[x + k]
-        elif op == 0x20 and k == 0xfffff000 + 12:
+        elif op == 0x20 and k == 0xFFFFF000 + 12:
             a = find(data, a, len(data), x)
-        elif op == 0x20 and k == 0xfffff000 + 16:
+        elif op == 0x20 and k == 0xFFFFF000 + 16:
             a = find(data, a + 4, a + struct.unpack_from("=H", data, a)[0], x)
         else:
             raise AssertionError(f"unknown instruction {op:#x} {k:#x}")
@@ -95,8 +96,14 @@ def test_the_kernel_decides_so_too(pattern):
                 make_udp(version)
                 make_tcp(version)
                 make_ping(version, 7)
-            heard, all_of_it = ([(flow.l3proto, flow.protonum) for message in collect(sock, 0.1) for flow in
-                                 MessageDecoder().decode(message)] for sock in (filtered, everything))
+            heard, all_of_it = (
+                [
+                    (flow.l3proto, flow.protonum)
+                    for message in collect(sock, 0.1)
+                    for flow in MessageDecoder().decode(message)
+                ]
+                for sock in (filtered, everything)
+            )
     assert len(set(all_of_it)) == 6
     assert heard == [pair for pair in all_of_it if pair in wanted]
 

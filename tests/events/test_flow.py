@@ -1,4 +1,5 @@
 """Events that the kernel sent are decoded, and any other bytes do no harm."""
+
 import random
 import socket
 import struct
@@ -27,8 +28,22 @@ def flows(recorded):
 
 
 def facts(flow):
-    return (flow.type, flow.proto, flow.original, flow.reply, flow.time_ns, flow.start_ns, flow.stop_ns, flow.status, flow.mark,
-            flow.zone, flow.timeout, flow.state, flow.id, flow.counters)
+    return (
+        flow.type,
+        flow.proto,
+        flow.original,
+        flow.reply,
+        flow.time_ns,
+        flow.start_ns,
+        flow.stop_ns,
+        flow.status,
+        flow.mark,
+        flow.zone,
+        flow.timeout,
+        flow.state,
+        flow.id,
+        flow.counters,
+    )
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -50,7 +65,7 @@ def test_counters_and_times_are_of_destroy(recorded, flows):
     sport, dport = recorded[1]["ipv4/udp"]
     [new], [destroy] = flows["NEW", "ipv4/udp", sport, dport], flows["DESTROY", "ipv4/udp", sport, dport]
     assert new.counters is None and new.stop_ns is None
-    assert destroy.counters == (1, 29, 1, 30)         # IP and UDP headers of 28 bytes
+    assert destroy.counters == (1, 29, 1, 30)  # IP and UDP headers of 28 bytes
     assert destroy.start_ns < destroy.stop_ns
     assert new.id == destroy.id
 
@@ -58,7 +73,7 @@ def test_counters_and_times_are_of_destroy(recorded, flows):
 @pytest.mark.parametrize("version", [4, 6])
 def test_zone_and_mark_do_not_leak_into_the_next(flows, recorded, version):
     made = recorded[1]
-    expected = {5005: (0, 7), 5006: (0xdeadbeef, 0), 5007: (0, 0)}
+    expected = {5005: (0, 7), 5006: (0xDEADBEEF, 0), 5007: (0, 0)}
     for port, values in expected.items():
         for type in ("NEW", "DESTROY"):
             [flow] = flows[type, f"ipv{version}/udp", *made[f"ipv{version}", port]]
@@ -75,7 +90,7 @@ def test_icmp(flows, name, request_, reply):
 def test_states(recorded, flows):
     sport, dport = recorded[1]["ipv4/tcp"]
     states = [flow.state for flow in flows["UPDATE", "ipv4/tcp", sport, dport]]
-    assert 3 in states                                # TCP_CONNTRACK_ESTABLISHED
+    assert 3 in states  # TCP_CONNTRACK_ESTABLISHED
     [udp] = flows["NEW", "ipv4/udp", *recorded[1]["ipv4/udp"]]
     assert udp.state is None
 
@@ -130,7 +145,7 @@ def test_no_message_no_flow():
         MessageDecoder().decode(None)
 
 
-@pytest.mark.parametrize("length", [0x7fffffff, 0x80000000, 0xd688f16b, 0xfffffff0, 0xffffffff])
+@pytest.mark.parametrize("length", [0x7FFFFFFF, 0x80000000, 0xD688F16B, 0xFFFFFFF0, 0xFFFFFFFF])
 def test_a_length_beyond_the_data_gives_nothing(recorded, length):
     assert MessageDecoder().decode(struct.pack("=I", length) + recorded[0][0][4:]) == []
 
@@ -156,7 +171,7 @@ def test_a_damaged_message_does_no_harm_to_the_next(recorded, data):
     damaged = bytearray(data.draw(st.sampled_from(messages)))
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(4, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    for flow in decoder.decode(bytes(damaged[:data.draw(st.integers(0, len(damaged)))])):
+    for flow in decoder.decode(bytes(damaged[: data.draw(st.integers(0, len(damaged)))])):
         facts(flow)
     good = data.draw(st.sampled_from(messages))
     assert [facts(flow) for flow in decoder.decode(good)] == [facts(flow) for flow in MessageDecoder().decode(good)]
@@ -168,8 +183,10 @@ def test_an_attribute_of_another_size_ends_nothing(recorded):
     decoder = MessageDecoder()
     for at in range(20, len(message)):
         for value in (*range(0, 48), 255):
-            damaged = message[:at] + bytes([value]) + message[at + 1:]
+            damaged = message[:at] + bytes([value]) + message[at + 1 :]
             for flow in decoder.decode(damaged):
                 facts(flow)
     assert decoder.errors > 500
-    assert [facts(flow) for flow in decoder.decode(message)] == [facts(flow) for flow in MessageDecoder().decode(message)]
+    assert [facts(flow) for flow in decoder.decode(message)] == [
+        facts(flow) for flow in MessageDecoder().decode(message)
+    ]

@@ -1,4 +1,5 @@
 """Messages that do not come from the kernel are refused: root of a user namespace can send to our multicast groups."""
+
 import socket
 import struct
 import subprocess
@@ -58,7 +59,7 @@ def forge(worker):
     worker.say("ready")
     assert worker.hear() == "go"
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as sock:
-        forged = [20_000 + number for number in range(COUNT)]      # below the ephemeral ports, which the real flows have
+        forged = [20_000 + number for number in range(COUNT)]  # below the ephemeral ports, which the real flows have
         for number in forged:
             sock.sendto(message.replace(port, struct.pack(">H", number)), (0, 1 << NEW - 1))
     real = send_datagrams(COUNT)
@@ -75,8 +76,10 @@ def test_forged_events_are_counted_and_not_printed(netns, family):
             worker.say("go")
             forged, real = worker.hear()
             printed = '"sport":{},' if family == "json" else "{}"
-            until(lambda: all(any(printed.format(port) in line for line in program.lines) for port in real),
-                  what="the real flows")
+            until(
+                lambda: all(any(printed.format(port) in line for line in program.lines) for port in real),
+                what="the real flows",
+            )
             assert not [line for line in program.lines for port in forged if printed.format(port) in line]
             worker.say("end")
             assert program.end()[0] == 0
@@ -85,6 +88,7 @@ def test_forged_events_are_counted_and_not_printed(netns, family):
 
 def test_forged_ends_and_groups_of_several(netns):
     """To all groups at once, and as the end of a flow that lives on."""
+
     def work(worker):
         up()
         message, port = recorded(NEW)
@@ -92,7 +96,7 @@ def test_forged_ends_and_groups_of_several(netns):
         worker.hear()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as sock:
             for group in (1, 2, 3):
-                for kind in (0, 2):     # IPCTNL_MSG_CT_NEW, _DELETE
+                for kind in (0, 2):  # IPCTNL_MSG_CT_NEW, _DELETE
                     forged = message[:4] + struct.pack("=BB", kind, 1) + message[6:]
                     sock.sendto(forged.replace(port, struct.pack(">H", 40_001)), (0, 1 << group - 1))
         worker.say(send_datagrams(1))
@@ -113,6 +117,7 @@ def test_forged_ends_and_groups_of_several(netns):
 @pytest.mark.root
 def test_a_forged_answer_does_not_pass_for_tracking():
     """The probe waits for an event of its own datagram: its ports are known to whoever looks into /proc/net/udp."""
+
     def work(worker):
         ip("link", "set", "lo", "up")
         worker.say("ready")
@@ -124,28 +129,41 @@ def test_a_forged_answer_does_not_pass_for_tracking():
                     ports = [int(line.split()[1].split(":")[1], 16) for line in list(table)[1:]]
                 for one in ports:
                     for other in ports:
-                        sock.sendto(struct.pack("=IHHII", 64, 256, 0, 0, 0) + struct.pack("=HHI", 8, 0, 0)
-                                    + struct.pack("=HH", 6, 2) + struct.pack(">H", one) + b"\0\0"
-                                    + struct.pack("=HH", 6, 3) + struct.pack(">H", other) + bytes(16), (0, 1))
+                        sock.sendto(
+                            struct.pack("=IHHII", 64, 256, 0, 0, 0)
+                            + struct.pack("=HHI", 8, 0, 0)
+                            + struct.pack("=HH", 6, 2)
+                            + struct.pack(">H", one)
+                            + b"\0\0"
+                            + struct.pack("=HH", 6, 3)
+                            + struct.pack(">H", other)
+                            + bytes(16),
+                            (0, 1),
+                        )
         worker.say("sent")
 
     with unshared(work) as (worker, _):
         assert worker.hear() == "ready"
         worker.say("go")
         with Conntrack(netns=worker.pid, attribution="off") as conntrack:
-            assert any("new flows are not tracked" in line for line in conntrack.no_event_reasons), conntrack.no_event_reasons
+            assert any("new flows are not tracked" in line for line in conntrack.no_event_reasons), (
+                conntrack.no_event_reasons
+            )
 
 
 @pytest.mark.root
 def test_forged_routes_are_not_looked_at():
     """Each would have the addresses read anew."""
+
     def work(worker):
         ip("link", "set", "lo", "up")
         worker.say("ready")
         worker.hear()
-        route = struct.pack("=IHHII", 28, 24, 0, 0, 0) + struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 255, 2, 254, 2, 0)
+        route = struct.pack("=IHHII", 28, 24, 0, 0, 0) + struct.pack(
+            "=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 255, 2, 254, 2, 0
+        )
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
-            for group in (1, 5, 7, 9, 11):      # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+            for group in (1, 5, 7, 9, 11):  # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
                 sock.sendto(route, (0, 1 << group - 1))
         worker.say("sent")
         worker.hear()

@@ -1,4 +1,5 @@
 """Which namespaces are monitored, and what is reported about those that cannot be."""
+
 import os
 import re
 import resource
@@ -82,14 +83,25 @@ def test_hundreds_are_heard():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         names = [stack.enter_context(made(up=False)) for _ in range(300)]
-        spaces = sorted((stack.enter_context(Netns(f"/run/netns/{name}", name)) for name in names), key=lambda space: space.inode)
+        spaces = sorted(
+            (stack.enter_context(Netns(f"/run/netns/{name}", name)) for name in names), key=lambda space: space.inode
+        )
         ends = [spaces[0], spaces[150], *spaces[-2:]]
         for space in ends:
             ip("link", "set", "lo", "up", netns=space.name)
             use_conntrack(space.name)
-        program = stack.enter_context(Program(
-            names[0], "--netns", "all", "-p", "ipv6/udp", "-f", "{ev.netns} {ev.sport} {info.pid}",
-            prefix=("prlimit", f"--nofile=1024:{hard}")))
+        program = stack.enter_context(
+            Program(
+                names[0],
+                "--netns",
+                "all",
+                "-p",
+                "ipv6/udp",
+                "-f",
+                "{ev.netns} {ev.sport} {info.pid}",
+                prefix=("prlimit", f"--nofile=1024:{hard}"),
+            )
+        )
         for space in ends:
             # Of other namespaces of this host all is heard, too: there is less of IPv6.
             with send_datagram(space, socket.AF_INET6, "::1") as sender:
@@ -103,8 +115,9 @@ def test_too_many_are_told_once(netns):
     with ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(made(up=False))
-        program = stack.enter_context(Program(netns, "--netns", "all", "--attribution", "off", "--debug",
-                                              prefix=("prlimit", "--nofile=100:100")))
+        program = stack.enter_context(
+            Program(netns, "--netns", "all", "--attribution", "off", "--debug", prefix=("prlimit", "--nofile=100:100"))
+        )
         until(lambda: any("not monitored" in line for line in program.complaints))
         assert program.end()[0] == 0
     [line] = [line for line in program.complaints if "not monitored" in line]
@@ -113,10 +126,17 @@ def test_too_many_are_told_once(netns):
 
 
 def test_too_few_descriptors_are_told_with_what_to_do(netns):
-    result = subprocess.run(inside(netns, ["prlimit", "--nofile=12:12", *COMMAND, "--netns", "all", "--attribution", "off"]),
-                            capture_output=True, text=True, timeout=SECONDS)
+    result = subprocess.run(
+        inside(netns, ["prlimit", "--nofile=12:12", *COMMAND, "--netns", "all", "--attribution", "off"]),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("nfct-fast: too many open files: each monitored network namespace") and "ulimit -n" in result.stderr
+    assert (
+        result.stderr.startswith("nfct-fast: too many open files: each monitored network namespace")
+        and "ulimit -n" in result.stderr
+    )
 
 
 def test_unknown_namespace_names_those_there_are(tracked):

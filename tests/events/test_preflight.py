@@ -1,4 +1,5 @@
 """At the start the program says why no event can arrive, and what to do about it."""
+
 import errno
 import socket
 import struct
@@ -76,8 +77,12 @@ def test_many_silent_namespaces_are_asked_at_once():
         names = [stack.enter_context(made()) for _ in range(20)]
         began = time.monotonic()
         with Conntrack(netns="all", attribution="off") as conntrack:
-            assert time.monotonic() - began < SECONDS       # one after the other they take twenty
-        assert {name for name in names if any(f" {name}: new flows are not tracked" in line for line in conntrack.no_event_reasons)} == set(names)
+            assert time.monotonic() - began < SECONDS  # one after the other they take twenty
+        assert {
+            name
+            for name in names
+            if any(f" {name}: new flows are not tracked" in line for line in conntrack.no_event_reasons)
+        } == set(names)
 
 
 def test_loopback_is_down(netns, within):

@@ -1,4 +1,5 @@
 """--track changes as little on the host as was asked for, changes nothing of others, and says what it did."""
+
 import ctypes
 import os
 import select
@@ -22,7 +23,9 @@ def entries(netns):
     """Protocols that the conntrack table has entries of."""
     found = set()
     for family in FAMILIES:
-        lines = subprocess.run(inside(netns, ["conntrack", "-L", "-f", family]), check=True, capture_output=True, text=True).stdout
+        lines = subprocess.run(
+            inside(netns, ["conntrack", "-L", "-f", family]), check=True, capture_output=True, text=True
+        ).stdout
         found |= {f"{family}/{line.split()[0]}" for line in lines.splitlines()}
     return found
 
@@ -31,8 +34,11 @@ def traffic(within):
     """A flow of each family and of TCP, UDP and ICMP."""
     with within():
         for family, address in FAMILIES.values():
-            with socket.create_server((address, 0), family=family) as server, \
-                    socket.create_connection(server.getsockname()[:2]) as client, socket.socket(family, socket.SOCK_DGRAM) as sender:
+            with (
+                socket.create_server((address, 0), family=family) as server,
+                socket.create_connection(server.getsockname()[:2]) as client,
+                socket.socket(family, socket.SOCK_DGRAM) as sender,
+            ):
                 server.accept()[0].close()
                 sender.sendto(b"x", (address, 9))
                 client.close()
@@ -44,11 +50,18 @@ def traffic(within):
 ALL = {f"{family}/{proto}" for family in FAMILIES for proto in ("tcp", "udp", "icmp")} - {"ipv6/icmp"} | {"ipv6/icmpv6"}
 
 
-@pytest.mark.parametrize(("pattern", "tracked"), [
-    ("udp", {"ipv4/udp", "ipv6/udp"}), ("^ipv4/", {"ipv4/tcp", "ipv4/udp", "ipv4/icmp"}), ("^ipv6/tcp$", {"ipv6/tcp"}),
-    ("^ipv4/tcp$|^ipv6/udp$", {"ipv4/tcp", "ipv6/udp"}), ("^ipv4/|^ipv6/udp$", {"ipv4/tcp", "ipv4/udp", "ipv4/icmp", "ipv6/udp"}),
-    ("/[^t]", ALL - {"ipv4/tcp", "ipv6/tcp"}), (".", ALL),
-])
+@pytest.mark.parametrize(
+    ("pattern", "tracked"),
+    [
+        ("udp", {"ipv4/udp", "ipv6/udp"}),
+        ("^ipv4/", {"ipv4/tcp", "ipv4/udp", "ipv4/icmp"}),
+        ("^ipv6/tcp$", {"ipv6/tcp"}),
+        ("^ipv4/tcp$|^ipv6/udp$", {"ipv4/tcp", "ipv6/udp"}),
+        ("^ipv4/|^ipv6/udp$", {"ipv4/tcp", "ipv4/udp", "ipv4/icmp", "ipv6/udp"}),
+        ("/[^t]", ALL - {"ipv4/tcp", "ipv6/tcp"}),
+        (".", ALL),
+    ],
+)
 def test_only_what_is_wanted_is_tracked(netns, within, pattern, tracked):
     with Program(netns, "--track", "-p", pattern) as program:
         traffic(within)
@@ -69,8 +82,14 @@ def test_others_that_were_there_are_left_alone(tracked, within):
         program.end()
 
 
-@pytest.mark.parametrize("rules", [USERS, "table ip nat { chain out { type nat hook output priority -100; }; }",
-                                   "table ip plain { chain in { type filter hook input priority 0; accept; }; }"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        USERS,
+        "table ip nat { chain out { type nat hook output priority -100; }; }",
+        "table ip plain { chain in { type filter hook input priority 0; accept; }; }",
+    ],
+)
 def test_others_that_come_are_left_alone(netns, within, rules):
     with Program(netns, "--track", "-p", "udp") as program:
         traffic(within)
@@ -92,9 +111,9 @@ def test_iptables_legacy_is_left_alone(netns, within):
         traffic(within)
         assert entries(netns) == {"ipv4/udp", "ipv6/udp"}
         with within(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-            info = ctypes.create_string_buffer(b"nat", 84)          # struct ipt_getinfo
+            info = ctypes.create_string_buffer(b"nat", 84)  # struct ipt_getinfo
             size = ctypes.c_uint(84)
-            assert ctypes.CDLL(None).getsockopt(sock.fileno(), 0, 64, info, ctypes.byref(size)) == 0     # IPT_SO_GET_INFO
+            assert ctypes.CDLL(None).getsockopt(sock.fileno(), 0, 64, info, ctypes.byref(size)) == 0  # IPT_SO_GET_INFO
         until(lambda: any("all protocols are tracked from now on" in line for line in program.complaints), 3)
         traffic(within)
         assert entries(netns) == ALL

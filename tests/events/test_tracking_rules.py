@@ -1,4 +1,5 @@
 """The nftables table of --track exists while the program runs, is gone however it ends, and no other rule changes."""
+
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ def without_ours(rules):
     def ours(thing):
         [(kind, value)] = thing.items()
         return (value.get("table") or value.get("name") or "").startswith("nfct_fast_")
+
     return [thing for thing in rules if not ours(thing)]
 
 

@@ -4,6 +4,7 @@ Each target (targets.py) first gets its saved corpus, then mutations of that. In
 code that none before did are mutated further, and --save adds them to the corpus. An input that fails is left in build/fuzz,
 `python tests/fuzz FILE` tries it again.
 """
+
 import argparse
 import ctypes
 import hashlib
@@ -32,7 +33,7 @@ def corpus(name):
 
 def coverage():
     """(begin, new) of coverage.c, with nothing known; two functions that find nothing new where the package was built without it."""
-    shared, = Path(nfct_fast.__file__).parent.glob("_modules.*.so")
+    (shared,) = Path(nfct_fast.__file__).parent.glob("_modules.*.so")
     library = ctypes.CDLL(str(shared))
     if hasattr(library, "nfct_fuzz_new"):
         library.nfct_fuzz_forget()
@@ -66,16 +67,30 @@ def fuzz(name, seconds, seed):
     FOUND.mkdir(parents=True, exist_ok=True)
     at_hand = FOUND / f"{name}.now"
     at_hand.write_bytes(bytes(MOST))
-    command = [sys.executable, "-X", "faulthandler", __file__, "--at-hand", at_hand, "--seconds", str(seconds), "--seed", str(seed), name]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        __file__,
+        "--at-hand",
+        at_hand,
+        "--seconds",
+        str(seconds),
+        "--seed",
+        str(seed),
+        name,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds + 300)
     raw = at_hand.read_bytes()
     at_hand.unlink()
     if done.returncode:
-        data = raw[4:4 + int.from_bytes(raw[:4], "little")]
+        data = raw[4 : 4 + int.from_bytes(raw[:4], "little")]
         place = FOUND / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
         place.write_bytes(data)
-        raise SystemExit(f"fuzz: {name}: status {done.returncode} at an input of {len(data)} bytes; again: python tests/fuzz {place}\n"
-                         f"{done.stdout}{done.stderr}")
+        raise SystemExit(
+            f"fuzz: {name}: status {done.returncode} at an input of {len(data)} bytes; again: python tests/fuzz {place}\n"
+            f"{done.stdout}{done.stderr}"
+        )
     line, *fresh = done.stdout.splitlines()
     return f"{name}: {line}", [bytes.fromhex(one) for one in fresh]
 

@@ -21,10 +21,7 @@ void nfct_fuzz_begin(void)
     before = 0;
 }
 
-void nfct_fuzz_forget(void)
-{
-    memset(known, 0, SIZE);
-}
+void nfct_fuzz_forget(void) { memset(known, 0, SIZE); }
 
 /* How many edges ran since then that had not before; from now on they are known. */
 int nfct_fuzz_new(void)

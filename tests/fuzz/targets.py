@@ -2,6 +2,7 @@
 
 Nothing here may raise anything else, whatever the bytes are: a user, a container's root, or another kernel has chosen them.
 """
+
 import base64
 import errno
 import json
@@ -16,7 +17,7 @@ from nfct_fast.records.messages import MessageDecoder
 from nfct_fast.sockets.proc_net import ProcNet
 from nfct_fast.text.text_buffer import escape
 
-BETWEEN = b"\xfe--\xfe"     # parts of one input that go into files of their own
+BETWEEN = b"\xfe--\xfe"  # parts of one input that go into files of their own
 PROTOCOLS = {"tcp": 6, "udp": 17, "udp6": 17, "raw": 255}
 
 
@@ -43,11 +44,14 @@ class Conntrack:
             self.good, self.told = data, told
         elif self.good is not None:
             [again] = self.decoder.decode(self.good, 7)
-            assert [(repr(again), again.original, again.reply, again.mark, again.zone, again.status, again.id)] == self.told
+            assert [
+                (repr(again), again.original, again.reply, again.mark, again.zone, again.status, again.id)
+            ] == self.told
 
 
 def sock_diag(data):
     from nfct_fast.testing.diag_client import parse_reply  # in no wheel
+
     for proto, src, dst in ((6, "10.0.0.1", "10.0.0.2"), (17, "2001:db8::1", "2001:db8::2")):
         found = parse_reply(data, 7, proto, src, 1000, dst, 53)
         assert found is None or isinstance(found, dict) or -4096 < found < 0, found
@@ -114,5 +118,12 @@ def text(data):
     assert len(escape(data, space=True).decode().split()) == bool(data)
 
 
-TARGETS = {"conntrack": Conntrack, "sock_diag": lambda: sock_diag, "route": lambda: route, "proc": Proc,
-           "procnet": ProcNetTables, "cgroup": lambda: cgroup_path, "text": lambda: text}
+TARGETS = {
+    "conntrack": Conntrack,
+    "sock_diag": lambda: sock_diag,
+    "route": lambda: route,
+    "proc": Proc,
+    "procnet": ProcNetTables,
+    "cgroup": lambda: cgroup_path,
+    "text": lambda: text,
+}

@@ -1,4 +1,5 @@
 """The netlink socket: groups, buffers, and an exact count of lost messages."""
+
 import errno
 
 import pytest

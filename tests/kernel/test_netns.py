@@ -1,4 +1,5 @@
 """Network namespaces are found, entered and left; the truth is what "ip netns" made and the kernel's inode numbers."""
+
 import os
 import socket
 import subprocess
@@ -33,8 +34,11 @@ def space(name):
 
 def process(name):
     """A process in the namespace that ends with its standard input."""
-    return subprocess.Popen(["ip", "netns", "exec", name, sys.executable, "-c", "print(flush=True); input()"],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        ["ip", "netns", "exec", name, sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 def test_by_name_and_path(name):
@@ -71,8 +75,11 @@ def test_all(name, space):
 
 def test_unnamed_namespaces_are_found_by_process():
     # unshare(1) makes one without a name.
-    with subprocess.Popen(["unshare", "-n", sys.executable, "-c", "print(flush=True); input()"],
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        ["unshare", "-n", sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
         child.stdout.readline()
         inode = os.stat(f"/proc/{child.pid}/ns/net").st_ino
         assert netns.paths()[inode] == (f"pid:{child.pid}", f"/proc/{child.pid}/ns/net")
@@ -80,14 +87,17 @@ def test_unnamed_namespaces_are_found_by_process():
     assert inode not in netns.paths()
 
 
-@pytest.mark.parametrize("spec, error, words", [
-    ("nfdiag-no-such", FileNotFoundError, "no network namespace 'nfdiag-no-such'; named ones: "),
-    ("/run/netns/nfdiag-no-such", FileNotFoundError, "No such file"),
-    ("4194999", ProcessLookupError, "no process 4194999"),
-    ("/proc/self/ns/mnt", OSError, "not a network namespace"),
-    ("/etc/passwd", OSError, "not a network namespace"),
-    ("", FileNotFoundError, "no network namespace ''"),
-])
+@pytest.mark.parametrize(
+    "spec, error, words",
+    [
+        ("nfdiag-no-such", FileNotFoundError, "no network namespace 'nfdiag-no-such'; named ones: "),
+        ("/run/netns/nfdiag-no-such", FileNotFoundError, "No such file"),
+        ("4194999", ProcessLookupError, "no process 4194999"),
+        ("/proc/self/ns/mnt", OSError, "not a network namespace"),
+        ("/etc/passwd", OSError, "not a network namespace"),
+        ("", FileNotFoundError, "no network namespace ''"),
+    ],
+)
 def test_what_is_not_there(name, spec, error, words):
     with pytest.raises(error, match=words) as caught:
         netns.resolve(spec)
@@ -185,8 +195,13 @@ except PermissionError as error:
 
 
 def test_needs_a_right(name):
-    out = subprocess.run([sys.executable, "-c", WITHOUT_RIGHTS, name], check=True, capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RIGHTS, name],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout
     assert f"network namespace {name}: entering needs CAP_SYS_ADMIN" in out and "True" in out
 
 
@@ -217,8 +232,12 @@ print("done")
     folder.mkdir(exist_ok=True)
     try:
         with made(up=False) as guest:
-            done = subprocess.run(["unshare", "--mount", sys.executable, "-c", code, guest], capture_output=True, text=True,
-                                  env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+            done = subprocess.run(
+                ["unshare", "--mount", sys.executable, "-c", code, guest],
+                capture_output=True,
+                text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
     finally:
         if ours:
             folder.rmdir()

@@ -1,4 +1,5 @@
 """What a process may still do after it has restricted itself. Each test runs in a process of its own."""
+
 import os
 import platform
 import subprocess
@@ -9,7 +10,9 @@ import pytest
 from nfct_fast.kernel import sandbox
 from support.cli import inside
 
-pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no table of this machine's system calls")
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "aarch64"), reason="no table of this machine's system calls"
+)
 HEAD = """
 import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading
 from nfct_fast.kernel import sandbox
@@ -31,29 +34,52 @@ def called(name, *arguments):
 
 def run(code, prefix=()):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([*prefix, sys.executable, "-c", HEAD + code + "\nprint('done')"], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", HEAD + code + "\nprint('done')"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-@pytest.mark.parametrize("code", [
-    "denied(lambda: open('/tmp/nfct-sandbox', 'w'))", "denied(lambda: os.open('/proc/self/comm', os.O_RDWR))",
-    "denied(lambda: os.open('/tmp', os.O_RDONLY | os.O_CREAT))", "denied(lambda: os.open('/tmp', os.O_TMPFILE | os.O_WRONLY))",
-    "denied(lambda: os.mkdir('/tmp/nfct-sandbox'))", "denied(lambda: os.unlink('/tmp/nfct-sandbox'))",
-    "denied(lambda: os.chmod('/tmp', 0o777))", "denied(lambda: os.symlink('a', '/tmp/nfct-sandbox'))",
-    "denied(lambda: os.execv('/bin/true', ['true']))", "denied(os.fork)", "denied(lambda: subprocess.run(['/bin/true']))",
-    "denied(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))", "denied(lambda: socket.socket(socket.AF_UNIX))",
-    "denied(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))", "socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)",
-    "denied(lambda: socket.socket(socket.AF_INET))", "denied(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))",
-    "denied(lambda: os.kill(os.getppid(), 0))", "denied(lambda: os.setuid(1))", "denied(lambda: os.chroot('/'))",
-    "denied(lambda: called('ptrace', 16, os.getppid(), 0, 0))", "denied(lambda: called('unshare', 0x10000000))",
-    "denied(lambda: called('mount', b'a', b'/mnt', b'tmpfs', 0, None))", "denied(lambda: called('setns', 0, 0x40000000))",
-    "denied(lambda: called('syscall', {bpf}, 5, None, 0))", "denied(lambda: called('syscall', 425, 8, None))",
-    "denied(lambda: called('ioctl', 0, 0x5412, b'x'))", "denied(lambda: called('fcntl', 0, 8, os.getppid()))",
-    "denied(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC))",
-    "denied(lambda: called('process_vm_readv', os.getppid(), None, 0, None, 0, 0))",
-    "denied(lambda: called('prlimit', os.getpid(), 7, ctypes.create_string_buffer(16), None))",
-    "denied(lambda: called('syscall', 435, None, 0), errno.ENOSYS)",
-])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "denied(lambda: open('/tmp/nfct-sandbox', 'w'))",
+        "denied(lambda: os.open('/proc/self/comm', os.O_RDWR))",
+        "denied(lambda: os.open('/tmp', os.O_RDONLY | os.O_CREAT))",
+        "denied(lambda: os.open('/tmp', os.O_TMPFILE | os.O_WRONLY))",
+        "denied(lambda: os.mkdir('/tmp/nfct-sandbox'))",
+        "denied(lambda: os.unlink('/tmp/nfct-sandbox'))",
+        "denied(lambda: os.chmod('/tmp', 0o777))",
+        "denied(lambda: os.symlink('a', '/tmp/nfct-sandbox'))",
+        "denied(lambda: os.execv('/bin/true', ['true']))",
+        "denied(os.fork)",
+        "denied(lambda: subprocess.run(['/bin/true']))",
+        "denied(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))",
+        "denied(lambda: socket.socket(socket.AF_UNIX))",
+        "denied(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))",
+        "socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)",
+        "denied(lambda: socket.socket(socket.AF_INET))",
+        "denied(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))",
+        "denied(lambda: os.kill(os.getppid(), 0))",
+        "denied(lambda: os.setuid(1))",
+        "denied(lambda: os.chroot('/'))",
+        "denied(lambda: called('ptrace', 16, os.getppid(), 0, 0))",
+        "denied(lambda: called('unshare', 0x10000000))",
+        "denied(lambda: called('mount', b'a', b'/mnt', b'tmpfs', 0, None))",
+        "denied(lambda: called('setns', 0, 0x40000000))",
+        "denied(lambda: called('syscall', {bpf}, 5, None, 0))",
+        "denied(lambda: called('syscall', 425, 8, None))",
+        "denied(lambda: called('ioctl', 0, 0x5412, b'x'))",
+        "denied(lambda: called('fcntl', 0, 8, os.getppid()))",
+        "denied(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC))",
+        "denied(lambda: called('process_vm_readv', os.getppid(), None, 0, None, 0, 0))",
+        "denied(lambda: called('prlimit', os.getpid(), 7, ctypes.create_string_buffer(16), None))",
+        "denied(lambda: called('syscall', 435, None, 0), errno.ENOSYS)",
+    ],
+)
 def test_denied(code):
     code = code.replace("{bpf}", "280" if platform.machine() == "aarch64" else "321")
     run(f"subprocess.run(['true'])\nassert sandbox.restrict_calls()\n{code}")
@@ -128,7 +154,8 @@ for flags in (0x100 | 0x10000000, 0x100 | 0x1000 | 0x10000000, 0x100 | 0x4000 | 
 
 def test_what_reading_needs_is_allowed(tracked):
     """A listener that restricts itself hears, names and ends as before."""
-    run("""
+    run(
+        """
 import time
 from nfct_fast import Conntrack
 sender = subprocess.Popen(["bash", "-c", "read; exec 3>/dev/udp/127.0.0.1/4321; echo x >&3; read"], stdin=subprocess.PIPE)
@@ -143,14 +170,19 @@ with Conntrack(protocol="udp", attribution="diag") as conntrack:
     os.kill(os.getpid(), signal.SIGUSR1)
 sender.stdin.close()
 sender.wait()
-""", prefix=inside(tracked, []))
-
+""",
+        prefix=inside(tracked, []),
+    )
 
 
 def landlock():
     """Its version here, asked for in a child."""
-    done = subprocess.run([sys.executable, "-c", "from nfct_fast.kernel import sandbox; print(sandbox.restrict_files(['/']))"], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", "from nfct_fast.kernel import sandbox; print(sandbox.restrict_files(['/']))"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     return int(done.stdout)
 
 

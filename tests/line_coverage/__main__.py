@@ -6,6 +6,7 @@ theirs, as under the sanitizers, and what they do before SIGKILL or _exit(2) is 
 is not used: in functions without the GIL, which are most here, it would take the GIL for every line, also while a lock
 is held that a thread with the GIL waits for.
 """
+
 import gzip
 import json
 import os
@@ -34,8 +35,12 @@ disable_warnings = module-not-imported, no-data-collected, module-not-measured
 def build():
     folders = ["--build-lib", PLACE / "package", "--build-temp", PLACE / "objects"]
     flags = {"CC": f"{sys.executable} {HERE / 'compiler.py'}", "CFLAGS": "--coverage -O0 -w", "LDFLAGS": "--coverage"}
-    subprocess.run([sys.executable, "setup.py", "-q", "build_py", *folders[:2], "build_ext", "--with-hooks", *folders],
-                   cwd=ROOT, check=True, env={**os.environ, **flags})
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_py", *folders[:2], "build_ext", "--with-hooks", *folders],
+        cwd=ROOT,
+        check=True,
+        env={**os.environ, **flags},
+    )
     testing = "nfct_fast/testing"
     shutil.copytree(ROOT / "src" / testing, PLACE / "package" / testing, dirs_exist_ok=True)
 

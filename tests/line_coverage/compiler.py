@@ -3,6 +3,7 @@
 Cython names that line in a comment before each statement. A compiler that is told so by #line counts the lines of .pyx
 files, in functions without the GIL as in others; and as nothing is traced, what has threads runs as it always does.
 """
+
 import os
 import re
 import sys

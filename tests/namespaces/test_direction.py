@@ -1,4 +1,5 @@
 """Direction and NAT flags follow from the two tuples of a flow and the addresses of the namespace."""
+
 import ipaddress
 
 import pytest
@@ -22,29 +23,32 @@ def addresses():
             yield addresses
 
 
-@pytest.mark.parametrize("orig, reply, direction, nat", [
-    ((HOST, 1000, FAR, 53), (FAR, 53, HOST, 1000), "out", set()),
-    ((HOST6, 1000, FAR6, 53), (FAR6, 53, HOST6, 1000), "out", set()),
-    ((FAR, 1000, HOST, 22), (HOST, 22, FAR, 1000), "in", set()),
-    ((FAR6, 1000, HOST6, 22), (HOST6, 22, FAR6, 1000), "in", set()),
-    ((LOOP, 1000, LOOP, 22), (LOOP, 22, LOOP, 1000), "local", set()),
-    ((HOST, 1000, LOOP, 22), (LOOP, 22, HOST, 1000), "local", set()),
-    ((NEAR, 1000, FAR, 53), (FAR, 53, NEAR, 1000), "forward", set()),
-    # A container behind masquerade: the reply goes to a host address, the flow is still not the host's.
-    ((NEAR, 1000, FAR, 53), (FAR, 53, HOST, 1000), "forward", {"snat"}),
-    ((HOST, 1000, FAR, 53), (FAR, 53, HOST, 2000), "out", {"snat"}),
-    # A published port: the host's address was asked for, a container answers.
-    ((FAR, 1000, HOST, 80), (NEAR, 8080, FAR, 1000), "forward", {"dnat"}),
-    ((FAR, 1000, HOST, 80), (HOST, 8080, FAR, 1000), "in", {"dnat"}),
-    ((NEAR, 1000, FAR, 80), (HOST, 3128, NEAR, 1000), "in", {"dnat"}),
-    ((HOST, 1000, FAR, 80), (LOOP, 3128, HOST, 1000), "local", {"dnat"}),
-    # Hairpin: from a container over the host's address to another (or the same) container.
-    ((NEAR, 1000, HOST, 80), (NEAR, 8080, HOST, 3000), "forward", {"snat", "dnat"}),
-    ((FAR, 5353, "224.0.0.251", 5353), ("224.0.0.251", 5353, FAR, 5353), "in", set()),
-    ((FAR, 68, "255.255.255.255", 67), ("255.255.255.255", 67, FAR, 68), "in", set()),
-    ((FAR6, 5353, "ff02::fb", 5353), ("ff02::fb", 5353, FAR6, 5353), "in", set()),
-    ((HOST, 5353, "224.0.0.251", 5353), ("224.0.0.251", 5353, HOST, 5353), "out", set()),
-])
+@pytest.mark.parametrize(
+    "orig, reply, direction, nat",
+    [
+        ((HOST, 1000, FAR, 53), (FAR, 53, HOST, 1000), "out", set()),
+        ((HOST6, 1000, FAR6, 53), (FAR6, 53, HOST6, 1000), "out", set()),
+        ((FAR, 1000, HOST, 22), (HOST, 22, FAR, 1000), "in", set()),
+        ((FAR6, 1000, HOST6, 22), (HOST6, 22, FAR6, 1000), "in", set()),
+        ((LOOP, 1000, LOOP, 22), (LOOP, 22, LOOP, 1000), "local", set()),
+        ((HOST, 1000, LOOP, 22), (LOOP, 22, HOST, 1000), "local", set()),
+        ((NEAR, 1000, FAR, 53), (FAR, 53, NEAR, 1000), "forward", set()),
+        # A container behind masquerade: the reply goes to a host address, the flow is still not the host's.
+        ((NEAR, 1000, FAR, 53), (FAR, 53, HOST, 1000), "forward", {"snat"}),
+        ((HOST, 1000, FAR, 53), (FAR, 53, HOST, 2000), "out", {"snat"}),
+        # A published port: the host's address was asked for, a container answers.
+        ((FAR, 1000, HOST, 80), (NEAR, 8080, FAR, 1000), "forward", {"dnat"}),
+        ((FAR, 1000, HOST, 80), (HOST, 8080, FAR, 1000), "in", {"dnat"}),
+        ((NEAR, 1000, FAR, 80), (HOST, 3128, NEAR, 1000), "in", {"dnat"}),
+        ((HOST, 1000, FAR, 80), (LOOP, 3128, HOST, 1000), "local", {"dnat"}),
+        # Hairpin: from a container over the host's address to another (or the same) container.
+        ((NEAR, 1000, HOST, 80), (NEAR, 8080, HOST, 3000), "forward", {"snat", "dnat"}),
+        ((FAR, 5353, "224.0.0.251", 5353), ("224.0.0.251", 5353, FAR, 5353), "in", set()),
+        ((FAR, 68, "255.255.255.255", 67), ("255.255.255.255", 67, FAR, 68), "in", set()),
+        ((FAR6, 5353, "ff02::fb", 5353), ("ff02::fb", 5353, FAR6, 5353), "in", set()),
+        ((HOST, 5353, "224.0.0.251", 5353), ("224.0.0.251", 5353, HOST, 5353), "out", set()),
+    ],
+)
 def test_direction(addresses, orig, reply, direction, nat):
     packed = [ipaddress.ip_address(part).packed if isinstance(part, str) else part for part in (*orig, *reply)]
     assert direction_of_packed(*packed, addresses) == (direction, nat)

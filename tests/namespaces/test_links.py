@@ -1,4 +1,5 @@
 """From which namespaces a packet can have come: links between namespaces, and those that unprivileged users made."""
+
 import contextlib
 import os
 import socket
@@ -85,9 +86,15 @@ def test_one_of_ours_without_a_link_is_never_it(host):
 
 
 LINKS = {
-    "veth": lambda host, name: ip("link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", name, netns=host),
-    "macvlan": lambda host, name: ip("link", "add", "link", "p0", "name", "eth0", "netns", name, "type", "macvlan", netns=host),
-    "ipvlan": lambda host, name: ip("link", "add", "link", "p0", "name", "eth0", "netns", name, "type", "ipvlan", netns=host),
+    "veth": lambda host, name: ip(
+        "link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", name, netns=host
+    ),
+    "macvlan": lambda host, name: ip(
+        "link", "add", "link", "p0", "name", "eth0", "netns", name, "type", "macvlan", netns=host
+    ),
+    "ipvlan": lambda host, name: ip(
+        "link", "add", "link", "p0", "name", "eth0", "netns", name, "type", "ipvlan", netns=host
+    ),
 }
 
 
@@ -138,7 +145,9 @@ def test_two_on_one_bridge_are_believed_for_their_own(host):
         user.wire(host, 2, name)
         other.wire(host, 3, name)
         with known(user.inode, other.inode) as directory:
-            assert may_come_from(directory, "10.88.9.2", user.inode) and may_come_from(directory, "10.88.9.3", other.inode)
+            assert may_come_from(directory, "10.88.9.2", user.inode) and may_come_from(
+                directory, "10.88.9.3", other.inode
+            )
             assert not may_come_from(directory, "10.88.9.3", user.inode)
             # What both say is theirs is nobody's.
             other.run("ip", "addr", "add", "10.88.9.2/32", "dev", "lo")
@@ -243,6 +252,7 @@ def claim_the_world():
 
 def from_ports(kind, ports, address, port, family=INET):
     """Clients with these source ports."""
+
     def work(worker):
         kept = []
         for number in ports:
@@ -254,6 +264,7 @@ def from_ports(kind, ports, address, port, family=INET):
             kept.append(sock)
         worker.say("sent")
         worker.hear()
+
     return work
 
 
@@ -261,8 +272,11 @@ def from_ports(kind, ports, address, port, family=INET):
 @KINDS
 def test_squatter_with_everything_local(mode, kind):
     """unshare -Urn, a local route for everything and the source ports of what comes from outside."""
-    with (hosts(1) as (host, world), serving(None, INET, kind, "0.0.0.0", 5200) as answering,
-          unshared(squat) as (squatter, _)):
+    with (
+        hosts(1) as (host, world),
+        serving(None, INET, kind, "0.0.0.0", 5200) as answering,
+        unshared(squat) as (squatter, _),
+    ):
         answering.hear()
         assert squatter.hear() == "bound"
         nft(OUTSIDE, world)
@@ -282,7 +296,7 @@ def test_squatter_with_everything_local(mode, kind):
 @KINDS
 def test_squatter_that_is_a_container(mode, kind):
     """The same by root of a user's container, which is linked: what comes from the world is not its."""
-    with (hosts(1) as (host, world), serving(None, INET, kind, "0.0.0.0", 5200) as answering, container() as user):
+    with hosts(1) as (host, world), serving(None, INET, kind, "0.0.0.0", 5200) as answering, container() as user:
         answering.hear()
         user.wire(host, 2)
         nft(OUTSIDE, world)
@@ -306,7 +320,7 @@ def test_squatter_that_is_a_container(mode, kind):
 @pytest.mark.parametrize("family, src, dst", [(INET, "10.88.9.2", "10.88.1.2"), (INET6, "fd88:9::2", "fd88:1::2")])
 def test_honest_container_of_a_user(mode, kind, with_bridge, family, src, dst):
     """As LXC's without privileges: named, as client and as server."""
-    with (hosts(1) as (host, world), container() as user):
+    with hosts(1) as (host, world), container() as user:
         user.wire(host, 2, bridge(host) if with_bridge else None)
         with serving(world, family, kind, dst, 5100) as answering:
             answering.hear()
@@ -339,6 +353,7 @@ def serving_work(family, kind, port):
                 kept.append(sock.accept()[0])
             else:
                 sock.recv(100)
+
     return work
 
 
@@ -356,6 +371,7 @@ def test_tap_of_a_process_here(host):
 def many_prefixes(count):
     def lines():
         return [f"route add local 10.{i >> 14}.{i >> 6 & 255}.{(i & 63) * 4}/30 dev lo" for i in range(count)]
+
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines()), text=True, check=True)
     return "added"
 

@@ -1,4 +1,5 @@
 """Local addresses follow "ip addr" and "ip route" at once; the truth is what was just set."""
+
 import socket
 import subprocess
 import time
@@ -88,12 +89,15 @@ def kernel_says_local(family, address):
         return True
 
 
-@pytest.mark.parametrize("prefix, inside, outside", [
-    ("10.9.0.0/16", ["10.9.0.0", "10.9.3.4", "10.9.255.255"], ["10.8.255.255", "10.10.0.0"]),
-    ("10.9.8.0/21", ["10.9.8.0", "10.9.15.255"], ["10.9.7.255", "10.9.16.0"]),
-    ("2001:db8:9::/48", ["2001:db8:9::", "2001:db8:9:ffff::1"], ["2001:db8:8:ffff::", "2001:db8:a::"]),
-    ("2001:db8:9::8/127", ["2001:db8:9::8", "2001:db8:9::9"], ["2001:db8:9::7", "2001:db8:9::a"]),
-])
+@pytest.mark.parametrize(
+    "prefix, inside, outside",
+    [
+        ("10.9.0.0/16", ["10.9.0.0", "10.9.3.4", "10.9.255.255"], ["10.8.255.255", "10.10.0.0"]),
+        ("10.9.8.0/21", ["10.9.8.0", "10.9.15.255"], ["10.9.7.255", "10.9.16.0"]),
+        ("2001:db8:9::/48", ["2001:db8:9::", "2001:db8:9:ffff::1"], ["2001:db8:8:ffff::", "2001:db8:a::"]),
+        ("2001:db8:9::8/127", ["2001:db8:9::8", "2001:db8:9::9"], ["2001:db8:9::7", "2001:db8:9::a"]),
+    ],
+)
 def test_local_prefix(addresses, namespace, prefix, inside, outside):
     ip("route", "add", "local", prefix, "dev", "lo", netns=namespace)
     assert addresses.update()
@@ -127,7 +131,12 @@ def test_the_longest_prefix_decides(addresses, namespace):
     ip("link", "add", "nfdiag0", "type", "veth", "peer", "name", "nfdiag1", netns=namespace)
     ip("link", "set", "nfdiag0", "up", netns=namespace)
     index = socket.if_nametoindex("nfdiag0")
-    for prefix, device in (("10.0.0.0/8", "lo"), ("10.9.0.0/16", "nfdiag0"), ("10.9.8.0/24", "lo"), ("10.9.8.7/32", "nfdiag0")):
+    for prefix, device in (
+        ("10.0.0.0/8", "lo"),
+        ("10.9.0.0/16", "nfdiag0"),
+        ("10.9.8.0/24", "lo"),
+        ("10.9.8.7/32", "nfdiag0"),
+    ):
         ip("route", "add", "local", prefix, "dev", device, netns=namespace)
     addresses.update()
     for address, expected in (("10.1.1.1", 1), ("10.9.1.1", index), ("10.9.8.1", 1), ("10.9.8.7", index)):
@@ -136,6 +145,7 @@ def test_the_longest_prefix_decides(addresses, namespace):
 
 def test_tens_of_thousands_of_prefixes(addresses, namespace):
     """Reading them was quadratic, and then every look-up went through all: 0.2 s, and 40 us at 10,000."""
+
     def lookup():
         began = time.perf_counter()
         for _ in range(300):
@@ -165,15 +175,16 @@ def test_other_routes_do_not_wake(addresses, namespace):
 
 
 def batch(netns, lines):
-    subprocess.run(["ip", "-n", netns, "-batch", "-"], input="\n".join(lines), text=True, check=True,
-                   capture_output=True)
+    subprocess.run(
+        ["ip", "-n", netns, "-batch", "-"], input="\n".join(lines), text=True, check=True, capture_output=True
+    )
 
 
 def test_many_addresses_and_overrun(addresses, namespace):
     several = [f"10.{i // 250}.{i % 250}.1" for i in range(1500)]
     batch(namespace, [f"addr add {address}/32 dev lo" for address in several])
     assert addresses.update()
-    assert addresses.overruns >= 1    # 3,000 messages do not fit into the socket's buffer
+    assert addresses.overruns >= 1  # 3,000 messages do not fit into the socket's buffer
     assert all(address in addresses for address in several) and "10.6.1.1" not in addresses
     batch(namespace, [f"addr del {address}/32 dev lo" for address in several[1:]])
     assert addresses.update()

@@ -1,4 +1,5 @@
 """Route messages, as bytes: which of them make an address local."""
+
 import errno
 import socket
 import struct
@@ -11,8 +12,12 @@ from nfct_fast.namespaces.local_routes import parse_route
 
 def route(address, bits, family=socket.AF_INET, table=255, protocol=2, type=2, tail=b""):
     packed = socket.inet_pton(family, address)
-    return (struct.pack("=BBBBBBBBI", family, bits, 0, 0, table, protocol, 254, type, 0)
-            + struct.pack("=HH", 4 + len(packed), 1) + packed + tail)
+    return (
+        struct.pack("=BBBBBBBBI", family, bits, 0, 0, table, protocol, 254, type, 0)
+        + struct.pack("=HH", 4 + len(packed), 1)
+        + packed
+        + tail
+    )
 
 
 def test_route_message():
@@ -32,4 +37,4 @@ def test_route_message():
 def test_damaged_route_message(cut, tail, at, value):
     data = bytearray(route("2001:db8::", 64, socket.AF_INET6, tail=tail))
     data[at % len(data)] = value
-    assert parse_route(bytes(data[:len(data) - cut % len(data)]), "192.0.2.1") in (True, False, -errno.EBADMSG)
+    assert parse_route(bytes(data[: len(data) - cut % len(data)]), "192.0.2.1") in (True, False, -errno.EBADMSG)

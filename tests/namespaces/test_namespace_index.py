@@ -1,4 +1,5 @@
 """A socket is found in whichever namespace has its address; the truth is the socket itself."""
+
 import os
 import socket
 import subprocess
@@ -28,9 +29,10 @@ def udp(name, address, port=0, remote=None):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind((address, port))
         if remote:
-            sock.setsockopt(socket.IPPROTO_IP, 15, 1)    # IP_FREEBIND
+            sock.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
             sock.connect(remote)
         return sock
+
     return in_namespace(name, work)
 
 
@@ -77,7 +79,7 @@ def test_home_comes_first(directory, home):
 
 
 def test_container_is_found_by_the_link_to_it(directory, home):
-    assert not directory.refresh()    # no cause yet
+    assert not directory.refresh()  # no cause yet
     with made() as name:
         wire(home, name)
         assert directory.refresh() and number(name) in directory.namespaces()
@@ -86,7 +88,7 @@ def test_container_is_found_by_the_link_to_it(directory, home):
 
 def test_container_is_found_once_asked_for(home, container):
     with NamespaceIndex(ttl=0) as directory, udp(container, "198.18.77.2") as sock:
-        assert not directory.refresh()    # the link was there before
+        assert not directory.refresh()  # the link was there before
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
         with pytest.raises(LookupError):
             find_socket(directory, *ask)
@@ -114,6 +116,7 @@ def test_listener_in_container(directory, container):
     def work():
         sock = socket.create_server(("198.18.77.2", 0))
         return sock
+
     with in_namespace(container, work) as sock:
         ask = (TCP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 5000)
         for listener in (True, False):
@@ -125,11 +128,13 @@ def test_address_added_later(directory, container):
     known(directory, "198.18.77.2")
     ip("addr", "add", "198.19.77.2/32", "dev", "lo", netns=container)
     with udp(container, "198.19.77.2") as sock:
+
         def found():
             try:
                 return find_socket(directory, UDP, "198.19.77.2", sock.getsockname()[1], "8.8.8.8", 53)
             except LookupError:
                 return None
+
         assert until(found)[1]["inode"] == inode(sock)
 
 
@@ -162,11 +167,12 @@ def test_home_has_the_address_too(directory, container, home):
     ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=home)
     with udp(container, "198.18.77.2") as sock:
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
-        assert find_socket(directory, *ask)[0] == number(container)    # home has not heard of it yet
+        assert find_socket(directory, *ask)[0] == number(container)  # home has not heard of it yet
 
         def has_heard():
             refresh_addresses(directory)
             return find_socket(directory, *ask) is None
+
         # It rests for twenty times as long as it last took to read home's addresses.
         until(has_heard)
 

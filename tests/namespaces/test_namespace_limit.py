@@ -1,4 +1,5 @@
 """A user who makes as many namespaces as they can does not displace those of others."""
+
 import ctypes
 import os
 import subprocess
@@ -37,7 +38,9 @@ def nest():
             time.sleep(60)
             os._exit(0)
         assert os.read(told, 1) == b"x"
-        subprocess.run(["ip", "link", "add", f"n{i}", "type", "veth", "peer", "name", "eth0", "netns", str(pid)], check=True)
+        subprocess.run(
+            ["ip", "link", "add", f"n{i}", "type", "veth", "peer", "name", "eth0", "netns", str(pid)], check=True
+        )
         pids.append(pid)
     return [os.stat(f"/proc/{pid}/ns/net").st_ino for pid in pids]
 
@@ -114,6 +117,7 @@ def test_whose_a_namespace_is():
 
 def test_what_a_user_makes_inside_is_still_his():
     """Root of his own user namespace makes another, as the user he is there."""
+
     def work(worker):
         own_namespaces()
         worker.say(os.getpid())

@@ -1,4 +1,5 @@
 """JSON lines keep to the schema in the README, whatever other processes are called."""
+
 import json
 import os
 import re
@@ -18,25 +19,82 @@ from support.paths import ROOT
 from support.wheel import is_source_tree
 
 TYPES = {
-    "type": str, "time": str, "time_ns": int, "proto": str, "protonum": int, "original": dict, "reply": dict,
-    "direction": str, "status": list, "mark": int, "zone": int, "timeout": int, "state": int, "id": int, "use": int, "netns": int,
-    "original_packets": int, "original_bytes": int, "reply_packets": int, "reply_bytes": int, "start_ns": int,
-    "stop_ns": int, "recovered": bool, "owner": dict, "peer": dict, "lost": int,
+    "type": str,
+    "time": str,
+    "time_ns": int,
+    "proto": str,
+    "protonum": int,
+    "original": dict,
+    "reply": dict,
+    "direction": str,
+    "status": list,
+    "mark": int,
+    "zone": int,
+    "timeout": int,
+    "state": int,
+    "id": int,
+    "use": int,
+    "netns": int,
+    "original_packets": int,
+    "original_bytes": int,
+    "reply_packets": int,
+    "reply_bytes": int,
+    "start_ns": int,
+    "stop_ns": int,
+    "recovered": bool,
+    "owner": dict,
+    "peer": dict,
+    "lost": int,
 }
 ALWAYS = {"type", "time", "time_ns", "proto", "protonum", "original", "mark", "zone", "owner"}
 OWNER_TYPES = {
-    "pid": (int, type(None)), "ppid": int, "comm": str, "exe": str, "cmdline": list, "cmdline_size": int, "cgroup": str,
-    "unit": str, "user_unit": str, "slice": str, "container": str, "runtime": str, "claimed_unit": str,
-    "claimed_container": str, "claimed_runtime": str, "exe_dev": int, "exe_inode": int, "uid": int, "gid": int, "inode": int,
-    "cookie": int, "cgroup_id": int, "others": list, "match": str, "reason": str,
+    "pid": (int, type(None)),
+    "ppid": int,
+    "comm": str,
+    "exe": str,
+    "cmdline": list,
+    "cmdline_size": int,
+    "cgroup": str,
+    "unit": str,
+    "user_unit": str,
+    "slice": str,
+    "container": str,
+    "runtime": str,
+    "claimed_unit": str,
+    "claimed_container": str,
+    "claimed_runtime": str,
+    "exe_dev": int,
+    "exe_inode": int,
+    "uid": int,
+    "gid": int,
+    "inode": int,
+    "cookie": int,
+    "cgroup_id": int,
+    "others": list,
+    "match": str,
+    "reason": str,
 }
 OWNER_TYPES |= {"start_ns": int, "ns_pid": int, "login_uid": int, "forked": bool, "ancestors": list}
 OWNER_TYPES |= {"exe_size": int, "cgroup_size": int}
-OWNER_TYPES |= {f"{name}_base64": OWNER_TYPES[name] for name in ("comm", "exe", "cmdline", "cgroup", "container", "runtime",
-                                                                 "claimed_container", "claimed_runtime")}
+OWNER_TYPES |= {
+    f"{name}_base64": OWNER_TYPES[name]
+    for name in ("comm", "exe", "cmdline", "cgroup", "container", "runtime", "claimed_container", "claimed_runtime")
+}
 TUPLE_NAMES = ({"src", "dst", "sport", "dport"}, {"src", "dst", "icmp_type", "icmp_code", "icmp_id"})
-HOSTILE = ['two\nlines', 'quote " and \\ backslash', "tab\tnul-free\x1b[31m", "\u2028\u202e", "\U0001f600 é", "",
-           os.fsdecode(b"\xff\xfe not utf-8 \xc3"), '{"type":"LOST"}', "\x7f\x01", os.fsdecode(b"\xed\xa0\x80"), "\uffff", "\ufffd"]
+HOSTILE = [
+    "two\nlines",
+    'quote " and \\ backslash',
+    "tab\tnul-free\x1b[31m",
+    "\u2028\u202e",
+    "\U0001f600 é",
+    "",
+    os.fsdecode(b"\xff\xfe not utf-8 \xc3"),
+    '{"type":"LOST"}',
+    "\x7f\x01",
+    os.fsdecode(b"\xed\xa0\x80"),
+    "\uffff",
+    "\ufffd",
+]
 SENDER = """
 import socket, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -90,7 +148,12 @@ def test_every_line_keeps_the_schema(tracked):
     [record] = own
     assert record["original"] == {"src": "127.0.0.1", "dst": "127.0.0.1", "sport": 4001, "dport": 9}
     assert record["reply"] == {"src": "127.0.0.1", "dst": "127.0.0.1", "sport": 9, "dport": 4001}
-    assert (record["type"], record["proto"], record["protonum"], record["direction"]) == ("NEW", "ipv4/udp", 17, "local")
+    assert (record["type"], record["proto"], record["protonum"], record["direction"]) == (
+        "NEW",
+        "ipv4/udp",
+        17,
+        "local",
+    )
     assert record["netns"] == os.stat(f"/run/netns/{tracked}").st_ino
     assert record["owner"]["pid"] == sender.pid and record["owner"]["ppid"] == os.getpid()
     assert record["owner"]["uid"] == record["owner"]["gid"] == 0
@@ -124,21 +187,37 @@ def jsonb(tmp_path_factory):
         os.chown(folder, 65534, 65534)
         user = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
         options = {"cwd": folder, "env": {"HOME": str(folder), "PATH": os.environ["PATH"], "LC_ALL": "C"}}
-        made = subprocess.run([*user, initdb, "-D", folder, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
-                              capture_output=True, text=True, timeout=120, **options)
+        made = subprocess.run(
+            [*user, initdb, "-D", folder, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            **options,
+        )
         if made.returncode:
             pytest.skip(f"initdb: {made.stderr.strip()}")
-        server = subprocess.Popen([*user, postgres, "-D", folder, "-k", folder, "-c", "listen_addresses=", "-F"],
-                                  stderr=subprocess.DEVNULL, **options)
+        server = subprocess.Popen(
+            [*user, postgres, "-D", folder, "-k", folder, "-c", "listen_addresses=", "-F"],
+            stderr=subprocess.DEVNULL,
+            **options,
+        )
 
         def ask(command, input=""):
-            return subprocess.run([psql, "-h", folder, "-U", "tester", "-d", "postgres", "-qtAX", "-v", "ON_ERROR_STOP=1", "-c", command],
-                                  input=input, capture_output=True, text=True, timeout=SECONDS, **options)
+            return subprocess.run(
+                [psql, "-h", folder, "-U", "tester", "-d", "postgres", "-qtAX", "-v", "ON_ERROR_STOP=1", "-c", command],
+                input=input,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                **options,
+            )
 
         def take(lines):
             # As text it comes unchanged: CSV with quotes that no line has.
             ask("DROP TABLE IF EXISTS flows; CREATE TABLE flows (record jsonb)")
-            copied = ask("COPY flows FROM STDIN (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')", "\n".join(lines) + "\n")
+            copied = ask(
+                "COPY flows FROM STDIN (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')", "\n".join(lines) + "\n"
+            )
             assert copied.returncode == 0, copied.stderr
             return int(ask("SELECT count(record->'owner'->'cmdline'->>0) FROM flows").stdout)
 
@@ -188,7 +267,9 @@ def test_no_name_makes_a_line_too_long(tracked, tmp_path, word):
     sender = None
     with Program(tracked, "--json", "-p", "ipv4/udp") as program:
         try:
-            sender = subprocess.Popen([b"nsenter", f"--net=/run/netns/{tracked}".encode(), python, b"-c", script, *arguments])
+            sender = subprocess.Popen(
+                [b"nsenter", f"--net=/run/netns/{tracked}".encode(), python, b"-c", script, *arguments]
+            )
             [line] = program.await_lines(1)
         finally:
             if sender is not None:
@@ -239,8 +320,10 @@ def test_processes_are_not_mixed_up(tracked):
 
 
 def test_a_process_that_changes_its_program_is_written_anew(tracked):
-    code = (f"import os, sys, socket\nexec({SENDER.rpartition('time.sleep')[0]!r})\n"
-            f"os.execv(sys.executable, [sys.executable, '-c', {SENDER!r}, '4102', 'after'])")
+    code = (
+        f"import os, sys, socket\nexec({SENDER.rpartition('time.sleep')[0]!r})\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', {SENDER!r}, '4102', 'after'])"
+    )
     with Program(tracked, "--json", "-p", "ipv4/udp") as program:
         process = subprocess.Popen(inside(tracked, [sys.executable, "-c", code, "4101", "before"]))
         try:

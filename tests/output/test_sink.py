@@ -1,4 +1,5 @@
 """Whole blocks are written in order, or an error says why not."""
+
 import errno
 import os
 import threading
@@ -17,6 +18,7 @@ def test_a_block_larger_than_the_pipe_arrives_whole():
     def collect():
         while part := os.read(read, 10000):
             got.extend(part)
+
     thread = threading.Thread(target=collect)
     thread.start()
     Sink(write).write(data)

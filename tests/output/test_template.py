@@ -1,4 +1,5 @@
 """Templates produce what str.format() produces, for text."""
+
 import subprocess
 
 import pytest
@@ -12,8 +13,26 @@ from support.cli import Program, inside
 FIELDS = ["ev.proto", "ev.sport", "ev.dst", "ev.dport", "info.pid", "info.comm"]
 
 
-@pytest.mark.parametrize("template", ["{", "}", "{}", "{0}", "{ev}", "{ev.nope}", "{ev.src[0]}", "{ev.src.x}", "{ev.src:d}", "{ev.src:=5}",
-                                      "{ev.src!r}", "{ev.src:{ev.dst}}", "{ev.src:99999}", "{info.__class__}", "\ud800"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{",
+        "}",
+        "{}",
+        "{0}",
+        "{ev}",
+        "{ev.nope}",
+        "{ev.src[0]}",
+        "{ev.src.x}",
+        "{ev.src:d}",
+        "{ev.src:=5}",
+        "{ev.src!r}",
+        "{ev.src:{ev.dst}}",
+        "{ev.src:99999}",
+        "{info.__class__}",
+        "\ud800",
+    ],
+)
 def test_refused(template):
     with pytest.raises(ValueError, match="format"):
         Template(template)
@@ -30,12 +49,18 @@ def test_any_text_is_taken_or_refused(template):
 def test_the_same_as_str_format(tracked):
     """Many specifications in one run, each on its own line of one long template."""
     specs = [
-        f"{fill if align else ''}{align}{width}{precision}" for fill in ("", "x", "0", "€", "<") for align in ("", "<", ">", "^")
-        for width in ("", "0", "3", "05", "30") for precision in ("", ".0", ".3", ".30")]
+        f"{fill if align else ''}{align}{width}{precision}"
+        for fill in ("", "x", "0", "€", "<")
+        for align in ("", "<", ">", "^")
+        for width in ("", "0", "3", "05", "30")
+        for precision in ("", ".0", ".3", ".30")
+    ]
     template = "".join(f"|{{{FIELDS[i % len(FIELDS)]}:{spec}}}{{{{}}}}" for i, spec in enumerate(specs))
     comm = "a é€ b"
-    code = (f"import socket, time; open('/proc/self/comm', 'w').write({comm!r}); s = socket.socket(2, 2); "
-            "s.connect(('127.0.0.1', 77)); s.send(b'x'); print(s.getsockname()[1], flush=True); time.sleep(5)")
+    code = (
+        f"import socket, time; open('/proc/self/comm', 'w').write({comm!r}); s = socket.socket(2, 2); "
+        "s.connect(('127.0.0.1', 77)); s.send(b'x'); print(s.getsockname()[1], flush=True); time.sleep(5)"
+    )
     with Program(tracked, "-p", "udp", "-f", template) as program:
         with subprocess.Popen(inside(tracked, ["python3", "-c", code]), stdout=subprocess.PIPE, text=True) as sender:
             sport = sender.stdout.readline().strip()

@@ -1,4 +1,5 @@
 """Parsers of untrusted bytes survive the saved corpus and FUZZ_SECONDS (5) of mutations each; see tests/fuzz."""
+
 import os
 import subprocess
 import sys
@@ -16,7 +17,9 @@ TARGETS = sorted(path.stem for path in (FUZZ / "corpus").glob("*.txt"))
 def test_any_bytes_are_read_or_refused(target):
     if target == "sock_diag" and not is_source_tree():
         pytest.skip("an installed wheel has no hooks for tests")
-    done = subprocess.run([sys.executable, FUZZ, "--seconds", os.environ.get("FUZZ_SECONDS", "5"), target], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, FUZZ, "--seconds", os.environ.get("FUZZ_SECONDS", "5"), target], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split(": ")[1].split(" inputs")[0]) > 1000, done.stdout
 

@@ -1,4 +1,5 @@
 """Started as root in another user's directory and environment, the program runs none of that user's code."""
+
 import os
 import shutil
 import subprocess
@@ -12,8 +13,27 @@ from nfct_fast import __version__
 
 SCRIPT = Path(sys.executable).with_name("nfct-fast")
 installed = pytest.mark.skipif(not SCRIPT.exists(), reason="the package is not installed in this environment")
-NAMES = ("argparse", "signal", "select", "resource", "socket", "re", "enum", "errno", "time", "os", "struct", "runpy", "typing",
-         "threading", "weakref", "sitecustomize", "usercustomize", "nfct_fast", "encodings")
+NAMES = (
+    "argparse",
+    "signal",
+    "select",
+    "resource",
+    "socket",
+    "re",
+    "enum",
+    "errno",
+    "time",
+    "os",
+    "struct",
+    "runpy",
+    "typing",
+    "threading",
+    "weakref",
+    "sitecustomize",
+    "usercustomize",
+    "nfct_fast",
+    "encodings",
+)
 
 
 @pytest.fixture
@@ -29,8 +49,14 @@ def planted(tmp_path):
 
 
 def says_its_version(command, cwd, **variables):
-    done = subprocess.run([*map(str, command), "--version"], cwd=cwd, env=os.environ | variables, capture_output=True, text=True,
-                          timeout=20)
+    done = subprocess.run(
+        [*map(str, command), "--version"],
+        cwd=cwd,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
     assert done.returncode == 0, done.stderr
     assert __version__ in done.stdout and done.stderr == ""
 
@@ -49,9 +75,20 @@ def test_the_current_directory(planted):
 @installed
 def test_variables_of_another(planted):
     folder, marks = planted
-    says_its_version([SCRIPT], folder, PYTHONPATH=str(folder), PYTHONHOME=str(folder), PYTHONSTARTUP=str(folder / "os.py"),
-                     PYTHONINSPECT="1", PYTHONWARNINGS="error", PYTHONVERBOSE="1", PYTHONPLATLIBDIR="planted",
-                     PYTHONBREAKPOINT="os.system", PYTHONCASEOK="1", PYTHONUSERBASE=str(folder))
+    says_its_version(
+        [SCRIPT],
+        folder,
+        PYTHONPATH=str(folder),
+        PYTHONHOME=str(folder),
+        PYTHONSTARTUP=str(folder / "os.py"),
+        PYTHONINSPECT="1",
+        PYTHONWARNINGS="error",
+        PYTHONVERBOSE="1",
+        PYTHONPLATLIBDIR="planted",
+        PYTHONBREAKPOINT="os.system",
+        PYTHONCASEOK="1",
+        PYTHONUSERBASE=str(folder),
+    )
     assert marked(marks) == []
 
 
@@ -86,7 +123,9 @@ def test_by_another_name(planted, tmp_path):
     shutil.copy(SCRIPT, odd)
     # A shell's line, as installers write it; this Python would not know its packages by another path.
     (odd / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    script = f"""#!/bin/sh\n'''exec' "{odd}/python" "$0" "$@"\n' '''\n""" + SCRIPT.with_name("nfct-fast-python").read_text()
+    script = (
+        f"""#!/bin/sh\n'''exec' "{odd}/python" "$0" "$@"\n' '''\n""" + SCRIPT.with_name("nfct-fast-python").read_text()
+    )
     (odd / "nfct-fast-python").write_text(script)
     for name in ("python", "nfct-fast-python"):
         (odd / name).chmod(0o755)

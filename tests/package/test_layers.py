@@ -1,4 +1,5 @@
 """A module imports only from its own folder and from those before it in the order below."""
+
 import re
 
 import pytest
@@ -6,10 +7,25 @@ import pytest
 import nfct_fast
 from support.paths import ROOT
 
-FOLDERS = ("kernel", "text", "events", "processes", "sockets", "namespaces", "records", "attribution", "output", "monitoring",
-           "reading", "", "testing")          # "" is the package itself
+FOLDERS = (
+    "kernel",
+    "text",
+    "events",
+    "processes",
+    "sockets",
+    "namespaces",
+    "records",
+    "attribution",
+    "output",
+    "monitoring",
+    "reading",
+    "",
+    "testing",
+)  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"
-SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd") and path.parent.name != "bpf")
+SOURCES = sorted(
+    path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd") and path.parent.name != "bpf"
+)
 # These stand at the top because Python looks for them there; they import nothing of the package but each other.
 LOADING = {"nfct_fast._loader", "nfct_fast._modules", "nfct_fast._version"}
 from_source = pytest.mark.skipif(not SOURCES, reason="the sources are not here: tests run against an installed package")
@@ -50,7 +66,8 @@ def test_a_module_imports_only_from_its_folder_and_those_before(path):
         assert other in MODULES, f"{path.name} imports {other}, which is not there"
         if other not in LOADING:
             assert FOLDERS.index(folder_of(other)) <= FOLDERS.index(folder_of(own)), (
-                f"{own} imports {other}, whose folder comes later")
+                f"{own} imports {other}, whose folder comes later"
+            )
 
 
 @from_source
@@ -66,6 +83,7 @@ def test_no_modules_import_each_other_in_a_circle():
             for other in graph[module]:
                 visit(other, [*way, module])
             done.add(module)
+
     for module in graph:
         visit(module, [])
 
@@ -86,14 +104,17 @@ def test_what_is_exported_is_there():
         nfct_fast.nothing
 
 
-@pytest.mark.parametrize(("text", "names"), [
-    ("from nfct_fast.events.flow cimport tuple_t", ["events.flow"]),
-    ("from nfct_fast.events.flow cimport (a,\n   b)", ["events.flow"] * 2),
-    ("from nfct_fast.kernel import netns, procfs as f", ["kernel.netns", "kernel.procfs"]),
-    ("    cimport nfct_fast.kernel.mutex", ["kernel.mutex"]),
-    ("from . import _loader", ["_loader"]),
-    ("from libc.errno cimport errno\nimport os", []),
-])
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("from nfct_fast.events.flow cimport tuple_t", ["events.flow"]),
+        ("from nfct_fast.events.flow cimport (a,\n   b)", ["events.flow"] * 2),
+        ("from nfct_fast.kernel import netns, procfs as f", ["kernel.netns", "kernel.procfs"]),
+        ("    cimport nfct_fast.kernel.mutex", ["kernel.mutex"]),
+        ("from . import _loader", ["_loader"]),
+        ("from libc.errno cimport errno\nimport os", []),
+    ],
+)
 @from_source
 def test_imports_are_seen(text, names):
     assert list(imported(text)) == [f"nfct_fast.{name}" for name in names]

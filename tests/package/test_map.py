@@ -1,4 +1,5 @@
 """Every file and function that src/nfct_fast/README.md names exists."""
+
 import re
 
 import pytest
@@ -7,7 +8,9 @@ from support.paths import ROOT
 
 PACKAGE = ROOT / "src" / "nfct_fast"
 MAP = PACKAGE / "README.md"
-pytestmark = pytest.mark.skipif(not MAP.exists(), reason="the sources are not here: tests run against an installed package")
+pytestmark = pytest.mark.skipif(
+    not MAP.exists(), reason="the sources are not here: tests run against an installed package"
+)
 
 SUFFIXES = {".py", ".pyx", ".pxd", ".h", ".c"}
 

@@ -1,4 +1,5 @@
 """The sdist contains every tracked file and nothing else."""
+
 import os
 import subprocess
 import tarfile
@@ -23,8 +24,13 @@ def held():
 
 
 def test_holds_every_tracked_file_and_no_other(held):
-    listing = subprocess.run(["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                             cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     known = {name for name in listing.split("\0") if name and (ROOT / name).exists()}
     wanted = {name for name in known if not name.startswith(REPOSITORY_ONLY)}
     assert len(wanted) > 20
@@ -36,5 +42,9 @@ def test_holds_the_licences(held):
 
 
 def test_holds_nothing_built(held):
-    assert not {name for name in held if name.endswith((".so", ".o", ".pyc", ".c"))
-                and not (name.endswith(".c") and name.startswith(("src/", "include/", "tests/")))}
+    assert not {
+        name
+        for name in held
+        if name.endswith((".so", ".o", ".pyc", ".c"))
+        and not (name.endswith(".c") and name.startswith(("src/", "include/", "tests/")))
+    }

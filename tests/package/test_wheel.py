@@ -1,4 +1,5 @@
 """A wheel built here is repaired, installed where nothing else is, and works. `make wheels` does so on every Python."""
+
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ def check():
     sys.path.insert(0, str(RECIPES))
     try:
         import check
+
         return check
     finally:
         sys.path.remove(str(RECIPES))
@@ -47,8 +49,12 @@ def test_repaired_wheel_has_no_fault(check):
 
 def test_faults_are_found_in_an_unrepaired_wheel(check):
     found = "\n".join(check.faults(plain_wheel(), glibc_limit()))
-    for fault in ("needs libnetfilter_conntrack.so.3", "grafted libraries are []", "SOURCES.txt is missing",
-                  "libmnl is not in the SBOM"):
+    for fault in (
+        "needs libnetfilter_conntrack.so.3",
+        "grafted libraries are []",
+        "SOURCES.txt is missing",
+        "libmnl is not in the SBOM",
+    ):
         assert fault in found
 
 
@@ -60,7 +66,8 @@ def test_installs_without_an_index_and_says_its_version(installed):
 
 @pytest.mark.root
 def test_names_the_process_of_a_real_flow_with_its_own_libraries(installed):
-    done = subprocess.run(["unshare", "--net", installed, RECIPES / "main_job.py"],
-                          capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run(
+        ["unshare", "--net", installed, RECIPES / "main_job.py"], capture_output=True, text=True, timeout=60, cwd="/"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("/nfct_fast.libs/") == 2 * 3    # it runs twice
+    assert done.stdout.count("/nfct_fast.libs/") == 2 * 3  # it runs twice

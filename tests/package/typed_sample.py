@@ -1,4 +1,5 @@
 """What a user may write, as mypy --strict sees it; see test_types.py."""
+
 from nfct_fast import Conntrack, Flow
 
 

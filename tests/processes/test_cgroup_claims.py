@@ -1,4 +1,5 @@
 """What users write into the path of a cgroup of their own is reported as a claim, never as a name."""
+
 import json
 import os
 import subprocess
@@ -48,13 +49,22 @@ time.sleep(30)
 """
 
 
-@pytest.mark.parametrize("below", [[f"docker-{ID}.scope"], ["docker", f"docker/{ID}"], ["lxc.payload.web"], [f"crio-{ID}"],
-                                   [f"{POD}:cri-containerd:{ID}"]])
+@pytest.mark.parametrize(
+    "below",
+    [
+        [f"docker-{ID}.scope"],
+        ["docker", f"docker/{ID}"],
+        ["lxc.payload.web"],
+        [f"crio-{ID}"],
+        [f"{POD}:cri-containerd:{ID}"],
+    ],
+)
 def test_a_user_with_a_cgroup_of_their_own_forges_no_container(delegated, below):
     kind, path = delegated
     command = f'echo $$ > "{path}/cgroup.procs" && exec "$0" -c "$1" "${{@:2}}"'
-    with subprocess.Popen(["bash", "-c", command, sys.executable, FORGE, *[str(path / name) for name in below]],
-                          stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        ["bash", "-c", command, sys.executable, FORGE, *[str(path / name) for name in below]], stdout=subprocess.PIPE
+    ) as child:
         try:
             assert child.stdout.readline() == b"moved\n"
             found = process(child.pid)
@@ -71,9 +81,9 @@ def test_whose_levels_count(delegated):
     fs, top = cgroup_filesystem.CgroupFilesystem(), f"/{path.parent.name}"
 
     def trusted(name):
-        return name[:fs.trusted_of(name, systemd=kind == "cgroup")]
+        return name[: fs.trusted_of(name, systemd=kind == "cgroup")]
 
-    (path / "a/b").mkdir(parents=True)      # root's, below a user's: the user could have made others of these names
+    (path / "a/b").mkdir(parents=True)  # root's, below a user's: the user could have made others of these names
     assert trusted(f"{top}/x.service/a/b") == f"{top}/x.service"
     assert trusted(f"{top}/x.service") == f"{top}/x.service" and trusted("/") == "/"
     assert trusted(f"{top}/gone/a/b") == f"{top}/gone"
@@ -88,7 +98,9 @@ def test_whose_levels_count(delegated):
 
 
 @pytest.mark.parametrize("delegated", ["cgroup2"], indirect=True)
-@pytest.mark.parametrize(("attribution", "then"), [("diag", "sleep 30"), ("bpf", "sleep 30"), ("bpf", "exec true"), ("bpf", "")])
+@pytest.mark.parametrize(
+    ("attribution", "then"), [("diag", "sleep 30"), ("bpf", "sleep 30"), ("bpf", "exec true"), ("bpf", "")]
+)
 def test_flows_of_a_forger(tracked, delegated, attribution, then):
     """Found alive in /proc, told by the kernel's notes, replaced by another program, and gone at once."""
     if attribution == "bpf" and (reason := unusable()):
@@ -98,8 +110,10 @@ def test_flows_of_a_forger(tracked, delegated, attribution, then):
     code = FORGE.replace("time.sleep(30)", f"os.execv('/bin/bash', ['bash', '-c', {script!r}])")
     command = f'echo $$ > "{path}/cgroup.procs" && exec "$0" -c "$1" "$2"'
     with Program(tracked, "--json", "-p", "ipv4/udp", "--attribution", attribution) as program:
-        child = subprocess.Popen(inside(tracked, ["bash", "-c", command, sys.executable, code, str(path / f"docker-{ID}.scope")]),
-                                 stdout=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            inside(tracked, ["bash", "-c", command, sys.executable, code, str(path / f"docker-{ID}.scope")]),
+            stdout=subprocess.DEVNULL,
+        )
         try:
             [line] = until(lambda: list(program.lines))
         finally:

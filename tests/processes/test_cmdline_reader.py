@@ -1,4 +1,5 @@
 """A helper reads command lines, and is given up when a process makes it wait, as support/hostage.c does."""
+
 import contextlib
 import gc
 import os
@@ -23,7 +24,7 @@ from support.cli import Program, inside, until
 from support.fake_proc import fake_process
 from support.paths import ROOT, SUPPORT
 
-USER = 12345            # nobody's; without any privilege
+USER = 12345  # nobody's; without any privilege
 
 
 def caches(root="/proc", **options):
@@ -79,9 +80,10 @@ def hogs(count):
 
 # The helper
 
+
 def test_the_helper_has_nothing_but_its_socket():
     lines, cache = caches()
-    assert lines.helper is None                 # nothing was asked
+    assert lines.helper is None  # nothing was asked
     assert cache.lookup(os.getpid()).cmdline == process(os.getpid()).cmdline
     pid = lines.helper
     assert status(pid, "Name") == "nfct-helper" and status(pid, "PPid") == str(os.getpid())
@@ -103,8 +105,24 @@ def test_the_helper_in_a_program_of_c(tmp_path, options):
         pytest.skip("no sources or no C compiler")
     program = tmp_path / "helper"
     # Everything that may come between: the stack protector, fortified calls.
-    subprocess.run([compiler, "-O2", "-fstack-protector-all", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", *options,
-                    "-I", ROOT / "include", "-I", ROOT / "src", "-o", program, SUPPORT / "helper.c"], check=True)
+    subprocess.run(
+        [
+            compiler,
+            "-O2",
+            "-fstack-protector-all",
+            "-U_FORTIFY_SOURCE",
+            "-D_FORTIFY_SOURCE=2",
+            *options,
+            "-I",
+            ROOT / "include",
+            "-I",
+            ROOT / "src",
+            "-o",
+            program,
+            SUPPORT / "helper.c",
+        ],
+        check=True,
+    )
     said = subprocess.run([program, "a"], check=True, capture_output=True, text=True, timeout=10).stdout
     size = len(f"{program} a")
     assert said == f"{size + 1} {program} {size} 1 0\n" * 9 + f"shares {0 if options else 1}, ending 0, children -1\n"
@@ -140,7 +158,7 @@ def test_it_is_gone_with_the_last_who_knew_it():
     lines, cache = caches()
     cache.lookup(os.getpid())
     pid = lines.helper
-    assert len(os.listdir("/proc/self/fd")) >= before + 4     # socket, pidfd, its stat; the reader's /proc
+    assert len(os.listdir("/proc/self/fd")) >= before + 4  # socket, pidfd, its stat; the reader's /proc
     del lines, cache
     gc.collect()
     assert not is_there(pid)
@@ -149,8 +167,10 @@ def test_it_is_gone_with_the_last_who_knew_it():
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_is_gone_with_the_program(number):
-    code = "import os, signal\nfrom nfct_fast.processes.process_cache import ProcessCache\nfrom nfct_fast.processes.process_reader import ProcessReader\nc = ProcessCache(ProcessReader()); c.lookup(1)\n" \
-           "print(c.reader.lines.helper, flush=True)\nsignal.pause()"
+    code = (
+        "import os, signal\nfrom nfct_fast.processes.process_cache import ProcessCache\nfrom nfct_fast.processes.process_reader import ProcessReader\nc = ProcessCache(ProcessReader()); c.lookup(1)\n"
+        "print(c.reader.lines.helper, flush=True)\nsignal.pause()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         pid = int(running.stdout.readline())
         assert is_there(pid)
@@ -242,6 +262,7 @@ def test_on_a_busy_machine_it_is_not_late():
 
 # Who keeps it waiting
 
+
 def test_who_never_answers_is_given_up_and_all_else_is_known(tmp_path):
     lines, cache = caches(tmp_path)
     culprit(tmp_path, 5, comm="bad", netns=4026531840)
@@ -301,8 +322,8 @@ def test_a_user_with_a_thousand_culprits(tmp_path):
     # 40 ms and the wait that uses them up, then 20 ms a second.
     assert lines.given_up <= 3 + took and took < 1.5
     assert lines.given_up + lines.refused + lines.answered + lines.late == 1100
-    assert good == lines.answered and good >= 98, counts(lines)         # a busy machine may be late with one
-    assert cache.lookup(3000).cmdline is None       # of the same user
+    assert good == lines.answered and good >= 98, counts(lines)  # a busy machine may be late with one
+    assert cache.lookup(3000).cmdline is None  # of the same user
     assert cache.lookup(2000).cmdline == ("good",)
 
 
@@ -314,7 +335,7 @@ def test_a_thousand_culprits_of_as_many_users(tmp_path):
     _, took = timed(lambda: [cache.lookup(pid) for pid in range(1000, 2000)])
     assert lines.given_up <= 5 + took and took < 1.5
     found, took = timed(cache.lookup, 5)
-    assert (found.cmdline is None or lines.given_up < 5) and took < 0.02       # nobody is waited for now
+    assert (found.cmdline is None or lines.given_up < 5) and took < 0.02  # nobody is waited for now
     time.sleep(1.5)
     assert cache.lookup(5).cmdline == ("good",), counts(lines)
 
@@ -345,11 +366,12 @@ def test_what_was_known_of_the_same_program_stays(tmp_path):
     assert cache.lookup(5).cmdline == ("known",) and lines.given_up == 1
     assert cache.lookup(5).cmdline == ("known",) and lines.refused == 1
     shutil.rmtree(tmp_path / "5")
-    culprit(tmp_path, 5, addresses=(2, 2, 0, 0))        # it executed something else
+    culprit(tmp_path, 5, addresses=(2, 2, 0, 0))  # it executed something else
     assert cache.lookup(5).cmdline is None
 
 
 # Real ones
+
 
 @pytest.fixture(scope="module")
 def hostage_program(tmp_path_factory):
@@ -412,21 +434,29 @@ def test_a_user_who_holds_the_lock_of_their_memory(hostage_program):
         found, took = timed(fresh.lookup, one.pid)
         assert found.cmdline is None and 0.018 < took < 0.1
         assert (found.pid, found.uid, found.comm, found.exe, found.cgroup, found.netns) == (
-            before.pid, USER, before.comm, before.exe, before.cgroup, before.netns)
+            before.pid,
+            USER,
+            before.comm,
+            before.exe,
+            before.cgroup,
+            before.netns,
+        )
         assert lines.given_up == 1 and lines.restarted == 1
         until(lambda: not is_there(first), 1)
         assert cache.lookup(one.pid) == before and cache.lookup(one.pid).cmdline == before.cmdline
         assert fresh.lookup(os.getpid()).cmdline == process(os.getpid()).cmdline
-        found, took = timed(process, one.pid)       # by a helper of its own
+        found, took = timed(process, one.pid)  # by a helper of its own
         assert found.exe == before.exe and found.cmdline is None and took < 0.2
         assert timed(lines.close)[1] < 0.1
 
 
 def test_flows_are_named_beside_a_hostage(tracked, hostage_program):
     """What sends is named at once, the hostage too, and the tool ends within a second."""
-    sender = "import socket,time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n" \
-             "for port in range(40000, 40200): s.sendto(b'x', ('127.0.0.1', port)); time.sleep(0.01)\n" \
-             "time.sleep(60)"
+    sender = (
+        "import socket,time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for port in range(40000, 40200): s.sendto(b'x', ('127.0.0.1', port)); time.sleep(0.01)\n"
+        "time.sleep(60)"
+    )
     with taken(hostage_program, "secret", prefix=inside(tracked, []), port=20000, count=3) as hostages:
         # Before the program: it knows nothing of them, and cannot ask.
         for one in hostages:
@@ -493,7 +523,7 @@ def test_helpers_that_cannot_be_killed_are_abandoned(tmp_path, unanswered):
             assert found.comm == "x" and found.cmdline is None and took < 0.1
             if cache.reader.lines.ending == wanted:
                 return
-            time.sleep(1)       # each costs 20 ms, which are there again after a second
+            time.sleep(1)  # each costs 20 ms, which are there again after a second
         raise AssertionError(counts(cache.reader.lines))
 
     lines, cache = caches(tmp_path)

@@ -1,4 +1,5 @@
 """The program that sent is known by identity, whatever forks, executes and exits, and however late events arrive."""
+
 import contextlib
 import json
 import os
@@ -17,8 +18,10 @@ from support.netns import made
 from support.socket_notes import unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 
 SEND = "import socket; s = socket.socket(2, 2); s.sendto(b'x', ('127.0.0.1', {}))"
 CLONE3, CLONE_PARENT, CLONE_INTO_CGROUP = 435, 0x8000, 0x200000000
@@ -48,7 +51,9 @@ def owners(conntrack, *ports, seconds=10):
 
 
 def run(script, *arguments, **options):
-    return subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, text=True, **options)
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, text=True, **options
+    )
 
 
 def test_a_program_of_a_chain_of_fifty_is_the_one_that_sent(conntrack):
@@ -56,7 +61,9 @@ def test_a_program_of_a_chain_of_fifty_is_the_one_that_sent(conntrack):
     text = ""
     environment = dict(os.environ)
     for port in reversed(ports):
-        environment[f"T{port}"] = text = f"echo x >/dev/udp/127.0.0.1/{port}" + (f'; exec bash -c "$T{port + 1}" {port}' if text else "")
+        environment[f"T{port}"] = text = f"echo x >/dev/udp/127.0.0.1/{port}" + (
+            f'; exec bash -c "$T{port + 1}" {port}' if text else ""
+        )
     process = subprocess.Popen(["bash", "-c", text, "first"], env=environment)
     process.wait()
     for port, owner in zip(ports, owners(conntrack, *ports), strict=True):
@@ -77,27 +84,33 @@ def test_one_socket_handed_from_program_to_program_is_the_last_ones(conntrack):
             os.execv({sys.executable!r}, ["second", "-c", open("/proc/self/cmdline").read().split("\\0")[2], str(sock.fileno())])
     """
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, text=True)
-    first, = owners(conntrack, 3100)
-    time.sleep(1.5)         # two programs in one batch would be told apart by nobody
+    (first,) = owners(conntrack, 3100)
+    time.sleep(1.5)  # two programs in one batch would be told apart by nobody
     subprocess.run(["conntrack", "-D", "-p", "udp", "--dport", "3100"], check=True, capture_output=True)
     process.stdin.write("\n")
     process.stdin.flush()
-    second, = owners(conntrack, 3100)
+    (second,) = owners(conntrack, 3100)
     process.communicate("\n")
     assert first.pid == second.pid == process.pid
     assert (first.process.cmdline[0], second.process.cmdline[0]) == (sys.executable, "second")
 
 
 def test_a_child_that_executed_nothing_has_its_parents_program_and_says_so(conntrack):
-    out = run("import os, socket\nif not os.fork():\n os.setresuid(4321, 4321, 4321)\n " + SEND.format(3200) + "\nelse:\n print(os.getpid()); os.wait()")
-    owner, = owners(conntrack, 3200)
+    out = run(
+        "import os, socket\nif not os.fork():\n os.setresuid(4321, 4321, 4321)\n "
+        + SEND.format(3200)
+        + "\nelse:\n print(os.getpid()); os.wait()"
+    )
+    (owner,) = owners(conntrack, 3200)
     assert owner.process.forked and owner.process.cmdline[:2] == (sys.executable, "-c")
     assert owner.uid == 4321 and owner.process.ppid == int(out.stdout) == owner.process.ancestors[0].pid
     assert [each.pid for each in owner.process.ancestors[1:]][:1] == [os.getpid()]
 
 
 def test_ancestors_that_have_exited_are_named(conntrack):
-    script = CLONE + """
+    script = (
+        CLONE
+        + """
     if not os.fork():
         if not os.fork():
             os.setsid()
@@ -107,8 +120,9 @@ def test_ancestors_that_have_exited_are_named(conntrack):
     os.wait()
     print(os.getpid())
     """
+    )
     out = run(script, os.getpid())
-    owner, = owners(conntrack, 3210)
+    (owner,) = owners(conntrack, 3210)
     first, second, third, *others = owner.process.ancestors
     assert owner.process.ppid == first.pid and second.pid == int(out.stdout) and third.pid == os.getpid()
     assert not os.path.exists(f"/proc/{first.pid}") and {first.comm, second.comm} == {os.path.basename(sys.executable)}
@@ -123,21 +137,23 @@ def test_a_thread_that_executes_is_its_process(conntrack):
     """
     process = subprocess.Popen([sys.executable, "-c", script, SEND.format(3220)])
     process.wait()
-    owner, = owners(conntrack, 3220)
+    (owner,) = owners(conntrack, 3220)
     assert (owner.pid, owner.process.cmdline) == (process.pid, ("by-a-thread", "-c", SEND.format(3220)))
 
 
 def test_vfork_and_posix_spawn(conntrack):
     pid = os.posix_spawn(sys.executable, ["spawned", "-c", SEND.format(3230)], os.environ)
     os.waitpid(pid, 0)
-    owner, = owners(conntrack, 3230)
+    (owner,) = owners(conntrack, 3230)
     assert (owner.pid, owner.process.cmdline[0], owner.process.ppid) == (pid, "spawned", os.getpid())
 
 
 @pytest.mark.parametrize("executes", [False, True])
 def test_clone_parent_names_who_really_forked(conntrack, executes):
     """The child has the parent's name and, by CLONE_PARENT, this test for a parent: uid 0 was printed with its command line."""
-    script = CLONE + f"""
+    script = (
+        CLONE
+        + f"""
     os.setresuid(4322, 4322, 4322)
     pid = clone({CLONE_PARENT})
     if pid == 0:
@@ -147,11 +163,12 @@ def test_clone_parent_names_who_really_forked(conntrack, executes):
         os._exit(0)
     print(os.getpid(), pid)
     """
+    )
     out = run(script, *["x"] * executes)
     forker, child = map(int, out.stdout.split())
-    owner, = owners(conntrack, 3240)
+    (owner,) = owners(conntrack, 3240)
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(child, 0x40000000)      # __WCLONE: it ends without a signal
+        os.waitpid(child, 0x40000000)  # __WCLONE: it ends without a signal
     assert (owner.pid, owner.uid, owner.gid) == (child, 4322, 0 if owner.gid == 0 else 4322)
     assert owner.process.ancestors[0].pid == forker and owner.process.forked is not executes
     assert owner.process.cmdline[0] == ("executed" if executes else sys.executable)
@@ -164,9 +181,15 @@ def test_a_setuid_program_has_the_users_real_id(conntrack, tmp_path):
     for folder in (tmp_path, *tmp_path.parents[:3]):
         with contextlib.suppress(PermissionError):
             folder.chmod(0o755)
-    out = subprocess.run([program, "-c", "import os; print(os.getuid(), os.geteuid());" + SEND.format(3250)], check=True,
-                         capture_output=True, text=True, user=65534, group=65534)
-    owner, = owners(conntrack, 3250)
+    out = subprocess.run(
+        [program, "-c", "import os; print(os.getuid(), os.geteuid());" + SEND.format(3250)],
+        check=True,
+        capture_output=True,
+        text=True,
+        user=65534,
+        group=65534,
+    )
+    (owner,) = owners(conntrack, 3250)
     assert out.stdout.split() == ["65534", "0"]
     assert (owner.uid, owner.process.exe, owner.process.cmdline[0]) == (65534, str(program), str(program))
 
@@ -176,7 +199,7 @@ def test_a_script_and_its_interpreter(conntrack, tmp_path):
     script.write_text("#!/bin/bash -e\necho x >/dev/udp/127.0.0.1/3260\n")
     script.chmod(0o755)
     subprocess.run([script, "argument"], check=True)
-    owner, = owners(conntrack, 3260)
+    (owner,) = owners(conntrack, 3260)
     assert owner.process.exe == os.path.realpath("/bin/bash")
     assert owner.process.cmdline == ("/bin/bash", "-e", str(script), "argument") and owner.process.comm == "script"
 
@@ -191,8 +214,12 @@ def test_a_file_executed_that_has_no_name_any_more(conntrack, tmp_path):
     with open("/bin/bash", "rb") as file:
         os.write(memory, file.read())
     for port, each in ((3270, fd), (3271, memory)):
-        subprocess.run(["name", "-c", f"echo x >/dev/udp/127.0.0.1/{port}"], executable=f"/proc/self/fd/{each}", pass_fds=(each,),
-                       check=True)
+        subprocess.run(
+            ["name", "-c", f"echo x >/dev/udp/127.0.0.1/{port}"],
+            executable=f"/proc/self/fd/{each}",
+            pass_fds=(each,),
+            check=True,
+        )
         os.close(each)
     gone, unnamed = owners(conntrack, 3270, 3271)
     assert gone.process.exe == f"{copy} (deleted)" and unnamed.process.exe == "/memfd:in memory (deleted)"
@@ -202,13 +229,19 @@ def test_a_file_executed_that_has_no_name_any_more(conntrack, tmp_path):
 def test_long_and_empty_arguments(conntrack):
     long = "x" * 131000
     subprocess.run(["bash", "-c", "echo x >/dev/udp/127.0.0.1/3280", long], check=True)
-    run(CLONE + """
+    run(
+        CLONE
+        + """
     ctypes.CDLL(None).syscall(59, b"/bin/bash", (ctypes.c_char_p * 1)(None), (ctypes.c_char_p * 1)(None))
-    """, input="echo x >/dev/udp/127.0.0.1/3281; exit") if os.uname().machine == "x86_64" else None
+    """,
+        input="echo x >/dev/udp/127.0.0.1/3281; exit",
+    ) if os.uname().machine == "x86_64" else None
     owner, *empty = owners(conntrack, 3280, *[3281] * (os.uname().machine == "x86_64"))
-    assert owner.process.cmdline_cut and owner.process.cmdline_size == len("bash\0-c\0echo x >/dev/udp/127.0.0.1/3280\0") + len(long)
+    assert owner.process.cmdline_cut and owner.process.cmdline_size == len(
+        "bash\0-c\0echo x >/dev/udp/127.0.0.1/3280\0"
+    ) + len(long)
     assert len("\0".join(owner.process.cmdline)) == 4096
-    for each in empty:      # Linux 5.18 and later give it one empty argument
+    for each in empty:  # Linux 5.18 and later give it one empty argument
         assert each.process.cmdline in ((), ("",)) and each.process.exe == os.path.realpath("/bin/bash")
 
 
@@ -237,20 +270,36 @@ def test_titles_are_shown_after_a_while(conntrack):
 
 
 def test_a_process_from_before_the_start_and_its_children(tmp_path):
-    script = "import os\nprint(flush=True); input()\n" + SEND.format(3400) + "\nif not os.fork():\n " + SEND.format(3401) + "\nelse:\n os.wait()"
+    script = (
+        "import os\nprint(flush=True); input()\n"
+        + SEND.format(3400)
+        + "\nif not os.fork():\n "
+        + SEND.format(3401)
+        + "\nelse:\n os.wait()"
+    )
     with entered():
-        process = subprocess.Popen([sys.executable, "-c", script, "early"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, "early"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         process.stdout.readline()
         with Conntrack(track=True, probe=False, protocol="ipv4/udp") as conntrack:
             process.communicate("\n")
             itself, child = owners(conntrack, 3400, 3401)
-    assert itself.process.cmdline[-1] == child.process.cmdline[-1] == "early" and child.process.forked and not itself.process.forked
-    assert child.process.ancestors[0].pid == itself.pid == process.pid and itself.process.ancestors[0].pid == os.getpid()
+    assert (
+        itself.process.cmdline[-1] == child.process.cmdline[-1] == "early"
+        and child.process.forked
+        and not itself.process.forked
+    )
+    assert (
+        child.process.ancestors[0].pid == itself.pid == process.pid and itself.process.ancestors[0].pid == os.getpid()
+    )
 
 
 def test_its_pid_in_its_own_namespace_and_its_login(conntrack):
-    subprocess.run(["unshare", "--pid", "--fork", "sh", "-c", f"{sys.executable} -c \"{SEND.format(3410)}\"; true"], check=True)
-    owner, = owners(conntrack, 3410)
+    subprocess.run(
+        ["unshare", "--pid", "--fork", "sh", "-c", f'{sys.executable} -c "{SEND.format(3410)}"; true'], check=True
+    )
+    (owner,) = owners(conntrack, 3410)
     assert owner.process.ns_pid == 2 and owner.process.pid > 2 and owner.process.ancestors[0].comm == "sh"
     assert owner.process.login_uid is None or owner.process.login_uid >= 0
     assert abs(owner.process.start_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) < 60e9
@@ -260,15 +309,28 @@ def test_its_pid_in_its_own_namespace_and_its_login(conntrack):
 def test_a_thousand_short_programs_while_the_tool_is_stopped(spawners):
     """Nobody is woken for them, and none is lost up to what the ring holds."""
     count = 1000 // spawners
-    loop = f"for i in $(seq {count}); do /bin/bash -c \"echo x >/dev/udp/127.0.0.1/$(($1 + i))\" $1 $i; done"
-    with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} {info.pid} {info.parent} :: {info.cmdline}") as program:
+    loop = f'for i in $(seq {count}); do /bin/bash -c "echo x >/dev/udp/127.0.0.1/$(($1 + i))" $1 $i; done'
+    with (
+        made() as netns,
+        Program(
+            netns, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} {info.pid} {info.parent} :: {info.cmdline}"
+        ) as program,
+    ):
         program.process.send_signal(signal.SIGSTOP)
-        shells = [subprocess.Popen(inside(netns, ["bash", "-c", loop, "spawner", str(10000 + 1000 * n)])) for n in range(spawners)]
+        shells = [
+            subprocess.Popen(inside(netns, ["bash", "-c", loop, "spawner", str(10000 + 1000 * n)]))
+            for n in range(spawners)
+        ]
         for shell in shells:
             shell.wait()
         program.process.send_signal(signal.SIGCONT)
-        wanted = {10000 + 1000 * n + i: f"/bin/bash -c echo x >/dev/udp/127.0.0.1/{10000 + 1000 * n + i} {10000 + 1000 * n} {i}"
-                  for n in range(spawners) for i in range(1, count + 1)}
+        wanted = {
+            10000
+            + 1000 * n
+            + i: f"/bin/bash -c echo x >/dev/udp/127.0.0.1/{10000 + 1000 * n + i} {10000 + 1000 * n} {i}"
+            for n in range(spawners)
+            for i in range(1, count + 1)
+        }
         program.await_lines(len(wanted), seconds=30)
         found = dict(line.split(" ", 1) for line in program.lines)
         program.end()
@@ -279,17 +341,32 @@ def test_a_thousand_short_programs_while_the_tool_is_stopped(spawners):
 def test_more_programs_than_there_is_room_for_are_counted_and_read():
     """What was lost is asked of /proc as long as it lives; what is gone has its pid and name, and no other's command line."""
     long = "y" * 5000
-    with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} {info.pid} {info.comm} :: {info.cmdline}") as program:
+    with (
+        made() as netns,
+        Program(
+            netns, "--track", "-p", "ipv4/udp", "-f", "{ev.dport} {info.pid} {info.comm} :: {info.cmdline}"
+        ) as program,
+    ):
         program.process.send_signal(signal.SIGSTOP)
         spawn = f"for i in $(seq 1500); do /bin/true {long}; done"
         subprocess.run(inside(netns, ["bash", "-c", spawn]), check=True)
-        late = subprocess.Popen(inside(netns, ["bash", "-c", "echo x >/dev/udp/127.0.0.1/3500; exec 3>/dev/udp/127.0.0.1/3501; read; echo x >&3; read", "late"]),
-                                stdin=subprocess.PIPE)
+        late = subprocess.Popen(
+            inside(
+                netns,
+                [
+                    "bash",
+                    "-c",
+                    "echo x >/dev/udp/127.0.0.1/3500; exec 3>/dev/udp/127.0.0.1/3501; read; echo x >&3; read",
+                    "late",
+                ],
+            ),
+            stdin=subprocess.PIPE,
+        )
         gone = subprocess.Popen(inside(netns, ["bash", "-c", "echo x >/dev/udp/127.0.0.1/3502", "gone"]))
         gone.wait()
         program.process.send_signal(signal.SIGCONT)
         program.await_lines(2)
-        time.sleep(2.5)         # all processes are read again
+        time.sleep(2.5)  # all processes are read again
         late.stdin.write(b"\n")
         late.stdin.flush()
         program.await_lines(3)
@@ -307,12 +384,19 @@ HIDDEN = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /sys/kernel/btf/v
 
 def test_without_btf_the_proc_connector_tells_later_and_less():
     with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "--json", prefix=HIDDEN) as program:
+
         def send(port, *more):
-            process = subprocess.Popen(inside(netns, ["bash", "-c", f"sleep 0.2; echo x >/dev/udp/127.0.0.1/{port}; sleep 0.2", *more]))
+            process = subprocess.Popen(
+                inside(netns, ["bash", "-c", f"sleep 0.2; echo x >/dev/udp/127.0.0.1/{port}; sleep 0.2", *more])
+            )
             process.wait()
             return process.pid
+
         pids = [send(3600 + i, "lives") for i in range(5)]
-        short = [subprocess.Popen(inside(netns, ["bash", "-c", f"echo x >/dev/udp/127.0.0.1/{3700 + i}", str(i)])) for i in range(20)]
+        short = [
+            subprocess.Popen(inside(netns, ["bash", "-c", f"echo x >/dev/udp/127.0.0.1/{3700 + i}", str(i)]))
+            for i in range(20)
+        ]
         for each in short:
             each.wait()
         program.await_lines(25)
@@ -322,12 +406,16 @@ def test_without_btf_the_proc_connector_tells_later_and_less():
     assert [owner[3600 + i]["pid"] for i in range(5)] == pids
     assert all(owner[3600 + i]["cmdline"][3:] == ["lives"] for i in range(5))
     for i, each in enumerate(short):
-        assert owner[3700 + i]["pid"] == each.pid and owner[3700 + i].get("cmdline", ["", "", "", str(i)])[3:] == [str(i)]
+        assert owner[3700 + i]["pid"] == each.pid and owner[3700 + i].get("cmdline", ["", "", "", str(i)])[3:] == [
+            str(i)
+        ]
     assert len(threads) == 1 and "vmlinux" in threads[0]
 
 
 def test_no_thread_is_of_real_time_priority():
     with made() as netns, Program(netns, "--track") as program:
         until(lambda: len(os.listdir(f"/proc/{program.pid}/task")) >= 2, what="its threads")
-        assert {os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{program.pid}/task")} == {os.SCHED_OTHER}
+        assert {os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{program.pid}/task")} == {
+            os.SCHED_OTHER
+        }
         program.end()

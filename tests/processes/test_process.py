@@ -1,4 +1,5 @@
 """What /proc says of a process, and the cache of it: pids that are used again, processes that exit, broken files."""
+
 import ctypes
 import os
 import shutil
@@ -94,7 +95,15 @@ def test_any_name_a_process_gives_itself(comm):
 
 
 def test_arguments_of_any_bytes_and_a_long_command_line():
-    arguments = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", "", "a b\n", "\udcff", "x" * 130000]
+    arguments = [
+        sys.executable,
+        "-c",
+        "import time; print(flush=True); time.sleep(60)",
+        "",
+        "a b\n",
+        "\udcff",
+        "x" * 130000,
+    ]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE) as running:
         try:
             running.stdout.readline()
@@ -132,8 +141,15 @@ def test_without_rights_the_rest_is_still_told():
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)
         found = process(parent)
-        good = (found.exe is None and found.netns is None and found.comm and found.cmdline and found.uid == 0
-                and found.cgroup == cgroup and ProcessCache(ProcessReader()).lookup(parent) == found)
+        good = (
+            found.exe is None
+            and found.netns is None
+            and found.comm
+            and found.cmdline
+            and found.uid == 0
+            and found.cgroup == cgroup
+            and ProcessCache(ProcessReader()).lookup(parent) == found
+        )
         os._exit(0 if good else 1)
 
     parent, cgroup = os.getpid(), process(os.getpid()).cgroup
@@ -146,16 +162,19 @@ def test_without_rights_the_rest_is_still_told():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-@pytest.mark.parametrize(("text", "path"), [
-    (b"0::/system.slice/a.service\n", "/system.slice/a.service"),
-    (b"9:name=systemd:/\n8:memory:/x\n0::/b\n", "/b"),
-    (b"1:name=systemd:/docker/1\n0::/system.slice/containerd.service\n", "/docker/1"),
-    (b"1:name=systemd:/\n0::/\n", "/"),
-    (b"4:cpu,cpuacct:/\n3:name=elogind:/x\n", None),
-    (b"0::/a b:c\xff (deleted)\n", "/a b:c\udcff"),
-    (b"0::/cut", None),
-    (b"0::\n::\n:\n\n0::relative\n", None),
-])
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (b"0::/system.slice/a.service\n", "/system.slice/a.service"),
+        (b"9:name=systemd:/\n8:memory:/x\n0::/b\n", "/b"),
+        (b"1:name=systemd:/docker/1\n0::/system.slice/containerd.service\n", "/docker/1"),
+        (b"1:name=systemd:/\n0::/\n", "/"),
+        (b"4:cpu,cpuacct:/\n3:name=elogind:/x\n", None),
+        (b"0::/a b:c\xff (deleted)\n", "/a b:c\udcff"),
+        (b"0::/cut", None),
+        (b"0::\n::\n:\n\n0::relative\n", None),
+    ],
+)
 def test_cgroup_of_the_hierarchy_that_says_something(tmp_path, text, path):
     fake_process(tmp_path, 5, cgroup=text)
     assert process(5, tmp_path).cgroup == path
@@ -167,8 +186,17 @@ def test_what_is_missing_is_unknown(tmp_path):
     write_stat(tmp_path, 5, fake_stat(5, comm="a) b", ppid=3))
     found = process(5, tmp_path)
     assert (found.comm, found.ppid, found.start_ticks) == ("a) b", 3, 1000)
-    assert {found.uid, found.gid, found.exe, found.cmdline, found.cmdline_size, found.cgroup, found.netns, found.unit,
-            found.container} == {None}
+    assert {
+        found.uid,
+        found.gid,
+        found.exe,
+        found.cmdline,
+        found.cmdline_size,
+        found.cgroup,
+        found.netns,
+        found.unit,
+        found.container,
+    } == {None}
 
 
 def test_no_arguments_is_empty_for_kernel_threads_only(tmp_path):
@@ -200,7 +228,9 @@ def test_random_bytes_never_crash(tmp_path_factory, stat, status, cgroup, cmdlin
         shutil.rmtree(root)
 
 
-@given(st.lists(st.sampled_from([b"5 ", b"(", b")", b" S", b" 1", b" -1", b" 99999999999999999999", b"\n", b"\0", b"x"])))
+@given(
+    st.lists(st.sampled_from([b"5 ", b"(", b")", b" S", b" 1", b" -1", b" 99999999999999999999", b"\n", b"\0", b"x"]))
+)
 def test_broken_stat_lines(tmp_path_factory, pieces):
     root = tmp_path_factory.mktemp("proc")
     write_stat(root, 5, b"".join(pieces))
@@ -216,7 +246,9 @@ def test_cache_reads_once_while_nothing_changes():
 
 
 def test_cache_notices_execve_in_the_same_process():
-    script = "import os, sys; sys.stdin.readline(); os.execv(sys.executable, [sys.executable, '-c', 'input()', 'after'])"
+    script = (
+        "import os, sys; sys.stdin.readline(); os.execv(sys.executable, [sys.executable, '-c', 'input()', 'after'])"
+    )
     with subprocess.Popen([sys.executable, "-c", script, "befor"], stdin=subprocess.PIPE, text=True) as running:
         try:
             cache = ProcessCache(ProcessReader(), max_age=60)

@@ -1,4 +1,5 @@
 """The public class Conntrack: flows as objects, waiting for them, and being woken."""
+
 import os
 import select
 import socket
@@ -29,7 +30,13 @@ def test_a_flow_and_its_owner(inside_tracked):
         before = time.time_ns()
         flow = next(conntrack)
         assert (flow.type, flow.proto, flow.src, flow.sport, flow.dst, flow.dport) == (
-            "NEW", "ipv4/udp", "127.0.0.1", sender.getsockname()[1], "127.0.0.1", 9)
+            "NEW",
+            "ipv4/udp",
+            "127.0.0.1",
+            sender.getsockname()[1],
+            "127.0.0.1",
+            9,
+        )
         assert flow.original == ("127.0.0.1", flow.sport, "127.0.0.1", 9, None, None, None)
         assert Status.CONFIRMED in flow.status and flow.direction == "local"
         assert abs(before - flow.time_ns) < 10**9
@@ -37,13 +44,19 @@ def test_a_flow_and_its_owner(inside_tracked):
         # The kernel's own note of who used a socket has a cookie, not an inode.
         assert flow.owner.inode == os.fstat(sender.fileno()).st_ino or flow.owner.match == "bpf" and flow.owner.cookie
         assert flow.owner.process.pid == os.getpid() and flow.owner.reason is None
-    assert flow.owner.process.cmdline       # it outlives the Conntrack
+    assert flow.owner.process.cmdline  # it outlives the Conntrack
 
 
 def test_flows_are_immutable(inside_tracked):
     with Conntrack(protocol="udp") as conntrack, send():
         flow = next(conntrack)
-    for thing, name in ((flow, "sport"), (flow, "new"), (flow.owner, "pid"), (flow.original, "src"), (flow.owner.process, "pid")):
+    for thing, name in (
+        (flow, "sport"),
+        (flow, "new"),
+        (flow.owner, "pid"),
+        (flow.original, "src"),
+        (flow.owner.process, "pid"),
+    ):
         with pytest.raises(AttributeError):
             setattr(thing, name, 1)
     for kind in (Flow, type(flow.owner)):
@@ -78,8 +91,10 @@ def test_close_amid_many_flows(tracked, within, flood):
     with within():
         for number in range(10):
             conntrack = Conntrack(protocol="udp", probe=False)
-            threads = [threading.Thread(target=take, args=(conntrack,)),
-                       threading.Thread(target=flood, args=(5_000, 30_000, "fresh", f"10.99.{1 + number}.1"))]
+            threads = [
+                threading.Thread(target=take, args=(conntrack,)),
+                threading.Thread(target=flood, args=(5_000, 30_000, "fresh", f"10.99.{1 + number}.1")),
+            ]
             for thread in threads:
                 thread.start()
             until(lambda: conntrack.stats().events > 500)
@@ -122,15 +137,22 @@ def test_events_and_stats(inside_tracked):
         with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()), send():
             server.accept()[0].close()
         kinds = []
-        until(lambda: kinds.extend((flow.type, flow.proto) for flow in conntrack.read(0.05)) or ("UPDATE", "ipv4/tcp") in kinds)
+        until(
+            lambda: (
+                kinds.extend((flow.type, flow.proto) for flow in conntrack.read(0.05))
+                or ("UPDATE", "ipv4/tcp") in kinds
+            )
+        )
         assert kinds[0] == ("NEW", "ipv4/tcp") and {proto for _, proto in kinds} == {"ipv4/tcp"}
         stats = conntrack.stats()
         assert stats.events >= len(kinds) and (stats.lost, stats.overruns, stats.undecoded, stats.named) == (0, 0, 0, 0)
         assert stats.rcvbuf > 1 << 20
 
 
-@pytest.mark.parametrize("arguments", [{"events": ()}, {"events": "OLD"}, {"events": [1]}, {"protocol": "("}, {"rcvbuf": 1},
-                                       {"attribution": "magic"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"events": ()}, {"events": "OLD"}, {"events": [1]}, {"protocol": "("}, {"rcvbuf": 1}, {"attribution": "magic"}],
+)
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError):
         Conntrack(**arguments)
@@ -139,6 +161,7 @@ def test_bad_arguments(arguments):
 def test_descriptors_are_given_back(inside_tracked):
     def count():
         return len(os.listdir("/proc/self/fd"))
+
     with Conntrack(track=True):
         pass
     before = count()

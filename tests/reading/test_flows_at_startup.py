@@ -1,4 +1,5 @@
 """Flows that begin while the program starts: from the first event on, each is reported once or counted as lost."""
+
 import json
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 from nfct_fast import Conntrack
 from support.cli import SECONDS, Program, until
 
-ADDRESS, PORTS = "10.99.1.1", 60_000      # see flood.c
+ADDRESS, PORTS = "10.99.1.1", 60_000  # see flood.c
 
 
 @contextmanager
@@ -64,19 +65,27 @@ def test_a_reader_that_starts_amid_a_flood_accounts_for_each_flow(tracked, withi
     with within():
         flood(before, 0, address="10.99.100.1")
         with flooding(flood, 100_000, 0) as made:
-            with Conntrack(protocol="ipv4/udp", attribution="off", probe=False, rcvbuf=rcvbuf, rcvbuf_limit=rcvbuf) as conntrack:
+            with Conntrack(
+                protocol="ipv4/udp", attribution="off", probe=False, rcvbuf=rcvbuf, rcvbuf_limit=rcvbuf
+            ) as conntrack:
                 flows = settled(conntrack)
                 stats = conntrack.stats()
-    assert_accounted([number(flow.dst, flow.dport) for flow in flows],
-                     {number(flow.dst, flow.dport) for flow in flows if flow.recovered}, stats.lost, made[0])
+    assert_accounted(
+        [number(flow.dst, flow.dport) for flow in flows],
+        {number(flow.dst, flow.dport) for flow in flows if flow.recovered},
+        stats.lost,
+        made[0],
+    )
     assert stats.lost == stats.dropped - stats.recovered
     if rcvbuf == 4096:
-        assert stats.overruns > 0 and stats.lost > 0       # before the first reading of the table, too
+        assert stats.overruns > 0 and stats.lost > 0  # before the first reading of the table, too
     if rcvbuf == 64 << 20:
         assert stats.dropped == 0
 
 
-@pytest.mark.parametrize("options", [(), ("--rcvbuf", "4K", "--rcvbuf-max", "4K"), ("--attribution", "off", "--rcvbuf", "64K")])
+@pytest.mark.parametrize(
+    "options", [(), ("--rcvbuf", "4K", "--rcvbuf-max", "4K"), ("--attribution", "off", "--rcvbuf", "64K")]
+)
 def test_the_program_starts_tracking_amid_a_flood(netns, within, flood, options):
     """Nothing is tracked before: what it turns on itself, it hears."""
     with within(), flooding(flood, 100_000, 30_000) as made:
@@ -89,5 +98,9 @@ def test_the_program_starts_tracking_amid_a_flood(netns, within, flood, options)
     flows = [record for record in records if record["type"] == "NEW"]
     assert all(record["lost"] > 0 for record in records if record["type"] == "LOST")
     numbers = [number(flow["original"]["dst"], flow["original"]["dport"]) for flow in flows]
-    assert_accounted(numbers, {number for number, flow in zip(numbers, flows) if flow.get("recovered")},
-                     sum(record["lost"] for record in records if record["type"] == "LOST"), made[0])
+    assert_accounted(
+        numbers,
+        {number for number, flow in zip(numbers, flows) if flow.get("recovered")},
+        sum(record["lost"] for record in records if record["type"] == "LOST"),
+        made[0],
+    )

@@ -1,4 +1,5 @@
 """After a fork a Conntrack does not work in the child, and goes on undisturbed in its owner."""
+
 import json
 import os
 import re
@@ -64,19 +65,33 @@ print([taken, stats.lost, statuses])
 
 def test_a_child_waits_for_nothing_amid_many_flows(tracked, flood, tmp_path_factory):
     made = 60_000
-    taken, lost, statuses = run(tracked, sys.executable, "-c", FLOODED, tmp_path_factory.getbasetemp() / "flood", str(made), "20000",
-                             "fresh", "10.99.1.1")
+    taken, lost, statuses = run(
+        tracked,
+        sys.executable,
+        "-c",
+        FLOODED,
+        tmp_path_factory.getbasetemp() / "flood",
+        str(made),
+        "20000",
+        "fresh",
+        "10.99.1.1",
+    )
     assert taken + lost == made and len(statuses) > 5 and set(statuses) == {0}
 
 
 def test_a_child_writes_to_nothing_that_is_shared(tracked, tmp_path):
     """What its close() asks of the kernel: to close, and to unmap."""
-    code = ("import os; from nfct_fast import Conntrack; c = Conntrack(probe=False, track=True); pid = os.fork()\n"
-            "if not pid: os.getppid(); c.close(); os.getppid(); os._exit(0)\n"
-            "os.waitpid(pid, 0); c.close()")
+    code = (
+        "import os; from nfct_fast import Conntrack; c = Conntrack(probe=False, track=True); pid = os.fork()\n"
+        "if not pid: os.getppid(); c.close(); os.getppid(); os._exit(0)\n"
+        "os.waitpid(pid, 0); c.close()"
+    )
     trace = tmp_path / "trace"
-    subprocess.run(inside(tracked, ["strace", "-f", "-ff", "-qq", "-e", "signal=none", "-o", trace, sys.executable, "-c", code]),
-                   check=True, timeout=60)
+    subprocess.run(
+        inside(tracked, ["strace", "-f", "-ff", "-qq", "-e", "signal=none", "-o", trace, sys.executable, "-c", code]),
+        check=True,
+        timeout=60,
+    )
     between = []
     for path in tmp_path.glob("trace.*"):
         parts = path.read_text().split("getppid()")
@@ -129,6 +144,7 @@ def test_forkserver(tracked, tmp_path):
 def test_its_internals_are_dead_too(tracked, within):
     """A netlink socket, through which a membership or a subscription of the owner's would end."""
     from nfct_fast.kernel.netlink import NetlinkSocket
+
     with within():
         sock = NetlinkSocket(12)
         sock.join(1)

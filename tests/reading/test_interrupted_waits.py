@@ -1,4 +1,5 @@
 """^C and other signals during a wait or a read are raised at once, and no flow is lost by it."""
+
 import os
 import select
 import signal
@@ -98,6 +99,7 @@ def test_interrupts_amid_many_flows_lose_none(tracked, within, flood, take):
 
 def test_what_an_interrupted_read_had_taken_comes_next(tracked, within, flood):
     """The signal comes when a read has flows already: what it had is handed on, also to an iteration."""
+
     def answer(number, frame):
         raise Interrupted
 

@@ -1,4 +1,5 @@
 """One thread counts losses, and the count is called exact only where it is."""
+
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ def test_whoever_asks_for_the_counts_does_not_change_them(tracked, within, flood
                 dropped = conntrack.stats().dropped
                 seen.append(0 <= dropped - before < 1 << 31)
                 before = dropped
+
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -71,7 +73,9 @@ def test_events_there_was_no_memory_for_and_that_are_gone(tracked, flood, faults
         for number in range(1, 11):
             os.kill(program.pid, signal.SIGSTOP)
             made += flood(1_000, 0, address=f"10.99.{number}.1")
-            subprocess.run(["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True)
+            subprocess.run(
+                ["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True
+            )
             os.kill(program.pid, signal.SIGCONT)
             program.await_all_read()
         assert program.end()[0] == 0
@@ -83,7 +87,9 @@ def test_events_there_was_no_memory_for_and_that_are_gone(tracked, flood, faults
 
 
 def test_what_was_dropped_is_exact(tracked, flood):
-    with Program(tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
+    with Program(
+        tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K"
+    ) as program:
         os.kill(program.pid, signal.SIGSTOP)
         made = flood(3_000, 0)
         subprocess.run(["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True)

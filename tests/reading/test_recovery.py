@@ -1,4 +1,5 @@
 """After an overrun every flow is reported once or counted as lost, and the conntrack table gives back most of them."""
+
 import gc
 import subprocess
 import threading
@@ -22,7 +23,7 @@ def test_all_lost_events_are_made_up_for(tracked, within, flood, rcvbuf):
         stats = conntrack.stats()
         later = flood(3, 10, address="10.99.9.9")
         assert [flow.dst for flow in settled(conntrack)] == ["10.99.9.9"] * later
-    assert len(flows) == len(set(keys(flows))) == made          # the table still had them all
+    assert len(flows) == len(set(keys(flows))) == made  # the table still had them all
     # A flow found in the table whose event then turned up in the queue had not been lost.
     assert stats.lost == 0 and stats.dropped == stats.recovered <= sum(flow.recovered for flow in flows)
     assert rcvbuf == 1 << 20 or stats.overruns >= 1 and stats.recovered > 100
@@ -84,8 +85,8 @@ def test_only_what_the_filter_wants_is_recovered(tracked, within, flood):
 def test_events_and_overruns_amid_a_sweep(tracked, within, flood):
     """What was reported while the table was read, to forget what has ended, is known all the same afterwards."""
     with within(), listening(flood, rcvbuf=1 << 18, rcvbuf_limit=1 << 18) as conntrack:
-        engine, = [held for held in gc.get_referents(conntrack) if type(held).__name__ == "Engine"]
-        reader, = [held for held in gc.get_referents(engine) if type(held).__name__ == "Reader"]
+        (engine,) = [held for held in gc.get_referents(conntrack) if type(held).__name__ == "Engine"]
+        (reader,) = [held for held in gc.get_referents(engine) if type(held).__name__ == "Reader"]
         flows, made = [], 0
         for address in ("10.99.1.1", "10.99.2.1"):
             sender = threading.Thread(target=flood, args=(15_000, 5_000, "one", address))
@@ -183,7 +184,7 @@ def test_the_buffer_grows_to_its_limit_and_no_further(tracked, within, flood):
         made = flood(30_000, 0)
         flows = settled(conntrack)
         stats = conntrack.stats()
-    assert start == 2 * 65536 and start < stats.rcvbuf <= 2 << 20       # the kernel counts twice what was asked for
+    assert start == 2 * 65536 and start < stats.rcvbuf <= 2 << 20  # the kernel counts twice what was asked for
     assert len(flows) + stats.lost == made
 
 

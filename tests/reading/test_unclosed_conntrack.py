@@ -1,4 +1,5 @@
 """A Conntrack that nobody closes, or that could not be made, leaves no thread and no descriptor behind."""
+
 import gc
 import json
 import resource
@@ -21,7 +22,7 @@ from support.leaks import descriptors, tasks
 @pytest.mark.parametrize("attribution", ["auto", "off"])
 def test_collected_as_garbage_it_leaves_nothing(tracked, within, cycle, attribution):
     with within():
-        for number in range(2):         # the first leaves what is kept for good, such as the random device
+        for number in range(2):  # the first leaves what is kept for good, such as the random device
             before = tasks(), descriptors()
             conntrack = Conntrack(attribution=attribution, track=True, probe=False)
             assert tasks() > before[0] and len(descriptors()) > len(before[1])
@@ -31,7 +32,7 @@ def test_collected_as_garbage_it_leaves_nothing(tracked, within, cycle, attribut
                 del held
             del conntrack
             gc.collect()
-        until(lambda: tasks() == before[0])     # the last of a thread is after its last word
+        until(lambda: tasks() == before[0])  # the last of a thread is after its last word
         assert descriptors() == before[1]
 
 
@@ -42,16 +43,30 @@ def test_closed_in_its_own_thread(tracked, within):
         engine, ended = Engine(), threading.Event()
 
         def settled():
-            engine.close()      # must not wait for itself
+            engine.close()  # must not wait for itself
             ended.set()
-        engine.open(wanted_protocols(None), SimpleNamespace(settle=settled, spawn_helper=None), True, {"mode": "off"}, None, False, 1 << 20,
-                    1 << 20, groups={1}, program=None, recover=True)
+
+        engine.open(
+            wanted_protocols(None),
+            SimpleNamespace(settle=settled, spawn_helper=None),
+            True,
+            {"mode": "off"},
+            None,
+            False,
+            1 << 20,
+            1 << 20,
+            groups={1},
+            program=None,
+            recover=True,
+        )
         assert ended.wait(SECONDS)
         until(lambda: (tasks(), descriptors()) == before)
 
 
-@pytest.mark.parametrize("arguments", [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"flows": 0},
-                                       {"protocol": "("}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"flows": 0}, {"protocol": "("}],
+)
 def test_a_constructor_that_fails_leaves_nothing(tracked, within, arguments):
     with within():
         Conntrack(probe=False).close()
@@ -157,4 +172,7 @@ def test_the_interpreter_ends_with_it_open(tracked):
     done = subprocess.run(inside(tracked, [sys.executable, "-c", code]), capture_output=True, text=True, timeout=10)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert time.monotonic() - began < 3
-    assert subprocess.run(inside(tracked, ["nft", "list", "tables"]), capture_output=True, text=True).stdout == "table inet user\n"
+    assert (
+        subprocess.run(inside(tracked, ["nft", "list", "tables"]), capture_output=True, text=True).stdout
+        == "table inet user\n"
+    )

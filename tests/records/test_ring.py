@@ -1,4 +1,5 @@
 """The ring between the reader and its taker is bounded and in order, and the reader waits for room in it."""
+
 import os
 import subprocess
 import threading

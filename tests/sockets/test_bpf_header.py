@@ -1,4 +1,5 @@
 """The generated header is what the BPF source compiles to."""
+
 import importlib.util
 import re
 
@@ -7,7 +8,9 @@ import pytest
 from support.paths import ROOT
 
 PATH = ROOT / "src/nfct_fast/sockets/bpf/generate.py"
-pytestmark = pytest.mark.skipif(not PATH.exists(), reason="the BPF source is not here: tests run against an installed package")
+pytestmark = pytest.mark.skipif(
+    not PATH.exists(), reason="the BPF source is not here: tests run against an installed package"
+)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """Replies of sock_diag, as bytes, are believed only if they are about the socket that was asked for."""
+
 import socket
 import struct
 
@@ -21,20 +22,44 @@ def message(body, type=BY_FAMILY, seq=7):
 
 def reply(src="10.0.0.1", sport=1000, dst="10.0.0.2", dport=53, family=V4, state=1, uid=5, inode=6, cookie=8, tail=b""):
     pack = lambda address: socket.inet_pton(family, address).ljust(16, b"\0")
-    return message(struct.pack("=BBBB", family, state, 0, 0) + struct.pack("!HH", sport, dport) + pack(src) + pack(dst)
-                   + struct.pack("=IQ", 0, cookie) + struct.pack("=IIIII", 0, 0, 0, uid, inode) + tail)
+    return message(
+        struct.pack("=BBBB", family, state, 0, 0)
+        + struct.pack("!HH", sport, dport)
+        + pack(src)
+        + pack(dst)
+        + struct.pack("=IQ", 0, cookie)
+        + struct.pack("=IIIII", 0, 0, 0, uid, inode)
+        + tail
+    )
 
 
 def test_reply_is_read():
     cgroup = struct.pack("=HHQ", 12, 21, 99)
     unknown = struct.pack("=HHI", 8, 1234, 0)
     assert parse_reply(reply(tail=unknown + cgroup), *ASK) == {
-        "inode": 6, "uid": 5, "cookie": 8, "cgroup_id": 99, "kind": "exact", "state": 1, "ambiguous": False}
+        "inode": 6,
+        "uid": 5,
+        "cookie": 8,
+        "cgroup_id": 99,
+        "kind": "exact",
+        "state": 1,
+        "ambiguous": False,
+    }
 
 
-@pytest.mark.parametrize("other", [
-    {"src": "10.0.0.3"}, {"sport": 1001}, {"dst": "10.0.0.3"}, {"dport": 54}, {"dst": "0.0.0.0"}, {"dport": 0},
-    {"src": "::1", "dst": "::2", "family": V6}, {"src": "::", "dst": "::", "family": V6}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"src": "10.0.0.3"},
+        {"sport": 1001},
+        {"dst": "10.0.0.3"},
+        {"dport": 54},
+        {"dst": "0.0.0.0"},
+        {"dport": 0},
+        {"src": "::1", "dst": "::2", "family": V6},
+        {"src": "::", "dst": "::", "family": V6},
+    ],
+)
 def test_reply_about_another_socket_is_not_believed(other):
     assert parse_reply(reply(**other), *ASK) is None
 
@@ -42,7 +67,7 @@ def test_reply_about_another_socket_is_not_believed(other):
 def test_mapped_reply_is_believed():
     assert parse_reply(reply("::ffff:10.0.0.1", 1000, "::ffff:10.0.0.2", family=V6), *ASK)["kind"] == "exact"
     assert parse_reply(reply("::", 1000, "::", 0, V6), *ASK)["kind"] == "wildcard"
-    assert parse_reply(reply("::", 1000, "::", 0, V6, tail=struct.pack("=HHI", 5, 11, 1)), *ASK) is None    # IPV6_V6ONLY
+    assert parse_reply(reply("::", 1000, "::", 0, V6, tail=struct.pack("=HHI", 5, 11, 1)), *ASK) is None  # IPV6_V6ONLY
 
 
 def test_tcp_reply_without_connection_must_listen():
@@ -83,4 +108,4 @@ def test_any_bytes(data):
 def test_damaged_reply(cut, tail, at, value):
     data = bytearray(reply(tail=struct.pack("=HHQ", 12, 21, 99) + tail))
     data[at % len(data)] = value
-    parse_reply(bytes(data[:len(data) - cut % len(data)]), *ASK)
+    parse_reply(bytes(data[: len(data) - cut % len(data)]), *ASK)

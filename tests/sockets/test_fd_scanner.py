@@ -1,4 +1,5 @@
 """The processes that hold a socket are found in /proc/PID/fd, within a budget of time."""
+
 import array
 import os
 import resource
@@ -33,13 +34,18 @@ def hidden_processes():
     return False
 
 
-@pytest.mark.parametrize("make", [
-    lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
-    lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
-    lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
-    lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
-])
-@pytest.mark.parametrize("hints", [{}, {"uid": os.geteuid()}, {"likely_pids": [os.getpid()]}, {"likely_pids": [1, 2**22 + 1]}])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+        lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+        lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+        lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    ],
+)
+@pytest.mark.parametrize(
+    "hints", [{}, {"uid": os.geteuid()}, {"likely_pids": [os.getpid()]}, {"likely_pids": [1, 2**22 + 1]}]
+)
 def test_finds_itself_whatever_it_is_told(make, hints):
     with make() as sock:
         assert FdScanner(budget=FREE).holders(inode(sock), **hints) == [(os.getpid(), sock.fileno())]
@@ -124,6 +130,7 @@ def test_child_alone_once_the_parent_has_closed_it():
 def test_holder_by_another_fd_over_a_unix_socket():
     here, there = socket.socketpair()
     with here, there, socket.socket() as sock:
+
         def work():
             sock.close()
             os.close(os.open("/dev/null", os.O_RDONLY))
@@ -233,7 +240,7 @@ def many_processes(tmp_path_factory):
 @pytest.mark.parametrize("uid", [None, os.geteuid(), 1234])
 def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(many_processes, uid):
     """Each may take 20 ms at first, and one through all of these takes 45."""
-    last = int(os.listdir(many_processes)[0])     # from the end on, where they are not in order
+    last = int(os.listdir(many_processes)[0])  # from the end on, where they are not in order
     scanner = FdScanner(many_processes, budget=0.02)
     end = time.monotonic() + 20
     while (found := holders_or_none(scanner, 10_000 + last, [], uid)) is None and time.monotonic() < end:
@@ -285,17 +292,36 @@ def test_parents_that_go_round_in_a_circle(tmp_path):
     assert sorted(FdScanner(tmp_path).holders(7)) == [(5, 0), (6, 0)]
 
 
-@pytest.mark.parametrize("target", ["socket:[", "socket:[]", "socket:[7", "socket:[7]x", "socket:[x7]", "socket:7", "[7]",
-                                    "socket:[ 7]", "socket:[-7]", "socket:[18446744073709551623]", "s" * 200, "pipe:[7]"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "socket:[",
+        "socket:[]",
+        "socket:[7",
+        "socket:[7]x",
+        "socket:[x7]",
+        "socket:7",
+        "[7]",
+        "socket:[ 7]",
+        "socket:[-7]",
+        "socket:[18446744073709551623]",
+        "s" * 200,
+        "pipe:[7]",
+    ],
+)
 def test_links_that_are_no_socket(tmp_path, target):
     fake_process(tmp_path, 5, fds=[target])
     assert FdScanner(tmp_path).holders(7) == []
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.text("0123456789ab", min_size=1, max_size=12),
-                       st.lists(st.sampled_from(["socket:[7]", "socket:[8]", "x", "socket:[99999999999999999999]"]), max_size=4),
-                       max_size=5))
+@given(
+    st.dictionaries(
+        st.text("0123456789ab", min_size=1, max_size=12),
+        st.lists(st.sampled_from(["socket:[7]", "socket:[8]", "x", "socket:[99999999999999999999]"]), max_size=4),
+        max_size=5,
+    )
+)
 def test_any_tree_is_survived(tmp_path_factory, tree):
     root = tmp_path_factory.mktemp("proc")
     expected = set()

@@ -1,4 +1,5 @@
 """The notes' small ring and the larger one: what was noted in either is found with its owner, also while it changes."""
+
 import os
 import re
 import subprocess
@@ -9,26 +10,32 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("nfct_fast.sockets.socket_notes")
-from nfct_fast.processes.cgroup_filesystem import find_mount
-from nfct_fast.sockets.socket_notes import SocketNotes
 from nfct_fast import conntrack as conntrack_module
 from nfct_fast.conntrack import Conntrack
+from nfct_fast.processes.cgroup_filesystem import find_mount
+from nfct_fast.sockets.socket_notes import SocketNotes
 from support.cli import Program, inside, until
 from support.netns import inside as entered
 from support.netns import made
-from support.socket_notes import SEND, answers, netns, owner_of, senders, tuples, unusable
+from support.socket_notes import SEND, answers, owner_of, tuples, unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 USER = 61234
 AS_USER = ["setpriv", f"--reuid={USER}", "--clear-groups"]
 
 
 def mapped(pid="self"):
     """KiB of each map of BPF that the process has in its memory."""
-    return [(int(end, 16) - int(begin, 16)) >> 10 for begin, end in
-            re.findall(r"^([0-9a-f]+)-([0-9a-f]+) .*anon_inode:bpf-map", Path(f"/proc/{pid}/maps").read_text(), re.M)]
+    return [
+        (int(end, 16) - int(begin, 16)) >> 10
+        for begin, end in re.findall(
+            r"^([0-9a-f]+)-([0-9a-f]+) .*anon_inode:bpf-map", Path(f"/proc/{pid}/maps").read_text(), re.M
+        )
+    ]
 
 
 @pytest.fixture
@@ -89,13 +96,16 @@ def test_of_two_programs_the_later_one_and_that_there_was_another(netns, part):
 def test_one_program_as_two_users(netns, part, other):
     """Between the two it grew: that it was another user before is seen all the same."""
     with SocketNotes(first=1024, flows=8192, cgroup=part) as owners:
-        process = netns.script(f"""
+        process = netns.script(
+            f"""
 import os, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 5555))
 s.sendto(b"", ("127.0.0.1", 9)); print("sent"); input()
 {other} and os.setresuid({USER}, {USER}, {USER})
 s.sendto(b"", ("127.0.0.1", 9))
-""", cgroup=part)
+""",
+            cgroup=part,
+        )
         assert process.stdout.readline() == "sent\n"
         before = owner_of(owners, netns)
         owners.grow()
@@ -117,10 +127,11 @@ def test_nothing_is_lost_while_it_grows(netns, part, senders, mode):
         after = owners.counters()["written"]
         outputs = [(process, process.communicate(timeout=120)[0]) for process in processes]
         counters = owners.counters()
-        assert before <= after < counters["written"] < 1 << 16     # so that the small ring alone would have held all
+        assert before <= after < counters["written"] < 1 << 16  # so that the small ring alone would have held all
         assert counters["replaced"] == counters["collided"] == 0
-        missed, wrong = map(sum, zip(*(
-            answers(owners, tuples(mode, out), process.pid, netns.cookie) for process, out in outputs)))
+        missed, wrong = map(
+            sum, zip(*(answers(owners, tuples(mode, out), process.pid, netns.cookie) for process, out in outputs))
+        )
         assert wrong == 0 and missed <= counters["displaced"]
 
 
@@ -140,7 +151,8 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
         assert 32768 * 128 >> 10 not in mapped()
         # Root, whose notes are not limited, but in a group of its own: another program may probe what it hears of here.
         process = subprocess.Popen(
-            ["setpriv", f"--regid={USER}", "--clear-groups", sys.executable, "-c", SOCKETS, "60000"])
+            ["setpriv", f"--regid={USER}", "--clear-groups", sys.executable, "-c", SOCKETS, "60000"]
+        )
         flows, end = [], time.monotonic() + 60
         while process.poll() is None and time.monotonic() < end:
             flows += conntrack.read(0.1)
@@ -166,7 +178,7 @@ def test_the_program_is_small_until_a_user_sends_fast():
             program.lines.clear()
             sender = subprocess.Popen(inside(space, [*AS_USER, sys.executable, "-c", SOCKETS, str(count)]))
             assert sender.wait(60) == 0
-            enough = count - count // 100       # a source port may be taken twice
+            enough = count - count // 100  # a source port may be taken twice
             until(lambda: len(program.lines) >= enough, 30, "the flows")
             owners = {line.split(" ", 1)[1] for line in program.lines if not line.endswith(" 0")}
             assert owners == {f"{sender.pid} {USER}"}

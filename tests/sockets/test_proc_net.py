@@ -1,4 +1,5 @@
 """Sockets are found in the tables of /proc/net, whole or broken."""
+
 import contextlib
 import ctypes
 import os
@@ -38,11 +39,14 @@ def net():
     return ProcNet()
 
 
-@pytest.mark.parametrize(("family", "host", "dialled"), [
-    (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
-    (socket.AF_INET6, "::1", "::1"),
-    (socket.AF_INET6, "::", "::ffff:127.0.0.1"),
-])
+@pytest.mark.parametrize(
+    ("family", "host", "dialled"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "::ffff:127.0.0.1"),
+    ],
+)
 def test_tcp_both_ends_and_the_accept_queue(net, family, host, dialled):
     with socket.socket(family) as listener, socket.socket(family) as client:
         if family == socket.AF_INET6:
@@ -75,15 +79,18 @@ def test_time_wait_is_nobody_and_not_root(net):
     listener.close()
 
 
-@pytest.mark.parametrize(("family", "bind", "remote", "local"), [
-    (socket.AF_INET, None, "127.0.0.1", "127.0.0.1"),          # never bound
-    (socket.AF_INET, "0.0.0.0", "127.0.0.1", "127.0.0.1"),
-    (socket.AF_INET, "127.0.0.1", "127.0.0.1", "127.0.0.1"),
-    (socket.AF_INET6, None, "::1", "::1"),
-    (socket.AF_INET6, "::", "::1", "::1"),
-    (socket.AF_INET6, None, "::ffff:127.0.0.1", "127.0.0.1"),
-    (socket.AF_INET6, "::ffff:127.0.0.1", "::ffff:127.0.0.1", "127.0.0.1"),
-])
+@pytest.mark.parametrize(
+    ("family", "bind", "remote", "local"),
+    [
+        (socket.AF_INET, None, "127.0.0.1", "127.0.0.1"),  # never bound
+        (socket.AF_INET, "0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, None, "::1", "::1"),
+        (socket.AF_INET6, "::", "::1", "::1"),
+        (socket.AF_INET6, None, "::ffff:127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "::ffff:127.0.0.1", "127.0.0.1"),
+    ],
+)
 @pytest.mark.parametrize("proto", [UDP, UDPLITE])
 def test_datagram_sockets_of_every_shape(net, proto, family, bind, remote, local):
     try:
@@ -230,14 +237,23 @@ LINE = "   0: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000
 @pytest.mark.skipif(os.sys.byteorder != "little", reason="recorded on a little-endian machine")
 def test_recorded_tables(tmp_path):
     (tmp_path / "udp").write_text(HEADER + LINE)
-    (tmp_path / "udp6").write_text(HEADER + (
-        "  12: 00000000000000000000000000000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 "
-        "00000000   105        0 13579 2 0000000000000000 0\n"
-        "  13: 0000000000000000FFFF00000100007F:1234 0000000000000000FFFF00000200007F:0050 01 00000000:00000000 00:00000000 "
-        "00000000  1000        0 4294967297 2 0000000000000000 0\n"))
+    (tmp_path / "udp6").write_text(
+        HEADER
+        + (
+            "  12: 00000000000000000000000000000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 "
+            "00000000   105        0 13579 2 0000000000000000 0\n"
+            "  13: 0000000000000000FFFF00000100007F:1234 0000000000000000FFFF00000200007F:0050 01 00000000:00000000 00:00000000 "
+            "00000000  1000        0 4294967297 2 0000000000000000 0\n"
+        )
+    )
     net = ProcNet(tmp_path)
     assert net.find(UDP, "127.0.0.1", 53, "127.0.0.9", 999) == {
-        "inode": 24680, "uid": 101, "kind": WILDCARD, "state": 7, "ambiguous": False}
+        "inode": 24680,
+        "uid": 101,
+        "kind": WILDCARD,
+        "state": 7,
+        "ambiguous": False,
+    }
     assert net.find(UDP, "127.0.0.2", 53, "127.0.0.9", 999) is None
     assert net.find(UDP, "224.0.0.251", 5353, "10.0.0.1", 5353)["inode"] == 13579
     assert net.find(UDP, "ff02::fb", 5353, "fe80::1", 5353)["uid"] == 105
@@ -266,11 +282,20 @@ def test_table_that_cannot_be_read(tmp_path):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.one_of(st.binary(max_size=600),
-                 st.lists(st.one_of(st.just(LINE), st.integers(0, len(LINE)).map(lambda n: LINE[:n] + "\n"),
-                                    st.integers(0, len(LINE)).map(lambda n: LINE[n:]), st.text("0:AF \n", max_size=40)))
-                 .map(lambda lines: "".join(lines).encode())),
-       st.sampled_from(["tcp", "udp6", "raw", "icmp6"]))
+@given(
+    st.one_of(
+        st.binary(max_size=600),
+        st.lists(
+            st.one_of(
+                st.just(LINE),
+                st.integers(0, len(LINE)).map(lambda n: LINE[:n] + "\n"),
+                st.integers(0, len(LINE)).map(lambda n: LINE[n:]),
+                st.text("0:AF \n", max_size=40),
+            )
+        ).map(lambda lines: "".join(lines).encode()),
+    ),
+    st.sampled_from(["tcp", "udp6", "raw", "icmp6"]),
+)
 def test_broken_tables_never_crash(tmp_path_factory, content, name):
     path = tmp_path_factory.mktemp("net")
     (path / name).write_bytes(content)

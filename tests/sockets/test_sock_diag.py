@@ -1,4 +1,5 @@
 """Each kind of socket is looked up by its tuple; the truth is the socket itself."""
+
 import os
 import socket
 import struct
@@ -35,11 +36,11 @@ def diag():
 
 def netns_cookie(diag):
     with socket.socket(fileno=os.dup(diag.fileno())) as sock:
-        return sock.getsockopt(socket.SOL_SOCKET, 71, 8)      # SO_NETNS_COOKIE
+        return sock.getsockopt(socket.SOL_SOCKET, 71, 8)  # SO_NETNS_COOKIE
 
 
 def truth(sock):
-    cookie, = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))
+    (cookie,) = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))
     status = os.fstat(sock.fileno())
     return {"inode": status.st_ino, "uid": status.st_uid, "cookie": cookie}
 
@@ -133,8 +134,7 @@ def test_udp_sockets_that_share_a_port_are_ambiguous(diag, option, family):
             found = diag.find(*ask)
             assert found["ambiguous"] and found["kind"] == "wildcard"
             assert found["inode"] in (truth(first)["inode"], truth(second)["inode"])
-            assert ({each["inode"] for each in diag.candidates(*ask)}
-                    == {truth(first)["inode"], truth(second)["inode"]})
+            assert {each["inode"] for each in diag.candidates(*ask)} == {truth(first)["inode"], truth(second)["inode"]}
         is_socket(diag.find(*ask), first, "wildcard")
 
 
@@ -181,8 +181,10 @@ def connection(family, address, server_family=None):
         yield listener, client
 
 
-@pytest.mark.parametrize("family, address, server", [
-    (V4, "127.0.0.1", V4), (V6, "::1", V6), (V4, "127.0.0.1", V6), (V6, "::ffff:127.0.0.1", V6)])
+@pytest.mark.parametrize(
+    "family, address, server",
+    [(V4, "127.0.0.1", V4), (V6, "::1", V6), (V4, "127.0.0.1", V6), (V6, "::ffff:127.0.0.1", V6)],
+)
 def test_tcp(diag, family, address, server):
     seen = address.removeprefix("::ffff:")
     with connection(family, address, server) as (listener, client):
@@ -280,7 +282,7 @@ def test_time_wait_has_no_owner(diag):
         ends = ("127.0.0.1", port(client), "127.0.0.1", port(listener))
         cookie = truth(client)["cookie"]
         client.close()
-        found = until_state(diag, ends, FIN_WAIT2)    # which lasts until the other side closes too
+        found = until_state(diag, ends, FIN_WAIT2)  # which lasts until the other side closes too
         assert found["inode"] is None and found["uid"] in (None, ANOTHER_UID)
         accepted.close()
         found = until_state(diag, ends, TIME_WAIT)
@@ -308,8 +310,9 @@ def test_orphan_whose_process_is_gone(diag):
     """Closed with data unsent, the socket lives on without inode; uid and cgroup are still told where known."""
     with opened(V4, STREAM, ("127.0.0.1", 0)) as listener:
         listener.listen()
-        out = subprocess.run([sys.executable, "-c", CLOSER, str(port(listener))], check=True, capture_output=True,
-                             timeout=20).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", CLOSER, str(port(listener))], check=True, capture_output=True, timeout=20
+        ).stdout
         found = diag.find(TCP, "127.0.0.1", int(out), "127.0.0.1", port(listener))
         assert found["state"] == FIN_WAIT1 and found["inode"] is None
         assert found["uid"] in (None, ANOTHER_UID) and found["cgroup_id"]

@@ -1,4 +1,5 @@
 """The kernel's notes of socket owners, compared with real sockets of real processes in namespaces of their own."""
+
 import os
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import pytest
 pytest.importorskip("nfct_fast.sockets.socket_notes")
 from nfct_fast.sockets.socket_notes import SocketNotes
 from support.paths import SUPPORT
-from support.socket_notes import SEND, answers, compiled, namespace, netns, owners, senders, tuples, unusable
+from support.socket_notes import SEND, answers, compiled, namespace, tuples, unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 MODES = ["tcp", "udp", "cudp", "udp6", "mapped", "tcp6", "cudp6"]
 
 
@@ -25,13 +28,17 @@ def test_every_socket_of_a_fast_sender_is_named_after_its_end(owners, netns, sen
     assert answers(owners, wanted, process.pid, netns.cookie) == (0, 0)
     owner = owners.find(*next(iter(wanted)), netns.cookie)
     assert (owner["uid"], owner["gid"], owner["comm"]) == (os.getuid(), os.getgid(), "senders")
-    assert owner["netns_cookie"] == netns.cookie and owner["hook"] == ("send" if mode in ("udp", "udp6", "mapped") else "connect")
+    assert owner["netns_cookie"] == netns.cookie and owner["hook"] == (
+        "send" if mode in ("udp", "udp6", "mapped") else "connect"
+    )
     assert 0 <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) - owner["time"] < 60e9
 
 
 def test_four_senders_at_once_on_busy_cores(owners, netns, senders):
-    busy = [subprocess.Popen([sys.executable, "-c", "import time\nend = time.time() + 60\nwhile time.time() < end: pass"])
-            for _ in range(os.cpu_count())]
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "import time\nend = time.time() + 60\nwhile time.time() < end: pass"])
+        for _ in range(os.cpu_count())
+    ]
     try:
         for mode in ("tcp", "udp", "cudp", "udp6", "mapped"):
             processes = [netns.start(senders, "ports", mode, 2000) for _ in range(4)]
@@ -62,9 +69,13 @@ def test_ping_and_raw_sockets(owners, netns):
     process = netns.script(RAW, 4711)
     ping, ping6 = map(int, process.communicate(timeout=60)[0].split())
     wanted = {
-        (1, "127.0.0.1", 4711, "127.0.0.1", 8 << 8), (253, "127.0.0.1", 0, "127.0.0.1", 0), (253, "::1", 0, "::1", 0),
-        (17, "127.0.0.1", 7, "127.0.0.1", 9), (6, "127.0.0.1", 7, "127.0.0.1", 9),
-        (1, "127.0.0.1", ping, "127.0.0.1", 8 << 8), (58, "::1", ping6, "::1", 128 << 8),
+        (1, "127.0.0.1", 4711, "127.0.0.1", 8 << 8),
+        (253, "127.0.0.1", 0, "127.0.0.1", 0),
+        (253, "::1", 0, "::1", 0),
+        (17, "127.0.0.1", 7, "127.0.0.1", 9),
+        (6, "127.0.0.1", 7, "127.0.0.1", 9),
+        (1, "127.0.0.1", ping, "127.0.0.1", 8 << 8),
+        (58, "::1", ping6, "::1", 128 << 8),
     }
     for each in wanted:
         owner = owners.find(*each, netns.cookie)
@@ -111,12 +122,17 @@ input()
 """
 
 
-@pytest.mark.parametrize("address, local", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+@pytest.mark.parametrize(
+    "address, local", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")]
+)
 def test_servers_and_what_they_accept(owners, netns, address, local):
     server = netns.script(SERVER, address)
     port, udp, *cookies = map(int, server.stdout.readline().split())
-    client = netns.script("import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2])); print(s.getsockname()[1]); input()",
-                          local, port)
+    client = netns.script(
+        "import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2])); print(s.getsockname()[1]); input()",
+        local,
+        port,
+    )
     source = int(client.stdout.readline())
     cookie = int(server.stdout.readline())
     try:
@@ -126,8 +142,10 @@ def test_servers_and_what_they_accept(owners, netns, address, local):
         assert owners.find(6, local, source, local, port, netns.cookie)["pid"] == client.pid
         accepted = owners.find(6, local, port, local, source, netns.cookie)
         assert (accepted["pid"], accepted["hook"], accepted["cookie"]) == (server.pid, "accept", cookie)
-        for proto, where, peer in ((6, port, 1), (17, udp, 1)): # peers it has not met
-            assert owners.find(proto, local, where, local, peer, netns.cookie) is None # who has a port has not therefore sent
+        for proto, where, peer in ((6, port, 1), (17, udp, 1)):  # peers it has not met
+            assert (
+                owners.find(proto, local, where, local, peer, netns.cookie) is None
+            )  # who has a port has not therefore sent
     finally:
         for process in (client, server):
             process.communicate("\n", timeout=60)
@@ -145,7 +163,7 @@ def test_equal_tuples_in_two_namespaces(owners, netns, bind):
         for cookie, pid in pids.items():
             owner = owners.find(*wanted, cookie)
             assert (owner["pid"], owner["match"]) == (pid, "exact")
-        assert owners.find(17, "127.0.0.9", 5555, "127.0.0.1", 9, netns.cookie) is None # the source must be right
+        assert owners.find(17, "127.0.0.9", 5555, "127.0.0.1", 9, netns.cookie) is None  # the source must be right
 
 
 PASSED = """
@@ -218,7 +236,10 @@ def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
         process = netns.start(senders, "ports", "udp", 4000)
         out = process.communicate(timeout=60)[0]
         peer, *ports = map(int, out.split())
-        assert answers(small, tuples("udp", " ".join(map(str, [peer, *ports[-300:]]))), process.pid, netns.cookie) == (0, 0)
+        assert answers(small, tuples("udp", " ".join(map(str, [peer, *ports[-300:]]))), process.pid, netns.cookie) == (
+            0,
+            0,
+        )
         lost, wrong = answers(small, tuples("udp", out), process.pid, netns.cookie)
         assert lost > 2500 and wrong == 0
         assert small.counters()["replaced"] >= 2900
@@ -227,7 +248,9 @@ def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
 def test_a_reader_never_sees_a_torn_record(netns, senders):
     """Two processes overwrite a small ring as fast as they can; whatever is found is of the one that sent there."""
     with SocketNotes(flows=1) as small:
-        processes = {port: netns.start("sh", "-c", f"exec {senders} ports udp 60000 {port} >/dev/null") for port in (901, 902)}
+        processes = {
+            port: netns.start("sh", "-c", f"exec {senders} ports udp 60000 {port} >/dev/null") for port in (901, 902)
+        }
         seen = wrong = 0
         while any(process.poll() is None for process in processes.values()) and seen < 100_000:
             for source in range(32768, 61000):

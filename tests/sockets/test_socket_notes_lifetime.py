@@ -1,4 +1,5 @@
 """What the BPF programs need, change and leave behind: privileges, cgroups, traffic, and after kill -9."""
+
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ pytest.importorskip("nfct_fast.sockets.socket_notes")
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.sockets import socket_notes
 from nfct_fast.sockets.socket_notes import SocketNotes
-from support.socket_notes import SEND, answers, netns, owner_of, owners, senders, tuples, unusable
+from support.socket_notes import SEND, answers, owner_of, tuples, unusable
 
 REASON = unusable()
-pytestmark = [pytest.mark.root,
-              pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
+]
 
 
 def test_two_instances_do_not_disturb_each_other(owners, netns, senders):
@@ -82,8 +85,13 @@ input()
 
 @pytest.mark.skipif(not shutil.which("bpftool"), reason="no bpftool to look with")
 def test_nothing_is_left_after_kill_9(netns):
-    process = subprocess.Popen([sys.executable, "-u", "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", HOLDER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert process.stdout.readline() == "ready\n"
     ids = {"prog": set(), "map": set(), "link": set()}
     for fd in os.listdir(f"/proc/{process.pid}/fdinfo"):
@@ -100,7 +108,9 @@ def test_nothing_is_left_after_kill_9(netns):
         return {each["id"] for each in json.loads(shown)} & ids[kind]
 
     def attached():
-        tree = subprocess.run(["bpftool", "-j", "cgroup", "show", os.fsdecode(find_mount())], capture_output=True, text=True).stdout
+        tree = subprocess.run(
+            ["bpftool", "-j", "cgroup", "show", os.fsdecode(find_mount())], capture_output=True, text=True
+        ).stdout
         return {each["id"] for each in json.loads(tree.strip() or "[]")} & ids["prog"]
 
     assert all(left(kind) == ids[kind] for kind in ids) and len(attached()) == 12
@@ -112,10 +122,16 @@ def test_nothing_is_left_after_kill_9(netns):
     assert not any(left(kind) for kind in ids) and not attached()
 
 
-@pytest.mark.parametrize("kept, refused", [
-    ("cap_bpf,cap_net_admin,cap_perfmon", None), ("cap_sys_admin,cap_net_admin", None),
-    ("cap_net_admin,cap_perfmon", "CAP_BPF"), ("cap_bpf,cap_perfmon", "CAP_NET_ADMIN"), ("cap_bpf,cap_net_admin", "CAP_PERFMON"),
-])
+@pytest.mark.parametrize(
+    "kept, refused",
+    [
+        ("cap_bpf,cap_net_admin,cap_perfmon", None),
+        ("cap_sys_admin,cap_net_admin", None),
+        ("cap_net_admin,cap_perfmon", "CAP_BPF"),
+        ("cap_bpf,cap_perfmon", "CAP_NET_ADMIN"),
+        ("cap_bpf,cap_net_admin", "CAP_PERFMON"),
+    ],
+)
 def test_the_least_capabilities(kept, refused):
     text = """
 from nfct_fast.sockets.socket_notes import SocketNotes
@@ -126,8 +142,13 @@ else: print("loaded")
     if not shutil.which("setpriv"):
         pytest.skip("no setpriv")
     keep = ",".join("+" + name[4:] for name in kept.split(","))
-    out = subprocess.run(["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{keep}", sys.executable, "-c", text], check=True,
-                         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).stdout
+    out = subprocess.run(
+        ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{keep}", sys.executable, "-c", text],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout
     assert out == "loaded\n" if refused is None else f"{refused} missing" in out, out
 
 

@@ -1,4 +1,5 @@
 """An attacker without privileges, and the victim that it would have named in its place."""
+
 import contextlib
 import socket
 import time
@@ -12,6 +13,7 @@ IP_PKTINFO, IPV6_PKTINFO, IP_FREEBIND, IPV6_FREEBIND, IP_TRANSPARENT, IPPROTO_MP
 
 def by_user(uid, work):
     """A Worker of that user, which lives until the block ends."""
+
     def run(worker):
         if uid:
             as_user(uid)
@@ -19,6 +21,7 @@ def by_user(uid, work):
         worker.say("done")
         worker.hear()
         return kept
+
     return Worker(run)
 
 
@@ -31,6 +34,7 @@ def serve(family, address, port, *options, kind=DGRAM):
         if kind == STREAM:
             sock.listen()
         return sock
+
     return work
 
 
@@ -39,6 +43,7 @@ def send(family, address, port, to, *options):
         sock = serve(family, address, port, *options)(worker)
         sock.sendto(b"x", to)
         return sock
+
     return work
 
 

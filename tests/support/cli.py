@@ -1,4 +1,5 @@
 """Runs the program in a namespace, as a process of its own whose output is collected."""
+
 import os
 import re
 import signal
@@ -7,12 +8,14 @@ import sys
 import threading
 import time
 
-LINE = re.compile(r"(?P<ts>\d+): (?P<proto>ipv[46]/\S+) (?P<src>\S+)/(?P<sport>\d+) > (?P<dst>\S+)/(?P<dport>\d+) :: "
-                  r"(?P<pid>\S+) (?P<uid>\S+):(?P<gid>\S+) (?P<service>\S+) :: (?P<cmdline>.*)")
+LINE = re.compile(
+    r"(?P<ts>\d+): (?P<proto>ipv[46]/\S+) (?P<src>\S+)/(?P<sport>\d+) > (?P<dst>\S+)/(?P<dport>\d+) :: "
+    r"(?P<pid>\S+) (?P<uid>\S+):(?P<gid>\S+) (?P<service>\S+) :: (?P<cmdline>.*)"
+)
 PROGRAM = [sys.executable, "-m", "nfct_fast"]
 # What the sanitizers report is written to files, which the program may not do once it has given up its rights.
 COMMAND = [*PROGRAM, *os.environ.get("NFCT_TEST_ARGUMENTS", "").split()]
-SECONDS = 10        # no wait in a test takes longer
+SECONDS = 10  # no wait in a test takes longer
 
 
 def until(condition, seconds=SECONDS, what="what was waited for"):
@@ -37,13 +40,27 @@ def run(netns, *arguments, **options):
 class Program:
     """The program at work; `lines` and `complaints` grow as it writes them."""
 
-    def __init__(self, netns, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, prefix=(), ready=True,
-                 command=COMMAND, **options):
+    def __init__(
+        self,
+        netns,
+        *arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        prefix=(),
+        ready=True,
+        command=COMMAND,
+        **options,
+    ):
         self.lines, self.complaints = [], []
-        self.process = subprocess.Popen(inside(netns, [*prefix, *command, *arguments]), stdout=stdout, stderr=stderr, **options)
+        self.process = subprocess.Popen(
+            inside(netns, [*prefix, *command, *arguments]), stdout=stdout, stderr=stderr, **options
+        )
         self.pid = self.process.pid
-        self._threads = [threading.Thread(target=self._collect, args=pair) for pair in (
-            (self.process.stdout, self.lines), (self.process.stderr, self.complaints)) if pair[0]]
+        self._threads = [
+            threading.Thread(target=self._collect, args=pair)
+            for pair in ((self.process.stdout, self.lines), (self.process.stderr, self.complaints))
+            if pair[0]
+        ]
         for thread in self._threads:
             thread.start()
         if ready:
@@ -68,10 +85,12 @@ class Program:
 
     def await_all_read(self, seconds=SECONDS):
         """Until nothing waits in its namespace's netfilter sockets."""
+
         def is_empty():
             with open(f"/proc/{self.pid}/net/netlink") as table:
                 rows = [line.split() for line in table][1:]
             return all(int(row[4]) == 0 for row in rows if row[1] == "12")
+
         until(is_empty, seconds, "the end of the queue")
 
     def flows(self):

@@ -1,4 +1,5 @@
 """Containers as docker, podman and unprivileged users make them: namespaces wired to a host, with programs in them."""
+
 import contextlib
 import fcntl
 import socket
@@ -38,16 +39,18 @@ def hosts(count):
                     forward.write("1")
             yield host, *others
         finally:
-            for manager in managers[:len(others)]:
+            for manager in managers[: len(others)]:
                 manager.__exit__(None, None, None)
 
 
 def within(netns, work):
     """The work, done in that namespace."""
+
     def moved(worker):
         [space] = resolve(netns)
         with space, space.entered():
             return work(worker)
+
     return moved
 
 
@@ -61,6 +64,7 @@ def serving(netns, family, kind, address, port):
         kept = []
         while True:
             kept.append(sock.accept() if kind == STREAM else sock.recv(100))
+
     return Worker(within(netns, work) if netns else work)
 
 
@@ -74,7 +78,10 @@ def clients(family, kind, address, port, src):
                 sock.sendto(b"x", (address, port))
         hold()
         return [made(sock)._replace(src=src) for sock in socks]
+
     return work
+
+
 OUTSIDE = """
 table ip nat {
     chain post {
@@ -92,7 +99,7 @@ def mac(netns):
 
 def interface_mac(name):
     with socket.socket(INET, DGRAM) as sock:
-        answer = fcntl.ioctl(sock.fileno(), 0x8927, struct.pack("256s", name.encode()))    # SIOCGIFHWADDR
+        answer = fcntl.ioctl(sock.fileno(), 0x8927, struct.pack("256s", name.encode()))  # SIOCGIFHWADDR
     return ":".join(f"{byte:02x}" for byte in answer[18:24])
 
 
@@ -149,7 +156,9 @@ def bridge(host, name="br9"):
 
 def in_user_namespace(pid, work):
     """A Worker's work, in the namespace of that process, as the host's root."""
+
     def run(worker):
         with Netns(f"/proc/{pid}/ns/net") as space, space.entered():
             return work(worker)
+
     return run

@@ -2,6 +2,7 @@
 
 `python tests/support/events.py`, run as root with the package on the path, saves a new one.
 """
+
 import json
 import socket
 import struct
@@ -66,7 +67,7 @@ def make_ping(version, identifier):
     body = struct.pack(">BBHHH", kind, 0, 0, identifier, 1)
     if version == 4:
         total = sum(struct.unpack(">4H", body))
-        body = struct.pack(">BBHHH", kind, 0, ~(total + (total >> 16)) & 0xffff, identifier, 1)
+        body = struct.pack(">BBHHH", kind, 0, ~(total + (total >> 16)) & 0xFFFF, identifier, 1)
     with socket.socket(family, socket.SOCK_RAW, proto) as sock:
         sock.sendto(body, (address, 0))
 
@@ -80,9 +81,11 @@ def record():
     for name in ("acct", "timestamp"):
         with open(f"/proc/sys/net/netfilter/nf_conntrack_{name}", "w") as file:
             file.write("1")
-    nft("table inet t { chain early { type filter hook output priority -300; udp dport 5005 ct zone set 7; };"
+    nft(
+        "table inet t { chain early { type filter hook output priority -300; udp dport 5005 ct zone set 7; };"
         " chain c { type filter hook output priority 0; ct state new counter; udp dport 5006 ct mark set 0xdeadbeef;"
-        " udp dport 5006 ct label set 3; }; }")
+        " udp dport 5006 ct label set 3; }; }"
+    )
     made = {}
     with closing(listener()) as sock:
         for version in (4, 6):
@@ -102,7 +105,9 @@ def record():
 
 def save(recording):
     messages, made = recording
-    SAVED.write_text(json.dumps({"messages": [message.hex() for message in messages], "made": [*made.items()]}, indent=0) + "\n")
+    SAVED.write_text(
+        json.dumps({"messages": [message.hex() for message in messages], "made": [*made.items()]}, indent=0) + "\n"
+    )
 
 
 def saved():

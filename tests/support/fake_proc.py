@@ -1,4 +1,5 @@
 """A /proc of plain files, for what a real one cannot be made to show."""
+
 import contextlib
 import os
 import signal

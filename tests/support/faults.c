@@ -1,9 +1,9 @@
 /* What a kernel does once in a year, done to a program at will: preloaded, it stands between recvmmsg() and the kernel.
  *
  * NFCT_FAULT says what, NFCT_TIMES how often (once by default), NFCT_AFTER after how many answers:
- *   nomem   events that are there are thrown away, and ENOBUFS is said, with no drop counted, as where an event finds no memory
- *   intr    a part of a dump is missing, and the last message of the next says NLM_F_DUMP_INTR
- *   broken  a dump is given up amid it: the answer is thrown away, and EIO is said
+ *   nomem   events that are there are thrown away, and ENOBUFS is said, with no drop counted, as where an event finds
+ * no memory intr    a part of a dump is missing, and the last message of the next says NLM_F_DUMP_INTR broken  a dump
+ * is given up amid it: the answer is thrown away, and EIO is said
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,4 +1,5 @@
 """Flows of every shape, made by processes that tell afterwards what they did: the truth to hold the names against."""
+
 import contextlib
 import ctypes
 import functools
@@ -130,11 +131,13 @@ def _alone(work):
 
 def alone(test):
     """A test among processes of its own, each of which may be looked into: on some hosts even root may not into all."""
+
     @functools.wraps(test)
     def run(*arguments, **named):
         with Worker(lambda worker: _alone(lambda: test(*arguments, **named))) as worker:
             failure = worker.result()
         assert failure is None, failure
+
     return run
 
 
@@ -221,6 +224,7 @@ def udp(family, address, port, connect=False, bind=None):
             told.append(made(sock)._replace(src=address.removeprefix("::ffff:")))
         hold()
         return told
+
     return work
 
 
@@ -239,8 +243,8 @@ def both_ends(mode, serve, work, port):
 
 def checksum(data):
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xffff)
-    return ~(total + (total >> 16)) & 0xffff
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def echo(family, number):

@@ -3,6 +3,7 @@
 Says as JSON how many of 20 programs were known by their command lines, before and after a child did what argv[1] says,
 what the child found, and the CPU time that this process took in a quiet second after it.
 """
+
 import gc
 import json
 import multiprocessing
@@ -20,8 +21,11 @@ COUNT = 20
 
 
 def open_all():
-    return sorted(os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in os.listdir("/proc/self/fd")
-                  if os.path.lexists(f"/proc/self/fd/{fd}"))
+    return sorted(
+        os.readlink(f"/proc/self/fd/{fd}").split(":")[0]
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    )
 
 
 def known(conntrack, port):
@@ -38,10 +42,20 @@ def known(conntrack, port):
 
 def refusals(conntrack):
     """What of a Conntrack can be used here all the same."""
-    uses = {"read": lambda: conntrack.read(0), "next_batch": lambda: conntrack.next_batch(0), "next": lambda: next(conntrack),
-            "fileno": conntrack.fileno, "stats": conntrack.stats, "stop": conntrack.stop, "lost": lambda: conntrack.lost,
-            "recovered": lambda: conntrack.recovered, "degraded": lambda: conntrack.degraded, "unreported": lambda: conntrack.unreported,
-            "watch": lambda: conntrack.watch(0), "enter": conntrack.__enter__}
+    uses = {
+        "read": lambda: conntrack.read(0),
+        "next_batch": lambda: conntrack.next_batch(0),
+        "next": lambda: next(conntrack),
+        "fileno": conntrack.fileno,
+        "stats": conntrack.stats,
+        "stop": conntrack.stop,
+        "lost": lambda: conntrack.lost,
+        "recovered": lambda: conntrack.recovered,
+        "degraded": lambda: conntrack.degraded,
+        "unreported": lambda: conntrack.unreported,
+        "watch": lambda: conntrack.watch(0),
+        "enter": conntrack.__enter__,
+    }
     worked = []
     for name, use in uses.items():
         try:
@@ -87,12 +101,15 @@ def forked(conntrack, how, before):
         globals().clear()
         del conntrack
         import gc
+
         gc.collect()
     elif how == "die":
         import signal
+
         signal.raise_signal(signal.SIGKILL)
     import sys
-    sys.exit(0)     # and all that an interpreter does at its end
+
+    sys.exit(0)  # and all that an interpreter does at its end
 
 
 conntrack_of_pool = None

@@ -1,4 +1,5 @@
 """nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped against one, and fail in a source tree without it."""
+
 import pytest
 
 from support.wheel import is_source_tree
@@ -8,7 +9,13 @@ if not is_source_tree():
 
 from nfct_fast.testing.diag_client import SockDiag, parse_reply  # noqa: E402, F401
 from nfct_fast.testing.hooks import (  # noqa: E402, F401
-    by_cookie, decode_by_library, decode_directly, find_flow, find_sockets, may_come_from, refresh_addresses,
+    by_cookie,
+    decode_by_library,
+    decode_directly,
+    find_flow,
+    find_sockets,
+    may_come_from,
+    refresh_addresses,
 )
 
 

@@ -1,5 +1,6 @@
 /* Sends one datagram and makes one TCP connection on sockets that exist in io_uring's own table only, never as an fd of
- * the process. Prints their ports and the one connected to; exit status 77: io_uring cannot do it here (before 5.19, or off). */
+ * the process. Prints their ports and the one connected to; exit status 77: io_uring cannot do it here (before 5.19, or
+ * off). */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/io_uring.h>
@@ -29,12 +30,16 @@ static void setup(void)
     if (ring < 0)
         absent("io_uring_setup", errno);
     size_t size = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe), other = p.sq_off.array + p.sq_entries * 4;
-    char *at = mmap(NULL, size > other ? size : other, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQ_RING);
-    sqes = mmap(NULL, p.sq_entries * sizeof(*sqes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQES);
+    char *at = mmap(NULL, size > other ? size : other, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring,
+                    IORING_OFF_SQ_RING);
+    sqes = mmap(NULL, p.sq_entries * sizeof(*sqes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring,
+                IORING_OFF_SQES);
     if (at == MAP_FAILED || (void *)sqes == MAP_FAILED)
         absent("mmap", errno);
-    sq_tail = (void *)(at + p.sq_off.tail), sq_mask = (void *)(at + p.sq_off.ring_mask), sq_array = (void *)(at + p.sq_off.array);
-    cq_head = (void *)(at + p.cq_off.head), cq_tail = (void *)(at + p.cq_off.tail), cq_mask = (void *)(at + p.cq_off.ring_mask);
+    sq_tail = (void *)(at + p.sq_off.tail), sq_mask = (void *)(at + p.sq_off.ring_mask),
+    sq_array = (void *)(at + p.sq_off.array);
+    cq_head = (void *)(at + p.cq_off.head), cq_tail = (void *)(at + p.cq_off.tail),
+    cq_mask = (void *)(at + p.cq_off.ring_mask);
     cqes = (void *)(at + p.cq_off.cqes);
     int table[2] = {-1, -1};
     if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, table, 2) < 0)
@@ -70,14 +75,16 @@ static int free_port(int type)
 
 static int opened(int slot, int type)
 {
-    int rc = perform((struct io_uring_sqe){.opcode = IORING_OP_SOCKET, .fd = AF_INET, .off = type, .file_index = slot + 1});
+    int rc =
+        perform((struct io_uring_sqe){.opcode = IORING_OP_SOCKET, .fd = AF_INET, .off = type, .file_index = slot + 1});
     if (rc < 0)
         absent("IORING_OP_SOCKET", -rc);
     int port = free_port(type);
-    struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in name = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     /* IORING_OP_BIND is 56, of 6.11: newer than most installed headers. */
-    rc = perform((struct io_uring_sqe){.opcode = 56, .flags = IOSQE_FIXED_FILE, .fd = slot, .addr = (unsigned long)&name,
-                                       .off = sizeof(name)});
+    rc = perform((struct io_uring_sqe){
+        .opcode = 56, .flags = IOSQE_FIXED_FILE, .fd = slot, .addr = (unsigned long)&name, .off = sizeof(name)});
     if (rc < 0)
         absent("IORING_OP_BIND", -rc);
     return port;
@@ -89,8 +96,8 @@ int main(void)
     int udp = opened(0, SOCK_DGRAM), tcp = opened(1, SOCK_STREAM);
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct msghdr message = {.msg_name = &to, .msg_namelen = sizeof(to)};
-    int rc = perform((struct io_uring_sqe){.opcode = IORING_OP_SENDMSG, .flags = IOSQE_FIXED_FILE, .fd = 0,
-                                           .addr = (unsigned long)&message, .len = 1});
+    int rc = perform((struct io_uring_sqe){
+        .opcode = IORING_OP_SENDMSG, .flags = IOSQE_FIXED_FILE, .fd = 0, .addr = (unsigned long)&message, .len = 1});
     if (rc < 0) {
         fprintf(stderr, "sendmsg: %s\n", strerror(-rc));
         return 1;
@@ -100,8 +107,8 @@ int main(void)
     socklen_t size = sizeof(peer);
     if (bind(listener, (void *)&peer, size) || listen(listener, 1) || getsockname(listener, (void *)&peer, &size))
         return 1;
-    rc = perform((struct io_uring_sqe){.opcode = IORING_OP_CONNECT, .flags = IOSQE_FIXED_FILE, .fd = 1,
-                                       .addr = (unsigned long)&peer, .off = size});
+    rc = perform((struct io_uring_sqe){
+        .opcode = IORING_OP_CONNECT, .flags = IOSQE_FIXED_FILE, .fd = 1, .addr = (unsigned long)&peer, .off = size});
     if (rc < 0) {
         fprintf(stderr, "connect: %s\n", strerror(-rc));
         return 1;

@@ -1,4 +1,5 @@
 """What a process holds: to be compared before and after."""
+
 import os
 
 
@@ -7,4 +8,8 @@ def tasks():
 
 
 def descriptors():
-    return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+    return {
+        fd: os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    }

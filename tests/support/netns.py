@@ -1,4 +1,5 @@
 """Network namespaces for tests: made by "ip netns", entered by the thread, gone afterwards."""
+
 import itertools
 import os
 import subprocess

@@ -1,4 +1,5 @@
 """The nftables rules of a namespace."""
+
 import json
 import subprocess
 

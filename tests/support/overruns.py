@@ -1,4 +1,5 @@
 """A Conntrack whose receive buffer is too small for a flood."""
+
 import contextlib
 import time
 

@@ -1,4 +1,5 @@
 """Network namespaces, senders and the capability check that the tests of owner tracking share."""
+
 import contextlib
 import itertools
 import os
@@ -37,8 +38,13 @@ class Namespace:
     def start(self, *command, cgroup=None, **options):
         """ip netns exec replaces itself: the pid is the command's own. (It hides /sys/fs/cgroup: the move comes before.)"""
         move = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', cgroup] if cgroup else []
-        return subprocess.Popen([*move, "ip", "netns", "exec", self.name, *map(str, command)], stdout=subprocess.PIPE, text=True,
-                                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, **options)
+        return subprocess.Popen(
+            [*move, "ip", "netns", "exec", self.name, *map(str, command)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            **options,
+        )
 
     def run(self, *command):
         process = self.start(*command)

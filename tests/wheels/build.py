@@ -2,6 +2,7 @@
 
 Debian packages it uses: podman runc netavark debootstrap binutils. All else is kept under the user's cache, see roots.cache().
 """
+
 import hashlib
 import os
 import re
@@ -24,7 +25,9 @@ GROUPS, FLAGS = SETTINGS["dependency-groups"], SETTINGS["tool"]["cibuildwheel"][
 CREATE = "--privileged --network=host --pid=host --cgroupns=host --volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"
 # In the container's own cgroup no thread may be real-time where the kernel groups these (CONFIG_RT_GROUP_SCHED), and all of it
 # has the share of one process of the host's.
-LEAVE_CGROUP = "for at in /sys/fs/cgroup /sys/fs/cgroup/cpu; do [ ! -e $at/cgroup.procs ] || echo $$ >$at/cgroup.procs; done; "
+LEAVE_CGROUP = (
+    "for at in /sys/fs/cgroup /sys/fs/cgroup/cpu; do [ ! -e $at/cgroup.procs ] || echo $$ >$at/cgroup.procs; done; "
+)
 MAIN_JOB = "unshare --net /tmp/venv/bin/python /mnt/tree/tests/wheels/main_job.py --bpf"
 TESTS = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
 
@@ -51,19 +54,21 @@ def build(bin, out):
     """(sdist, wheel, result of its tests): the wheel by cibuildwheel in the local image, from the sdist."""
     shutil.rmtree(out, ignore_errors=True)
     run(bin / "python", "-m", "build", "-q", "--no-isolation", "--sdist", "--outdir", out, PROJECT)
-    sdist, = out.glob("*.tar.gz")
+    (sdist,) = out.glob("*.tar.gz")
     inside = {**FLAGS, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheelhouse"}
-    env = {**image.engine_environment(),
-           "PATH": f"{bin}:{os.environ['PATH']}",
-           "CIBW_BUILD": "cp311-manylinux_x86_64",
-           "CIBW_MANYLINUX_X86_64_IMAGE": image.ensure(GROUPS["test"]),
-           "CIBW_CONTAINER_ENGINE": f"podman; create_args: {CREATE}; disable_host_mount: true",
-           "CIBW_ENVIRONMENT": " ".join(f'{name}="{value}"' for name, value in inside.items()),
-           "CIBW_DEPENDENCY_VERSIONS": "latest",
-           # A failed test is told in the end, beside those on the other Pythons; here it would leave no wheel to try there.
-           "CIBW_TEST_COMMAND": LEAVE_CGROUP + SETTINGS["tool"]["cibuildwheel"]["test-command"] + " || true",
-           # It would fetch a virtualenv from outside the package index for this; audit() below does the same.
-           "CIBW_AUDIT_COMMAND": ""}
+    env = {
+        **image.engine_environment(),
+        "PATH": f"{bin}:{os.environ['PATH']}",
+        "CIBW_BUILD": "cp311-manylinux_x86_64",
+        "CIBW_MANYLINUX_X86_64_IMAGE": image.ensure(GROUPS["test"]),
+        "CIBW_CONTAINER_ENGINE": f"podman; create_args: {CREATE}; disable_host_mount: true",
+        "CIBW_ENVIRONMENT": " ".join(f'{name}="{value}"' for name, value in inside.items()),
+        "CIBW_DEPENDENCY_VERSIONS": "latest",
+        # A failed test is told in the end, beside those on the other Pythons; here it would leave no wheel to try there.
+        "CIBW_TEST_COMMAND": LEAVE_CGROUP + SETTINGS["tool"]["cibuildwheel"]["test-command"] + " || true",
+        # It would fetch a virtualenv from outside the package index for this; audit() below does the same.
+        "CIBW_AUDIT_COMMAND": "",
+    }
     # A sdist is looked for below the working directory.
     status, line = tee([bin / "cibuildwheel", "--platform", "linux", "--output-dir", out, sdist.name], cwd=out, env=env)
     wheels = list(out.glob("*.whl"))
@@ -78,8 +83,11 @@ def audit(bin, sdist, wheel):
     env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"}
     run("auditwheel", "show", wheel, env=env)
     run(sys.executable, "-m", "zipfile", "-l", wheel)
-    checks = [[bin / "twine", "--no-color", "check", "--strict", sdist, wheel], [bin / "abi3audit", "--strict", wheel],
-              [bin / "python", HERE / "check.py", wheel]]
+    checks = [
+        [bin / "twine", "--no-color", "check", "--strict", sdist, wheel],
+        [bin / "abi3audit", "--strict", wheel],
+        [bin / "python", HERE / "check.py", wheel],
+    ]
     wrong = []
     for check in checks:
         done = subprocess.run(check, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -91,8 +99,10 @@ def audit(bin, sdist, wheel):
 
 def install_commands(wheel_folder, python):
     """Shell lines: a fresh environment, the wheel from a folder, nothing from any index."""
-    return (f"{python} -m venv /tmp/venv && /tmp/venv/bin/pip install -q --no-index --no-deps --disable-pip-version-check "
-            f"{wheel_folder}/*.whl")
+    return (
+        f"{python} -m venv /tmp/venv && /tmp/venv/bin/pip install -q --no-index --no-deps --disable-pip-version-check "
+        f"{wheel_folder}/*.whl"
+    )
 
 
 def try_in_root(root, wheel):
@@ -105,7 +115,7 @@ def try_in_root(root, wheel):
             {install_commands("/mnt/wheel", "python3")}
             {MAIN_JOB}
             /tmp/venv/bin/pip install -q --no-index --find-links /mnt/testing --disable-pip-version-check {quoted(GROUPS["test"])}
-            cd /mnt/tree && exec /tmp/venv/bin/python {' '.join(TESTS)}"""
+            cd /mnt/tree && exec /tmp/venv/bin/python {" ".join(TESTS)}"""
         binds = [(wheel.parent, "/mnt/wheel"), (testing, "/mnt/testing"), (scratch, "/mnt/tree")]
         return tee(command_in(root.ensure(), ["sh", "-c", script], binds))
 
@@ -119,7 +129,9 @@ def try_in_bare_root(root, wheel):
             if find / -xdev -name 'libnetfilter_conntrack*' | grep .; then echo "the library is here"; exit 1; fi
             {install_commands("/mnt/wheel", "python3")}
             exec {MAIN_JOB}"""
-        return tee(command_in(root.ensure(), ["sh", "-c", script], [(wheel.parent, "/mnt/wheel"), (scratch, "/mnt/tree")]))
+        return tee(
+            command_in(root.ensure(), ["sh", "-c", script], [(wheel.parent, "/mnt/wheel"), (scratch, "/mnt/tree")])
+        )
 
 
 def try_on_host(wheel):
@@ -144,7 +156,9 @@ def quoted(names):
 def tee(command, **options):
     """Run, passing the output on; (exit status, pytest's closing line)."""
     last = ""
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options) as process:
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    ) as process:
         for line in process.stdout:
             print("   ", line, end="", flush=True)
             last = line.strip() if re.search(r"\d+ (passed|failed|error)|^line that names", line) else last

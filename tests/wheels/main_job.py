@@ -5,6 +5,7 @@ found; with --bpf it must have been by BPF. Run it as root, in a network namespa
 was installed into. Standard library only:
     unshare --net PYTHON main_job.py [--bpf]
 """
+
 import ctypes.util
 import os
 import re
@@ -15,10 +16,14 @@ import time
 from pathlib import Path
 
 TABLE = "inet nfct_wheel"
-RULE = (f"add table {TABLE}; add chain {TABLE} out {{ type filter hook output priority 0; }}; "
-        f"add rule {TABLE} out ct state new counter")
-CLIENT = ("import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', 9)); "
-          "time.sleep(5)")
+RULE = (
+    f"add table {TABLE}; add chain {TABLE} out {{ type filter hook output priority 0; }}; "
+    f"add rule {TABLE} out ct state new counter"
+)
+CLIENT = (
+    "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', 9)); "
+    "time.sleep(5)"
+)
 FORMAT = "{ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} {info.match} :: {info.cmdline}"
 LIBRARIES = ("libmnl", "libnfnetlink", "libnetfilter_conntrack")
 
@@ -30,7 +35,9 @@ def loaded(pid):
         path = line.split(maxsplit=5)[-1]
         for library in LIBRARIES:
             if re.search(rf"/{library}[-.]", path):
-                assert found.setdefault(library, path) == path, f"{library} is loaded twice: {found[library]} and {path}"
+                assert found.setdefault(library, path) == path, (
+                    f"{library} is loaded twice: {found[library]} and {path}"
+                )
     return found
 
 

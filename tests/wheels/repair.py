@@ -2,6 +2,7 @@
 
 Runs where the wheel was built (any Debian or RPM system with auditwheel and patchelf): python repair.py WHEEL DIRECTORY
 """
+
 import base64
 import csv
 import hashlib
@@ -15,7 +16,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-LICENCES = {"libmnl": "LGPL-2.1-or-later", "libnfnetlink": "GPL-2.0-or-later", "libnetfilter_conntrack": "GPL-2.0-or-later"}
+LICENCES = {
+    "libmnl": "LGPL-2.1-or-later",
+    "libnfnetlink": "GPL-2.0-or-later",
+    "libnetfilter_conntrack": "GPL-2.0-or-later",
+}
 HEAD = """\
 This wheel holds copies of the shared libraries named below, in {libs}/, as their distribution built them; auditwheel
 changed the file names and the names by which they find each other, nothing else. Each is free software under the licence
@@ -33,10 +38,16 @@ def output(*command):
 
 def debian(package):
     """(source package and version, where it is, its copyright file) of an installed Debian package."""
-    source, version, arch = output("dpkg-query", "-W", "-f", "${source:Package} ${source:Version} ${Architecture}\n",
-                                   package).split("\n")[0].split()
-    return (f"{source} {version}", f"https://snapshot.debian.org/package/{source}/{version}/",
-            Path(f"/usr/share/doc/{package}/copyright"))
+    source, version, arch = (
+        output("dpkg-query", "-W", "-f", "${source:Package} ${source:Version} ${Architecture}\n", package)
+        .split("\n")[0]
+        .split()
+    )
+    return (
+        f"{source} {version}",
+        f"https://snapshot.debian.org/package/{source}/{version}/",
+        Path(f"/usr/share/doc/{package}/copyright"),
+    )
 
 
 def rpm(package):
@@ -64,14 +75,16 @@ def grafted(folder, dist_info):
 
 def add_notices(tree):
     """Write dist-info/licenses/grafted/* and name them in METADATA."""
-    dist_info, = tree.glob("*.dist-info")
-    folder, = tree.glob("*.libs")
+    (dist_info,) = tree.glob("*.dist-info")
+    (folder,) = tree.glob("*.libs")
     target = dist_info / "licenses" / "grafted"
     target.mkdir(parents=True)
     lines = [HEAD.format(libs=folder.name)]
     for file, library, package, source, where, text in grafted(folder, dist_info):
-        lines.append(f"{file}\n    library:  {library}, {LICENCES[library]}, https://netfilter.org/projects/{library}/\n"
-                     f"    binary:   {package}\n    source:   {source}\n    found at: {where}\n")
+        lines.append(
+            f"{file}\n    library:  {library}, {LICENCES[library]}, https://netfilter.org/projects/{library}/\n"
+            f"    binary:   {package}\n    source:   {source}\n    found at: {where}\n"
+        )
         if text is not None:
             shutil.copyfile(text, target / f"{library}.txt")
     (target / "SOURCES.txt").write_text("\n".join(lines) + TAIL)
@@ -111,8 +124,10 @@ def repair(wheel, destination, options=()):
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         # A stock image names its own glibc as the platform; the oldest that the symbols allow is wanted.
-        subprocess.run(["auditwheel", "repair", "--plat", "auto", *options, "-w", scratch / "out", wheel], check=True, env=env)
-        made, = (scratch / "out").glob("*.whl")
+        subprocess.run(
+            ["auditwheel", "repair", "--plat", "auto", *options, "-w", scratch / "out", wheel], check=True, env=env
+        )
+        (made,) = (scratch / "out").glob("*.whl")
         with zipfile.ZipFile(made) as archive:
             for info in archive.infolist():
                 path = Path(archive.extract(info, scratch / "tree"))

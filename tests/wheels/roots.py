@@ -1,4 +1,5 @@
 """Debian and Ubuntu trees made by debootstrap and kept in the user's cache: one to build in, the others to try a wheel in."""
+
 import hashlib
 import os
 import shutil
@@ -14,13 +15,22 @@ UBUNTU_KEYS = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 RUN = ("python3", "python3-venv", "iproute2", "nftables", "procps")
 # What the suite asks for beside these. conntrack(8) brings the library: a wheel has to prefer its own to it.
 TEST = (*RUN, "conntrack", "gcc", "libc6-dev", "strace")
-BUILD = ("gcc", "libc6-dev", "pkg-config", "python3-dev", "python3-pip",
-         "libnetfilter-conntrack-dev", "libnfnetlink-dev", "libmnl-dev")
+BUILD = (
+    "gcc",
+    "libc6-dev",
+    "pkg-config",
+    "python3-dev",
+    "python3-pip",
+    "libnetfilter-conntrack-dev",
+    "libnfnetlink-dev",
+    "libmnl-dev",
+)
 
 
 @dataclass(frozen=True)
 class Root:
     """One tree: its release, the packages it holds beside the base system, and its Python."""
+
     suite: str
     python: str
     packages: tuple = TEST
@@ -44,14 +54,19 @@ class Root:
         part.parent.mkdir(parents=True, exist_ok=True)
         options = ["--variant=minbase", f"--include={','.join(self.packages)}"]
         if self.mirror == UBUNTU:
-            options += ["--components=main,universe",
-                        f"--keyring={UBUNTU_KEYS}" if UBUNTU_KEYS.exists() else "--no-check-gpg"]
+            options += [
+                "--components=main,universe",
+                f"--keyring={UBUNTU_KEYS}" if UBUNTU_KEYS.exists() else "--no-check-gpg",
+            ]
         if self.arch:
             options += ["--foreign", f"--arch={self.arch}"]
         log = part.with_suffix(".log")
         with open(log, "w") as out:
-            done = subprocess.run(["debootstrap", *options, self.suite, part, self.mirror, *filter(None, [self.script])],
-                                  stdout=out, stderr=subprocess.STDOUT)
+            done = subprocess.run(
+                ["debootstrap", *options, self.suite, part, self.mirror, *filter(None, [self.script])],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
         if done.returncode:
             raise SystemExit(f"debootstrap {self.suite} failed, see {log}")
         if self.arch:
@@ -97,8 +112,26 @@ def command_in(root, command, binds=(), env=None):
     for outside, inside in binds:
         target = f"{root}/{inside.lstrip('/')}"
         mounts.append(f"mkdir -p {target} && mount --bind {outside} {target}")
-    clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8",
-             **(env or {})}
-    script = "set -e; " + "; ".join(mounts) + f'; cd {root}; mkdir -p .old; pivot_root . .old; umount -l /.old; exec env -i "$@"'
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
-            *(f"{name}={value}" for name, value in clean.items()), *map(str, command)]
+    clean = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        **(env or {}),
+    }
+    script = (
+        "set -e; "
+        + "; ".join(mounts)
+        + f'; cd {root}; mkdir -p .old; pivot_root . .old; umount -l /.old; exec env -i "$@"'
+    )
+    return [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        *(f"{name}={value}" for name, value in clean.items()),
+        *map(str, command),
+    ]

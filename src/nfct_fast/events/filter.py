@@ -3,24 +3,25 @@
 The socket filter is classic BPF over the conntrack message (linux/filter.h, linux/netfilter/nfnetlink_conntrack.h).
 Events it rejects are never queued: they take no buffer and wake nobody.
 """
+
 import re
 import struct
 
 from nfct_fast.text.protocol import FAMILIES, protocol_name
 
-_LD_ABS_B = 0x30        # BPF_LD | BPF_B | BPF_ABS
-_LD_IND_B = 0x50        # BPF_LD | BPF_B | BPF_IND
-_LD_ABS_W = 0x20        # BPF_LD | BPF_W | BPF_ABS
+_LD_ABS_B = 0x30  # BPF_LD | BPF_B | BPF_ABS
+_LD_IND_B = 0x50  # BPF_LD | BPF_B | BPF_IND
+_LD_ABS_W = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _LD_IMM = 0x00
 _LDX_IMM = 0x01
 _TAX = 0x07
-_JEQ = 0x15             # BPF_JMP | BPF_JEQ | BPF_K
+_JEQ = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JA = 0x05
 _RET = 0x06
 _SKF_AD_NLATTR = 0xFFFFF000 + 12
 _SKF_AD_NLATTR_NEST = 0xFFFFF000 + 16
 _ACCEPT = 0xFFFFFFFF
-_NLMSG_HEADER = 16      # offset of nfgenmsg, whose first byte is the address family
+_NLMSG_HEADER = 16  # offset of nfgenmsg, whose first byte is the address family
 _ATTRIBUTES = _NLMSG_HEADER + 4
 _CTA_TUPLE_ORIG = 1
 _CTA_TUPLE_PROTO = 2
@@ -71,8 +72,11 @@ def socket_filter(wanted: frozenset[tuple[int, int]]) -> bytes | None:
     if len(wanted) == 256 * len(FAMILIES):
         return None
     program = [_instruction(_LD_IMM, _ATTRIBUTES)]
-    for attribute, load in ((_CTA_TUPLE_ORIG, _SKF_AD_NLATTR), (_CTA_TUPLE_PROTO, _SKF_AD_NLATTR_NEST),
-                            (_CTA_PROTO_NUM, _SKF_AD_NLATTR_NEST)):
+    for attribute, load in (
+        (_CTA_TUPLE_ORIG, _SKF_AD_NLATTR),
+        (_CTA_TUPLE_PROTO, _SKF_AD_NLATTR_NEST),
+        (_CTA_PROTO_NUM, _SKF_AD_NLATTR_NEST),
+    ):
         program += [
             _instruction(_LDX_IMM, attribute),
             _instruction(_LD_ABS_W, load),

@@ -1,11 +1,12 @@
 """Opens the netlink socket that conntrack events of one network namespace come from."""
+
 import contextlib
 import errno
 
 from nfct_fast.kernel.netlink import Inbox, NetlinkSocket
 
 NETLINK_NETFILTER = 12
-GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}      # NFNLGRP_CONNTRACK_*
+GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}  # NFNLGRP_CONNTRACK_*
 # Events per system call: more than come during the longest pause of a reader at 40,000 flows/s.
 _SLOTS = 512
 # An event has 150 to 600 bytes. With 1024 alone, the first cache lines of all slots would share few cache sets.
@@ -39,8 +40,9 @@ def open_event_socket(fd, inbox, groups, program, share, size) -> NetlinkSocket:
             socket.join(group)
     except PermissionError:
         close_event_socket(socket, share)
-        raise PermissionError(errno.EPERM, "conntrack events need CAP_NET_ADMIN in the network namespace "
-                                           "(run as root)") from None
+        raise PermissionError(
+            errno.EPERM, "conntrack events need CAP_NET_ADMIN in the network namespace (run as root)"
+        ) from None
     except BaseException:
         close_event_socket(socket, share)
         raise
@@ -61,5 +63,8 @@ def explain_descriptor_limit():
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
-        raise OSError(errno.EMFILE, "too many open files: each monitored network namespace takes seven descriptors; "
-                                    "raise the limit (ulimit -n, LimitNOFILE= in a unit)") from None
+        raise OSError(
+            errno.EMFILE,
+            "too many open files: each monitored network namespace takes seven descriptors; "
+            "raise the limit (ulimit -n, LimitNOFILE= in a unit)",
+        ) from None

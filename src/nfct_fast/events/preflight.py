@@ -1,4 +1,5 @@
 """Finds out why no conntrack event can arrive in a network namespace. The kernel itself gives no error then."""
+
 import errno
 import select
 import socket
@@ -10,7 +11,7 @@ from nfct_fast.kernel.netlink import NetlinkSocket
 
 _NETLINK_NETFILTER = 12
 _NFNLGRP_CONNTRACK_NEW = 1
-_CTNETLINK_GET_STATS = (1 << 8) | 5          # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS
+_CTNETLINK_GET_STATS = (1 << 8) | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS
 _NLM_F_REQUEST_ACK = 1 | 4
 _NLMSG_ERROR = 2
 _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 2, 3
@@ -18,15 +19,23 @@ _PROBE_SECONDS = 0.5
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _LOOPBACK = {"IPv4": (socket.AF_INET, "127.0.0.1"), "IPv6": (socket.AF_INET6, "::1")}
 
-NO_MODULE = ("no connections can be logged: the kernel modules nf_conntrack and nf_conntrack_netlink are missing. "
-             "Try `modprobe nf_conntrack_netlink`")
-EVENTS_OFF = ("net.netfilter.nf_conntrack_events is 0 in this network namespace, so the kernel sends no events. "
-              "Set it with `sysctl net.netfilter.nf_conntrack_events=2`")
-NO_RULE = ("{what} not tracked: no firewall rule in this network namespace uses conntrack (or a rule exempts loopback, "
-           "where this was tested). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
-           "nft add chain inet t c; nft add rule inet t c ct state new`")
-UNTESTED = ("could not test whether flows are tracked, because loopback is down in this network namespace. "
-            "If no connections are logged, use --track")
+NO_MODULE = (
+    "no connections can be logged: the kernel modules nf_conntrack and nf_conntrack_netlink are missing. "
+    "Try `modprobe nf_conntrack_netlink`"
+)
+EVENTS_OFF = (
+    "net.netfilter.nf_conntrack_events is 0 in this network namespace, so the kernel sends no events. "
+    "Set it with `sysctl net.netfilter.nf_conntrack_events=2`"
+)
+NO_RULE = (
+    "{what} not tracked: no firewall rule in this network namespace uses conntrack (or a rule exempts loopback, "
+    "where this was tested). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
+    "nft add chain inet t c; nft add rule inet t c ct state new`"
+)
+UNTESTED = (
+    "could not test whether flows are tracked, because loopback is down in this network namespace. "
+    "If no connections are logged, use --track"
+)
 
 
 def wake_ctnetlink() -> bool:
@@ -38,22 +47,23 @@ def wake_ctnetlink() -> bool:
     try:
         request = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     except OSError as error:
-        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):      # not even nfnetlink
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):  # not even nfnetlink
             return False
         raise
     with request:
         request.bind((0, 0))
-        request.connect((0, 0))     # to the kernel: datagrams from processes are then refused
+        request.connect((0, 0))  # to the kernel: datagrams from processes are then refused
         request.settimeout(5)
         request.send(struct.pack("=IHHIIBBH", 20, _CTNETLINK_GET_STATS, _NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
         answer = request.recv(65536)
-    kind, = struct.unpack_from("=H", answer, 4)
+    (kind,) = struct.unpack_from("=H", answer, 4)
     if kind != _NLMSG_ERROR:
         return True
-    code, = struct.unpack_from("=i", answer, 16)
+    (code,) = struct.unpack_from("=i", answer, 16)
     if code == -errno.EPERM:
-        raise PermissionError(errno.EPERM,
-                              "conntrack events need CAP_NET_ADMIN in this network namespace (run as root)")
+        raise PermissionError(
+            errno.EPERM, "conntrack events need CAP_NET_ADMIN in this network namespace (run as root)"
+        )
     return code not in (-errno.EINVAL, -errno.EOPNOTSUPP)
 
 
@@ -126,7 +136,7 @@ class Probe:
             if error.errno != errno.ENOBUFS:
                 raise
             for flow in self._flows.values():
-                flow.tracked = None if flow.tracked is None else True   # the buffer overflowed: events do come
+                flow.tracked = None if flow.tracked is None else True  # the buffer overflowed: events do come
             return
         for flow in self._flows.values():
             flow.receive(messages)
@@ -153,7 +163,7 @@ def _are_events_off():
     try:
         return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
-        return False        # not there in namespaces of unprivileged users; the datagrams show it then
+        return False  # not there in namespaces of unprivileged users; the datagrams show it then
 
 
 def await_answers(probes) -> None:

@@ -2,13 +2,14 @@
 
 When a conntrack table is full, the kernel drops the packets of new connections, whoever they belong to.
 """
+
 import os
 
 from nfct_fast.events.tracking_rules import TrackingTable
 
-_LEVELS = (80, 95)      # percent of the table in use at which a notice is given
-_HYSTERESIS = 10        # percentage points the use must fall below a level before that is reported again
-_LEGACY = ("ip_tables_names", "ip6_tables_names")       # in /proc/net: the namespace's iptables-legacy tables
+_LEVELS = (80, 95)  # percent of the table in use at which a notice is given
+_HYSTERESIS = 10  # percentage points the use must fall below a level before that is reported again
+_LEGACY = ("ip_tables_names", "ip6_tables_names")  # in /proc/net: the namespace's iptables-legacy tables
 # Users of conntrack that have no ruleset.
 _OTHER_USERS = ("/proc/thread-self/net/ip_vs", "/sys/module/openvswitch", "/sys/module/act_ct")
 
@@ -26,7 +27,7 @@ class _TrackedNamespace:
     def __init__(self, name, wanted):
         self.name = name
         self.table = None
-        self.reported = 0           # the highest of _LEVELS reported
+        self.reported = 0  # the highest of _LEVELS reported
         self._count, self._max = (_open(f"/proc/sys/net/netfilter/nf_conntrack_{what}") for what in ("count", "max"))
         self._legacy = [_open(f"/proc/thread-self/net/{file}") for file in _LEGACY]
         try:
@@ -40,8 +41,10 @@ class _TrackedNamespace:
         if any(map(os.path.exists, _OTHER_USERS)):
             return False
         # Without the module the file exists in no namespace, including the one the thread is in now.
-        return all(not os.pread(fd, 1, 0) if fd >= 0 else not os.path.exists(f"/proc/thread-self/net/{file}")
-                   for file, fd in zip(_LEGACY, self._legacy))
+        return all(
+            not os.pread(fd, 1, 0) if fd >= 0 else not os.path.exists(f"/proc/thread-self/net/{file}")
+            for file, fd in zip(_LEGACY, self._legacy)
+        )
 
     def usage(self):
         """Return the number of entries and its limit; None if they cannot be read."""
@@ -62,8 +65,10 @@ class _TrackedNamespace:
         if level <= self.reported:
             return None
         self.reported = level
-        return (f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is "
-                "full, the kernel drops new connections. Raise net.netfilter.nf_conntrack_max")
+        return (
+            f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is "
+            "full, the kernel drops new connections. Raise net.netfilter.nf_conntrack_max"
+        )
 
     def close(self):
         if self.table is not None:
@@ -102,8 +107,10 @@ class Tracking:
         usages = [usage for space in self._namespaces if (usage := space.usage()) is not None]
         if usages:
             count, most = max(usages)
-            self._notices.add(f"connection tracking is turned on: {count} of at most {most} entries are in use "
-                               "(net.netfilter.nf_conntrack_max). When all are, the kernel drops new connections")
+            self._notices.add(
+                f"connection tracking is turned on: {count} of at most {most} entries are in use "
+                "(net.netfilter.nf_conntrack_max). When all are, the kernel drops new connections"
+            )
 
     def check(self) -> None:
         """Give notice of tables that fill up; track all protocols where something else has begun to use conntrack.
@@ -113,14 +120,18 @@ class Tracking:
         for space in self._namespaces:
             try:
                 if space.table.relax_if_changed(space.is_unshared):
-                    self._notices.add(f"{space.name}all protocols are tracked from now on, because something else on "
-                                       "this host has begun to use nftables or conntrack")
+                    self._notices.add(
+                        f"{space.name}all protocols are tracked from now on, because something else on "
+                        "this host has begun to use nftables or conntrack"
+                    )
             except OSError as error:
                 # Our exclusions must not harm others.
                 space.table.close()
                 space.table.restricted = False
-                self._notices.add(f"{space.name}connection tracking is turned off again, because something else on "
-                                   f"this host has begun to use nftables or conntrack and sharing it failed: {error}")
+                self._notices.add(
+                    f"{space.name}connection tracking is turned off again, because something else on "
+                    f"this host has begun to use nftables or conntrack and sharing it failed: {error}"
+                )
             if (warning := space.take_warning()) is not None:
                 self._notices.add(warning)
 

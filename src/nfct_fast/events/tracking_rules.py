@@ -10,6 +10,7 @@ If nobody else uses conntrack, chains at priority raw exempt unwanted protocols 
 conntrack later would suffer from that, as an untracked packet has no state and no NAT. So these chains are removed at
 the first change to any ruleset of the namespace, for which the kernel counts a generation number (NFT_MSG_GETGEN).
 """
+
 import errno
 import os
 import socket
@@ -24,7 +25,8 @@ _NFNL_MSG_BATCH_BEGIN, _NFNL_MSG_BATCH_END = 0x10, 0x11
 _NFNL_BATCH_GENID = 1
 _NFNL_SUBSYS_NFTABLES = 10
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE, _NEWGEN, _GETGEN = (
-    (_NFNL_SUBSYS_NFTABLES << 8) | message for message in (0, 1, 2, 3, 5, 6, 8, 15, 16))
+    (_NFNL_SUBSYS_NFTABLES << 8) | message for message in (0, 1, 2, 3, 5, 6, 8, 15, 16)
+)
 _NFPROTO_UNSPEC, _NFPROTO_INET, _NFPROTO_IPV4, _NFPROTO_IPV6 = 0, 1, 2, 10
 _NFT_TABLE_F_OWNER = 2
 _NFT_REG_1 = 1
@@ -32,16 +34,16 @@ _NFT_CT_STATE = 0
 _NFT_META_NFPROTO, _NFT_META_L4PROTO = 15, 16
 _NFT_CMP_EQ, _NFT_CMP_NEQ = 0, 1
 _PRIORITY_RAW = -300
-_HOOKS = {b"early\0": 0, b"early-out\0": 3}      # NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT
+_HOOKS = {b"early\0": 0, b"early-out\0": 3}  # NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT
 _NLA_F_NESTED = 0x8000
 _CHAIN = b"load\0"
-_LONGEST = 100          # comparisons in a rule, of NFT_RULE_MAXEXPRS 128 expressions
+_LONGEST = 100  # comparisons in a rule, of NFT_RULE_MAXEXPRS 128 expressions
 _ERESTART = 85
 
 
 def _attribute(kind, payload):
     if isinstance(payload, int):
-        payload = struct.pack(">I", payload & 0xffffffff)
+        payload = struct.pack(">I", payload & 0xFFFFFFFF)
     data = struct.pack("=HH", 4 + len(payload), kind) + payload
     return data + bytes(-len(data) % 4)
 
@@ -56,16 +58,17 @@ def _message(kind, flags, sequence, family, resource, *attributes):
 
 
 def _expression(name, *attributes):
-    return _nested(1, _attribute(1, name + b"\0"), _nested(2, *attributes))     # NFTA_LIST_ELEM: NFTA_EXPR_NAME, _DATA
+    return _nested(1, _attribute(1, name + b"\0"), _nested(2, *attributes))  # NFTA_LIST_ELEM: NFTA_EXPR_NAME, _DATA
 
 
 def _load(name, key):
-    return _expression(name, _attribute(1, _NFT_REG_1), _attribute(2, key))     # NFTA_CT_DREG or META, _KEY
+    return _expression(name, _attribute(1, _NFT_REG_1), _attribute(2, key))  # NFTA_CT_DREG or META, _KEY
 
 
 def _compare(operation, number):
-    return _expression(b"cmp", _attribute(1, _NFT_REG_1), _attribute(2, operation),
-                       _nested(3, _attribute(1, bytes([number]))))
+    return _expression(
+        b"cmp", _attribute(1, _NFT_REG_1), _attribute(2, operation), _nested(3, _attribute(1, bytes([number])))
+    )
 
 
 def _notrack_rules(wanted):
@@ -75,13 +78,24 @@ def _notrack_rules(wanted):
     alike = len(families) < 2 or protocols[families[0]] == protocols[families[1]]
     rules = []
     for family in families[:1] if alike else families:
-        which = [] if alike else [_load(b"meta", _NFT_META_NFPROTO),
-                                  _compare(_NFT_CMP_EQ, _NFPROTO_IPV4 if family == socket.AF_INET else _NFPROTO_IPV6)]
+        which = (
+            []
+            if alike
+            else [
+                _load(b"meta", _NFT_META_NFPROTO),
+                _compare(_NFT_CMP_EQ, _NFPROTO_IPV4 if family == socket.AF_INET else _NFPROTO_IPV6),
+            ]
+        )
         unwanted = sorted(set(range(256)) - protocols[family])
         which.append(_load(b"meta", _NFT_META_L4PROTO))
         if len(protocols[family]) <= _LONGEST:
-            rules.append([*which, *(_compare(_NFT_CMP_NEQ, proto) for proto in sorted(protocols[family])),
-                          _expression(b"notrack")])
+            rules.append(
+                [
+                    *which,
+                    *(_compare(_NFT_CMP_NEQ, proto) for proto in sorted(protocols[family])),
+                    _expression(b"notrack"),
+                ]
+            )
         else:
             rules += [[*which, _compare(_NFT_CMP_EQ, proto), _expression(b"notrack")] for proto in unwanted]
     return rules
@@ -92,16 +106,19 @@ def _replies(data):
     while len(data) >= 16:
         length, kind, _, sequence = struct.unpack_from("=IHHI", data)
         yield kind, sequence, data[16:length]
-        data = data[max(16, length + -length % 4):]
+        data = data[max(16, length + -length % 4) :]
 
 
 def _explain(number):
     if number == errno.EPERM:
         return PermissionError(number, "cannot turn connection tracking on: CAP_NET_ADMIN is needed (run as root)")
     if number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.EAFNOSUPPORT):
-        return OSError(number, "cannot turn connection tracking on: Linux 5.12 or later with nf_tables and its ct "
-                               f"expression is needed; the kernel says {os.strerror(number)}. "
-                               "Instead, add a firewall rule of your own that uses `ct state`")
+        return OSError(
+            number,
+            "cannot turn connection tracking on: Linux 5.12 or later with nf_tables and its ct "
+            f"expression is needed; the kernel says {os.strerror(number)}. "
+            "Instead, add a firewall rule of your own that uses `ct state`",
+        )
     return OSError(number, f"cannot turn connection tracking on: {os.strerror(number)}")
 
 
@@ -120,12 +137,13 @@ class TrackingTable:
         self._mark = ForkGuard()
         self._sequence = 0
         families = {family for family, _ in wanted or ()}
-        self.family = {(socket.AF_INET,): _NFPROTO_IPV4,
-                       (socket.AF_INET6,): _NFPROTO_IPV6}.get(tuple(families), _NFPROTO_INET)
+        self.family = {(socket.AF_INET,): _NFPROTO_IPV4, (socket.AF_INET6,): _NFPROTO_IPV6}.get(
+            tuple(families), _NFPROTO_INET
+        )
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         try:
             self._socket.bind((0, 0))
-            self._socket.connect((0, 0))        # to the kernel: datagrams from processes are then refused
+            self._socket.connect((0, 0))  # to the kernel: datagrams from processes are then refused
             self._socket.settimeout(5)
             # A netlink socket's port number is unique in its namespace, and so is the table's name.
             self.name = f"nfct_fast_{self._socket.getsockname()[0]}"
@@ -142,31 +160,54 @@ class TrackingTable:
             try:
                 self._commit(self._table() + (self._notrack_chains(rules) if self.restricted else []), generation)
             except OSError as error:
-                if error.errno == _ERESTART:        # a ruleset was changed meanwhile
+                if error.errno == _ERESTART:  # a ruleset was changed meanwhile
                     continue
                 if not self.restricted:
                     raise _explain(error.errno) from None
-                rules = []                          # this kernel has no `notrack`
+                rules = []  # this kernel has no `notrack`
             else:
                 break
         # Each change increments the generation, which skips 0.
-        self._expected = generation % 0xffffffff + 1
+        self._expected = generation % 0xFFFFFFFF + 1
 
     def _table(self):
         change = _NLM_F_CREATE
-        return [(_NEWTABLE, change, _attribute(1, self._name), _attribute(2, _NFT_TABLE_F_OWNER)),
-                (_NEWCHAIN, change, _attribute(1, self._name), _attribute(3, _CHAIN)),
-                (_NEWRULE, change | _NLM_F_APPEND, _attribute(1, self._name), _attribute(2, _CHAIN),
-                 _nested(4, _load(b"ct", _NFT_CT_STATE)))]
+        return [
+            (_NEWTABLE, change, _attribute(1, self._name), _attribute(2, _NFT_TABLE_F_OWNER)),
+            (_NEWCHAIN, change, _attribute(1, self._name), _attribute(3, _CHAIN)),
+            (
+                _NEWRULE,
+                change | _NLM_F_APPEND,
+                _attribute(1, self._name),
+                _attribute(2, _CHAIN),
+                _nested(4, _load(b"ct", _NFT_CT_STATE)),
+            ),
+        ]
 
     def _notrack_chains(self, rules):
         """Return the messages that add the chains with `notrack` rules."""
         messages = []
         for chain, hook in _HOOKS.items():
-            messages.append((_NEWCHAIN, _NLM_F_CREATE, _attribute(1, self._name), _attribute(3, chain),
-                             _nested(4, _attribute(1, hook), _attribute(2, _PRIORITY_RAW)), _attribute(7, b"filter\0")))
-            messages += [(_NEWRULE, _NLM_F_CREATE | _NLM_F_APPEND, _attribute(1, self._name), _attribute(2, chain),
-                          _nested(4, *rule)) for rule in rules]
+            messages.append(
+                (
+                    _NEWCHAIN,
+                    _NLM_F_CREATE,
+                    _attribute(1, self._name),
+                    _attribute(3, chain),
+                    _nested(4, _attribute(1, hook), _attribute(2, _PRIORITY_RAW)),
+                    _attribute(7, b"filter\0"),
+                )
+            )
+            messages += [
+                (
+                    _NEWRULE,
+                    _NLM_F_CREATE | _NLM_F_APPEND,
+                    _attribute(1, self._name),
+                    _attribute(2, chain),
+                    _nested(4, *rule),
+                )
+                for rule in rules
+            ]
         return messages
 
     def relax_if_changed(self, is_unshared) -> bool:
@@ -179,8 +220,10 @@ class TrackingTable:
             return False
         messages = []
         for chain in _HOOKS:
-            messages += [(_DELRULE, 0, _attribute(1, self._name), _attribute(2, chain)),
-                         (_DELCHAIN, 0, _attribute(1, self._name), _attribute(3, chain))]
+            messages += [
+                (_DELRULE, 0, _attribute(1, self._name), _attribute(2, chain)),
+                (_DELCHAIN, 0, _attribute(1, self._name), _attribute(3, chain)),
+            ]
         self._commit(messages)
         self.restricted = False
         return True
@@ -223,7 +266,7 @@ class TrackingTable:
 
     def _generation(self):
         [body] = self._query(_GETGEN, 0)
-        return struct.unpack_from(">I", body, 4 + 4)[0]        # after nfgenmsg, NFTA_GEN_ID comes first
+        return struct.unpack_from(">I", body, 4 + 4)[0]  # after nfgenmsg, NFTA_GEN_ID comes first
 
     def _has_tables(self):
         return bool(self._query(_GETTABLE, _NLM_F_DUMP))
@@ -235,7 +278,7 @@ class TrackingTable:
                 # Explicitly, because a child process may hold the socket open.
                 self._commit([(_DELTABLE, 0, _attribute(1, self._name))])
             except OSError:
-                pass        # closing the socket removes it
+                pass  # closing the socket removes it
         self._socket.close()
 
     def __enter__(self):

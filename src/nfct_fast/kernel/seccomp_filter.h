@@ -32,8 +32,8 @@
 enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
-/* SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow signals to
- * other processes. Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of
+/* SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow signals
+ * to other processes. Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of
  * `value` are set, or it equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: `value` <= it <=
  * `other`. */
 enum { SANDBOX_ANY, SANDBOX_CLEAR, SANDBOX_SET, SANDBOX_EQUAL, SANDBOX_FROM_TO };

@@ -5,7 +5,8 @@
 
 #include <linux/types.h>
 
-/* Which program a process runs, for ever: a pid is given again only with another start, and every execve counts exec up. */
+/* Which program a process runs, for ever: a pid is given again only with another start, and every execve counts exec
+ * up. */
 struct process_id {
     __u64 start; /* CLOCK_BOOTTIME ns of the first thread: task_struct.start_boottime; 0: tasks cannot be read here */
     __u32 tgid;
@@ -19,9 +20,9 @@ enum process_event_kind { PROCESS_EVENT_FORK = 1, PROCESS_EVENT_EXEC, PROCESS_EV
 #define PROCESS_ARGS_MAX 4096 /* bytes kept of the arguments */
 
 enum process_event_flags {
-    PROCESS_EVENT_DELETED = 1,   /* the file executed has no name any more */
-    PROCESS_EVENT_UNROOTED = 2,  /* and never had one: a memfd */
-    PROCESS_EVENT_NO_ARGS = 4,   /* the arguments could not be read */
+    PROCESS_EVENT_DELETED = 1,  /* the file executed has no name any more */
+    PROCESS_EVENT_UNROOTED = 2, /* and never had one: a memfd */
+    PROCESS_EVENT_NO_ARGS = 4,  /* the arguments could not be read */
 };
 
 /* All kinds have the first 24 bytes; EXIT has no more, FORK ends before arg_start. */
@@ -29,7 +30,7 @@ struct process_event {
     struct process_id id;
     __u16 kind;
     __u16 flags;
-    __u32 ns_pid; /* the process's pid in its own pid namespace; 0: that is the initial one */
+    __u32 ns_pid;             /* the process's pid in its own pid namespace; 0: that is the initial one */
     struct process_id parent; /* FORK: the process that called fork, whatever CLONE_PARENT says */
     __u64 cgroup;
     __u32 uid; /* real, as gid */
@@ -43,7 +44,7 @@ struct process_event {
     __u32 device;
     __u16 path_size; /* bytes kept of its path, the last component first, a NUL after each; 0: not known */
     __u16 kept_size; /* bytes kept of the arguments, after the path */
-};                   /* then both */
+}; /* then both */
 
 #define PROCESS_EVENT_EXIT_SIZE 24
 #define PROCESS_EVENT_FORK_SIZE 88
@@ -54,19 +55,20 @@ struct task_offsets {
     __u32 group_leader, pid, tgid, start, exec_id, comm, mm, login_uid, signal, thread_pid, cgroups; /* task_struct */
     __u32 has_login_uid;
     __u32 has_subflows; /* 1: the next five are filled in */
-    __u32 hook_sock, ulp_data, subflow_sock, subflow_conn, cookie; /* bpf_sock_addr_kern.sk, inet_connection_sock.icsk_ulp_data,
-                                                                      mptcp_subflow_context, sock_common.skc_cookie */
-    __u32 flags, uid, gid, cred;                /* task_struct.flags, cred, and task_struct.cred */
+    __u32 hook_sock, ulp_data, subflow_sock, subflow_conn,
+        cookie;                                   /* bpf_sock_addr_kern.sk, inet_connection_sock.icsk_ulp_data,
+                                                     mptcp_subflow_context, sock_common.skc_cookie */
+    __u32 flags, uid, gid, cred;                  /* task_struct.flags, cred, and task_struct.cred */
     __u32 user_ns, ns_level, ns_parent, ns_owner; /* cred.user_ns, user_namespace */
-    __u32 live;                                 /* signal_struct */
-    __u32 level, numbers, upid_size;            /* pid; upid.nr is its first member */
-    __u32 dfl_cgroup, kernfs, kernfs_id;        /* css_set.dfl_cgrp, cgroup.kn, kernfs_node.id */
-    __u32 arg_start, arg_end, exe_file;         /* mm_struct */
-    __u32 path_mount, path_dentry, file_inode;  /* file, with f_path */
-    __u32 inode_number, superblock, device;     /* inode.i_ino, inode.i_sb, super_block.s_dev */
-    __u32 parent, name, unhashed;               /* dentry.d_parent, .d_name.name, .d_hash.pprev */
-    __u32 mount_root;                           /* vfsmount */
-    __u32 mount, mount_parent, mountpoint;      /* struct mount: its vfsmount, and where it is mounted */
+    __u32 live;                                   /* signal_struct */
+    __u32 level, numbers, upid_size;              /* pid; upid.nr is its first member */
+    __u32 dfl_cgroup, kernfs, kernfs_id;          /* css_set.dfl_cgrp, cgroup.kn, kernfs_node.id */
+    __u32 arg_start, arg_end, exe_file;           /* mm_struct */
+    __u32 path_mount, path_dentry, file_inode;    /* file, with f_path */
+    __u32 inode_number, superblock, device;       /* inode.i_ino, inode.i_sb, super_block.s_dev */
+    __u32 parent, name, unhashed;                 /* dentry.d_parent, .d_name.name, .d_hash.pprev */
+    __u32 mount_root;                             /* vfsmount */
+    __u32 mount, mount_parent, mountpoint;        /* struct mount: its vfsmount, and where it is mounted */
 };
 
 #endif

@@ -1,13 +1,13 @@
 """Opens sources for the reading thread: the only place where events, attribution and tracking of a namespace meet."""
+
 import contextlib
 import time
 
-from nfct_fast.kernel import netns
 from nfct_fast.events.conntrack_dump import ConntrackDump
-from nfct_fast.events.open_sources import (
-    GROUPS, NETLINK_NETFILTER, close_event_socket, event_inbox, open_event_socket)
+from nfct_fast.events.open_sources import GROUPS, NETLINK_NETFILTER, close_event_socket, event_inbox, open_event_socket
 from nfct_fast.events.preflight import Probe, await_answers
 from nfct_fast.events.source import Source
+from nfct_fast.kernel import netns
 
 
 def _entered(space):
@@ -41,7 +41,7 @@ class SourceOpener:
         self._wanted, self._groups, self._program = wanted, groups, program
         self._recover = recover and GROUPS["NEW"] in groups
         self._inbox = event_inbox()
-        self._tracked = {}      # {inode: what Tracking.remove() takes}
+        self._tracked = {}  # {inode: what Tracking.remove() takes}
 
     @property
     def capacity(self) -> int:

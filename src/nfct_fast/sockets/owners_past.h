@@ -48,7 +48,8 @@ static inline int owners_past(const struct owners *self, const struct owners_key
 
 #define OWNERS_MARGIN 64 /* records that may be overwritten while this is found out */
 
-/* The time from which on no record was overwritten, CLOCK_BOOTTIME ns; 0: none ever was. What was noted before may be missing. */
+/* The time from which on no record was overwritten, CLOCK_BOOTTIME ns; 0: none ever was. What was noted before may be
+ * missing. */
 static inline uint64_t owners_whole_since(const struct owners *self)
 {
     uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);

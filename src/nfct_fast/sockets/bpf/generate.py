@@ -4,6 +4,7 @@ Run it after a change to the .c or .h files here, to ../owners.h or to ../../pro
 `python src/nfct_fast/sockets/bpf/generate.py [HEADER]`. Nothing else needs clang. The output depends only on the source
 and on clang's major version, and names both.
 """
+
 import hashlib
 import os
 import re
@@ -15,8 +16,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 INCLUDES = HERE.parents[2]
-SOURCES = (HERE / "owners.bpf.c", HERE / "helpers.h", HERE / "store.h", HERE / "process.h", HERE / "egress.h",
-           INCLUDES / "nfct_fast/sockets/owners.h", INCLUDES / "nfct_fast/processes/process_event.h")
+SOURCES = (
+    HERE / "owners.bpf.c",
+    HERE / "helpers.h",
+    HERE / "store.h",
+    HERE / "process.h",
+    HERE / "egress.h",
+    INCLUDES / "nfct_fast/sockets/owners.h",
+    INCLUDES / "nfct_fast/processes/process_event.h",
+)
 HEADER = INCLUDES / "nfct_fast/sockets/owners_skel.h"
 
 # ELF section: (program type, attach type), by their names in linux/bpf.h.
@@ -78,16 +86,18 @@ def sections(elf):
 
     def string(table, at):
         start = heads[table][4] + at
-        return elf[start:elf.index(b"\0", start)].decode()
+        return elf[start : elf.index(b"\0", start)].decode()
 
     found = {}
     for index, head in enumerate(heads):
-        body = b"" if head[1] == 8 else elf[head[4]:head[4] + head[5]]  # 8: SHT_NOBITS
+        body = b"" if head[1] == 8 else elf[head[4] : head[4] + head[5]]  # 8: SHT_NOBITS
         found[string(names_at, head[0])] = (index, head[1], body, head[7])
     _, _, table, _ = found[".symtab"]
     strings = next(head[6] for head in heads if head[1] == 2)  # 2: SHT_SYMTAB
-    symbols = [(string(strings, name), section, info & 15)
-               for name, info, _, section, _, _ in struct.iter_unpack("<IBBHQQ", table)]
+    symbols = [
+        (string(strings, name), section, info & 15)
+        for name, info, _, section, _, _ in struct.iter_unpack("<IBBHQQ", table)
+    ]
     return found, symbols
 
 
@@ -102,8 +112,8 @@ def programs(elf):
         relocations = []
         for at, info in struct.iter_unpack("<QQ", found.get(f".rel{section}", (0, 0, b"", 0))[2]):
             name = symbols[info >> 32][0]
-            if name not in MAPS or info & 0xffffffff != 1:  # 1: R_BPF_64_64
-                sys.exit(f"generate.py: {section}: unknown relocation {info & 0xffffffff} against {name!r}")
+            if name not in MAPS or info & 0xFFFFFFFF != 1:  # 1: R_BPF_64_64
+                sys.exit(f"generate.py: {section}: unknown relocation {info & 0xFFFFFFFF} against {name!r}")
             relocations.append((at // 8, name))
         yield function, section, struct.unpack(f"<{len(code) // 8}Q", code), relocations
 
@@ -114,31 +124,57 @@ def header(elf, clang):
         " * SPDX-License-Identifier: GPL-2.0-or-later",
         f" * clang: {clang}",
         f" * sources: {source_hash()} */",
-        "#ifndef NFCT_FAST_OWNERS_SKEL_H", "#define NFCT_FAST_OWNERS_SKEL_H", "",
-        "#include <stdint.h>", "#include <linux/bpf.h>", "",
-        "enum { %s, OWNERS_MAPS };" % ", ".join(f"OWNERS_MAP_{name.upper()}" for name in MAPS), "",
-        "struct owners_relocation {", "    uint16_t instruction;", "    uint16_t map;", "};", "",
-        "struct owners_program {", "    const char *name;", "    uint32_t type;", "    uint32_t attach;",
-        "    const uint64_t *code;", "    uint32_t length;", "    const struct owners_relocation *relocations;",
-        "    uint32_t relocated;", "};", "",
+        "#ifndef NFCT_FAST_OWNERS_SKEL_H",
+        "#define NFCT_FAST_OWNERS_SKEL_H",
+        "",
+        "#include <stdint.h>",
+        "#include <linux/bpf.h>",
+        "",
+        "enum { %s, OWNERS_MAPS };" % ", ".join(f"OWNERS_MAP_{name.upper()}" for name in MAPS),
+        "",
+        "struct owners_relocation {",
+        "    uint16_t instruction;",
+        "    uint16_t map;",
+        "};",
+        "",
+        "struct owners_program {",
+        "    const char *name;",
+        "    uint32_t type;",
+        "    uint32_t attach;",
+        "    const uint64_t *code;",
+        "    uint32_t length;",
+        "    const struct owners_relocation *relocations;",
+        "    uint32_t relocated;",
+        "};",
+        "",
     ]
     table = []
     for function, section, code, relocations in programs(elf):
         lines.append(f"static const uint64_t owners_code_{function}[] = {{")
         for at in range(0, len(code), 5):
-            lines.append("    " + " ".join(f"0x{word:016x}," for word in code[at:at + 5]))
+            lines.append("    " + " ".join(f"0x{word:016x}," for word in code[at : at + 5]))
         lines += ["};", "", f"static const struct owners_relocation owners_relocations_{function}[] = {{"]
-        relocations = relocations or [(0xffff, MAPS[0])]
+        relocations = relocations or [(0xFFFF, MAPS[0])]
         for at in range(0, len(relocations), 4):
-            row = relocations[at:at + 4]
+            row = relocations[at : at + 4]
             lines.append("    " + " ".join(f"{{{where}, OWNERS_MAP_{name.upper()}}}," for where, name in row))
         lines += ["};", ""]
-        used = sum(where != 0xffff for where, _ in relocations)
+        used = sum(where != 0xFFFF for where, _ in relocations)
         kind, attach = PROGRAMS[section]
-        table.append(f'    {{"{section}", {kind}, {attach}, owners_code_{function}, {len(code)}, '
-                     f"owners_relocations_{function}, {used}}},")
-    lines += ["static const struct owners_program owners_programs[] = {", *table, "};", "",
-              f"#define OWNERS_PROGRAMS {len(table)}", "", "#endif", ""]
+        table.append(
+            f'    {{"{section}", {kind}, {attach}, owners_code_{function}, {len(code)}, '
+            f"owners_relocations_{function}, {used}}},"
+        )
+    lines += [
+        "static const struct owners_program owners_programs[] = {",
+        *table,
+        "};",
+        "",
+        f"#define OWNERS_PROGRAMS {len(table)}",
+        "",
+        "#endif",
+        "",
+    ]
     return "\n".join(lines)
 
 
