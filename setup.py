@@ -75,8 +75,8 @@ static int add_names(PyObject *module)
 }}
 
 static PyModuleDef_Slot slots[] = {{{{Py_mod_exec, (void *)add_names}}, {{0, NULL}}}};
-static PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "_modules", "Every extension module of the package.", 0, NULL, slots,
-                                 NULL, NULL, NULL}};
+static PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "_modules", "Every extension module of the package.", 0, NULL,
+                                 slots, NULL, NULL, NULL}};
 
 PyMODINIT_FUNC PyInit__modules(void)
 {{
@@ -156,7 +156,8 @@ def modules(testing):
         extensions(testing),
         include_path=["include"],
         build_dir="build/cython",
-        # Functions of Cython's own type, the default, are a sixth of the size; the interpreter's say their signatures as well.
+        # Functions of Cython's own type, the default, are a sixth of the size; the interpreter's say their signatures
+        # as well.
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,

@@ -13,7 +13,10 @@ from support.paths import SUPPORT, TESTS
 
 def pytest_report_header():
     if os.geteuid() != 0:
-        return "not root: tests that make network namespaces, other users or BPF programs are skipped (`make test` runs all)"
+        return (
+            "not root: tests that make network namespaces, other users or BPF programs are skipped "
+            "(`make test` runs all)"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that -m leaves out are left out

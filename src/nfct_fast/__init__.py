@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from . import _loader  # first: it finds the modules that the others import
+from . import _loader  # noqa: F401 -- first: it finds the modules that the others import
 from ._version import __version__
 
 _MODULES = {

@@ -64,8 +64,8 @@ cdef class Conntrack:
         track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
             of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
-        flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room for
-            65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
+        flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
+            for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
 
@@ -100,8 +100,8 @@ cdef class Conntrack:
         rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
-        # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they can.
-        # While the program is stopped no room can be made: whoever asks for a number has it from the start.
+        # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they
+        # can. While the program is stopped no room can be made: whoever asks for a number has it from the start.
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
         try:
             self.no_event_reasons = self.engine.open(

@@ -39,7 +39,8 @@ def both_cores_busy():
 
 
 def fire(conntrack, program, modes):
-    """{(proto, source, sport, dport): pids} of what one process for each mode sent from SOCKETS sockets, and the flows."""
+    """{(proto, source, sport, dport): pids} of what one process for each mode sent from SOCKETS sockets,
+    and the flows."""
     processes = [
         (mode, subprocess.Popen([program, "ports", mode, str(SOCKETS)], stdout=subprocess.PIPE, text=True))
         for mode in modes

@@ -91,8 +91,8 @@ def die_with(parent):
 
 
 def serving(*sockets, children=0, name=None, act=None):
-    """A Worker that has opened these, given as arguments of opened(), and as many children; it says it is ready, and does what it is
-    told: act(sockets), or to close them."""
+    """A Worker that has opened these, given as arguments of opened(), and as many children; it says it is ready, and
+    does what it is told: act(sockets), or to close them."""
 
     def work(worker):
         socks = [opened(*one) for one in sockets]
@@ -348,7 +348,8 @@ for i in range({count}):
 @KINDS
 @pytest.mark.parametrize("served", [True, False], ids=["served", "closed"])
 def test_system_calls_of_inbound_flows(netns, tmp_path, kind, served):
-    """Fewer than 50 for 1,000 flows, of the thread that reads and the one that writes: what is asked of the kernel is asked once."""
+    """Fewer than 50 for 1,000 flows, of the thread that reads and the one that writes: what is asked of the kernel
+    is asked once."""
     if reason := unusable():
         pytest.skip(reason)
     count, output = 20_000, tmp_path / "lines"
@@ -411,8 +412,8 @@ def test_system_calls_of_inbound_flows(netns, tmp_path, kind, served):
 @pytest.mark.parametrize("address", [OURS, "fd77::1"])
 @pytest.mark.parametrize("listen", ["own family", "both"])
 def test_who_accepted_is_named_in_the_end(netns, address, listen):
-    """Of a server with children; it is noted where accept(2) is asked for the peer's address, and told where it is known when an
-    entry began."""
+    """Of a server with children; it is noted where accept(2) is asked for the peer's address, and told where it is
+    known when an entry began."""
     if reason := unusable():
         pytest.skip(reason)
     with open("/proc/sys/net/netfilter/nf_conntrack_timestamp", "w") as sysctl:

@@ -111,7 +111,8 @@ def test_300_processes_in_another_namespace_behind_masquerade():
 
 
 def test_each_program_of_one_process_has_its_own_command_line():
-    """One pid, four programs in a row, each sends: a flow bears the command line of the program that sent it, or none."""
+    """One pid, four programs in a row, each sends: a flow bears the command line of the program that sent it,
+    or none."""
     with made() as netns, Program(netns, "--track", "-p", "ipv4/udp", "-f", FORMAT) as program:
         known = 0
         for base in range(30000, 30200, 4):

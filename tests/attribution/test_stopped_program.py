@@ -27,8 +27,8 @@ MODES = [
 ]
 EACH = 200
 
-# SENDER NAME KIND PORT TO...: one socket for each port TO, from source port PORT (0: any); tells the sources, and goes on
-# to live with its sockets until its standard input ends. KIND: tcp, connected, udp, bound (to an address, too).
+# SENDER NAME KIND PORT TO...: one socket for each port TO, from source port PORT (0: any); tells the sources, and goes
+# on to live with its sockets until its standard input ends. KIND: tcp, connected, udp, bound (to an address, too).
 SENDER = """
 import socket, sys
 _, name, kind, port, *to = sys.argv
@@ -55,7 +55,9 @@ SAME_PID = """
 import ctypes, os, signal, struct, sys
 pid, *command = sys.argv[1:]
 tid = ctypes.c_int(int(pid))
-arguments = ctypes.create_string_buffer(struct.pack("11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(tid), 1, 0))
+arguments = ctypes.create_string_buffer(
+    struct.pack("11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(tid), 1, 0)
+)
 child = ctypes.CDLL(None, use_errno=True).syscall(435, arguments, len(arguments.raw) - 1)
 if child == 0:
     os.execvp(command[0], command)
@@ -83,8 +85,8 @@ class Truth:
     def note(self, kind, sources, targets, pid, command):
         for sport, dport in zip(sources, targets):
             key = "ipv4/tcp" if "tcp" in kind else "ipv4/udp", sport, dport
-            # A second use of an entry that lives is no new flow: the first one is who began it. Of TCP it may be one, once
-            # the first has ended; here it is then the same process.
+            # A second use of an entry that lives is no new flow: the first one is who began it. Of TCP it may be one,
+            # once the first has ended; here it is then the same process.
             self.flows[key] += "tcp" in kind or key not in self.sent
             if self.sent.setdefault(key, (pid, [os.fspath(word) for word in command]))[0] != pid:
                 self.shared.add(key)
@@ -193,7 +195,8 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
         for number in range(20):
             truth.send_and_end(f"first of port {7000 + number}", "udp", 7000 + number, [21_000 + number])
             living.append(truth.send(f"second of port {7000 + number}", "udp", 7000 + number, [22_000 + number]))
-        # The second use of a living entry is no flow. Without the kernel's notes its exact socket is taken for the first one.
+        # The second use of a living entry is no flow. Without the kernel's notes its exact socket is taken for the
+        # first one.
         kinds = ["udp", "bound", "connected"]
         for number, (first, second) in enumerate(
             2 * list(product(kinds, kinds if attribution == "auto" else kinds[:2]))

@@ -1,5 +1,5 @@
-"""One user forks, executes, has thousands of processes, threads or cgroups, or fills the conntrack table: another's flows
-keep their names.
+"""One user forks, executes, has thousands of processes, threads or cgroups, or fills the conntrack table:
+another's flows keep their names.
 
 How long they wait meanwhile is measured by bench/bench_storms.py."""
 

@@ -55,7 +55,8 @@ def cgroup(path):
 
 
 def enter(cgroup):
-    """Move this process there, and in systemd's own hierarchy, where there is one too, to the root: its path comes first."""
+    """Move this process there, and in systemd's own hierarchy, where there is one too, to the root:
+    its path comes first."""
     (cgroup / "cgroup.procs").write_text(str(os.getpid()))
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")

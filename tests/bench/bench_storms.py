@@ -132,7 +132,7 @@ def cgroups(place, wide=340, deep=30):
         with storm(place, sys.executable, "-c", CGROUPS_PROGRAM, top, ATTACKER, wide, deep):
             yield
     finally:
-        for path, _, _, fd in os.fwalk(top, topdown=False):
+        for _, _, _, fd in os.fwalk(top, topdown=False):
             for name in os.listdir(fd):
                 with contextlib.suppress(OSError):
                     os.rmdir(name, dir_fd=fd)
@@ -217,7 +217,7 @@ def main():
     rows = []
     with space() as place:
         program = compiled("storms", place.directory, "-pthread")
-        for number in range(rounds()):
+        for _ in range(rounds()):
             for name, attack in storms(place, program):
                 if wanted and name not in wanted:
                     continue

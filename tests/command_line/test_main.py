@@ -89,7 +89,10 @@ def test_every_protocol_is_shown(tracked, within):
 
 def test_who_is_not_known_is_a_question_mark(tracked, within):
     # Sent to an address of this host from outside: the sender is another's, and no process listens.
-    form = "{info.pid} {info.uid} {info.gid} {info.service} {info.comm} {info.exe} {info.ppid} {info.unit} {info.cmdline} {ev.dport}"
+    form = (
+        "{info.pid} {info.uid} {info.gid} {info.service} {info.comm} {info.exe} {info.ppid} {info.unit} {info.cmdline} "
+        "{ev.dport}"
+    )
     with Program(tracked, "-p", "udp", "--attribution", "off", "-f", form) as program:
         with within(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"x", ("127.0.0.1", 9))

@@ -215,7 +215,8 @@ print("done")
 ATTACKS = {
     "read": "lambda: os.open('/etc/shadow', os.O_RDONLY), lambda: os.open('/proc/1/root/etc/shadow', os.O_RDONLY), "
     "lambda: os.open('/proc/1/environ', os.O_RDONLY), lambda: os.listdir('/proc/1/fd'), lambda: os.listdir('/root')",
-    "write": "lambda: os.open('/etc/cron.d/nfct', os.O_WRONLY | os.O_CREAT), lambda: os.open('/proc/sys/kernel/core_pattern', os.O_WRONLY)",
+    "write": "lambda: os.open('/etc/cron.d/nfct', os.O_WRONLY | os.O_CREAT), "
+    "lambda: os.open('/proc/sys/kernel/core_pattern', os.O_WRONLY)",
     "run": "lambda: os.execv('/bin/true', ['true']), lambda: os.posix_spawn('/bin/true', ['true'], {}), os.fork",
     "socket": "lambda: __import__('socket').socket(16, 3), lambda: __import__('socket').socket()",
     "trace": "lambda: call('ptrace', 16, os.getppid(), 0, 0), lambda: call('process_vm_readv', 1, None, 0, None, 0, 0)",
@@ -357,7 +358,8 @@ assert set(found) <= {{errno.EPERM, errno.EACCES}}, found
 print("done")
 """
 NOT_APART = {what: attacks for what, attacks in ATTACKS.items() if what not in ("read", "enter", "socket")} | {
-    "enter": "lambda: call('setns', os.open('/proc/self/ns/mnt', os.O_RDONLY), 0x20000), lambda: call('unshare', 0x10000000)",
+    "enter": "lambda: call('setns', os.open('/proc/self/ns/mnt', os.O_RDONLY), 0x20000), "
+    "lambda: call('unshare', 0x10000000)",
     "network": "lambda: socket.socket(), lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
 }
 
@@ -389,7 +391,8 @@ def test_files_from_inside_the_door(tracked):
     run_inside(tracked, APART_CODE.format(attacks=attacks, keep=("sys_admin",), enters=True))
 
 
-# What a program that has been taken over may ask the door: it gives netlink sockets and tables of /proc/net, and nothing else.
+# What a program that has been taken over may ask the door: it gives netlink sockets and tables of /proc/net, and
+# nothing else.
 ASKED_WRONGLY = """
 import array, errno, functools, os, socket, struct
 from nfct_fast.namespaces import opener
@@ -410,7 +413,10 @@ def ask(*passed, protocol=-1, table=b"", size=28):
 own = os.open("/proc/self/ns/net", os.O_RDONLY)
 assert ask(own, protocol=0).startswith("socket:"), ask(own, protocol=0)
 assert ask(own, table=b"udp").endswith("/net/udp")
-for table in (b"../status", b"../../../../../etc/passwd", b"/etc/passwd", b"stat/nf_conntrack", b"", b"." * 16, b"a" * 16, b"a\\xff", b"UDP"):
+for table in (
+    b"../status", b"../../../../../etc/passwd", b"/etc/passwd", b"stat/nf_conntrack", b"", b"." * 16, b"a" * 16,
+    b"a\\xff", b"UDP",
+):
     assert ask(own, table=table) in (-errno.EINVAL, -errno.EACCES, -errno.ENOENT, -errno.ENOTDIR), table
 assert ask(protocol=0) == -errno.EINVAL
 assert ask(os.open("/etc/passwd", os.O_RDONLY), protocol=0) == -errno.EINVAL
@@ -437,13 +443,16 @@ from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 generator = random.Random(20261127)
-pid, fd = rights.spawn_helper("nfct-seeker", functools.partial(holder_search._prepare, "/proc", 0.2), ("dac_read_search", "sys_ptrace"))
+prepare = functools.partial(holder_search._prepare, "/proc", 0.2)
+pid, fd = rights.spawn_helper("nfct-seeker", prepare, ("dac_read_search", "sys_ptrace"))
 with socket.socket(fileno=fd) as end:
     end.settimeout(5)
     for _ in range(3000):
         question = bytearray(generator.randbytes(56))
         question[4:12] = struct.pack("=II", 0, generator.randrange(5))
-        question[40:48] = struct.pack("=ii", generator.choice((-1, 0, 1, 2, os.getpid(), 1 << 31 - 1)), generator.choice((-1, 0, 3, 1 << 30)))
+        question[40:48] = struct.pack(
+            "=ii", generator.choice((-1, 0, 1, 2, os.getpid(), 1 << 31 - 1)), generator.choice((-1, 0, 3, 1 << 30))
+        )
         end.send(question)
         answer = end.recv(8192)
         assert len(answer) >= 16 and answer[:4] == question[:4]

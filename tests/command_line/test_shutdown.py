@@ -182,7 +182,8 @@ def test_a_full_disk_after_the_last_flow(tracked, flood, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-# The program, and in it a thread that lets the reading fail when it is told to: what it waits with is then no epoll any more.
+# The program, and in it a thread that lets the reading fail when it is told to: what it waits with is then no epoll
+# any more.
 FAILING = """
 import os, sys, threading
 from nfct_fast.__main__ import main

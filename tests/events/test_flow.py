@@ -178,7 +178,8 @@ def test_a_damaged_message_does_no_harm_to_the_next(recorded, data):
 
 
 def test_an_attribute_of_another_size_ends_nothing(recorded):
-    """libnetfilter_conntrack since 1.0.9 calls exit(3) at one: root of a container could end the program by a message."""
+    """libnetfilter_conntrack since 1.0.9 calls exit(3) at one: root of a container could end the program
+    by a message."""
     message = next(message for message in recorded[0] if len(MessageDecoder().decode(message)) == 1)
     decoder = MessageDecoder()
     for at in range(20, len(message)):

@@ -114,7 +114,8 @@ def _no_nfnetlink(*arguments):
     raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
 
 
-# A kernel without the module cannot be had here: what it answers (nfnetlink_rcv_msg, __sock_create) is put in its place.
+# A kernel without the module cannot be had here: what it answers (nfnetlink_rcv_msg, __sock_create) is put in its
+# place.
 @pytest.mark.parametrize("kernel", [NoModule, _no_nfnetlink])
 def test_the_module_is_missing(netns, within, monkeypatch, kernel):
     monkeypatch.setattr(preflight.socket, "socket", kernel)

@@ -1,8 +1,8 @@
 """Fuzzers of what reads other people's bytes: python tests/fuzz [--seconds N] [--seed N] [--save] [target]...
 
-Each target (targets.py) first gets its saved corpus, then mutations of that. In a build of tests/sanitize, inputs that reach
-code that none before did are mutated further, and --save adds them to the corpus. An input that fails is left in build/fuzz,
-`python tests/fuzz FILE` tries it again.
+Each target (targets.py) first gets its saved corpus, then mutations of that. In a build of tests/sanitize, inputs that
+reach code that none before did are mutated further, and --save adds them to the corpus. An input that fails is left in
+build/fuzz, `python tests/fuzz FILE` tries it again.
 """
 
 import argparse
@@ -32,7 +32,8 @@ def corpus(name):
 
 
 def coverage():
-    """(begin, new) of coverage.c, with nothing known; two functions that find nothing new where the package was built without it."""
+    """(begin, new) of coverage.c, with nothing known; two functions that find nothing new where the package was built
+    without it."""
     (shared,) = Path(nfct_fast.__file__).parent.glob("_modules.*.so")
     library = ctypes.CDLL(str(shared))
     if hasattr(library, "nfct_fuzz_new"):
@@ -88,7 +89,8 @@ def fuzz(name, seconds, seed):
         place = FOUND / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
         place.write_bytes(data)
         raise SystemExit(
-            f"fuzz: {name}: status {done.returncode} at an input of {len(data)} bytes; again: python tests/fuzz {place}\n"
+            f"fuzz: {name}: status {done.returncode} at an input of {len(data)} bytes; "
+            f"again: python tests/fuzz {place}\n"
             f"{done.stdout}{done.stderr}"
         )
     line, *fresh = done.stdout.splitlines()

@@ -1,6 +1,8 @@
-"""What reads bytes that others write, each as a function of bytes that raises AssertionError where the answer cannot be.
+"""What reads bytes that others write, each as a function of bytes that raises AssertionError where the answer cannot
+be.
 
-Nothing here may raise anything else, whatever the bytes are: a user, a container's root, or another kernel has chosen them.
+Nothing here may raise anything else, whatever the bytes are: a user, a container's root, or another kernel has chosen
+them.
 """
 
 import base64

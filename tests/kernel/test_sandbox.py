@@ -158,7 +158,8 @@ def test_what_reading_needs_is_allowed(tracked):
         """
 import time
 from nfct_fast import Conntrack
-sender = subprocess.Popen(["bash", "-c", "read; exec 3>/dev/udp/127.0.0.1/4321; echo x >&3; read"], stdin=subprocess.PIPE)
+command = ["bash", "-c", "read; exec 3>/dev/udp/127.0.0.1/4321; echo x >&3; read"]
+sender = subprocess.Popen(command, stdin=subprocess.PIPE)
 with Conntrack(protocol="udp", attribution="diag") as conntrack:
     sandbox.restrict_calls(setns=True)
     sender.stdin.write(b"\\n")

@@ -35,8 +35,8 @@ def inode(name):
 
 
 class Sender:
-    """A socket in a namespace, by whose port its flows over loopback are told from those of others: the number of a namespace
-    that is gone is given again at once."""
+    """A socket in a namespace, by whose port its flows over loopback are told from those of others: the number of a
+    namespace that is gone is given again at once."""
 
     def __init__(self, name):
         with Netns(f"/run/netns/{name}", name) as space, space.entered():
@@ -201,7 +201,8 @@ def open_namespaces():
 
 
 def test_unshare_in_a_loop_shuts_nobody_out(netns):
-    """With few places: a user has a fourth of these, however many he makes; and another's, and root's, are heard at once."""
+    """With few places: a user has a fourth of these, however many he makes; and another's, and root's, are heard
+    at once."""
     with (
         Worker(unshare_many(300)) as attacker,
         Program(netns, *UDP, prefix=("prlimit", "--nofile=1024:1024")) as program,
@@ -236,8 +237,8 @@ def told(program, sender):
 
 
 def test_who_reads_looks_for_no_namespaces(netns, tmp_path):
-    """The thread that receives lists no folder and enters nothing while 100 namespaces come and go: of a process that it is told of, it
-    reads a few files once."""
+    """The thread that receives lists no folder and enters nothing while 100 namespaces come and go: of a process that
+    it is told of, it reads a few files once."""
     calls = "recvmmsg,getdents64,setns,openat,open,socket"
     with Program(netns, *UDP) as program:
         tracer = subprocess.Popen(
@@ -253,7 +254,7 @@ def test_who_reads_looks_for_no_namespaces(netns, tmp_path):
                 )
             )
         )
-        for number in range(20):
+        for _ in range(20):
             with ExitStack() as stack:
                 names = [stack.enter_context(made()) for _ in range(5)]
                 use_conntrack(names[0])

@@ -255,7 +255,8 @@ def test_postgresql_and_rust_take_every_record(tracked, jsonb):
 
 @pytest.mark.parametrize("word", [b"\x01", b"\xff", b"\x01\xff", b"\x01\0"], ids=repr)
 def test_no_name_makes_a_line_too_long(tracked, tmp_path, word):
-    """A program in a folder of a long name, with arguments that take all the room they can; both ends of its flow are such."""
+    """A program in a folder of a long name, with arguments that take all the room they can; both ends of its flow
+    are such."""
     folder = os.fsencode(tmp_path)
     for letter in b"\x01", b"\x02":
         while len(folder) < 3400:

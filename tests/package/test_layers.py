@@ -101,7 +101,7 @@ def test_what_is_exported_is_there():
     for name in nfct_fast.__all__:
         assert getattr(nfct_fast, name) is not None
     with pytest.raises(AttributeError):
-        nfct_fast.nothing
+        _ = nfct_fast.nothing
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,8 @@ def test_the_mount_of_systemd_in_a_v1_hierarchy(tmp_path):
     "lines, path",
     [
         (
-            "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+            "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
+            "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
             b"/sys/fs/cgroup/unified",
         ),
         ("35 24 0:30 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n", b"/sys/fs/cgroup"),

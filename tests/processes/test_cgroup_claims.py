@@ -21,7 +21,8 @@ POD = "kubepods-burstable-pod2b4f1e5c_6f3a_4f11_9c59_8a3c1a1f2e77.slice"
 
 @pytest.fixture(params=["cgroup2", "cgroup"])
 def delegated(request):
-    """A cgroup that root gave to uid 65534, as systemd does with user@UID.service, and another below it that is root's."""
+    """A cgroup that root gave to uid 65534, as systemd does with user@UID.service, and another below it that is
+    root's."""
     mount = cgroup_filesystem.find_mount(kind=request.param.encode())
     if mount is None:
         pytest.skip(f"no {request.param} mount with systemd's names")
@@ -33,7 +34,7 @@ def delegated(request):
     for path in (top / "x.service", top / "x.service/cgroup.procs"):
         os.chown(path, 65534, 65534)
     yield request.param, top / "x.service"
-    for folder, below, _ in os.walk(top, topdown=False):
+    for folder, _, _ in os.walk(top, topdown=False):
         os.rmdir(folder)
 
 

@@ -168,7 +168,10 @@ def test_it_is_gone_with_the_last_who_knew_it():
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_is_gone_with_the_program(number):
     code = (
-        "import os, signal\nfrom nfct_fast.processes.process_cache import ProcessCache\nfrom nfct_fast.processes.process_reader import ProcessReader\nc = ProcessCache(ProcessReader()); c.lookup(1)\n"
+        "import os, signal\n"
+        "from nfct_fast.processes.process_cache import ProcessCache\n"
+        "from nfct_fast.processes.process_reader import ProcessReader\n"
+        "c = ProcessCache(ProcessReader()); c.lookup(1)\n"
         "print(c.reader.lines.helper, flush=True)\nsignal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:

@@ -81,7 +81,8 @@ def test_one_socket_handed_from_program_to_program_is_the_last_ones(conntrack):
         input()
         if len(sys.argv) == 1:
             os.set_inheritable(sock.fileno(), True)
-            os.execv({sys.executable!r}, ["second", "-c", open("/proc/self/cmdline").read().split("\\0")[2], str(sock.fileno())])
+            script = open("/proc/self/cmdline").read().split("\\0")[2]
+            os.execv({sys.executable!r}, ["second", "-c", script, str(sock.fileno())])
     """
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, text=True)
     (first,) = owners(conntrack, 3100)
@@ -150,7 +151,8 @@ def test_vfork_and_posix_spawn(conntrack):
 
 @pytest.mark.parametrize("executes", [False, True])
 def test_clone_parent_names_who_really_forked(conntrack, executes):
-    """The child has the parent's name and, by CLONE_PARENT, this test for a parent: uid 0 was printed with its command line."""
+    """The child has the parent's name and, by CLONE_PARENT, this test for a parent: uid 0 was printed with its
+    command line."""
     script = (
         CLONE
         + f"""
@@ -339,7 +341,8 @@ def test_a_thousand_short_programs_while_the_tool_is_stopped(spawners):
 
 
 def test_more_programs_than_there_is_room_for_are_counted_and_read():
-    """What was lost is asked of /proc as long as it lives; what is gone has its pid and name, and no other's command line."""
+    """What was lost is asked of /proc as long as it lives; what is gone has its pid and name, and no other's
+    command line."""
     long = "y" * 5000
     with (
         made() as netns,

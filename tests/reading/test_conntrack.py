@@ -78,7 +78,8 @@ def test_close_wakes_a_blocked_reader(inside_tracked):
 
 
 def test_close_amid_many_flows(tracked, within, flood):
-    """The reading thread is let end before anything it works with is freed, though flows wake the one that takes them."""
+    """The reading thread is let end before anything it works with is freed, though flows wake the one that takes
+    them."""
     failures = []
 
     def take(conntrack):

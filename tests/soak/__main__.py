@@ -1,8 +1,8 @@
 """Half an hour of everything at once: run as root, python tests/soak. SOAK_MINUTES: how long (30).
 
-Flows without a pause, programs that live for a millisecond, containers that come and go, and once a minute an overrun of a
-small receive buffer with the conntrack table emptied meanwhile. At the end every flow that was made has been told once or
-counted as lost, and memory, descriptors and threads are what they were after a sixth of the time, within 2 %.
+Flows without a pause, programs that live for a millisecond, containers that come and go, and once a minute an overrun
+of a small receive buffer with the conntrack table emptied meanwhile. At the end every flow that was made has been told
+once or counted as lost, and memory, descriptors and threads are what they were after a sixth of the time, within 2 %.
 """
 
 import itertools
@@ -15,8 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "bench"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from support_bench import NFCT_FAST, Program, space, status_kib
@@ -97,7 +96,8 @@ def overrun(place, pid, addresses):
 
 
 def sample(pid):
-    # Of what is the program's own: the maps of its BPF programs, whose size is fixed, count as files where they were touched.
+    # Of what is the program's own: the maps of its BPF programs, whose size is fixed, count as files where they were
+    # touched.
     return {
         "memory": status_kib(pid, "RssAnon"),
         "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
@@ -155,7 +155,8 @@ def main():
     made += sum(maker.made for maker in makers)
     wrong = [f"{maker.failed!r}" for maker in makers if maker.failed]
     print(
-        f"made {made:,}: told {told.flows:,} ({told.recovered:,} recovered, {told.named:,} with a process), lost {told.lost:,}"
+        f"made {made:,}: told {told.flows:,} ({told.recovered:,} recovered, {told.named:,} with a process), "
+        f"lost {told.lost:,}"
     )
     if made != told.flows + told.lost:
         wrong.append(f"of {made:,} flows {told.flows + told.lost:,} are told or counted\n{complaints}")

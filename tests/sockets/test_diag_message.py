@@ -21,7 +21,9 @@ def message(body, type=BY_FAMILY, seq=7):
 
 
 def reply(src="10.0.0.1", sport=1000, dst="10.0.0.2", dport=53, family=V4, state=1, uid=5, inode=6, cookie=8, tail=b""):
-    pack = lambda address: socket.inet_pton(family, address).ljust(16, b"\0")
+    def pack(address):
+        return socket.inet_pton(family, address).ljust(16, b"\0")
+
     return message(
         struct.pack("=BBBB", family, state, 0, 0)
         + struct.pack("!HH", sport, dport)

@@ -213,7 +213,6 @@ def test_scanning_is_bounded_and_recovers(tmp_path):
 
     scanner = FdScanner(tmp_path, budget=0.001, negative_ttl=0)
     end = time.monotonic() + 0.5
-    began = time.thread_time()
     while time.monotonic() < end:
         try:
             scanner.holders(99999)

@@ -57,10 +57,14 @@ echo = struct.pack("!BBHHH", 8, 0, 0xf7ff - int(sys.argv[1]), int(sys.argv[1]), 
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP); s.sendto(echo, ("127.0.0.1", 0))
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253); s.sendto(b"raw", ("127.0.0.1", 0))
 s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 253); s.sendto(b"raw", ("::1", 0))
-s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP); s.sendto(struct.pack("!4H", 7, 9, 8, 0), ("127.0.0.1", 0))
-s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP); s.sendto(struct.pack("!HHIIHHHH", 7, 9, 0, 0, 0x5002, 0, 0, 0), ("127.0.0.1", 0))
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); s.sendto(echo, ("127.0.0.1", 0)); print(s.getsockname()[1])
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6); s.sendto(b"\\x80" + bytes(7), ("::1", 0)); print(s.getsockname()[1])
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+s.sendto(struct.pack("!4H", 7, 9, 8, 0), ("127.0.0.1", 0))
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+s.sendto(struct.pack("!HHIIHHHH", 7, 9, 0, 0, 0x5002, 0, 0, 0), ("127.0.0.1", 0))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); s.sendto(echo, ("127.0.0.1", 0))
+print(s.getsockname()[1])
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
+s.sendto(b"\\x80" + bytes(7), ("::1", 0)); print(s.getsockname()[1])
 """
 
 
@@ -129,7 +133,8 @@ def test_servers_and_what_they_accept(owners, netns, address, local):
     server = netns.script(SERVER, address)
     port, udp, *cookies = map(int, server.stdout.readline().split())
     client = netns.script(
-        "import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2])); print(s.getsockname()[1]); input()",
+        "import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2])); "
+        "print(s.getsockname()[1]); input()",
         local,
         port,
     )
@@ -211,7 +216,8 @@ def test_destination_any_is_this_host(owners, netns):
     process = netns.script("""
 import socket
 for to in ("0.0.0.0", 9), ("::", 9):
-    s = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b"", to); print(s.getsockname()[1])
+    s = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    s.sendto(b"", to); print(s.getsockname()[1])
 """)
     four, six = map(int, process.communicate(timeout=60)[0].split())
     assert owners.find(17, "127.0.0.1", four, "127.0.0.1", 9, netns.cookie)["pid"] == process.pid

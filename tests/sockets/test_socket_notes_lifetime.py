@@ -62,7 +62,8 @@ for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
     a, b = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
     a.bind((address, 0)); b.bind((address, 0))
     for size in (0, 1, 1400, 9000, 60000):
-        b.sendto(data[:size], a.getsockname()); got, peer = a.recvfrom(65536); assert got == data[:size] and peer[:2] == b.getsockname()[:2]
+        b.sendto(data[:size], a.getsockname()); got, peer = a.recvfrom(65536)
+        assert got == data[:size] and peer[:2] == b.getsockname()[:2]
     b.connect(a.getsockname()); b.send(b"x"); assert a.recv(9) == b"x"
     s = socket.socket(family, socket.SOCK_STREAM)
     try: s.connect((address, 9)); raise SystemExit("connected")

@@ -1,4 +1,5 @@
-"""Conntrack events as the kernel sends them: made and recorded in the thread's namespace, or saved from such a recording.
+"""Conntrack events as the kernel sends them: made and recorded in the thread's namespace, or saved from such a
+recording.
 
 `python tests/support/events.py`, run as root with the package on the path, saves a new one.
 """

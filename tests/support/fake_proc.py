@@ -25,7 +25,9 @@ def fake_process(root, pid, *, status=None, cmdline=b"x\0", cgroup=b"0::/\n", ne
     (directory / "ns").mkdir(exist_ok=True)
     write_stat(root, pid, fake_stat(pid, **stat))
     if status is None:
-        status = f"Name:\tx\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{stat.get('ppid', 1)}\nUid:\t7\t8\t8\t8\nGid:\t9\t8\t8\t8\n".encode()
+        status = (
+            f"Name:\tx\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{stat.get('ppid', 1)}\nUid:\t7\t8\t8\t8\nGid:\t9\t8\t8\t8\n"
+        ).encode()
     (directory / "status").write_bytes(status)
     (directory / "cmdline").write_bytes(cmdline)
     (directory / "cgroup").write_bytes(cgroup)

@@ -27,7 +27,8 @@ KINDS = pytest.mark.parametrize("kind", [STREAM, DGRAM])
 
 
 def hold():
-    """Keep what is open for 0.1 s of this machine's time: it may be a guest that is halted for longer than that at once."""
+    """Keep what is open for 0.1 s of this machine's time: it may be a guest that is halted for longer than that
+    at once."""
     for _ in range(20):
         time.sleep(HELD / 20)
 
@@ -107,7 +108,8 @@ class Worker:
 
 
 def _alone(work):
-    """What work() raised, as text, or None: in a process that is the first of a pid namespace, with a /proc of its own."""
+    """What work() raised, as text, or None: in a process that is the first of a pid namespace, with a /proc of
+    its own."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWPID | CLONE_NEWNS) < 0:
         raise OSError(ctypes.get_errno(), "unshare")

@@ -1,4 +1,5 @@
-"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped against one, and fail in a source tree without it."""
+"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped against one, and fail in a source tree
+without it."""
 
 import pytest
 

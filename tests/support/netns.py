@@ -16,7 +16,8 @@ def ip(*words, netns=None):
 
 
 def ip6_address(address, prefix, device, netns):
-    """Give a device that is up an IPv6 address, and wait until the kernel has taken it: it does that in a worker of its own."""
+    """Give a device that is up an IPv6 address, and wait until the kernel has taken it: it does that in a worker of
+    its own."""
     ip("addr", "add", f"{address}/{prefix}", "dev", device, "nodad", netns=netns)
     route = ["ip", "-n", netns, "-6", "route", "show", "table", "local", address, "dev", device]
     deadline = time.monotonic() + 10

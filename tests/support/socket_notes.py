@@ -36,7 +36,8 @@ class Namespace:
         self.cookie = int(self.python("from nfct_fast.sockets.socket_notes import netns_cookie; print(netns_cookie())"))
 
     def start(self, *command, cgroup=None, **options):
-        """ip netns exec replaces itself: the pid is the command's own. (It hides /sys/fs/cgroup: the move comes before.)"""
+        """ip netns exec replaces itself: the pid is the command's own. (It hides /sys/fs/cgroup: the move comes
+        before.)"""
         move = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', cgroup] if cgroup else []
         return subprocess.Popen(
             [*move, "ip", "netns", "exec", self.name, *map(str, command)],
@@ -95,7 +96,10 @@ def answers(owners, wanted, pid, cookie):
 
 
 # Binds port 5555 of the address it is given and sends one datagram to 127.0.0.1:9.
-SEND = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((sys.argv[1], 5555)); s.sendto(b'', ('127.0.0.1', 9))"
+SEND = (
+    "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    "s.bind((sys.argv[1], 5555)); s.sendto(b'', ('127.0.0.1', 9))"
+)
 
 
 def owner_of(owners, netns):

@@ -33,7 +33,8 @@ def own_namespaces(flags=CLONE_NEWUSER | CLONE_NEWNET):
 
 @contextlib.contextmanager
 def unshared(work, uid=NOBODY):
-    """A Worker of that user, root of a network namespace of its own, that says its netns inode and then runs work(self)."""
+    """A Worker of that user, root of a network namespace of its own, that says its netns inode and then runs
+    work(self)."""
 
     def run(worker):
         as_user(uid)

@@ -37,7 +37,8 @@ def sdist():
 
 @functools.cache
 def plain_wheel():
-    """Path of the wheel that pip makes of the sdist in an empty virtual environment; the libraries are not in it yet."""
+    """Path of the wheel that pip makes of the sdist in an empty virtual environment; the libraries are not in it
+    yet."""
     pip = empty_environment("build").parent / "pip"
     flags = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["environment"]
     # Some interpreters link with a search path of their own, which has no place in a wheel.

@@ -1,8 +1,8 @@
 """Cross-builds the aarch64 wheel on x86_64 and imports it under qemu-user: `make wheels-aarch64`.
 
-Releases are built by cibuildwheel on an arm machine. This shows beforehand that the code compiles with the same settings and
-the wheel is whole there; qemu-user has no NETLINK_NETFILTER, so nothing beyond importing and decoding can be tried. The
-compiler is gcc-aarch64-linux-gnu; the libraries, libc and the Python are Debian's for arm64.
+Releases are built by cibuildwheel on an arm machine. This shows beforehand that the code compiles with the same
+settings and the wheel is whole there; qemu-user has no NETLINK_NETFILTER, so nothing beyond importing and decoding can
+be tried. The compiler is gcc-aarch64-linux-gnu; the libraries, libc and the Python are Debian's for arm64.
 """
 
 import os
@@ -45,7 +45,8 @@ def build(bin, root, out):
         "CC": cc,
         "LDSHARED": f"{cc} -shared",
         "_PYTHON_HOST_PLATFORM": "linux-aarch64",
-        # The headers of the interpreter that runs this come later on the command line and find themselves included already.
+        # The headers of the interpreter that runs this come later on the command line and find themselves included
+        # already.
         "CFLAGS": f"{FLAGS['CFLAGS']} --sysroot={root} -I{root}/usr/include/python3.11",
         "PKG_CONFIG_LIBDIR": str(root / "usr/lib" / TARGET / "pkgconfig"),
         "PKG_CONFIG_SYSROOT_DIR": str(root),
@@ -56,7 +57,8 @@ def build(bin, root, out):
 
 
 def repair(bin, root, wheel, out):
-    """Path of the repaired wheel. The packages are not installed here, so their sources are not named: not one to publish."""
+    """Path of the repaired wheel. The packages are not installed here, so their sources are not named: not one to
+    publish."""
     env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"}
     run(bin / "auditwheel", "repair", f"--ldpaths={root / 'usr/lib' / TARGET}", "-w", out, wheel, env=env)
     (made,) = out.glob("*aarch64.whl")

@@ -1,6 +1,7 @@
-"""Builds the wheel with cibuildwheel, audits it and tries it on every Python that can be had: `make wheels`. Needs root.
+"""Builds the wheel with cibuildwheel, audits it and tries it on every Python that can be had: `make wheels`.
 
-Debian packages it uses: podman runc netavark debootstrap binutils. All else is kept under the user's cache, see roots.cache().
+Needs root. Debian packages it uses: podman runc netavark debootstrap binutils. All else is kept under the user's cache,
+see roots.cache().
 """
 
 import hashlib
@@ -23,8 +24,8 @@ SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 GROUPS, FLAGS = SETTINGS["dependency-groups"], SETTINGS["tool"]["cibuildwheel"]["environment"]
 # What the container needs to make namespaces and load BPF programs: the host's view of everything but files.
 CREATE = "--privileged --network=host --pid=host --cgroupns=host --volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"
-# In the container's own cgroup no thread may be real-time where the kernel groups these (CONFIG_RT_GROUP_SCHED), and all of it
-# has the share of one process of the host's.
+# In the container's own cgroup no thread may be real-time where the kernel groups these (CONFIG_RT_GROUP_SCHED), and
+# all of it has the share of one process of the host's.
 LEAVE_CGROUP = (
     "for at in /sys/fs/cgroup /sys/fs/cgroup/cpu; do [ ! -e $at/cgroup.procs ] || echo $$ >$at/cgroup.procs; done; "
 )
@@ -64,7 +65,8 @@ def build(bin, out):
         "CIBW_CONTAINER_ENGINE": f"podman; create_args: {CREATE}; disable_host_mount: true",
         "CIBW_ENVIRONMENT": " ".join(f'{name}="{value}"' for name, value in inside.items()),
         "CIBW_DEPENDENCY_VERSIONS": "latest",
-        # A failed test is told in the end, beside those on the other Pythons; here it would leave no wheel to try there.
+        # A failed test is told in the end, beside those on the other Pythons; here it would leave no wheel to try
+        # there.
         "CIBW_TEST_COMMAND": LEAVE_CGROUP + SETTINGS["tool"]["cibuildwheel"]["test-command"] + " || true",
         # It would fetch a virtualenv from outside the package index for this; audit() below does the same.
         "CIBW_AUDIT_COMMAND": "",
@@ -114,7 +116,8 @@ def try_in_root(root, wheel):
         script = f"""set -e
             {install_commands("/mnt/wheel", "python3")}
             {MAIN_JOB}
-            /tmp/venv/bin/pip install -q --no-index --find-links /mnt/testing --disable-pip-version-check {quoted(GROUPS["test"])}
+            /tmp/venv/bin/pip install -q --no-index --find-links /mnt/testing --disable-pip-version-check \\
+                {quoted(GROUPS["test"])}
             cd /mnt/tree && exec /tmp/venv/bin/python {" ".join(TESTS)}"""
         binds = [(wheel.parent, "/mnt/wheel"), (testing, "/mnt/testing"), (scratch, "/mnt/tree")]
         return tee(command_in(root.ensure(), ["sh", "-c", script], binds))

@@ -1,4 +1,5 @@
-"""What must hold of a finished wheel, read from the file alone: python check.py WHEEL (needs pyelftools, which auditwheel brings)."""
+"""What must hold of a finished wheel, read from the file alone: python check.py WHEEL (needs pyelftools, which
+auditwheel brings)."""
 
 import email
 import io

@@ -1,4 +1,5 @@
-"""The container image that stands in for a manylinux image: Debian 12 with what cibuildwheel expects to find, usable offline."""
+"""The container image that stands in for a manylinux image: Debian 12 with what cibuildwheel expects to find, usable
+offline."""
 
 import hashlib
 import os
@@ -50,14 +51,17 @@ def wheelhouse(python, names, folder):
 
 
 def limit_of(kind, most):
-    """A limit that podman can set: its defaults are higher than many machines allow, and runc may refuse the machine's own."""
+    """A limit that podman can set: its defaults are higher than many machines allow, and runc may refuse the
+    machine's own."""
     soft, _ = resource.getrlimit(kind)
     return most if soft == resource.RLIM_INFINITY else min(soft, most)
 
 
 def engine_environment():
-    """The environment podman is to run in: limits no higher than ours, the host's network, no cgroup manager asked for."""
-    # runc may not raise a limit, and podman's defaults are higher than many machines'; given ours as they are, it refused too.
+    """The environment podman is to run in: limits no higher than ours, the host's network, no cgroup manager
+    asked for."""
+    # runc may not raise a limit, and podman's defaults are higher than many machines'; given ours as they are, it
+    # refused too.
     limits = ",".join(
         f'"{name}={limit}:{limit}"'
         for name, limit in (

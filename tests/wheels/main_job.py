@@ -1,8 +1,8 @@
 """Runs the installed package's main job and checks what it prints; also which libraries it has loaded.
 
-First beside a rule that uses connection tracking, then without one but with --track and a line that says how the owner was
-found; with --bpf it must have been by BPF. Run it as root, in a network namespace of its own, with the Python that the wheel
-was installed into. Standard library only:
+First beside a rule that uses connection tracking, then without one but with --track and a line that says how the owner
+was found; with --bpf it must have been by BPF. Run it as root, in a network namespace of its own, with the Python that
+the wheel was installed into. Standard library only:
     unshare --net PYTHON main_job.py [--bpf]
 """
 
@@ -24,7 +24,10 @@ CLIENT = (
     "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', 9)); "
     "time.sleep(5)"
 )
-FORMAT = "{ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} {info.match} :: {info.cmdline}"
+FORMAT = (
+    "{ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} {info.match} :: "
+    "{info.cmdline}"
+)
 LIBRARIES = ("libmnl", "libnfnetlink", "libnetfilter_conntrack")
 
 

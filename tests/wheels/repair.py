@@ -23,12 +23,13 @@ LICENCES = {
 }
 HEAD = """\
 This wheel holds copies of the shared libraries named below, in {libs}/, as their distribution built them; auditwheel
-changed the file names and the names by which they find each other, nothing else. Each is free software under the licence
-given. Their complete sources:
+changed the file names and the names by which they find each other, nothing else. Each is free software under the
+licence given. Their complete sources:
 """
 TAIL = """
-The source of nfct_fast itself is its sdist of the same version, https://github.com/nfct-fast/nfct-fast holds its history
-and the recipe (tests/wheels) by which this wheel was made. To run with a library of your own, put it in place of the copy.
+The source of nfct_fast itself is its sdist of the same version, https://github.com/nfct-fast/nfct-fast holds its
+history and the recipe (tests/wheels) by which this wheel was made. To run with a library of your own, put it in place
+of the copy.
 """
 
 

@@ -1,4 +1,5 @@
-"""Debian and Ubuntu trees made by debootstrap and kept in the user's cache: one to build in, the others to try a wheel in."""
+"""Debian and Ubuntu trees made by debootstrap and kept in the user's cache: one to build in, the others to try a wheel
+in."""
 
 import hashlib
 import os

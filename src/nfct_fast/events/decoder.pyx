@@ -31,7 +31,8 @@ cdef bint _is_icmp(uint8_t proto) noexcept nogil:
     return proto == IPPROTO_ICMP or proto == IPPROTO_ICMPV6
 
 
-cdef void _copy_addresses(const nf_conntrack *ct, nf_conntrack_attr_grp v4, nf_conntrack_attr_grp v6, tuple_t *out) noexcept nogil:
+cdef void _copy_addresses(const nf_conntrack *ct, nf_conntrack_attr_grp v4, nf_conntrack_attr_grp v6,
+                          tuple_t *out) noexcept nogil:
     cdef nfct_attr_grp_ipv4 four
     cdef nfct_attr_grp_ipv6 six
     if out.family == AF_INET:
@@ -128,7 +129,8 @@ cdef int _reset(_decoding *state) noexcept nogil:
     # nfct_copy with OVERRIDE is the one public way to empty an object; it forgets, and would leak, what the
     # parser allocated for these three.
     cdef nf_conntrack *fresh
-    if (nfct.nfct_attr_is_set(state.object, nfct.ATTR_SECCTX) > 0 or nfct.nfct_attr_is_set(state.object, nfct.ATTR_CONNLABELS) > 0
+    if (nfct.nfct_attr_is_set(state.object, nfct.ATTR_SECCTX) > 0
+            or nfct.nfct_attr_is_set(state.object, nfct.ATTR_CONNLABELS) > 0
             or nfct.nfct_attr_is_set(state.object, nfct.ATTR_HELPER_INFO) > 0):
         fresh = nfct.nfct_new()
         if fresh == NULL:

@@ -1,8 +1,9 @@
 from libc.stdint cimport uint8_t
 from nfct_fast.events.flow cimport flow_t
 
-# Decodes a conntrack message of `length` bytes, its header included, of the form the kernel gives nearly all of them: all but
-# type, time and netns of `out`, which was zero before. False: it is of another form, or damaged, and `out` holds anything.
+# Decodes a conntrack message of `length` bytes, its header included, of the form the kernel gives nearly all of them:
+# all but type, time and netns of `out`, which was zero before. False: it is of another form, or damaged, and `out`
+# holds anything.
 cdef bint direct_decode(const uint8_t *message, size_t length, flow_t *out) noexcept nogil
 
 # The ICMP type that answers this one; the type itself where none does.

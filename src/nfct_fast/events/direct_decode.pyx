@@ -1,10 +1,11 @@
 """Conntrack messages as the kernel usually makes them, decoded without the library.
 
-libnetfilter_conntrack walks all attributes twice, copies each into an object of 400 bytes that has to be emptied before, and is
-asked for every field by a call: 1.2 us, a third of all that a flow cost; this takes 0.06. It is for one form only, that of
-ctnetlink_conntrack_event() in net/netfilter/nf_conntrack_netlink.c: whatever differs (a damaged message, an attribute twice or of
-another size, SCTP, DCCP, a helper, NAT of sequence numbers) is left to the library, which is asked for nothing but that. Attributes
-that are not known here are skipped. test_direct_decode.py holds the two against each other.
+libnetfilter_conntrack walks all attributes twice, copies each into an object of 400 bytes that has to be emptied
+before, and is asked for every field by a call: 1.2 us, a third of all that a flow cost; this takes 0.06. It is for one
+form only, that of ctnetlink_conntrack_event() in net/netfilter/nf_conntrack_netlink.c: whatever differs (a damaged
+message, an attribute twice or of another size, SCTP, DCCP, a helper, NAT of sequence numbers) is left to the library,
+which is asked for nothing but that. Attributes that are not known here are skipped. test_direct_decode.py holds the two
+against each other.
 """
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy

@@ -58,7 +58,8 @@ ctypedef struct flow_t:
     uint64_t netns_inode     # inode of that namespace; 0: unknown
 
 cdef inline int number_of_attribute(uint16_t attribute) noexcept nogil:
-    """The number that an attribute of a conntrack message holds, CTA_* of linux/netfilter/nfnetlink_conntrack.h; or -1."""
+    """The number that an attribute of a conntrack message holds, CTA_* of linux/netfilter/nfnetlink_conntrack.h;
+    or -1."""
     if attribute == 7:
         return NUMBER_TIMEOUT
     if attribute == 8:

@@ -18,7 +18,8 @@ cdef bint is_multicast(const uint8_t *addr, uint8_t family) noexcept nogil:
     return addr[0] == 0xff
 
 
-cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil:
+cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply,
+                              const local_routes_t *addresses) noexcept nogil:
     return direction_from(reply, routes_find(addresses, &orig.src[0], orig.family) >= 0,
                           routes_find(addresses, &reply.src[0], reply.family) >= 0)
 

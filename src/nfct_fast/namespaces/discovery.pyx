@@ -337,7 +337,8 @@ cdef class Discovery:
         return 0
 
     cdef namespace_map_t *take(self) noexcept nogil:
-        # Asked for each flow to an address that nobody here has, and nearly always in vain: a look costs less than a swap.
+        # Asked for each flow to an address that nobody here has, and nearly always in vain: a look costs less than a
+        # swap.
         if nfct_peek(<void **>&self.new_map) == NULL:
             return NULL
         return <namespace_map_t *>nfct_swap(<void **>&self.new_map, NULL)

@@ -219,8 +219,8 @@ cdef class NamespaceIndex:
         return -1
 
     cdef bint is_local(self, int monitored, const tuple_t *tuple) noexcept nogil:
-        # Each end of a flow is asked for two times, and one address for flow after flow: a look at each length of prefix takes
-        # 5 ns, of which there are three to six.
+        # Each end of a flow is asked for two times, and one address for flow after flow: a look at each length of
+        # prefix takes 5 ns, of which there are three to six.
         cdef is_local_t *known = &self.known_addresses[tuple_slot(tuple) ^ monitored & (UNKNOWN_ADDRESSES - 1)]
         cdef const local_routes_t *own
         if (known.turn != self.turn or known.monitored != monitored or known.family != tuple.family

@@ -6,7 +6,7 @@ from nfct_fast.kernel.helper_channel cimport HelperChannel, request_head_t
 # To the helper process, together with the descriptor of a namespace.
 cdef struct open_request_t:
     request_head_t head
-    int protocol                   # NETLINK_*; -1: open a table; -2 and less: make a map of the notes, without a namespace
+    int protocol                   # NETLINK_*; -1: open a table; -2 and less: make a map of the notes; no namespace
     char table[16]                 # its name in /proc/net; for a map the number of its entries in the first four bytes
 
 # Its reply, together with the descriptor that it opened.

@@ -25,16 +25,16 @@ cdef enum:
     EV_COUNT = EV_NUMBERS + NUMBERS
 
 cdef enum:
-    INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE, INFO_CMDLINE, INFO_SERVICE,
-    INFO_UNIT, INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_CLAIMED_UNIT, INFO_CLAIMED_CONTAINER, INFO_INODE, INFO_MATCH,
-    INFO_REASON,
+    INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE,
+    INFO_CMDLINE, INFO_SERVICE, INFO_UNIT, INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_CLAIMED_UNIT,
+    INFO_CLAIMED_CONTAINER, INFO_INODE, INFO_MATCH, INFO_REASON,
     INFO_COUNT
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
-_INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit", "user_unit", "slice",
-         "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
+_INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit",
+         "user_unit", "slice", "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
 
 FIELDS = (*[f"ev.{name}" for name in _EV], *[f"info.{name}" for name in _INFO], *[f"peer.{name}" for name in _INFO])
 

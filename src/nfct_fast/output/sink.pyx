@@ -56,7 +56,8 @@ cdef class Sink:
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             # A terminal that polls writable may block all the same. Opened anew, it can be non-blocking for us alone.
             try:
-                self.reopened_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+                self.reopened_fd = os.open(f"/proc/self/fd/{fd}",
+                                           os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             except OSError:
                 pass            # another user's, or no /proc: small chunks must do
         self.fd = fd if self.reopened_fd < 0 else self.reopened_fd

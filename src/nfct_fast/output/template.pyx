@@ -20,7 +20,8 @@ from nfct_fast.output.fields import FIELDS
 DEFAULT = ("{ts}: {ev.proto} {ev.src}/{ev.sport} > {ev.dst}/{ev.dport} :: {info.pid} {info.uid}:{info.gid} "
            "{info.service} :: {info.cmdline}")
 
-_SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<zero>0)?(?P<width>[0-9]{0,4})(?:\.(?P<precision>[0-9]{1,4}))?s?", re.S)
+_SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<zero>0)?(?P<width>[0-9]{0,4})"
+                   r"(?:\.(?P<precision>[0-9]{1,4}))?s?", re.S)
 
 cdef enum:
     LITERAL = -1
@@ -52,7 +53,7 @@ cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexc
     cdef size_t at = begin
     cdef size_t padding
     cdef size_t before
-    cdef size_t i
+    cdef size_t i, _
     cdef int characters = 0
     if out.failed:
         return
@@ -67,7 +68,7 @@ cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexc
         return
     padding = piece.width - characters
     before = padding if piece.align == b">" else padding // 2 if piece.align == b"^" else 0
-    for i in range(padding):
+    for _ in range(padding):
         buffer_put(out, piece.fill, piece.fill_size)
     if out.failed or before == 0:
         return

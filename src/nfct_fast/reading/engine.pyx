@@ -8,7 +8,7 @@ middle of.
 cimport cython
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
@@ -77,8 +77,8 @@ cdef class Engine:
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
-            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None, wanted,
-                                         **opener_arguments)
+            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
+                                         wanted, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)

@@ -1,7 +1,7 @@
 """The reading thread: waits until sources have events and reads each in turn."""
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
 from sys_epoll cimport (
@@ -169,8 +169,8 @@ cdef class Reader:
     cdef int _serve(self, Source source) noexcept nogil:
         """Read a source until it is empty or its turn is over, and recover what it lost; 0 or -errno."""
         cdef int result = 1
-        cdef int round
-        for round in range(ROUNDS):
+        cdef int _
+        for _ in range(ROUNDS):
             result = self._receive(source)
             if result != 1:
                 break

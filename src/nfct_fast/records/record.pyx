@@ -15,7 +15,6 @@ from typing import NamedTuple
 from nfct_fast.text.status import Status
 
 
-
 class Tuple(NamedTuple):
     """Addresses and ports of one direction. Ports are 0, and the ICMP fields None, if the protocol has none."""
 

@@ -71,7 +71,7 @@ cdef bint row_parse(const char *p, const char *end, bint v6, row_t *out) noexcep
     # sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...
     cdef uint64_t number
     cdef uint32_t state
-    cdef int field
+    cdef int field, _
     while p < end and p[0] != c':':
         p += 1
     p += 2
@@ -84,7 +84,7 @@ cdef bint row_parse(const char *p, const char *end, bint v6, row_t *out) noexcep
     out.state = <uint8_t>state
     # An AF_INET6 socket bound to ::ffff:0.0.0.0 receives IPv4 only.
     out.v4_only = not v6 or (out.src[10] == 0xff and out.src[11] == 0xff and is_zero(out.src, 10))
-    for field in range(3):
+    for _ in range(3):
         while p < end and p[0] == c' ':
             p += 1
         while p < end and p[0] != c' ':

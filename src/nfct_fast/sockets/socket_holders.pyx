@@ -110,9 +110,9 @@ cdef int32_t parent_of(int root, int32_t pid) noexcept nogil:
 cdef void holders_add_relatives(int root, uint64_t inode, int32_t pid, int32_t fd, const int32_t *likely_pids, int n,
                          holders_t *out) noexcept nogil:
     cdef int32_t parent = pid
-    cdef int i
+    cdef int i, _
     holder_add(out, pid, fd)
-    for i in range(ANCESTORS):
+    for _ in range(ANCESTORS):
         parent = parent_of(root, parent)
         if parent <= 0 or not holds_socket(root, parent, fd, inode):
             break

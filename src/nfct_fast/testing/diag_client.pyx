@@ -141,11 +141,11 @@ def benchmark(SockDiag diag not None, proto, src, sport, dst, dport, bint survey
     cdef tuple_t tuple
     cdef socket_info_t sock
     cdef diag_match_t found[CANDIDATES]
-    cdef int i, rc = 0
+    cdef int _, rc = 0
     tuple_set(&tuple, proto, src, sport, dst, dport)
     start = time.perf_counter_ns()
     with nogil:
-        for i in range(count):
+        for _ in range(count):
             rc = diag_lookup(&diag.diag, &tuple, 0, &sock)
             if survey and rc == 1:
                 rc = 1 if diag_survey(&diag.diag, &tuple, found, CANDIDATES) >= 0 else 0
