@@ -235,3 +235,5 @@ finally:
 def test_a_path_that_is_none(version):
     with pytest.raises(TypeError):
         sandbox.restrict_files([None])
+    with open("/proc/thread-self/status") as status:
+        assert "NoNewPrivs:\t0\n" in status.read()

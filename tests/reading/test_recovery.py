@@ -36,6 +36,8 @@ def test_recovered_flows_are_marked_and_the_others_are_in_order(tracked, within,
     heard = [flow.dport for flow in flows if not flow.recovered]
     assert heard == sorted(heard) and 0 < len(heard) < len(flows)
     assert all(flow.type == "NEW" and flow.time_ns > 0 and flow.id is not None for flow in flows)
+    # The kernel counts an entry's references in answers to dumps only.
+    assert all((flow.use is not None and flow.use >= 1) == flow.recovered for flow in flows)
 
 
 def test_without_recovery_lost_is_what_was_dropped(tracked, within, flood):

@@ -130,7 +130,6 @@ def restrict_files(read=()) -> int:
         if errno == ENOSYS or errno == EOPNOTSUPP:
             return 0
         raise os_error("landlock")
-    _no_new_privileges()
     rules = nfct_fast_landlock_ruleset(version)
     if rules < 0:
         raise os_error("landlock_create_ruleset")
@@ -145,6 +144,7 @@ def restrict_files(read=()) -> int:
                 raise os_error(f"landlock: {os.fsdecode(path)}")
             close(fd)
             fd = -1
+        _no_new_privileges()    # last: after a failure before, nothing has changed
         if nfct_fast_landlock_restrict(rules) < 0:
             raise os_error("landlock_restrict_self")
     finally:

@@ -177,7 +177,7 @@ cdef class Flow:
 
     @property
     def use(self) -> int | None:
-        """References that the kernel held to the entry when it made the event."""
+        """References that the kernel holds to the entry; only for flows read from the conntrack table (`recovered`)."""
         return self._number(NUMBER_USE)
 
     @property
