@@ -10,7 +10,7 @@ import pytest
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.records.messages import MessageDecoder
 from nfct_fast.text.protocol import FAMILIES, protocol_name
-from support.events import collect, listener, make_ping, make_tcp, make_udp, nft, recorded  # noqa: F401
+from support.events import collect, listener, make_ping, make_tcp, make_udp, nft, recorded  # noqa: F401 -- a fixture
 from support.netns import inside
 
 PAIRS = [(family, proto) for family in FAMILIES.values() for proto in range(256)]

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfct_fast.records.messages import MessageDecoder
-from support.events import recorded  # noqa: F401
+from support.events import recorded  # noqa: F401 -- a fixture
 
 
 def by_tuple(flows):

@@ -17,7 +17,7 @@ from nfct_fast.sockets.socket_notes import SocketNotes
 from support.cli import Program, inside, until
 from support.netns import inside as entered
 from support.netns import made
-from support.socket_notes import SEND, answers, owner_of, tuples, unusable
+from support.socket_notes import SEND, answers, netns, owner_of, senders, tuples, unusable  # noqa: F401 -- fixtures
 
 REASON = unusable()
 pytestmark = [

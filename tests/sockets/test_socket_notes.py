@@ -10,7 +10,17 @@ import pytest
 pytest.importorskip("nfct_fast.sockets.socket_notes")
 from nfct_fast.sockets.socket_notes import SocketNotes
 from support.paths import SUPPORT
-from support.socket_notes import SEND, answers, compiled, namespace, tuples, unusable
+from support.socket_notes import (  # noqa: F401 -- netns, owners and senders are fixtures
+    SEND,
+    answers,
+    compiled,
+    namespace,
+    netns,
+    owners,
+    senders,
+    tuples,
+    unusable,
+)
 
 REASON = unusable()
 pytestmark = [

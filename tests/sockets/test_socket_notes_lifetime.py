@@ -14,7 +14,16 @@ pytest.importorskip("nfct_fast.sockets.socket_notes")
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.sockets import socket_notes
 from nfct_fast.sockets.socket_notes import SocketNotes
-from support.socket_notes import SEND, answers, owner_of, tuples, unusable
+from support.socket_notes import (  # noqa: F401 -- netns, owners and senders are fixtures
+    SEND,
+    answers,
+    netns,
+    owner_of,
+    owners,
+    senders,
+    tuples,
+    unusable,
+)
 
 REASON = unusable()
 pytestmark = [
