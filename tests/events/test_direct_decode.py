@@ -94,6 +94,7 @@ def recorded():
         return record()[0]
 
 
+@pytest.mark.root
 def test_recorded_events_are_decoded_directly(recorded):
     for event in recorded:
         assert decode_directly(event) == decode_by_library(event) is not None
@@ -174,6 +175,7 @@ def agree(made):
     assert direct is None or direct == decode_by_library(made)
 
 
+@pytest.mark.root
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_messages(recorded, data):
@@ -184,6 +186,7 @@ def test_damaged_messages(recorded, data):
     agree(bytes(made[:4]) + bytes(made[4:]))
 
 
+@pytest.mark.root
 def test_every_byte_changed(recorded):
     for whole in (
         max(recorded, key=len),
