@@ -12,9 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from roots import AARCH64_ROOT
-
 from build import FLAGS, HERE, PROJECT, run, step, tools
+from roots import AARCH64_ROOT
 
 TARGET = "aarch64-linux-gnu"
 QEMU = "qemu-aarch64-static"
