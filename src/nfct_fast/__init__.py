@@ -14,6 +14,7 @@ _MODULES = {
     "Owner": "records.owner",
     "Process": "processes.process",
     "Status": "text.status",
+    "find_holders": "sockets.current_holders",
 }
 
 __all__ = ["__version__", *_MODULES]

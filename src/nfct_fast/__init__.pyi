@@ -5,8 +5,20 @@ from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
 from nfct_fast.records.record import Flow as Flow
 from nfct_fast.records.record import Tuple as Tuple
+from nfct_fast.sockets.current_holders import find_holders as find_holders
 from nfct_fast.text.status import Status as Status
 
 from ._version import __version__ as __version__
 
-__all__ = ["__version__", "Conntrack", "Stats", "Flow", "Tuple", "Counters", "Owner", "Process", "Status"]
+__all__ = [
+    "__version__",
+    "Conntrack",
+    "Stats",
+    "Flow",
+    "Tuple",
+    "Counters",
+    "Owner",
+    "Process",
+    "Status",
+    "find_holders",
+]

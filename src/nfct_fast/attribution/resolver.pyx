@@ -2,6 +2,8 @@
 
 Each step that fails gives the reason why there is no owner. A tuple is looked up as its socket sees it: the
 originator's socket has the original tuple, before SNAT; the responder's has the reply tuple, after DNAT.
+
+This file has more than 400 lines: whether an end may be named at all depends on what was found of the other one.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

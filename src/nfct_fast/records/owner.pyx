@@ -4,8 +4,6 @@ from libc.stdlib cimport free, malloc
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
 )
-from nfct_fast.processes.process_reader cimport ProcessReader
-from nfct_fast.sockets.fd_scanner cimport FdScanner
 
 cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_match_names[MATCH_COUNT]
@@ -67,7 +65,7 @@ cdef class Owner:
         """Every `Process` found to hold the socket, `process` first; empty if none is known.
 
         It contains up to 32 processes that got the socket by fork or execve. One that received it over a UNIX socket is
-        only found if no other was; `holders()` finds the rest.
+        only found if no other was; `find_holders()` finds the rest.
 
         For an UPDATE or DESTROY event with match "bpf": every process that used the tuple while the conntrack entry
         lived, up to 8, the latest first. A live UDP entry is used again, without an event, by whoever takes its port.
@@ -76,18 +74,6 @@ cdef class Owner:
         """
         owner = () if self.owner.process == NULL else (self.process,)
         return (*owner, *[process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)])
-
-    def holders(self, proc="/proc") -> tuple:
-        """Search /proc for every `Process` that holds the socket now; return them in the order of `processes`.
-
-        Empty if the socket is unknown or closed. Takes 4 us per open file of the host. Raises OSError if `proc` cannot
-        be read, PermissionError if no holder was found and some processes could not be inspected.
-        """
-        if not self.owner.inode:
-            return ()
-        reader = ProcessReader(proc)
-        found = [reader.process(pid) for pid, _ in FdScanner(proc).all_holders(self.owner.inode)]
-        return tuple([process for process in found if process is not None])
 
     @property
     def pid(self) -> int | None:

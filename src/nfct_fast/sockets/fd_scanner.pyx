@@ -3,6 +3,8 @@
 Reading a link takes 4 us, so a full scan is the last resort. A known holder is confirmed by reading one link. Otherwise
 these are scanned in turn: processes that held a socket found recently, those that the caller considers likely (the
 socket's cgroup), those of the socket's user, newest first, and the rest. A token bucket limits the time spent on that.
+
+This file has more than 400 lines: the stages go on where a scan was cut short, and share its state.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
