@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from nfct_fast.attribution.batch_times cimport batch_times_t
 from nfct_fast.processes.process_event cimport process_id
 
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
@@ -37,9 +38,7 @@ cdef class BpfLookup:
     cdef ProcEvents proc_events          # the proc connector in place of the tracepoints; None: not used or unavailable
     cdef CgroupPaths cgroup_paths
     cdef uint64_t _lost                  # `lost` at close()
-    cdef int64_t received_at             # CLOCK_BOOTTIME ns at which the batch was received
-    cdef int64_t drained_at              # CLOCK_BOOTTIME ns; all events of the batch are later than this
-    cdef int64_t ahead                   # ns by which CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
+    cdef batch_times_t times             # of the current batch
     cdef bint growth_asked               # process_watch was asked to make room for more notes
     cdef bint is_overwritten             # notes of the time from which the batch may be were overwritten already
     cdef int searches                    # searches for earlier notes that this batch may still make
@@ -48,7 +47,7 @@ cdef class BpfLookup:
     # Process the kernel's events of programs.
     cdef void drain(self) noexcept nogil
     # Begin a batch; see Resolver.begin.
-    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
+    cdef void begin(self, const batch_times_t *times) noexcept nogil
 
     # Find the owner of the socket that has the tuple `end`, seen from it, in the namespace with this cookie. Return 1
     # if a note names it, 0 if not, -1 if several programs used the tuple and it is not known which one is meant, -2 if

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.unistd cimport _SC_CLK_TCK, sysconf
-from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns, realtime_ns
+from nfct_fast.kernel.clock cimport boottime_ns, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
@@ -116,23 +116,14 @@ cdef class BpfLookup:
         if self.notes.processes_missing is None:
             self.history.drain(owners_ring(self.notes), owners_lost(self.notes))
 
-    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
-        """Begin a batch; both times are CLOCK_MONOTONIC ns."""
-        cdef int64_t before, ahead
-        cdef int i
-        # The least of three readings: the thread may be interrupted for milliseconds between the two clocks.
-        for i in range(3):
-            before = monotonic_ns()
-            ahead = boottime_ns() - before
-            self.ahead = ahead if i == 0 else min(self.ahead, ahead)
-        self.received_at = received_at + self.ahead
-        self.drained_at = drained_at + self.ahead
-        if not self.growth_asked and self.notes.is_due(self.received_at):
+    cdef void begin(self, const batch_times_t *times) noexcept nogil:
+        self.times = times[0]
+        if not self.growth_asked and self.notes.is_due(self.times.received_boot):
             self.growth_asked = True
             self.process_watch.ask()
-        self.notes.retire(self.received_at)
+        self.notes.retire(self.times.received_boot)
         # Another program's use of the tuple could be missing: then no note proves whose the flow is.
-        self.is_overwritten = self.notes.whole_since() > <uint64_t>max(0, self.drained_at - SLACK_NS)
+        self.is_overwritten = self.notes.whole_since() > <uint64_t>max(0, self.times.drained_boot - SLACK_NS)
         self.searches = SEARCHES
         self.readings = READINGS
         # The kernel reported the programs that sent these packets before the batch was received.
@@ -218,14 +209,14 @@ cdef class BpfLookup:
         if note.hook == OWNERS_ACCEPT and <int64_t>note.time < accepted:
             return False
         # The tuple may have been used again since the event, or twice before the event was received.
-        if <int64_t>note.time > self.received_at or note.again:
+        if <int64_t>note.time > self.times.received_boot or note.again:
             found = -1
             if self.searches:
                 self.searches -= 1
-                found = self.notes.lookup_past(end, netns, max(0, self.drained_at - SLACK_NS), self.received_at, &note)
-            if found != 1 and <int64_t>note.time > self.received_at:
+                found = self.notes.lookup_past(end, netns, max(0, self.times.drained_boot - SLACK_NS), self.times.received_boot, &note)
+            if found != 1 and <int64_t>note.time > self.times.received_boot:
                 return False
-        if note.other_time and <int64_t>note.other_time > self.drained_at - SLACK_NS:
+        if note.other_time and <int64_t>note.other_time > self.times.drained_boot - SLACK_NS:
             return -1
         if note.is_kernel:
             return -2
@@ -240,7 +231,7 @@ cdef class BpfLookup:
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0
-        cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.received_at, users)
+        cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
         cdef process_t *process
         cdef int i
         if count < 2 or out.other_count:
@@ -261,7 +252,7 @@ cdef class BpfLookup:
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
-        if self.notes.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.received_at or note.is_kernel:
+        if self.notes.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.times.received_boot or note.is_kernel:
             return False
         self._fill(&note, out)
         return out.process != NULL

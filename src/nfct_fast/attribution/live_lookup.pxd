@@ -1,5 +1,6 @@
 """Find the owner of a tuple by asking the kernel about its present state."""
 from libc.stdint cimport int64_t, uint64_t
+from nfct_fast.attribution.batch_times cimport batch_times_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport tuple_t
@@ -24,16 +25,14 @@ cdef class LiveLookup:
     cdef HolderSearch holder_search
     cdef ProcessReader reader
     cdef ProcessCache processes
-    cdef int64_t received_at         # CLOCK_MONOTONIC ns at which the batch was received
-    cdef uint64_t received_ticks     # the same in the unit of process_t.start, clock ticks since boot
+    cdef batch_times_t times         # of the current batch
     cdef bint late                   # the reader was held up: flows of this batch may have begun long before
     cdef exclusive_t exclusives[64]  # by local port
     cdef bint port_is_exclusive      # the caller knows that the port of the next end has exactly one socket
     cdef holder_t last_holder        # the process named last, and by which descriptor it holds the socket
 
-    # Begin a batch that was received at `received_at`; nothing read before that is used. `drained_at`: when all earlier
-    # events had been received for the last time, 0 if unknown. Both are CLOCK_MONOTONIC ns.
-    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
+    # Begin a batch; see Resolver.begin.
+    cdef void begin(self, const batch_times_t *times) noexcept nogil
 
     # Find the owner of the socket that has the tuple `end`, seen from it, in the namespace at `index`. originator: it
     # sent first. Return REASON_NONE, or why `out` has no process. out.match is MATCH_NONE if there is no such socket.

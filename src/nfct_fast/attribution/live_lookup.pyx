@@ -8,7 +8,6 @@ from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memset
-from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from netinet_in cimport IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 
@@ -20,6 +19,7 @@ from nfct_fast.records.owner cimport (
     REASON_PERMISSION, REASON_UNSUPPORTED,
 )
 from nfct_fast.processes.process cimport process_drop, process_t
+from nfct_fast.attribution.batch_times cimport ticks_of
 from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
 from nfct_fast.sockets.socket_info cimport (
     SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
@@ -104,11 +104,6 @@ cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept 
     return -1
 
 
-cdef uint64_t boot_ticks(int64_t age_ns) noexcept nogil:
-    """Return the time `age_ns` ago in the unit of process_t.start, clock ticks since boot."""
-    return <uint64_t>((boottime_ns() - age_ns) // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class LiveLookup:
@@ -149,10 +144,9 @@ cdef class LiveLookup:
                     raise
             i += 1
 
-    cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
-        self.received_at = received_at
-        self.late = drained_at and received_at - drained_at > LATE_NS
-        self.received_ticks = boot_ticks(monotonic_ns() - received_at)
+    cdef void begin(self, const batch_times_t *times) noexcept nogil:
+        self.times = times[0]
+        self.late = times.drained_at and times.received_at - times.drained_at > LATE_NS
 
     cdef int _socket(self, int index, const tuple_t *end, bint listener, int64_t when,
                      socket_info_t *out) noexcept nogil:
@@ -180,11 +174,11 @@ cdef class LiveLookup:
         cdef int64_t now
         if own.kind == SOCK_EXACT or own.kind == SOCK_WILDCARD and kind < 0:
             return room + 1 if own.ambiguous else 0
-        if self.port_is_exclusive or was_exclusive(exclusive, index, end, own.inode, self.received_at):
+        if self.port_is_exclusive or was_exclusive(exclusive, index, end, own.inode, self.times.received_at):
             return 0
         now = monotonic_ns()
         count = (self.namespaces.survey_at(index, end, out, room) if kind >= 0 and self.diag[kind]
-                 else self.namespaces.tables_survey(index, end, self.received_at, out, room))
+                 else self.namespaces.tables_survey(index, end, self.times.received_at, out, room))
         if count < 0 or count > room:
             return count
         fits = candidates_keep(out, count, own, end, originator, &own_found)
@@ -219,7 +213,7 @@ cdef class LiveLookup:
                 process_drop(process)
                 continue
             # A process that started after the flow did not begin it: it bound the port again.
-            if check_start and self.received_at and process.start > self.received_ticks:
+            if check_start and self.times.received_at and process.start > self.times.received_ticks:
                 started_later = True
                 process_drop(process)
                 continue
@@ -245,7 +239,7 @@ cdef class LiveLookup:
         Return REASON_AMBIGUOUS if no process holds all of them.
         """
         cdef holders_t held, common, some
-        cdef uint64_t search_start = boot_ticks(0)
+        cdef uint64_t search_start = ticks_of(boottime_ns())
         cdef int i, j, kept, reason
         memset(&common, 0, sizeof(common))
         memset(&some, 0, sizeof(some))
@@ -287,7 +281,7 @@ cdef class LiveLookup:
             out.match = MATCH_NONE
             return REASON_KERNEL
         memset(&sock, 0, sizeof(sock))
-        found = self._socket(index, end, False, self.received_at, &sock)
+        found = self._socket(index, end, False, self.times.received_at, &sock)
         if found < 0:
             return reason_of(found)
         if found == 0:
@@ -299,7 +293,7 @@ cdef class LiveLookup:
             return REASON_CLOSED
         if sock.inode == 0 and end.proto == IPPROTO_TCP and not originator and not is_orphan(&sock):
             # The connection waits to be accepted, so it still belongs to the listener.
-            if self._socket(index, end, True, self.received_at, &sock) != 1 or sock.inode == 0:
+            if self._socket(index, end, True, self.times.received_at, &sock) != 1 or sock.inode == 0:
                 return REASON_CLOSED
         if sock.inode == 0:
             copy_socket(&sock, out)
@@ -311,7 +305,7 @@ cdef class LiveLookup:
         cdef socket_info_t sock
         cdef int found
         memset(&sock, 0, sizeof(sock))
-        found = self._socket(index, end, True, self.received_at, &sock)
+        found = self._socket(index, end, True, self.times.received_at, &sock)
         if found < 0:
             return reason_of(found)
         if found == 0 or sock.inode == 0 or sock.kind != SOCK_LISTENER:
@@ -323,7 +317,7 @@ cdef class LiveLookup:
 
     cdef bint is_exclusive(self, int index, const tuple_t *end, uint64_t inode) noexcept nogil:
         cdef const exclusive_t *exclusive = &self.exclusives[(end.sport ^ end.sport >> 6) & (EXCLUSIVES - 1)]
-        return self.port_is_exclusive or was_exclusive(exclusive, index, end, inode, self.received_at)
+        return self.port_is_exclusive or was_exclusive(exclusive, index, end, inode, self.times.received_at)
 
     cdef int _of_socket(self, int index, const tuple_t *end, bint originator, socket_info_t *sock,
                         owner_t *out) noexcept nogil:
@@ -354,7 +348,7 @@ cdef class LiveLookup:
             if reason != REASON_NONE:
                 out.inode = out.cookie = 0
             return reason
-        search_start = boot_ticks(0)
+        search_start = ticks_of(boottime_ns())
         reason = self._holders(sock, &holders)
         if reason == REASON_NONE:
             return self._set_owners(&holders, sock.inode, search_start, originator and not stream, out)

@@ -1,5 +1,6 @@
 """Find the owners of flows: which way a flow goes, and the processes at its ends."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from nfct_fast.attribution.batch_times cimport batch_times_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.events.flow cimport tuple_t
@@ -21,6 +22,7 @@ cdef class Resolver:
     cdef set off_numbers           # while off: numbers that monitor() has returned
     cdef NamespaceIndex namespaces
     cdef LiveLookup live_lookup
+    cdef batch_times_t times         # of the current batch
     cdef readonly BpfLookup bpf_lookup            # None: without BPF
     cdef readonly str bpf_missing  # why BPF is missing although the mode would use it; else None
     cdef CgroupPaths cgroup_paths

@@ -11,6 +11,7 @@ from libc.string cimport memset
 
 from netinet_in cimport IPPROTO_TCP, IPPROTO_UDP
 
+from nfct_fast.attribution.batch_times cimport batch_times_set
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.direction cimport (
     DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_from,
@@ -166,9 +167,10 @@ cdef class Resolver:
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         if self.off:
             return
+        batch_times_set(&self.times, received_at, drained_at)
         if self.bpf_lookup is not None:
-            self.bpf_lookup.begin(received_at, drained_at)
-        self.live_lookup.begin(received_at, drained_at)
+            self.bpf_lookup.begin(&self.times)
+        self.live_lookup.begin(&self.times)
         self.namespaces.refresh_monitored()
 
     cdef int _by_note(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
@@ -232,19 +234,19 @@ cdef class Resolver:
         if self._by_note(end, netns, &self.at[1], out, accepted) > 0:
             return REASON_NONE      # the socket was accepted from this peer, is connected to it, or has sent to it
         if fresh:
-            how = self.responder_cache.find(end, netns, self.live_lookup.received_at, &known)
+            how = self.responder_cache.find(end, netns, self.times.received_at, &known)
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
-                self.responder_cache.confirm(known, self.live_lookup.received_at)
+                self.responder_cache.confirm(known, self.times.received_at)
                 how = RESPONDER_KNOWN
             if how == RESPONDER_KNOWN and self.responder_cache.take(known, out):
                 return known.reason
-            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.live_lookup.received_at):
+            if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.times.received_at):
                 out.match = MATCH_NONE
                 return REASON_CLOSED
         began = monotonic_ns()
         changes = self.bpf_lookup.notes.port_changes(netns, end.proto, end.sport)
         self.live_lookup.port_is_exclusive = fresh and self.closed_ports.has_one_socket(
-            netns, end.proto, end.sport, self.live_lookup.received_at)
+            netns, end.proto, end.sport, self.times.received_at)
         reason = self.live_lookup.owner(index, end, False, out)
         if (reason != REASON_NONE and reason != REASON_KERNEL and out.cookie
                 and self.bpf_lookup.find_socket(out.cookie, &by_note)):

@@ -252,12 +252,16 @@ cdef class Entered:
             self.own = -1
 
 
+cdef int netns_enter(int fd) noexcept nogil:
+    return -errno if setns(fd, CLONE_NEWNET) < 0 else 0
+
+
 def enter(int fd, name):
     """Move the calling thread into the namespace for good. OSError."""
-    if setns(fd, CLONE_NEWNET) < 0:
-        code = errno
-        why = "entering needs CAP_SYS_ADMIN" if code == EPERM else os.strerror(code)
-        raise OSError(code, f"network namespace {name}: {why}")
+    cdef int result = netns_enter(fd)
+    if result < 0:
+        why = "entering needs CAP_SYS_ADMIN" if result == -EPERM else os.strerror(-result)
+        raise OSError(-result, f"network namespace {name}: {why}")
 
 
 def resolve(spec, proc="/proc") -> list:

@@ -18,14 +18,11 @@ from nfct_fast.kernel.pass_fd cimport pass_receive, pass_send
 from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
 from sys_socket cimport AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 
+from nfct_fast.kernel.netns cimport netns_enter
 from nfct_fast.kernel.procfs cimport procfs_open
 
 import functools
 import os
-
-cdef extern from "<sched.h>" nogil:
-    enum: CLONE_NEWNET
-    int setns(int fd, int nstype)
 
 cdef extern from "nfct_fast/sockets/owners_maps.h" nogil:
     enum: OWNERS_GROWING
@@ -74,11 +71,11 @@ cdef int fetch(int root, int ns, const open_request_t *request) noexcept nogil:
     fd = inode_of(own, &here)
     if fd == 0:
         fd = inode_of(ns, &there)
-    if fd == 0 and here != there and setns(ns, CLONE_NEWNET) < 0:
-        fd = -errno
+    if fd == 0 and here != there:
+        fd = netns_enter(ns)
     if fd == 0:
         fd = fetch_here(root, request)
-        if here != there and setns(own, CLONE_NEWNET) < 0:
+        if here != there and netns_enter(own) < 0:
             if fd >= 0:
                 close(fd)
             fd = -STRANDED

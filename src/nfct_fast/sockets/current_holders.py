@@ -10,8 +10,8 @@ from nfct_fast.sockets.fd_scanner import FdScanner
 def find_holders(inode: int | None, proc: str | os.PathLike[str] = "/proc") -> tuple[Process, ...]:
     """Search /proc for every process that holds a socket now.
 
-    Blocks: it takes 4 us for each open file of the host. Needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for the processes of
-    other users.
+    Blocks: it takes 4 us for each open file of the host. Needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for the processes
+    of other users.
 
     Args:
         inode: The socket's inode (`Owner.inode`), int; None for an unknown socket.
