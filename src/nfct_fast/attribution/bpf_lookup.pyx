@@ -213,7 +213,8 @@ cdef class BpfLookup:
             found = -1
             if self.searches:
                 self.searches -= 1
-                found = self.notes.lookup_past(end, netns, max(0, self.times.drained_boot - SLACK_NS), self.times.received_boot, &note)
+                found = self.notes.lookup_past(
+                    end, netns, max(0, self.times.drained_boot - SLACK_NS), self.times.received_boot, &note)
             if found != 1 and <int64_t>note.time > self.times.received_boot:
                 return False
         if note.other_time and <int64_t>note.other_time > self.times.drained_boot - SLACK_NS:
@@ -252,7 +253,8 @@ cdef class BpfLookup:
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note
-        if self.notes.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.times.received_boot or note.is_kernel:
+        if (self.notes.lookup_cookie(cookie, &note) != 1 or <int64_t>note.time > self.times.received_boot
+                or note.is_kernel):
             return False
         self._fill(&note, out)
         return out.process != NULL

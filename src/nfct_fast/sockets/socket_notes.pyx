@@ -24,8 +24,8 @@ Conntrack reports a flow before the egress hook runs, where connected UDP, ping,
 reader on another CPU can therefore look a few microseconds too early. It should ask sock_diag and then lookup_cookie(),
 or look again.
 
-This file has more than 400 lines: one class owns the maps, from their loading to their end, and a fifth of it says why a
-kernel would not have them.
+This file has more than 400 lines: one class owns the maps, from their loading to their end, and a fifth of it says why
+a kernel would not have them.
 """
 import os
 import socket
