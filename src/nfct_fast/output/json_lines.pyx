@@ -13,13 +13,16 @@ from nfct_fast.events.flow cimport (
     number_is_known, number_name, tuple_t,
 )
 from nfct_fast.output.formatter cimport Formatter
+from nfct_fast.output.process_texts cimport (
+    PROCESS_TEXTS, process_text_find, process_text_keep, process_text_t, process_texts_free,
+)
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_JSON, buffer_base64, buffer_escaped, buffer_free, buffer_put, text_buffer_t, buffer_unsigned,
 )
 from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, owner_t, reason_name
 from nfct_fast.processes.process cimport (
     ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
-    PROCESS_PPID, ancestor_t, process_drop, process_t, process_take,
+    PROCESS_PPID, ancestor_t, process_t,
 )
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
@@ -32,16 +35,11 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
-    KNOWN = 16               # processes whose JSON is cached
     # Fluent Bit stops at a line of 32 KiB and Vector drops one of 100 KiB, while escapes can turn each byte of a user's
     # names into six or more. So the JSON of one process is limited: to half of 32 KiB, less the flow's part and that of
     # eight users.
     PROCESS_ROOM = 13000
     CUT = 384                # bytes of exe, cmdline and cgroup that are kept of a process that exceeds this limit
-
-cdef struct known_t:
-    process_t *process       # a reference, so that its address is not reused; NULL: this slot is free
-    text_buffer_t text       # its JSON
 
 
 cdef inline void _raw(text_buffer_t *out, const char *text) noexcept nogil:
@@ -182,20 +180,14 @@ cdef void _process(text_buffer_t *out, const process_t *process) noexcept nogil:
         _facts(out, process, CUT)
 
 
-cdef void _put_process(known_t *memory, text_buffer_t *out, process_t *process) noexcept nogil:
-    """Append a process, from the cache if it is there: formatting one is half of what a line costs."""
-    cdef known_t *known = &memory[process.pid & (KNOWN - 1)]
-    if known.process != process:
-        process_drop(known.process)
-        known.process = NULL
-        known.text.length = 0
-        _process(&known.text, process)
-        if known.text.failed:
-            known.text.failed = False
+cdef void _put_process(process_text_t *texts, text_buffer_t *out, process_t *process) noexcept nogil:
+    cdef process_text_t *slot = process_text_find(texts, process)
+    if slot.process == NULL:
+        _process(&slot.text, process)
+        if not process_text_keep(slot, process):
             _process(out, process)
             return
-        known.process = process_take(process)
-    buffer_put(out, known.text.data, known.text.length)
+    buffer_put(out, slot.text.data, slot.text.length)
 
 
 cdef void _user(text_buffer_t *out, const process_t *process) noexcept nogil:
@@ -207,12 +199,12 @@ cdef void _user(text_buffer_t *out, const process_t *process) noexcept nogil:
     buffer_put(out, b"}", 1)
 
 
-cdef void _owner(known_t *memory, text_buffer_t *out, const char *key, const owner_t *owner) noexcept nogil:
+cdef void _owner(process_text_t *texts, text_buffer_t *out, const char *key, const owner_t *owner) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     cdef int i
     _raw(out, key)
     if owner.process != NULL:
-        _put_process(memory, out, owner.process)
+        _put_process(texts, out, owner.process)
     else:
         _raw(out, b'"pid":null')
     if ids or owner.has & OWNER_UID:
@@ -281,17 +273,14 @@ cdef class JsonLines(Formatter):
     cdef int64_t second
     cdef text_buffer_t stamp     # of `stamped`: events that were received together have one time
     cdef int64_t stamped
-    cdef known_t known[KNOWN]
+    cdef process_text_t texts[PROCESS_TEXTS]
 
     def __cinit__(self):
         self.second = -1
 
     def __dealloc__(self):
-        cdef int i
         buffer_free(&self.stamp)
-        for i in range(KNOWN):
-            process_drop(self.known[i].process)
-            buffer_free(&self.known[i].text)
+        process_texts_free(self.texts)
 
     cdef void _put_time(self, text_buffer_t *out, int64_t time) noexcept nogil:
         # ISO 8601 in UTC with nanoseconds; the part up to the second is cached for the second.
@@ -360,7 +349,7 @@ cdef class JsonLines(Formatter):
         _counters(out, flow)
         if flow.has & FLOW_RECOVERED:
             _raw(out, b',"recovered":true')
-        _owner(self.known, out, b',"owner":{', &record.owner)
+        _owner(self.texts, out, b',"owner":{', &record.owner)
         if record.direction and record.peer.reason != REASON_REMOTE:
-            _owner(self.known, out, b',"peer":{', &record.peer)
+            _owner(self.texts, out, b',"peer":{', &record.peer)
         _raw(out, b"}\n")

@@ -7,8 +7,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
 from nfct_fast.output.fields cimport field_find, field_is_of_process, field_put
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.processes.process cimport PROCESS_IDS, process_drop, process_t, process_take
-from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
+from nfct_fast.output.process_texts cimport (
+    PROCESS_TEXTS, process_text_find, process_text_keep, process_text_t, process_texts_free,
+)
+from nfct_fast.processes.process cimport PROCESS_IDS, process_t
+from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.timestamp cimport TimeFormat
 
@@ -26,7 +29,6 @@ _SPEC = re.compile(r"(?:(?P<fill>.)?(?P<align>[<>^]))?(?P<zero>0)?(?P<width>[0-9
 cdef enum:
     LITERAL = -1
     TIME = -2
-    KNOWN = 16               # processes
 
 # A literal or a field of a template.
 cdef struct piece_t:
@@ -38,11 +40,6 @@ cdef struct piece_t:
     char align           # "<", ">" or "^"
     int width            # pad to so many characters; 0: do not pad
     int precision        # cut to so many characters; -1: do not cut
-
-
-cdef struct known_t:
-    process_t *process       # a reference, so that no other can be at its address
-    text_buffer_t text
 
 
 cdef bint _is_continuation(char byte) noexcept nogil:
@@ -94,7 +91,7 @@ cdef class Template(Formatter):
     cdef int count
     cdef int same_begin      # pieces that say the same of all flows of one process
     cdef int same_end
-    cdef known_t known[KNOWN]
+    cdef process_text_t texts[PROCESS_TEXTS]
     cdef TimeFormat time
 
     def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s"):
@@ -119,11 +116,8 @@ cdef class Template(Formatter):
         self._find_same()
 
     def __dealloc__(self):
-        cdef int i
         free(self.pieces)
-        for i in range(KNOWN):
-            process_drop(self.known[i].process)
-            buffer_free(&self.known[i].text)
+        process_texts_free(self.texts)
 
     cdef void _find_same(self) noexcept nogil:
         """The longest run of pieces that is of the owner's process alone."""
@@ -170,22 +164,17 @@ cdef class Template(Formatter):
         self._put_pieces(out, record, self.same_end, self.count)
 
     cdef bint _put_same(self, text_buffer_t *out, const record_t *record) noexcept nogil:
-        """A process makes flow after flow, and what is said of it is half of a line: what was written is kept."""
+        """Append the pieces that _find_same() found; False if they cannot be kept for the process."""
         cdef process_t *process = record.owner.process
-        cdef known_t *known
+        cdef process_text_t *slot
         if process == NULL or not process.has & PROCESS_IDS:
             return False
-        known = &self.known[process.pid & (KNOWN - 1)]
-        if known.process != process:
-            process_drop(known.process)
-            known.process = NULL
-            known.text.length = 0
-            self._put_pieces(&known.text, record, self.same_begin, self.same_end)
-            if known.text.failed:
-                known.text.failed = False
+        slot = process_text_find(self.texts, process)
+        if slot.process == NULL:
+            self._put_pieces(&slot.text, record, self.same_begin, self.same_end)
+            if not process_text_keep(slot, process):
                 return False
-            known.process = process_take(process)
-        buffer_put(out, known.text.data, known.text.length)
+        buffer_put(out, slot.text.data, slot.text.length)
         return True
 
     cdef void _put_pieces(self, text_buffer_t *out, const record_t *record, int at, int end) noexcept nogil:
