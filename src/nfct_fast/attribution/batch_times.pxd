@@ -9,4 +9,3 @@ ctypedef struct batch_times_t:
     uint64_t received_ticks  # received_at in the unit of process_t.start, clock ticks since boot
 
 cdef void batch_times_set(batch_times_t *self, int64_t received_at, int64_t drained_at) noexcept nogil
-cdef uint64_t ticks_of(int64_t boottime) noexcept nogil     # CLOCK_BOOTTIME ns in clock ticks

@@ -2,13 +2,7 @@
 
 Notes of the BPF programs and start times of processes are on CLOCK_BOOTTIME, and the reader's times on CLOCK_MONOTONIC.
 """
-from posix.unistd cimport _SC_CLK_TCK, sysconf
-
-from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
-
-
-cdef uint64_t ticks_of(int64_t boottime) noexcept nogil:
-    return <uint64_t>(boottime // (1_000_000_000 // sysconf(_SC_CLK_TCK)))
+from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, monotonic_ns
 
 
 cdef void batch_times_set(batch_times_t *self, int64_t received_at, int64_t drained_at) noexcept nogil:
@@ -22,4 +16,4 @@ cdef void batch_times_set(batch_times_t *self, int64_t received_at, int64_t drai
         ahead = difference if i == 0 else min(ahead, difference)
     self.received_at, self.drained_at = received_at, drained_at
     self.received_boot, self.drained_boot = received_at + ahead, drained_at + ahead
-    self.received_ticks = ticks_of(self.received_boot)
+    self.received_ticks = clock_ticks(self.received_boot)

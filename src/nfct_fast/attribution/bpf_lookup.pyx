@@ -8,8 +8,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
-from posix.unistd cimport _SC_CLK_TCK, sysconf
-from nfct_fast.kernel.clock cimport boottime_ns, realtime_ns
+from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
@@ -161,7 +160,7 @@ cdef class BpfLookup:
             memset(&facts, 0, sizeof(facts))
             facts.pid = note.id.tgid
             facts.start_ns = note.id.start
-            facts.start = note.id.start // <uint64_t>(1000000000 // sysconf(_SC_CLK_TCK))
+            facts.start = clock_ticks(note.id.start)
         facts.uid, facts.gid = note.uid, note.gid
         facts.comm.at = <const char *>note.comm
         facts.comm.size = end - note.comm if end != NULL else 16

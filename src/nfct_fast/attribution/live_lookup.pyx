@@ -19,8 +19,7 @@ from nfct_fast.records.owner cimport (
     REASON_PERMISSION, REASON_UNSUPPORTED,
 )
 from nfct_fast.processes.process cimport process_drop, process_t
-from nfct_fast.attribution.batch_times cimport ticks_of
-from nfct_fast.kernel.clock cimport boottime_ns, monotonic_ns
+from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, monotonic_ns
 from nfct_fast.sockets.socket_info cimport (
     SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
 )
@@ -239,7 +238,7 @@ cdef class LiveLookup:
         Return REASON_AMBIGUOUS if no process holds all of them.
         """
         cdef holders_t held, common, some
-        cdef uint64_t search_start = ticks_of(boottime_ns())
+        cdef uint64_t search_start = clock_ticks(boottime_ns())
         cdef int i, j, kept, reason
         memset(&common, 0, sizeof(common))
         memset(&some, 0, sizeof(some))
@@ -348,7 +347,7 @@ cdef class LiveLookup:
             if reason != REASON_NONE:
                 out.inode = out.cookie = 0
             return reason
-        search_start = ticks_of(boottime_ns())
+        search_start = clock_ticks(boottime_ns())
         reason = self._holders(sock, &holders)
         if reason == REASON_NONE:
             return self._set_owners(&holders, sock.inode, search_start, originator and not stream, out)

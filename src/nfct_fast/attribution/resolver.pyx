@@ -197,18 +197,16 @@ cdef class Resolver:
                 self.bpf_lookup.add_users(end, netns, self.began, out)
             return REASON_AMBIGUOUS if found == -1 else REASON_KERNEL
         reason = self.live_lookup.owner(index, end, True, out)
-        if self.bpf_lookup.is_overwritten and out.match != MATCH_NONE:
-            owner_drop(out)
-            memset(out, 0, sizeof(out[0]))
-            return REASON_AMBIGUOUS
         # Look again: the note is written when the first packet leaves, for connected UDP maybe just after the event.
         if self.bpf_lookup.find(end, netns, &self.at[0], &by_note) > 0:
             owner_drop(out)
             out[0] = by_note
             return REASON_NONE
         # Having the port does not prove having sent from it, since a packet may carry any source address (IP_PKTINFO,
-        # raw sockets). Where the notes cover all processes, there would be one of an unconnected sender.
-        if out.match == MATCH_WILDCARD and self.bpf_lookup.notes.whole:
+        # raw sockets). Where the notes cover all processes, there would be one of an unconnected sender. Where notes
+        # were overwritten, one of another user of the tuple may be among them.
+        if (out.match == MATCH_WILDCARD and self.bpf_lookup.notes.whole
+                or out.match != MATCH_NONE and self.bpf_lookup.is_overwritten):
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
             return REASON_AMBIGUOUS

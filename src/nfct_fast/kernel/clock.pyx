@@ -1,6 +1,7 @@
 """The kernel's clocks in nanoseconds, without the GIL: clock_gettime(2), which cannot fail for these three."""
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from procfs_calls cimport CLOCK_BOOTTIME
 
@@ -21,3 +22,7 @@ cdef int64_t boottime_ns() noexcept nogil:
 
 cdef int64_t realtime_ns() noexcept nogil:
     return read_clock(CLOCK_REALTIME)
+
+
+cdef uint64_t clock_ticks(int64_t boottime) noexcept nogil:
+    return <uint64_t>(boottime // (1_000_000_000 // sysconf(_SC_CLK_TCK)))

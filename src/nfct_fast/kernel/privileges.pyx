@@ -102,6 +102,12 @@ cdef _get(__user_cap_header_struct *header, __user_cap_data_struct *data):
         raise os_error("capget")
 
 
+cdef int no_new_privileges() except -1:
+    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
+        raise os_error("PR_SET_NO_NEW_PRIVS")
+    return 0
+
+
 def drop(keep=KEPT) -> None:
     """Give up for good, in the calling thread, all capabilities except those in `keep`.
 
@@ -116,8 +122,7 @@ def drop(keep=KEPT) -> None:
     for name in keep:
         number = CAPABILITIES[name]
         masks[number // 32] |= <uint32_t>1 << number % 32
-    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
-        raise os_error("PR_SET_NO_NEW_PRIVS")
+    no_new_privileges()
     _get(&header, data)
     if data[0].effective >> CAP_SETPCAP & 1:
         _drop_bounding(masks)

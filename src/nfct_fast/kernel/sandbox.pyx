@@ -14,6 +14,7 @@ from linux_filter cimport sock_filter, sock_fprog
 from procfs_calls cimport O_CLOEXEC, O_PATH, syscall
 
 from nfct_fast.kernel.os_error cimport os_error
+from nfct_fast.kernel.privileges cimport no_new_privileges
 
 import os
 
@@ -49,16 +50,6 @@ cdef extern from * nogil:
     """
     void *nfct_fast_unwinder
 
-cdef extern from "<sys/prctl.h>" nogil:
-    enum: PR_SET_NO_NEW_PRIVS
-    int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
-
-
-cdef void _no_new_privileges() except *:
-    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
-        raise os_error("PR_SET_NO_NEW_PRIVS")
-
-
 cdef bint _has_pidfds() noexcept nogil:
     return syscall(SYS_pidfd_send_signal, <long>-1, <long>0, NULL, <long>0) == 0 or errno != ENOSYS
 
@@ -88,7 +79,7 @@ def restrict_calls(bint setns=False, bint thread=False) -> bool:
         return False
     if nfct_fast_unwinder == NULL:
         return False
-    _no_new_privileges()
+    no_new_privileges()
     program.len = nfct_fast_sandbox_filter(
         code, (SANDBOX_SETNS if setns else 0) | (0 if _has_pidfds() else SANDBOX_KILL), getpid())
     program.filter = code
@@ -144,7 +135,7 @@ def restrict_files(read=()) -> int:
                 raise os_error(f"landlock: {os.fsdecode(path)}")
             close(fd)
             fd = -1
-        _no_new_privileges()    # last: after a failure before, nothing has changed
+        no_new_privileges()    # last: after a failure before, nothing has changed
         if nfct_fast_landlock_restrict(rules) < 0:
             raise os_error("landlock_restrict_self")
     finally:

@@ -98,7 +98,7 @@ cdef void key_fill(owners_key *key, const tuple_t *tuple) noexcept nogil:
         key.dport = tuple.dport
 
 
-def netns_cookie(path=None):
+def netns_cookie():
     """Return the cookie of the calling thread's network namespace, or None before Linux 5.14."""
     # 71 is SO_NETNS_COOKIE in asm-generic/socket.h. parisc and sparc have other numbers, but no JIT for the programs.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
