@@ -15,9 +15,10 @@ from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from support.cli import COMMAND, Program, inside, until
+from support.containers import wire_through
 from support.flows import nft
 from support.netns import inside as entered
-from support.netns import ip, made
+from support.netns import made
 from support.socket_notes import unusable
 
 REASON = unusable()
@@ -87,17 +88,7 @@ def test_300_processes_that_send_and_exit(prefix, uid):
 def masqueraded():
     """A namespace and one behind it, whose flows leave through it with another address."""
     with made() as host, made() as guest:
-        ip("link", "add", "outer", "netns", guest, "type", "veth", "peer", "name", "inner", "netns", host)
-        for netns, device, address in ((host, "inner", "10.90.0.1/24"), (guest, "outer", "10.90.0.2/24")):
-            ip("addr", "add", address, "dev", device, netns=netns)
-            ip("link", "set", device, "up", netns=netns)
-        ip("route", "add", "default", "via", "10.90.0.1", netns=guest)
-        ip("link", "add", "out", "type", "veth", "peer", "name", "far", netns=host)
-        ip("addr", "add", "10.91.0.1/24", "dev", "out", netns=host)
-        for device in ("out", "far"):
-            ip("link", "set", device, "up", netns=host)
-        ip("neigh", "add", "10.91.0.2", "lladdr", "02:00:00:00:00:01", "dev", "out", netns=host)
-        subprocess.run(inside(host, ["sysctl", "-qw", "net.ipv4.ip_forward=1"]), check=True)
+        wire_through(host, guest)
         nft('table ip nat { chain c { type nat hook postrouting priority 100; oifname "out" masquerade; }; }', host)
         yield host, guest
 

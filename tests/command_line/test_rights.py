@@ -14,7 +14,8 @@ import pytest
 
 from support.cli import PROGRAM, inside, until
 from support.cli import Program as AnyProgram
-from support.netns import ip, made
+from support.containers import wire_through
+from support.netns import made
 
 Program = functools.partial(AnyProgram, command=PROGRAM)
 NET_ADMIN, SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH = 12, 19, 21, 2
@@ -499,17 +500,7 @@ def test_containers_that_come_later(tracked, attribution):
         ) as program,
     ):
         settled(program.pid)
-        ip("link", "add", "outer", "netns", guest, "type", "veth", "peer", "name", "inner", "netns", tracked)
-        for netns, device, address in ((tracked, "inner", "10.90.0.1/24"), (guest, "outer", "10.90.0.2/24")):
-            ip("addr", "add", address, "dev", device, netns=netns)
-            ip("link", "set", device, "up", netns=netns)
-        ip("route", "add", "default", "via", "10.90.0.1", netns=guest)
-        ip("link", "add", "out", "type", "veth", "peer", "name", "far", netns=tracked)
-        ip("addr", "add", "10.91.0.1/24", "dev", "out", netns=tracked)
-        for device in ("out", "far"):
-            ip("link", "set", device, "up", netns=tracked)
-        ip("neigh", "add", "10.91.0.2", "lladdr", "02:00:00:00:00:01", "dev", "out", netns=tracked)
-        subprocess.run(inside(tracked, ["sysctl", "-qw", "net.ipv4.ip_forward=1"]), check=True)
+        wire_through(tracked, guest)
         subprocess.run(
             inside(
                 tracked, ["nft", "table ip see { chain c { type filter hook forward priority 0; ct state new; }; }"]

@@ -268,6 +268,25 @@ def from_ports(kind, ports, address, port, family=INET):
     return work
 
 
+def masquerade_as_outside(host, world):
+    """What the world sends has an address that the host knows of nobody."""
+    nft(OUTSIDE, world)
+    ip("addr", "add", "10.88.1.78/24", "dev", "eth0", netns=world)
+    ip("neigh", "add", "10.88.1.77", "dev", "v1", "lladdr", mac(world), netns=host)
+
+
+def assert_the_server_is_named(mode, kind, world, answering):
+    """Of flows from the world's ports, and nobody else."""
+    with listening(mode) as conntrack:
+        with Worker(within(world, from_ports(kind, PORTS, "10.88.1.1", 5200))) as asking:
+            flows = collect(conntrack, lambda flow: flow.dport == 5200)
+            assert asking.hear() == "sent"
+    assert len(flows) == COUNT
+    for flow in flows:
+        assert flow.src == "10.88.1.77" and flow.peer is None
+        assert (flow.owner.pid, flow.owner.reason) == (answering.pid, None)
+
+
 @ALL
 @KINDS
 def test_squatter_with_everything_local(mode, kind):
@@ -279,17 +298,8 @@ def test_squatter_with_everything_local(mode, kind):
     ):
         answering.hear()
         assert squatter.hear() == "bound"
-        nft(OUTSIDE, world)
-        ip("addr", "add", "10.88.1.78/24", "dev", "eth0", netns=world)
-        ip("neigh", "add", "10.88.1.77", "dev", "v1", "lladdr", mac(world), netns=host)
-        with listening(mode) as conntrack:
-            with Worker(within(world, from_ports(kind, PORTS, "10.88.1.1", 5200))) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 5200)
-                assert asking.hear() == "sent"
-        assert len(flows) == COUNT
-        for flow in flows:
-            assert flow.src == "10.88.1.77" and flow.peer is None
-            assert (flow.owner.pid, flow.owner.reason) == (answering.pid, None)
+        masquerade_as_outside(host, world)
+        assert_the_server_is_named(mode, kind, world, answering)
 
 
 @ALL
@@ -299,19 +309,10 @@ def test_squatter_that_is_a_container(mode, kind):
     with hosts(1) as (host, world), serving(None, INET, kind, "0.0.0.0", 5200) as answering, container() as user:
         answering.hear()
         user.wire(host, 2)
-        nft(OUTSIDE, world)
-        ip("addr", "add", "10.88.1.78/24", "dev", "eth0", netns=world)
-        ip("neigh", "add", "10.88.1.77", "dev", "v1", "lladdr", mac(world), netns=host)
+        masquerade_as_outside(host, world)
         user.worker.say(claim_the_world)
         assert user.worker.hear() == "bound"
-        with listening(mode) as conntrack:
-            with Worker(within(world, from_ports(kind, PORTS, "10.88.1.1", 5200))) as asking:
-                flows = collect(conntrack, lambda flow: flow.dport == 5200)
-                assert asking.hear() == "sent"
-        assert len(flows) == COUNT
-        for flow in flows:
-            assert flow.src == "10.88.1.77" and flow.peer is None
-            assert (flow.owner.pid, flow.owner.reason) == (answering.pid, None)
+        assert_the_server_is_named(mode, kind, world, answering)
 
 
 @ALL

@@ -7,6 +7,7 @@ import struct
 import subprocess
 
 from nfct_fast.kernel.netns import Netns, resolve
+from support.cli import inside as command_inside
 from support.flows import COUNT, DGRAM, INET, STREAM, Worker, hold, inode, made
 from support.netns import inside, ip
 from support.netns import made as made_netns
@@ -22,6 +23,21 @@ def wire(host, other, number):
         ip("link", "set", name, "up", netns=netns)
     ip("route", "add", "default", "via", f"10.88.{number}.1", netns=other)
     ip("route", "add", "default", "via", f"fd88:{number}::1", netns=other)
+
+
+def wire_through(host, guest):
+    """A guest 10.90.0.2 whose way to 10.91.0.2, where nobody is, leads through the host."""
+    ip("link", "add", "outer", "netns", guest, "type", "veth", "peer", "name", "inner", "netns", host)
+    for netns, device, address in ((host, "inner", "10.90.0.1/24"), (guest, "outer", "10.90.0.2/24")):
+        ip("addr", "add", address, "dev", device, netns=netns)
+        ip("link", "set", device, "up", netns=netns)
+    ip("route", "add", "default", "via", "10.90.0.1", netns=guest)
+    ip("link", "add", "out", "type", "veth", "peer", "name", "far", netns=host)
+    ip("addr", "add", "10.91.0.1/24", "dev", "out", netns=host)
+    for device in ("out", "far"):
+        ip("link", "set", device, "up", netns=host)
+    ip("neigh", "add", "10.91.0.2", "lladdr", "02:00:00:00:00:01", "dev", "out", netns=host)
+    subprocess.run(command_inside(host, ["sysctl", "-qw", "net.ipv4.ip_forward=1"]), check=True)
 
 
 @contextlib.contextmanager
