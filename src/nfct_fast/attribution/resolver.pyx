@@ -56,7 +56,7 @@ cdef class Resolver:
         proc: where procfs is mounted.
         budget: seconds of scanning the open files of processes allowed per second, of which 0.04 at a stretch; inf for
             no limit.
-        flows: how many notes are kept once `first` are no longer enough.
+        notes: how many notes are kept once `first` are no longer enough.
         settled: called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
@@ -64,7 +64,7 @@ cdef class Resolver:
     thread that makes it is monitored under number 0: flows whose events come from there have 0 as flow.netns.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS,
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int notes=NOTED_FLOWS,
                  first=NOTED_FIRST, settled=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
@@ -81,7 +81,7 @@ cdef class Resolver:
         if mode in ("auto", "bpf"):
             try:
                 self.bpf_lookup = BpfLookup(
-                    self.live_lookup.reader, self.cgroup_paths, flows, first, self.namespaces.opener, settled)
+                    self.live_lookup.reader, self.cgroup_paths, notes, first, self.namespaces.opener, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise

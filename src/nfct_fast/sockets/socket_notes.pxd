@@ -31,7 +31,7 @@ cdef class SocketNotes:
     cdef readonly str cgroup             # the cgroup v2 directory to which the programs are attached
     cdef readonly bint packets           # the program that runs for each packet is attached
     cdef readonly str processes_missing  # why the kernel does not report processes; None: it does
-    cdef readonly uint32_t flows         # notes kept before the oldest is replaced, after grow()
+    cdef readonly uint32_t notes         # kept before the oldest is replaced, after grow()
     cdef int64_t _since                  # CLOCK_BOOTTIME ns at which the present counting of notes began
     cdef uint64_t _counted               # notes that had been written by then
 
