@@ -34,6 +34,7 @@ examples:
   nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
   nfct-fast -e new,destroy               also when a flow ends
+  nfct-fast --flows --json               each flow at its end, with bytes and outcome
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
@@ -116,8 +117,13 @@ def _parser():
         "--events",
         metavar="EVENTS",
         type=_events,
-        default=("NEW",),
         help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new)",
+    )
+    parser.add_argument(
+        "--flows",
+        action="store_true",
+        help="log each flow once, when it has ended: with bytes and packets of both directions "
+        "(net.netfilter.nf_conntrack_acct=1), its duration and outcome, and the process that began it",
     )
     parser.add_argument(
         "-t",
@@ -241,7 +247,7 @@ class _LossReport:
 
     def __init__(self, conntrack):
         self._conntrack = conntrack
-        self._reported = (0, 0, 0, 0)
+        self._reported = (0, 0, 0, 0, 0)
         self._next = 0.0
 
     def report(self, now):
@@ -251,8 +257,14 @@ class _LossReport:
 
     def _messages(self):
         conntrack = self._conntrack
-        counts = (conntrack.lost, conntrack.recovered, conntrack.unallocated, conntrack.process_events_lost)
-        lost, recovered, unallocated, programs = (count - reported for count, reported in zip(counts, self._reported))
+        counts = (
+            conntrack.lost,
+            conntrack.recovered,
+            conntrack.unallocated,
+            conntrack.process_events_lost,
+            conntrack.forgotten,
+        )
+        lost, recovered, unallocated, programs, forgotten = (count - reported for count, reported in zip(counts, self._reported))
         self._reported = counts
         messages = []
         if recovered > 0:
@@ -265,6 +277,10 @@ class _LossReport:
         elif lost > 0:
             messages.append(
                 f"{lost} events lost: they came faster than they could be processed (a larger --rcvbuf-max holds more)"
+            )
+        if forgotten > 0:
+            messages.append(
+                f"{forgotten} live flows forgotten: there were more than can be remembered; their records will say so"
             )
         if programs > 0:
             messages.append(
@@ -279,6 +295,8 @@ class _LossReport:
         if stats.undelivered:
             more = " or more" if self._conntrack.unreported[1] else ""
             messages.append(f"{stats.undelivered}{more} flows received and not written")
+        if stats.live_flows or stats.unended:
+            messages.append(f"{stats.live_flows + stats.unended} flows had not ended and have no record")
         if stats.undecoded:
             messages.append(f"{stats.undecoded} events could not be decoded and were not written")
         _warn(*messages)
@@ -327,6 +345,7 @@ def _run(arguments, formatter):
         _allow_descriptors()
     with Conntrack(
         events=arguments.events,
+        flows=arguments.flows,
         protocol=arguments.protocol,
         attribution=arguments.attribution,
         rcvbuf=arguments.rcvbuf,

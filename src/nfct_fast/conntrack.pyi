@@ -31,14 +31,18 @@ class Stats(NamedTuple):
     namespaces_removed: int
     unmonitored: int
     preexisting: int
+    live_flows: int
+    forgotten: int
+    unended: int
 
 @final
 class Conntrack:
     def __init__(
         self,
         *,
-        events: str | Iterable[str] = ...,
+        events: str | Iterable[str] | None = None,
         protocol: str | None = None,
+        flows: bool | int = False,
         netns: str | int | os.PathLike[str] | None = None,
         attribution: str = "auto",
         rcvbuf: int = ...,
@@ -54,6 +58,8 @@ class Conntrack:
     def degraded(self) -> tuple[str, ...]: ...
     @property
     def process_events_lost(self) -> int: ...
+    @property
+    def forgotten(self) -> int: ...
     @property
     def lost(self) -> int: ...
     @property

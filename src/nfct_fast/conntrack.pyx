@@ -13,6 +13,7 @@ from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
+from nfct_fast.records.live_flows import DEFAULT_CAPACITY
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
@@ -43,6 +44,9 @@ class Stats(NamedTuple):
     namespaces_removed: int     # that ended, or were closed because no process was left in them
     unmonitored: int            # that existed and were not monitored for some time at least
     preexisting: int            # flows from the conntrack table that began before their namespace was monitored
+    live_flows: int             # flows that have begun and not ended, and are remembered; like the next two, with `flows`
+    forgotten: int              # of these, dropped to make room: their records will say so
+    unended: int                # of these, dropped because their end cannot be heard any more: no record will come
 
 
 @cython.final
@@ -51,8 +55,12 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY".
+        events: any of "NEW", "UPDATE", "DESTROY"; None for "NEW", and with `flows` for none besides.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
+        flows: one record of each flow, at its end: its `type` is "FLOW". Its owners are those found when it began, and
+            all who used it are in `Owner.processes`. A number is how many live flows are remembered, True for 262,144,
+            at 190 bytes each, and 128 MiB for their processes. When there is no room, who has most flows loses the
+            oldest: see `Flow.forgotten`, `stats().forgotten`.
         netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
             path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
             user, and each takes seven descriptors.
@@ -87,12 +95,13 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
+    def __init__(self, *, events=None, protocol=None, flows=False, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
                  int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
                  int notes=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
-        groups = _groups(events)
+        asked = _groups(("NEW",) if events is None and not flows else () if events is None else events)
+        groups = _heard(asked, flows)
         wanted = wanted_protocols(protocol)
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
@@ -106,7 +115,8 @@ cdef class Conntrack:
         try:
             self.no_event_reasons = self.engine.open(
                 wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit),
+                (_remembered(flows), GROUPS["NEW"] in asked) if flows else None, groups=groups, program=socket_filter(wanted),
                 recover=recover)
         except BaseException:
             self.engine.close()
@@ -154,6 +164,7 @@ cdef class Conntrack:
         sources = self.engine.reader.sources
         counts = sources.counts()
         sizes = [source.socket.rcvbuf for source in sources]
+        live = None if intake.flow_ends is None else intake.flow_ends.live
         followed = None if self.engine.follower is None else self.engine.follower.namespaces
         return Stats(
             events=intake.events,
@@ -176,6 +187,9 @@ cdef class Conntrack:
             namespaces_removed=0 if followed is None else followed.removed,
             unmonitored=0 if followed is None else followed.unmonitored,
             preexisting=counts.preexisting,
+            live_flows=0 if live is None else live.count,
+            forgotten=0 if live is None else live.forgotten,
+            unended=0 if live is None else live.unended,
         )
 
     def notices(self) -> tuple[str, ...]:
@@ -209,6 +223,12 @@ cdef class Conntrack:
     def process_events_lost(self) -> int:
         """As stats().process_events_lost, but cheaper."""
         return (<object>self.engine.attribution).programs_lost
+
+    @property
+    def forgotten(self) -> int:
+        """As stats().forgotten, but cheaper."""
+        self.engine.fork_guard.check("this Conntrack")
+        return 0 if self.engine.reader.intake.flow_ends is None else self.engine.reader.intake.flow_ends.live.forgotten
 
     @property
     def lost(self) -> int:
@@ -312,6 +332,23 @@ def _groups(events):
         groups = {GROUPS[name.upper()] for name in names}
     except (KeyError, AttributeError):
         raise ValueError(f"events {events!r}: must be any of {', '.join(GROUPS)}") from None
-    if not groups:
-        raise ValueError("events is empty: name at least one of NEW, UPDATE, DESTROY")
     return groups
+
+
+def _heard(asked, flows):
+    """The groups that have to be listened to."""
+    if not flows:
+        if not asked:
+            raise ValueError("events is empty: name at least one of NEW, UPDATE, DESTROY")
+        return asked
+    if GROUPS["DESTROY"] in asked:
+        raise ValueError("with flows there is a FLOW record in place of each DESTROY: leave DESTROY out of events")
+    return asked | {GROUPS["NEW"], GROUPS["DESTROY"]}
+
+
+def _remembered(flows):
+    if flows is True:
+        return DEFAULT_CAPACITY
+    if not 1 <= flows <= 1 << 26:
+        raise ValueError(f"flows {flows}: must be False, True, or from 1 to {1 << 26}")
+    return flows

@@ -58,6 +58,9 @@ cdef class BpfLookup:
     # Add to the owner of a flow that is not new all other programs that used its tuple since it began, ns since the
     # epoch, 0 if unknown.
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
+    # The same for an owner that was found when the flow began, from `since` on, CLOCK_BOOTTIME ns. Whether the notes show
+    # that the tuple had a user, and no other.
+    cdef bint merge_users(self, const tuple_t *end, uint64_t netns, int64_t since, owner_t *out) noexcept nogil
     cdef int64_t boot_time(self, int64_t time) noexcept nogil    # ns since the epoch to CLOCK_BOOTTIME ns
     # Find the owner of the socket with this cookie. Whether there is a note of it.
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil

@@ -5,15 +5,15 @@ from which the event may be. It has the identity of the program, by which the hi
 cgroup and name are those of the note, whatever became of the process since. Times are CLOCK_BOOTTIME ns.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport malloc
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
 from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_COMM, PROCESS_IDS, ancestor_drop, process_build, process_drop, process_take,
+    PROCESS_CGROUP, PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, ancestor_drop, process_build, process_drop, process_take,
 )
 from nfct_fast.processes.proc_events cimport ProcEvents
 from nfct_fast.processes.process_reader cimport ProcessReader
@@ -36,6 +36,13 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
             and sender.id.exec == note.id.exec and sender.uid == note.uid and sender.gid == note.gid
             and sender.cgroup_id == note.cgroup_id and memcmp(sender.comm, note.comm, 16) == 0
             and (note.id.start != 0 or sender.time == note.time))
+
+
+cdef bint is_same_program(const process_t *a, const process_t *b) noexcept nogil:
+    """Whether two accounts, which need not say the same of it, are of one program of one process."""
+    return (b != NULL and a.pid == b.pid and a.start == b.start
+            and (a.start_ns == b.start_ns or a.start_ns == 0 or b.start_ns == 0)
+            and (not a.has & b.has & PROCESS_EXE_FILE or a.exe_dev == b.exe_dev and a.exe_inode == b.exe_inode))
 
 
 @cython.final
@@ -249,6 +256,40 @@ cdef class BpfLookup:
             else:
                 out.others[out.other_count] = process
                 out.other_count += 1
+
+    cdef bint merge_users(self, const tuple_t *end, uint64_t netns, int64_t since, owner_t *out) noexcept nogil:
+        cdef bpf_owner_t users[USERS]
+        cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
+        cdef bint alone = count > 0 and self.notes.whole_since() <= <uint64_t>since
+        cdef process_t *others[USERS]
+        cdef process_t *process
+        cdef int found = 0
+        cdef int i
+        for i in range(count):
+            process = NULL if users[i].is_kernel else self._process(&users[i])
+            if process != NULL and is_same_program(process, out.process):
+                process_drop(process)
+                continue
+            alone = False
+            if process != NULL:
+                others[found] = process
+                found += 1
+        if found == 0:
+            return alone
+        # Who else held the socket when the flow began says less.
+        for i in range(out.other_count):
+            process_drop(out.others[i])
+        free(out.others)
+        out.other_count = 0
+        out.has |= OWNER_USERS
+        out.others = <process_t **>malloc(found * sizeof(process_t *))
+        for i in range(found):
+            if out.others == NULL:
+                process_drop(others[i])
+            else:
+                out.others[i] = others[i]
+                out.other_count = <uint8_t>(i + 1)
+        return False
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note

@@ -16,7 +16,7 @@ from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.direction cimport (
     DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_from,
 )
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
+from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
 from nfct_fast.attribution.bpf_lookup cimport NEVER
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_SOCKET, MATCH_WILDCARD, REASON_AMBIGUOUS, REASON_BUDGET, REASON_CLOSED,
@@ -41,6 +41,10 @@ cdef inline void reply_of(const flow_t *flow, tuple_t *out) noexcept nogil:
         out[0] = flow.reply
     else:
         tuple_invert(&flow.orig, out)
+
+
+cdef inline bint is_remembered(const record_t *record) noexcept nogil:
+    return record.live != 0 and record.flow.type == EVENT_DESTROY
 
 
 @cython.final
@@ -348,7 +352,7 @@ cdef class Resolver:
         cdef uint64_t netns
         cdef tuple_t reply
         ends[0].netns = ends[1].netns = 0
-        if self.off or self.namespaces.monitored_routes(record.flow.netns) == NULL:
+        if is_remembered(record) or self.off or self.namespaces.monitored_routes(record.flow.netns) == NULL:
             return
         reply_of(&record.flow, &reply)
         record.direction = self._direction(record.flow.netns, orig, &reply)
@@ -367,6 +371,8 @@ cdef class Resolver:
         cdef bint fresh = (orig.proto != IPPROTO_TCP
                            or record.flow.has & FLOW_STATE and record.flow.state == TCP_SYN_SENT)
         cdef bint here
+        if is_remembered(record):
+            return
         record.owner.reason = record.peer.reason = REASON_OFF
         if self.off:
             return
@@ -399,6 +405,7 @@ cdef class Resolver:
             if self._end(monitored, &reply, False, record.direction == DIRECTION_FORWARD, False, fresh,
                          &record.owner) == NOWHERE:
                 record.owner.reason = REASON_NETNS if self.namespaces.skipped else REASON_FORWARDED
+            record.is_responder = True
             record.peer.reason = REASON_REMOTE
             return
         self._peer(monitored, &reply, fresh, record)
@@ -411,3 +418,49 @@ cdef class Resolver:
             owner_drop(&record.peer)
             memset(&record.peer, 0, sizeof(record.peer))
             record.peer.reason = REASON_REMOTE
+
+    cdef bint add_users(self, record_t *record, int64_t since) noexcept nogil:
+        cdef int monitored = record.flow.netns
+        cdef bint local = record.direction == DIRECTION_LOCAL
+        cdef int64_t accepted = NEVER
+        cdef tuple_t reply
+        cdef bint alone
+        if self.off or self.bpf_lookup is None or self.namespaces.monitored_routes(monitored) == NULL:
+            return False
+        if record.flow.has & FLOW_START:
+            since = max(0, self.bpf_lookup.boot_time(record.flow.start))
+            if record.flow.orig.proto == IPPROTO_TCP:
+                accepted = since
+        reply_of(&record.flow, &reply)
+        if record.is_responder:
+            return self._add_users(monitored, &reply, record.direction == DIRECTION_IN, since, accepted, &record.owner)
+        alone = self._add_users(monitored, &record.flow.orig, local or record.direction == DIRECTION_OUT, since, NEVER,
+                                &record.owner)
+        if record.peer.reason != REASON_REMOTE:
+            self._add_users(monitored, &reply, local, since, accepted, &record.peer)
+        return alone
+
+    cdef bint _add_users(self, int monitored, const tuple_t *end, bint here, int64_t since, int64_t accepted,
+                         owner_t *out) noexcept nogil:
+        """One end. here: it is in the monitored namespace itself. accepted: see BpfLookup.find(); NEVER for no server."""
+        cdef int index = monitored if here else -1
+        cdef int other = -1
+        cdef uint64_t netns
+        cdef owner_t by_note
+        if not here:
+            # Which namespace it was is not remembered: it has to be the only one that can have the address.
+            other = self.namespaces.find_address(monitored, end, -1)
+            while other >= 0:
+                if self.namespaces.may_come_from(monitored, other, end):
+                    if index >= 0:
+                        return False
+                    index = other
+                other = self.namespaces.find_address(monitored, end, other)
+        netns = self.namespaces.cookie(index) if index >= 0 else 0
+        if netns == 0:
+            return False
+        if accepted != NEVER and self.bpf_lookup.find(end, netns, NULL, &by_note, accepted) > 0:
+            owner_drop(out)
+            out[0] = by_note
+            out.reason = REASON_NONE
+        return self.bpf_lookup.merge_users(end, netns, since, out)

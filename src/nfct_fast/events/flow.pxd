@@ -14,11 +14,12 @@ ctypedef struct tuple_t:
     uint8_t icmp_type    # type of an ICMP or ICMPv6 message
     uint8_t icmp_code    # code of an ICMP or ICMPv6 message
 
-# Event types, with the values of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY.
+# What a flow_t tells of: an event, with the values of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY; or more than that.
 cdef enum:
     EVENT_NEW = 1
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
+    EVENT_FLOW = 5           # a whole flow, told at its end
 
 # Which fields of a flow_t besides `orig` are valid; all others are undefined.
 cdef enum:
@@ -29,6 +30,7 @@ cdef enum:
     FLOW_START = 16
     FLOW_STOP = 32
     FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
+    FLOW_FORGOTTEN = 128     # no field: of an EVENT_FLOW, its beginning is not remembered
 
 # The fields that are one number: indices of flow_t.numbers. Both decoders, templates and JSON take them from the three
 # functions below, so a new one needs a line in each of these, a property in records/record.pyx and its stub.

@@ -32,6 +32,10 @@ NO_RULE = (
     "where this was tested). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
     "nft add chain inet t c; nft add rule inet t c ct state new`"
 )
+ACCOUNTS = {
+    "nf_conntrack_acct": "records of flows will have no bytes and packets",
+    "nf_conntrack_timestamp": "how long flows last is measured by when their events were received",
+}
 UNTESTED = (
     "could not test whether flows are tracked, because loopback is down in this network namespace. "
     "If no connections are logged, use --track"
@@ -164,6 +168,18 @@ def _are_events_off():
         return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
         return False  # not there in namespaces of unprivileged users; the datagrams show it then
+
+
+def missing_accounts() -> list[str]:
+    """What the kernel will not say of a flow at its end in the calling thread's network namespace, and what to do."""
+    reasons = []
+    for name, effect in ACCOUNTS.items():
+        try:
+            if (_SYSCTL / name).read_text().strip() == "0":
+                reasons.append(f"{effect}: set it with `sysctl net.netfilter.{name}=1`, for flows that begin afterwards")
+        except OSError:
+            pass  # not there in namespaces of unprivileged users
+    return reasons
 
 
 def await_answers(probes) -> None:

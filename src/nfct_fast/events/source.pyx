@@ -54,6 +54,7 @@ cdef class Source:
         fingerprint_log_free(&self.live_log)
         fingerprint_set_free(&self.reported_flows)
         fingerprint_set_free(&self.recovered_flows)
+        fingerprint_set_free(&self.ended_flows)
         free(self.existing_flows)
 
     def seed(self) -> None:
@@ -158,11 +159,20 @@ cdef class Source:
 
     cdef void mark_overrun(self) noexcept nogil:
         if not self.overrun:
+            self.losses += 1
             self.overrun = True
             self.loss_started_at = self.drained_at
 
     cdef void clear_overrun(self) noexcept nogil:
+        self.losses += 1
         self.overrun = False
+
+    cdef void mark_ended(self, const flow_t *flow) noexcept nogil:
+        if self.purpose == PURPOSE_EXISTING and self.dump_in_progress and self.ended_flows.count < EXISTING_MAX:
+            fingerprint_set_add(&self.ended_flows, flow_fingerprint(flow))
+
+    cdef bint has_ended(self, const flow_t *flow) noexcept nogil:
+        return self.ended_flows.count and fingerprint_set_has(&self.ended_flows, flow_fingerprint(flow))
 
     cdef bint admit(self, const flow_t *flow) noexcept nogil:
         cdef uint64_t fingerprint
@@ -245,7 +255,7 @@ cdef class Source:
         self.dump_requested = self.sweep_requested = False
         self.log_indexed = 0
         if purpose == PURPOSE_RECOVER or purpose == PURPOSE_EXISTING:
-            self.overrun = False
+            self.clear_overrun()
             self.deduplicating = self.dump_in_progress
             self.recovery_since = self.loss_started_at
         # Without memory for the set, advance_dump() fails.
@@ -272,6 +282,7 @@ cdef class Source:
         if self.missed_count == 0:
             free(self.existing_flows)
             self.existing_flows = NULL
+            fingerprint_set_free(&self.ended_flows)
             self.dump_in_progress = False
             self.settle_pending = True
         return self.dump_in_progress

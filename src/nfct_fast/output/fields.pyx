@@ -2,12 +2,13 @@
 
 An unknown field is written as `-`, an unknown pid as `?`.
 """
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (
-    FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t, number_is_known, number_name, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t, number_is_known, number_name, tuple_t,
 )
+from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned,
 )
@@ -16,11 +17,12 @@ from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
+    EV_FORGOTTEN, EV_OUTCOME, EV_DURATION, EV_ORIGINAL_PACKETS, EV_ORIGINAL_BYTES, EV_REPLY_PACKETS, EV_REPLY_BYTES,
     EV_NUMBERS               # NUMBERS of them
     EV_COUNT = EV_NUMBERS + NUMBERS
 
@@ -32,6 +34,7 @@ cdef enum:
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
+       "forgotten", "outcome", "duration", "original_packets", "original_bytes", "reply_packets", "reply_bytes",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
 _INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit",
          "user_unit", "slice", "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
@@ -80,6 +83,19 @@ cdef void _put_tuple(text_buffer_t *out, const tuple_t *tuple, int field) noexce
         buffer_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
 
 
+cdef void _put_seconds(text_buffer_t *out, int64_t time) noexcept nogil:
+    """ns as seconds with three digits behind the point."""
+    cdef int64_t ms = time // 1000000
+    if time < 0:
+        buffer_put(out, b"-", 1)
+        return
+    buffer_unsigned(out, ms // 1000)
+    buffer_put(out, b".", 1)
+    if ms % 1000 < 100:
+        buffer_put(out, b"00", 2 if ms % 1000 < 10 else 1)
+    buffer_unsigned(out, ms % 1000)
+
+
 cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
     cdef const flow_t *flow = &record.flow
     if field == EV_TYPE:
@@ -110,10 +126,18 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
         buffer_unsigned(out, flow.netns_inode)
     elif field >= EV_NUMBERS:
         _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
-    elif flow.has & FLOW_RECOVERED:
-        _put_label(out, b"recovered")
+    elif field == EV_RECOVERED:
+        _put_label(out, b"recovered" if flow.has & FLOW_RECOVERED else NULL)
+    elif field == EV_FORGOTTEN:
+        _put_label(out, b"forgotten" if flow.has & FLOW_FORGOTTEN else NULL)
+    elif field == EV_OUTCOME:
+        _put_label(out, outcome_name(flow_outcome(flow)))
+    elif field == EV_DURATION:
+        _put_seconds(out, flow_duration(flow, record.began))
+    elif field == EV_ORIGINAL_PACKETS or field == EV_REPLY_PACKETS:
+        _put_known(out, flow.has & FLOW_COUNTERS, flow.packets[field == EV_REPLY_PACKETS])
     else:
-        buffer_put(out, b"-", 1)
+        _put_known(out, flow.has & FLOW_COUNTERS, flow.bytes[field == EV_REPLY_BYTES])
 
 
 cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept nogil:

@@ -9,9 +9,10 @@ from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS, flow_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS, flow_t,
     number_is_known, number_name, tuple_t,
 )
+from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.output.process_texts cimport (
     PROCESS_TEXTS, process_text_find, process_text_keep, process_text_t, process_texts_free,
@@ -27,7 +28,7 @@ from nfct_fast.processes.process cimport (
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 
 cdef extern from "<time.h>" nogil:
     tm *gmtime_r(const time_t *time, tm *result)
@@ -264,6 +265,13 @@ cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
         _number(out, b',"stop_ns":', <uint64_t>flow.stop)
 
 
+cdef void _end(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept nogil:
+    cdef int64_t duration = flow_duration(flow, began)
+    if duration >= 0:
+        _number(out, b',"duration_ns":', <uint64_t>duration)
+    _label(out, b',"outcome":', outcome_name(flow_outcome(flow)))
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class JsonLines(Formatter):
@@ -347,8 +355,11 @@ cdef class JsonLines(Formatter):
         if flow.netns_inode:
             _number(out, b',"netns":', flow.netns_inode)
         _counters(out, flow)
+        _end(out, flow, record.began)
         if flow.has & FLOW_RECOVERED:
             _raw(out, b',"recovered":true')
+        if flow.has & FLOW_FORGOTTEN:
+            _raw(out, b',"forgotten":true')
         _owner(self.texts, out, b',"owner":{', &record.owner)
         if record.direction and record.peer.reason != REASON_REMOTE:
             _owner(self.texts, out, b',"peer":{', &record.peer)

@@ -61,6 +61,9 @@ ctypedef struct process_t:
     uint32_t ns_pid          # its pid in its own pid namespace; 0: that is the initial one, or it is not known
     ancestor_t *ancestors    # a reference; NULL: not known
     uint64_t bytes           # of memory, without the ancestors
+    # Changed by LiveFlows only, in its one thread:
+    uint32_t live_flows      # flows that keep this process
+    uint32_t charged         # bytes that were counted when the first of them did
 
 cdef process_t *process_take(process_t *process) noexcept nogil    # one more reference; NULL stays NULL
 cdef void process_drop(process_t *process) noexcept nogil          # one less; from any thread, without the GIL

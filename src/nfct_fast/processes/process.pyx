@@ -152,6 +152,7 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     ancestor_take(out.ancestors)
     out.bytes = size
     out.refs = 1
+    out.live_flows = 0
     return out
 
 

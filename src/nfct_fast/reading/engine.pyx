@@ -12,6 +12,8 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
+from nfct_fast.reading.flow_ends cimport FlowEnds
+from nfct_fast.records.live_flows cimport LiveFlows
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
@@ -45,7 +47,7 @@ cdef class Engine:
         self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
-    def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
+    def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory, flows=None,
              **opener_arguments) -> tuple[str, ...]:
         """Open everything, start the threads, and return why events may never come, one sentence each.
 
@@ -58,6 +60,8 @@ cdef class Engine:
             probe: whether to send datagrams over loopback to see if events arrive.
             rcvbuf: bytes of the first receive buffer.
             memory: bytes of all receive buffers together.
+            flows: to deliver one record of each flow at its end: how many live ones are remembered, and whether NEW
+                events are delivered, too; else None.
             opener_arguments: further keyword arguments of SourceOpener.
 
         Raises OSError, ValueError; close() must be called then, too.
@@ -71,14 +75,15 @@ cdef class Engine:
         if track:
             self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, wanted,
+        flow_ends = None if flows is None else FlowEnds(self.attribution, LiveFlows(flows[0]), flows[1])
+        self.reader = Reader(self.ring, self.attribution, wanted, flow_ends,
                              self.tracking.check if track and not everywhere else None)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         wanted, **opener_arguments)
+                                         wanted, self.notices, whole_flows=flows is not None, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)

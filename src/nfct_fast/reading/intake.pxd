@@ -7,11 +7,13 @@ from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source
 from nfct_fast.kernel.wakeup cimport Wakeup
+from nfct_fast.reading.flow_ends cimport FlowEnds
 
 # Used by the reading thread only, except stop() and the readonly counts.
 cdef class Intake:
     cdef Ring ring
     cdef FlowDecoder decoder
+    cdef readonly FlowEnds flow_ends     # makes one record of each flow; None: events are delivered as they come
     cdef readonly Resolver attribution
     cdef unsigned char wanted4[256]      # by IP protocol: whether IPv4 flows of it are wanted
     cdef unsigned char wanted6[256]      # the same for IPv6

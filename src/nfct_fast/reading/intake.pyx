@@ -8,6 +8,7 @@ from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
+from nfct_fast.events.flow cimport EVENT_NEW
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 
@@ -25,13 +26,15 @@ cdef class Intake:
         ring: where the records go; this thread is its producer.
         attribution: finds the owners.
         wanted: pairs of address family and protocol number.
+        flow_ends: makes one record of each flow, or None.
 
     Raises OSError if no eventfd can be had.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, FlowEnds flow_ends=None):
         self.ring = ring
         self.attribution = attribution
+        self.flow_ends = flow_ends
         self.decoder = FlowDecoder()
         for family, proto in wanted:
             if family == AF_INET:
@@ -88,7 +91,11 @@ cdef class Intake:
         cdef int64_t now = monotonic_ns()
         source.mark_active(now)
         self.attribution.begin(now, since)
+        if self.flow_ends is not None:
+            self.flow_ends.begin(source, records, count)
         self.attribution.resolve(records, count)
+        if self.flow_ends is not None:
+            count = self.flow_ends.finish(source, records, count)
         for i in range(count):
             records[i].flow.netns_inode = source.inode
             self.named += records[i].owner.process != NULL
@@ -198,14 +205,16 @@ cdef class Intake:
                 self.undelivered += self._count_undelivered(source, count)
 
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
-        """How many of the received datagrams are undelivered: all whose flow was not just recovered from the table."""
+        """How many of the received datagrams are undelivered: all whose flow was not just recovered from the table, and
+        that make a record."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow
         cdef int i
         cdef int reported = 0
-        for i in range(count if source.deduplicating else 0):
+        cdef bint ends_only = self.flow_ends is not None and not self.flow_ends.begins_wanted
+        for i in range(count if source.deduplicating or ends_only else 0):
             data = source.socket.datagram(i, &length)
             if data != NULL and self.decoder.decode(data, length, &flow, 1, 0, source.index) == 1:
-                reported += not source.admit(&flow)
+                reported += not source.admit(&flow) or ends_only and flow.type == EVENT_NEW
         return count - reported

@@ -1,7 +1,7 @@
 """The reading thread: waits until sources have events and reads each in turn."""
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
 from sys_epoll cimport (
@@ -13,6 +13,7 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.sources cimport SOURCES
+from nfct_fast.reading.flow_ends cimport FlowEnds
 
 import os
 from _thread import allocate_lock
@@ -20,6 +21,7 @@ from _thread import allocate_lock
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
+    SWEPT = 8192                 # remembered flows that are looked at meanwhile: those of namespaces that ended are freed
     DRAIN_MS = 300               # after stop(), how long queued events are still delivered as the consumer makes room
     COUNT_MS = 400               # and how long the rest is counted: enough for 400,000 events, those of 256 MiB
     ROUNDS = 4                   # batches read from one source before others have their turn
@@ -38,12 +40,13 @@ cdef class Reader:
         ring: where the records go.
         attribution: the Resolver that finds the owners.
         wanted: pairs of address family and protocol number.
+        flow_ends: makes one record of each flow; None: events are delivered as they come.
         housekeeping: called in the reading thread about once a second.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, FlowEnds flow_ends=None, housekeeping=None):
         self.epoll = -1
-        self.intake = Intake(ring, attribution, wanted)
+        self.intake = Intake(ring, attribution, wanted, flow_ends)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
         self.housekeeping = housekeeping
@@ -112,6 +115,8 @@ cdef class Reader:
                     result = self._read_events()
                     attribution.drain()
                     self.recovery.sweep()
+                    if self.intake.flow_ends is not None:
+                        self.intake.flow_ends.live.sweep(SWEPT)
                 attribution.refresh()
                 if self.housekeeping is not None:
                     self.housekeeping()
@@ -202,6 +207,8 @@ cdef class Reader:
         result = self.intake.report_loss(source, False)
         memset(&event, 0, sizeof(event))
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, source.socket.fd, &event)
+        if self.intake.flow_ends is not None:
+            self.intake.flow_ends.live.forget_namespace(<uint16_t>source.index)
         self.sources.release(source.index)
         return result
 

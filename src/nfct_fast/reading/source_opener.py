@@ -5,7 +5,7 @@ import time
 
 from nfct_fast.events.conntrack_dump import ConntrackDump
 from nfct_fast.events.open_sources import GROUPS, NETLINK_NETFILTER, close_event_socket, event_inbox, open_event_socket
-from nfct_fast.events.preflight import Probe, await_answers
+from nfct_fast.events.preflight import Probe, await_answers, missing_accounts
 from nfct_fast.events.source import Source
 from nfct_fast.kernel import netns
 
@@ -29,17 +29,34 @@ class SourceOpener:
         tracking: a Tracking that turns connection tracking on, or None.
         can_enter: whether threads may still enter other namespaces after the start.
         wanted: pairs of address family and protocol number.
+        notices: Notices, for what records of whole flows will lack.
         groups: values of events.open_sources.GROUPS.
         program: a classic BPF socket filter, or None.
         recover: whether to recover lost flows from the conntrack table.
+        whole_flows: whether flows are told as a whole at their end, so that those that exist have to be known.
     """
 
-    def __init__(self, reader, resolver, opener, tracking, can_enter, wanted, groups, program, recover):
+    def __init__(
+        self,
+        reader,
+        resolver,
+        opener,
+        tracking,
+        can_enter,
+        wanted,
+        notices,
+        *,
+        groups,
+        program,
+        recover,
+        whole_flows=False,
+    ):
         self.tracking = tracking
         self._reader, self._resolver, self._opener = reader, resolver, opener
         self._can_enter = can_enter
         self._wanted, self._groups, self._program = wanted, groups, program
         self._recover = recover and GROUPS["NEW"] in groups
+        self._notices, self._whole_flows = notices, whole_flows
         self._inbox = event_inbox()
         self._tracked = {}  # {inode: what Tracking.remove() takes}
 
@@ -53,13 +70,20 @@ class SourceOpener:
 
         Call before open(), or the sources would receive the events of the probes. Blocks for up to half a second.
         """
+        lacking = {}
         with contextlib.ExitStack() as stack:
             probes = []
             for space in spaces:
                 with _entered(space):
                     self._track(space)
+                    if self._whole_flows:
+                        for missing in missing_accounts():
+                            lacking.setdefault(missing, []).append(_prefix(space))
                     probes.append(stack.enter_context(contextlib.closing(Probe(probe))))
             await_answers(probes)
+            for missing, prefixes in lacking.items():
+                more = f" (and {len(prefixes) - 1} more)" if len(prefixes) > 1 else ""
+                self._notices.add(prefixes[0].removesuffix(": ") + more + ": " * bool(prefixes[0] or more) + missing)
             return [_prefix(space) + reason for space, probe in zip(spaces, probes) for reason in probe.reasons()]
 
     def _track(self, space):
@@ -92,7 +116,7 @@ class SourceOpener:
                 close_event_socket(socket, share)
                 raise
             source = Source(socket, self._groups, dump, number, inode, share, since)
-            source.load_existing() if report_existing else source.seed()
+            source.load_existing() if report_existing or self._whole_flows else source.seed()
             self._reader.add(source)
         except BaseException:
             self._untrack(inode)

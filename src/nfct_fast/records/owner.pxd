@@ -30,7 +30,8 @@ cdef enum:               # owner_t.reason: why there is no process
     REASON_ERROR = 11        # a query to the kernel failed
     REASON_REMOTE = 12       # this end is on another host
     REASON_NETNS = 13        # possibly in a network namespace that could not be entered
-    REASON_COUNT = 14
+    REASON_FORGOTTEN = 14    # it is not remembered who began the flow, and cannot be told at its end
+    REASON_COUNT = 15
 
 # All zero: nothing is known. Owns its references until owner_drop().
 ctypedef struct owner_t:
@@ -48,6 +49,7 @@ ctypedef struct owner_t:
     uint8_t reason           # REASON_*
 
 cdef void owner_drop(owner_t *owner) noexcept nogil             # drop its references
+cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil     # with references of its own
 cdef const char *match_name(uint8_t match) noexcept nogil       # NULL for MATCH_NONE
 cdef const char *reason_name(uint8_t reason) noexcept nogil     # NULL for REASON_NONE
 

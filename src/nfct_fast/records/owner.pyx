@@ -22,6 +22,22 @@ cdef void owner_drop(owner_t *owner) noexcept nogil:
     owner.other_count = 0
 
 
+cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
+    cdef int i
+    out[0] = owner[0]
+    process_take(out.process)
+    process_take(out.cgroup)
+    # The list of others has no reference count: each has its own copy. Without memory there are none.
+    out.others = NULL
+    out.other_count = 0
+    if owner.other_count:
+        out.others = <process_t **>malloc(owner.other_count * sizeof(process_t *))
+    if out.others != NULL:
+        for i in range(owner.other_count):
+            out.others[i] = process_take(owner.others[i])
+        out.other_count = owner.other_count
+
+
 cdef const char *match_name(uint8_t match) noexcept nogil:
     return nfct_fast_match_names[match] if match < MATCH_COUNT else NULL
 
@@ -131,26 +147,9 @@ cdef class Owner:
         return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"
 
 
-cdef process_t **_copy(process_t **others, int count) noexcept nogil:
-    cdef process_t **result = <process_t **>malloc(count * sizeof(process_t *))
-    cdef int i
-    if result != NULL:
-        for i in range(count):
-            result[i] = process_take(others[i])
-    return result
-
-
 cdef object owner_object(const owner_t *owner):
     cdef Owner result = Owner.__new__(Owner)
-    result.owner = owner[0]
-    process_take(result.owner.process)
-    process_take(result.owner.cgroup)
-    # The list of others has no reference count: each object has its own copy.
-    result.owner.others = NULL
-    result.owner.other_count = 0
-    if owner.other_count:
-        result.owner.others = _copy(owner.others, owner.other_count)
-        if result.owner.others == NULL:
-            raise MemoryError("owner")
-        result.owner.other_count = owner.other_count
+    owner_copy(owner, &result.owner)
+    if result.owner.other_count != owner.other_count:
+        raise MemoryError("owner")
     return result

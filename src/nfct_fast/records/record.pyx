@@ -1,14 +1,15 @@
 """A flow with its owners: the C struct of a batch, and the immutable Python object made from one."""
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
     NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, number_is_known, tuple_t,
 )
+from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ cdef class Flow:
 
     @property
     def type(self) -> str:
-        """"NEW", "UPDATE" or "DESTROY"."""
+        """"NEW", "UPDATE" or "DESTROY"; with Conntrack(flows=True) "FLOW"."""
         return event_name(self.record.flow.type).decode("ascii")
 
     @property
@@ -146,6 +147,30 @@ cdef class Flow:
         return self.record.flow.stop if self.record.flow.has & FLOW_STOP else None
 
     @property
+    def duration_ns(self) -> int | None:
+        """How long a flow that has ended lasted: from start_ns to stop_ns, or without them, for a "FLOW", from when its
+        beginning was received to time_ns. The entry ends its timeout after the last packet, or when it is deleted."""
+        cdef int64_t duration = flow_duration(&self.record.flow, self.record.began)
+        return None if duration < 0 else duration
+
+    @property
+    def outcome(self) -> str | None:
+        """What became of a flow that has ended, as far as its conntrack entry says.
+
+        "answered": a packet came back; of TCP, and both ends closed the connection, or its entry was deleted.
+        "unanswered": nothing came back. For TCP alone: "refused" by a reset, "reset" later by either end, and
+        "timed_out": nobody spoke any more until the entry expired, though the connection was not closed.
+        """
+        cdef const char *name = outcome_name(flow_outcome(&self.record.flow))
+        return None if name == NULL else name.decode("ascii")
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether, of a "FLOW", the beginning is not remembered: it was before the start or lost, or there was no room.
+        Its owners are then what the DESTROY event alone can tell."""
+        return bool(self.record.flow.has & FLOW_FORGOTTEN)
+
+    @property
     def status(self) -> Status | None:
         """Status bits."""
         return Status(self.record.flow.status) if self.record.flow.has & FLOW_STATUS else None
@@ -187,7 +212,8 @@ cdef class Flow:
 
     @property
     def recovered(self) -> bool:
-        """Whether it was read from the conntrack table instead of an event; time_ns is then the time of reading."""
+        """Whether it was read from the conntrack table instead of an event; time_ns is then the time of reading. Of a
+        "FLOW", whether its beginning was."""
         return bool(self.record.flow.has & FLOW_RECOVERED)
 
     @property
