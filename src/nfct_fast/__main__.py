@@ -34,6 +34,7 @@ examples:
   nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
   nfct-fast -e new,destroy               also when a flow ends
+  nfct-fast -L -p tcp                    the TCP flows in the conntrack table now
   nfct-fast --flows --json               each flow at its end, with bytes and outcome
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
@@ -155,6 +156,12 @@ def _parser():
         default=NOTED_FLOWS,
         help="how many flows the BPF programs remember, with the memory for that from the start "
         "(default: 65536, and %(default)s once there are thousands per second)",
+    )
+    parser.add_argument(
+        "-L",
+        "--list",
+        action="store_true",
+        help="print the entries of the conntrack table as it is now, and end",
     )
     parser.add_argument(
         "--track",
@@ -338,23 +345,34 @@ def _rights(arguments):
         raise ValueError(str(error)) from None
 
 
+def _open(arguments, rights):
+    common = dict(
+        protocol=arguments.protocol,
+        attribution=arguments.attribution,
+        netns=arguments.netns,
+        drop_privileges=rights,
+    )
+    if arguments.list:
+        if arguments.events or arguments.flows or arguments.track:
+            raise ValueError("--list shows what is there now: it excludes --events, --flows and --track")
+        return Conntrack.entries(**common)
+    return Conntrack(
+        events=arguments.events,
+        flows=arguments.flows,
+        rcvbuf=arguments.rcvbuf,
+        rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
+        track=arguments.track,
+        notes=arguments.notes,
+        **common,
+    )
+
+
 def _run(arguments, formatter):
     output = _STDOUT
     rights = _rights(arguments)
     if arguments.netns == "all":
         _allow_descriptors()
-    with Conntrack(
-        events=arguments.events,
-        flows=arguments.flows,
-        protocol=arguments.protocol,
-        attribution=arguments.attribution,
-        rcvbuf=arguments.rcvbuf,
-        rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
-        track=arguments.track,
-        netns=arguments.netns,
-        notes=arguments.notes,
-        drop_privileges=rights,
-    ) as conntrack:
+    with _open(arguments, rights) as conntrack:
         stop = _Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)

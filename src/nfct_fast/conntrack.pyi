@@ -53,6 +53,15 @@ class Conntrack:
         notes: int = ...,
         drop_privileges: bool = False,
     ) -> None: ...
+    @classmethod
+    def entries(
+        cls,
+        *,
+        protocol: str | None = None,
+        netns: str | int | os.PathLike[str] | None = None,
+        attribution: str = "auto",
+        drop_privileges: bool = False,
+    ) -> Self: ...
     no_event_reasons: tuple[str, ...]
     @property
     def degraded(self) -> tuple[str, ...]: ...

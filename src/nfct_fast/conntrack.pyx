@@ -19,6 +19,7 @@ from nfct_fast.rights import Rights
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
 DEFAULT_RCVBUF_LIMIT = 256 << 20
+LIST_SECONDS = 10.0     # of searching for the holders of sockets while the table is listed: nobody waits behind it
 
 
 class Stats(NamedTuple):
@@ -105,8 +106,7 @@ cdef class Conntrack:
         wanted = wanted_protocols(protocol)
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
-        # The command line passes a Rights, which says what threads give up and what helper processes do instead.
-        rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
+        rights = _rights(drop_privileges)
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
         # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they
@@ -121,6 +121,29 @@ cdef class Conntrack:
         except BaseException:
             self.engine.close()
             raise
+
+    @classmethod
+    def entries(cls, *, protocol=None, netns=None, attribution="auto", drop_privileges=False) -> Conntrack:
+        """Return a Conntrack of the entries that the conntrack table has now: it ends after the last.
+
+        The `type` of each is "ENTRY", and its owners are those of the sockets that are open now. An unconnected socket
+        does not prove who began a flow of its port: it may have been another's then. Arguments are as of the class;
+        there are no notes of what is past, so that attribution "bpf" is a ValueError.
+        """
+        cdef Conntrack self = cls.__new__(cls)
+        if attribution == "bpf":
+            raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
+        wanted = wanted_protocols(protocol)
+        rights = _rights(drop_privileges)
+        weakref.finalize(self, self.engine.close)
+        try:
+            self.engine.open(
+                wanted, rights, False, dict(mode=attribution, bpf=False, burst=LIST_SECONDS), netns, False, 1 << 16,
+                DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), program=None, recover=True)
+        except BaseException:
+            self.engine.close()
+            raise
+        return self
 
     def __enter__(self):
         self.engine.check()
@@ -324,6 +347,11 @@ cdef class Conntrack:
             PyErr_CheckSignals()        # even if flows never stop coming
             if self.engine.closed or self._next(-1) < 0:
                 raise StopIteration
+
+
+def _rights(drop_privileges):
+    # The command line passes a Rights, which says what threads give up and what helper processes do instead.
+    return drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
 
 
 def _groups(events):

@@ -24,6 +24,7 @@ from nfct_fast.sockets.socket_info cimport (
     SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
 )
 
+from nfct_fast.sockets.fd_scanner import BURST
 from nfct_fast.sockets.sock_diag import check_answers
 
 cdef enum:
@@ -111,13 +112,13 @@ cdef class LiveLookup:
     Args:
         mode: "proc" to use only the tables in /proc/net; "diag" to raise OSError if sock_diag does not answer for TCP
             and UDP; anything else to use sock_diag for the protocols for which it answers.
-        proc, budget, spawn_helper: see Resolver.
+        proc, budget, burst, spawn_helper: see Resolver.
     """
 
-    def __init__(self, str mode not None, proc, double budget, spawn_helper=None):
+    def __init__(self, str mode not None, proc, double budget, spawn_helper=None, double burst=BURST):
         self.reader = ProcessReader(proc)
         # Fork the helper process first, so that it inherits nothing of what follows.
-        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper)
+        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper, burst)
         if mode != "proc":
             self._probe(mode == "diag")
         self.namespaces = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2],

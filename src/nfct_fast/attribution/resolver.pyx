@@ -27,6 +27,8 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, ResponderCache, responder_t
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
+from nfct_fast.sockets.fd_scanner import BURST
+
 NOTED_FLOWS = 300_000
 NOTED_FIRST = 65_536         # saves 11 MiB at 1,000 flows a second; the ring grows from about 8,000 notes a second on
 ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
@@ -58,9 +60,10 @@ cdef class Resolver:
             only reads /proc/net; "auto" is the best that works, and `bpf_missing` says why that is not "bpf"; "off"
             finds nothing.
         proc: where procfs is mounted.
-        budget: seconds of scanning the open files of processes allowed per second, of which 0.04 at a stretch; inf for
-            no limit.
+        budget, burst: seconds of scanning the open files of processes allowed per second, and at a stretch; inf for no
+            limit.
         notes: how many notes are kept once `first` are no longer enough.
+        bpf: False has mode "auto" use no BPF: notes say nothing of sockets that are there already.
         settled: called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
@@ -69,7 +72,7 @@ cdef class Resolver:
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int notes=NOTED_FLOWS,
-                 first=NOTED_FIRST, settled=None, spawn_helper=None):
+                 first=NOTED_FIRST, settled=None, spawn_helper=None, double burst=BURST, bint bpf=True):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -77,12 +80,12 @@ cdef class Resolver:
         self.off_numbers = set()
         if self.off:
             return
-        self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper)
+        self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper, burst)
         self.namespaces = self.live_lookup.namespaces
         self.namespaces.discovery.look()       # containers that exist already may have flows at once
         self.namespaces.refresh()
         self.cgroup_paths = CgroupPaths(self.live_lookup.holder_search)
-        if mode in ("auto", "bpf"):
+        if mode == "bpf" or mode == "auto" and bpf:
             try:
                 self.bpf_lookup = BpfLookup(
                     self.live_lookup.reader, self.cgroup_paths, notes, first, self.namespaces.opener, settled)

@@ -20,6 +20,7 @@ cdef enum:
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
     EVENT_FLOW = 5           # a whole flow, told at its end
+    EVENT_ENTRY = 6          # an entry of the conntrack table
 
 # Which fields of a flow_t besides `orig` are valid; all others are undefined.
 cdef enum:

@@ -11,6 +11,7 @@ cdef enum purpose_t:
     PURPOSE_SWEEP            # to drop the fingerprints of flows that have ended
     PURPOSE_RECOVER          # to find flows whose NEW event was lost
     PURPOSE_EXISTING         # to report the flows that existed before the namespace was monitored
+    PURPOSE_LIST             # to report all entries, and nothing else
 
 cdef class Source:
     cdef readonly NetlinkSocket socket

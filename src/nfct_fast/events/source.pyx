@@ -82,6 +82,11 @@ cdef class Source:
             # If the dump fails, the flows read so far are delivered all the same.
             self._finish_dump(True)
 
+    def list_entries(self) -> None:
+        """Have the reading thread deliver the whole table. Call before the source is given to it."""
+        self.begin_dump(PURPOSE_LIST)
+        self.recovery_since = 1      # ns of CLOCK_MONOTONIC: entries may be as old as can be
+
     cdef int _keep_existing(self, int count) noexcept nogil:
         """Copy the first `count` of dump.flows to existing_flows; 0 or -ENOMEM."""
         cdef flow_t *grown
@@ -191,7 +196,7 @@ cdef class Source:
         return True
 
     cdef void add_recovered(self, int64_t count) noexcept nogil:
-        if self.purpose == PURPOSE_EXISTING:
+        if self.purpose == PURPOSE_EXISTING or self.purpose == PURPOSE_LIST:
             self.existing_count += count
         else:
             self.recovered_count += count

@@ -48,7 +48,7 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory, flows=None,
-             **opener_arguments) -> tuple[str, ...]:
+             bint listing=False, **opener_arguments) -> tuple[str, ...]:
         """Open everything, start the threads, and return why events may never come, one sentence each.
 
         Args:
@@ -62,6 +62,7 @@ cdef class Engine:
             memory: bytes of all receive buffers together.
             flows: to deliver one record of each flow at its end: how many live ones are remembered, and whether NEW
                 events are delivered, too; else None.
+            listing: deliver what the conntrack tables hold, and end.
             opener_arguments: further keyword arguments of SourceOpener.
 
         Raises OSError, ValueError; close() must be called then, too.
@@ -77,13 +78,13 @@ cdef class Engine:
         everywhere = spec == "all"
         flow_ends = None if flows is None else FlowEnds(self.attribution, LiveFlows(flows[0]), flows[1])
         self.reader = Reader(self.ring, self.attribution, wanted, flow_ends,
-                             self.tracking.check if track and not everywhere else None)
+                             self.tracking.check if track and not everywhere else None, listing)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         wanted, self.notices, whole_flows=flows is not None, **opener_arguments)
+                                         wanted, self.notices, whole_flows=flows is not None, listing=listing, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)
@@ -99,7 +100,7 @@ cdef class Engine:
         self.watch(self.wakeup.fd, EPOLLIN)
         # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
         self.thread = start_new_thread(self.reader.run, (settled,))
-        if everywhere:
+        if everywhere and not listing:
             self.follower.start(settled)
         return reasons
 

@@ -1,6 +1,6 @@
 """The reading thread: waits until sources have events and reads each in turn."""
 cimport cython
-from libc.errno cimport EINTR, ENOBUFS, errno
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
@@ -42,10 +42,13 @@ cdef class Reader:
         wanted: pairs of address family and protocol number.
         flow_ends: makes one record of each flow; None: events are delivered as they come.
         housekeeping: called in the reading thread about once a second.
+        listing: the sources are conntrack tables to be listed; run() ends when that is done.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, FlowEnds flow_ends=None, housekeeping=None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, FlowEnds flow_ends=None, housekeeping=None,
+                  bint listing=False):
         self.epoll = -1
+        self.listing = listing
         self.intake = Intake(ring, attribution, wanted, flow_ends)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
@@ -121,7 +124,8 @@ cdef class Reader:
                 if self.housekeeping is not None:
                     self.housekeeping()
             if result < 0:
-                raise OSError(-result, f"receiving conntrack events: {os.strerror(-result)}")
+                raise OSError(-result, "entries may be missing: a conntrack table could not be read whole"
+                              if self.listing else f"receiving conntrack events: {os.strerror(-result)}")
         except BaseException as error:
             self.failure = error
         finally:
@@ -279,6 +283,19 @@ cdef class Reader:
                 if result < 0:
                     return result
                 self.catch_up_due = True      # a dump may be over
+                if self.listing and not self.recovery.in_progress:
+                    self.intake.stopping = True
+                    return self._listed()
+        return 0
+
+    cdef int _listed(self) noexcept nogil:
+        """After all dumps: 0, or -EAGAIN if entries may be missing."""
+        cdef int i
+        cdef void *at
+        for i in range(self.sources.bound):
+            at = self.sources.get(i)
+            if at != NULL and (<Source>at).dump_incomplete:
+                return -EAGAIN
         return 0
 
     cdef void _finish_sources(self) noexcept nogil:

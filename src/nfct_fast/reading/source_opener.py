@@ -1,11 +1,12 @@
 """Opens sources for the reading thread: the only place where events, attribution and tracking of a namespace meet."""
 
 import contextlib
+import errno
 import time
 
 from nfct_fast.events.conntrack_dump import ConntrackDump
 from nfct_fast.events.open_sources import GROUPS, NETLINK_NETFILTER, close_event_socket, event_inbox, open_event_socket
-from nfct_fast.events.preflight import Probe, await_answers, missing_accounts
+from nfct_fast.events.preflight import NO_MODULE, Probe, await_answers, missing_accounts, wake_ctnetlink
 from nfct_fast.events.source import Source
 from nfct_fast.kernel import netns
 
@@ -34,6 +35,7 @@ class SourceOpener:
         program: a classic BPF socket filter, or None.
         recover: whether to recover lost flows from the conntrack table.
         whole_flows: whether flows are told as a whole at their end, so that those that exist have to be known.
+        listing: the conntrack tables are to be listed: groups is empty.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class SourceOpener:
         program,
         recover,
         whole_flows=False,
+        listing=False,
     ):
         self.tracking = tracking
         self._reader, self._resolver, self._opener = reader, resolver, opener
         self._can_enter = can_enter
         self._wanted, self._groups, self._program = wanted, groups, program
-        self._recover = recover and GROUPS["NEW"] in groups
+        self._recover = recover and GROUPS["NEW"] in groups or listing
+        self._listing = listing
         self._notices, self._whole_flows = notices, whole_flows
         self._inbox = event_inbox()
         self._tracked = {}  # {inode: what Tracking.remove() takes}
@@ -70,6 +74,10 @@ class SourceOpener:
 
         Call before open(), or the sources would receive the events of the probes. Blocks for up to half a second.
         """
+        if self._listing:
+            if not wake_ctnetlink():
+                raise OSError(errno.EPROTONOSUPPORT, NO_MODULE)
+            return []
         lacking = {}
         with contextlib.ExitStack() as stack:
             probes = []
@@ -116,7 +124,12 @@ class SourceOpener:
                 close_event_socket(socket, share)
                 raise
             source = Source(socket, self._groups, dump, number, inode, share, since)
-            source.load_existing() if report_existing or self._whole_flows else source.seed()
+            if self._listing:
+                source.list_entries()
+            elif report_existing or self._whole_flows:
+                source.load_existing()
+            else:
+                source.seed()
             self._reader.add(source)
         except BaseException:
             self._untrack(inode)

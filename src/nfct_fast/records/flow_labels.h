@@ -2,7 +2,7 @@
 #ifndef NFCT_FAST_FLOW_LABELS_H
 #define NFCT_FAST_FLOW_LABELS_H
 
-static const char *const nfct_fast_event_names[] = {0, "NEW", "UPDATE", 0, "DESTROY", "FLOW"};
+static const char *const nfct_fast_event_names[] = {0, "NEW", "UPDATE", 0, "DESTROY", "FLOW", "ENTRY"};
 static const char *const nfct_fast_outcome_names[] = {0, "answered", "unanswered", "refused", "reset", "timed_out"};
 static const char *const nfct_fast_direction_names[] = {0, "out", "in", "local", "forward"};
 

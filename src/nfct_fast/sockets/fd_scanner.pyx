@@ -29,9 +29,10 @@ cdef enum:
     KNOWN = 32768            # entries of FdScanner._known, 24 bytes each
     NEGATIVES = 4096         # entries of FdScanner._negatives
     VISITS = 32768           # entries of FdScanner._visits and _other_users
-    BURST_NS = 40_000_000    # of scanning at a stretch; after that the search waits for the next flow
     CLOCK_EVERY = 64         # processes between two readings of the clock
     RECENT = 8               # entries of FdScanner._recent
+
+BURST = 0.04                 # s of scanning at a stretch; after that the search waits for the next flow
 
 
 cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil:
@@ -342,7 +343,8 @@ cdef class FdScanner:
 
     Args:
         proc: where procfs is mounted.
-        budget: seconds of scanning allowed per second, of which 0.04 at a stretch; inf for no limit.
+        budget: seconds of scanning allowed per second; inf for no limit.
+        burst: seconds of these at a stretch.
         negative_ttl: seconds for which it is trusted that no process holds a socket.
 
     Scanning another user's processes takes CAP_SYS_PTRACE. Use it from one thread at a time. Raises OSError if `proc`
@@ -353,12 +355,12 @@ cdef class FdScanner:
     UNIX socket is found only if it is the sole holder, or by `all_holders`.
     """
 
-    def __cinit__(self, proc="/proc", double budget=0.2, double negative_ttl=2.0):
+    def __cinit__(self, proc="/proc", double budget=0.2, double negative_ttl=2.0, double burst=BURST):
         cdef bytes path = os.fsencode(proc)
         cdef struct_stat st
         self._root = -1
         self._rate = min(max(budget, 0.0), 1e6)
-        self._burst = self._tokens = min(<int64_t>(self._rate * 1e9), <int64_t>BURST_NS)
+        self._burst = self._tokens = <int64_t>(min(self._rate, burst) * 1e9)
         self._refilled_at = monotonic_ns()
         self._negative_ttl = <int64_t>(negative_ttl * 1e9)
         self._known = <known_t *>calloc(KNOWN, sizeof(known_t))
