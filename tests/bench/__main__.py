@@ -11,6 +11,7 @@ import time
 import bench_attribution
 import bench_cases
 import bench_delay
+import bench_flows
 import bench_growth
 import bench_loss
 import bench_mixture
@@ -23,6 +24,7 @@ PARTS = {
     "volume": bench_volume.main,
     "cases": bench_cases.main,
     "loss": bench_loss.main,
+    "flows": bench_flows.main,
     "delay": bench_delay.main,
     "growth": bench_growth.main,
     "attribution": bench_attribution.main,

@@ -360,7 +360,7 @@ cdef class FdScanner:
         cdef struct_stat st
         self._root = -1
         self._rate = min(max(budget, 0.0), 1e6)
-        self._burst = self._tokens = <int64_t>(min(self._rate, burst) * 1e9)
+        self._burst = self._tokens = <int64_t>((burst if self._rate >= BURST else min(self._rate, burst)) * 1e9)
         self._refilled_at = monotonic_ns()
         self._negative_ttl = <int64_t>(negative_ttl * 1e9)
         self._known = <known_t *>calloc(KNOWN, sizeof(known_t))
