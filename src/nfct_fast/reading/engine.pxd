@@ -1,5 +1,5 @@
 from nfct_fast.attribution.resolver cimport Resolver
-from nfct_fast.records.batch cimport Batch
+from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
@@ -10,7 +10,7 @@ from nfct_fast.output.writer cimport Writer
 cdef class Engine:
     cdef readonly ForkGuard fork_guard
     cdef Ring ring
-    cdef Batch batch
+    cdef TakenRecords batch
     cdef Reader reader
     cdef Resolver attribution
     cdef readonly object tracking    # a Tracking, or None

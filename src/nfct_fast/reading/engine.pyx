@@ -68,7 +68,7 @@ cdef class Engine:
         """
         settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.fork_guard)
+        self.batch = TakenRecords(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
         self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
         self.notices = Notices()
