@@ -301,8 +301,8 @@ cdef class Conntrack:
             raise self.engine.reader.failure
         return count
 
-    def next_batch(self, timeout: float | None = None) -> Batch | None:
-        """Wait up to `timeout` seconds, None without limit; return flows as a Batch that is valid until the next call.
+    def next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+        """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
         """

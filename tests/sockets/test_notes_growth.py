@@ -166,7 +166,7 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
 def test_all_room_from_the_start(arguments):
     """For events that ask what was noted long ago, and for whoever says how much it shall be."""
     with entered(), Conntrack(track=True, probe=False, **arguments):
-        assert arguments.get("flows", 1 << 19) * 128 >> 10 in mapped()
+        assert arguments.get("notes", 1 << 19) * 128 >> 10 in mapped()
 
 
 def test_the_program_is_small_until_a_user_sends_fast():
