@@ -1,5 +1,6 @@
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
+from nfct_fast.conntrack import list_flows as list_flows
 from nfct_fast.processes.process import Process as Process
 from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
@@ -14,6 +15,7 @@ __all__ = [
     "__version__",
     "Conntrack",
     "Stats",
+    "list_flows",
     "Flow",
     "Tuple",
     "Counters",

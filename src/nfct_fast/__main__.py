@@ -19,7 +19,7 @@ import time
 
 from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
 from nfct_fast.build_info import LIBRARIES
-from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
+from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack, list_flows
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.template import DEFAULT, Template
@@ -355,7 +355,7 @@ def _open(arguments, rights):
     if arguments.list:
         if arguments.events or arguments.flows or arguments.track:
             raise ValueError("--list shows what is there now: it excludes --events, --flows and --track")
-        return Conntrack.entries(**common)
+        return list_flows(**common)
     return Conntrack(
         events=arguments.events,
         flows=arguments.flows,

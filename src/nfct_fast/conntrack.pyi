@@ -53,15 +53,6 @@ class Conntrack:
         notes: int = ...,
         drop_privileges: bool = False,
     ) -> None: ...
-    @classmethod
-    def entries(
-        cls,
-        *,
-        protocol: str | None = None,
-        netns: str | int | os.PathLike[str] | None = None,
-        attribution: str = "auto",
-        drop_privileges: bool = False,
-    ) -> Self: ...
     no_event_reasons: tuple[str, ...]
     @property
     def degraded(self) -> tuple[str, ...]: ...
@@ -93,3 +84,11 @@ class Conntrack:
     def __exit__(
         self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+def list_flows(
+    *,
+    protocol: str | None = None,
+    netns: str | int | os.PathLike[str] | None = None,
+    attribution: str = "auto",
+    drop_privileges: bool = False,
+) -> Conntrack: ...

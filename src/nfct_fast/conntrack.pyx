@@ -122,29 +122,6 @@ cdef class Conntrack:
             self.engine.close()
             raise
 
-    @classmethod
-    def entries(cls, *, protocol=None, netns=None, attribution="auto", drop_privileges=False) -> Conntrack:
-        """Return a Conntrack of the entries that the conntrack table has now: it ends after the last.
-
-        The `type` of each is "ENTRY", and its owners are those of the sockets that are open now. An unconnected socket
-        does not prove who began a flow of its port: it may have been another's then. Arguments are as of the class;
-        there are no notes of what is past, so that attribution "bpf" is a ValueError.
-        """
-        cdef Conntrack self = cls.__new__(cls)
-        if attribution == "bpf":
-            raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
-        wanted = wanted_protocols(protocol)
-        rights = _rights(drop_privileges)
-        weakref.finalize(self, self.engine.close)
-        try:
-            self.engine.open(
-                wanted, rights, False, dict(mode=attribution, bpf=False, burst=LIST_SECONDS), netns, False, 1 << 16,
-                DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), program=None, recover=True)
-        except BaseException:
-            self.engine.close()
-            raise
-        return self
-
     def __enter__(self):
         self.engine.check()
         return self
@@ -347,6 +324,36 @@ cdef class Conntrack:
             PyErr_CheckSignals()        # even if flows never stop coming
             if self.engine.closed or self._next(-1) < 0:
                 raise StopIteration
+
+
+def list_flows(*, protocol=None, netns=None, attribution="auto", drop_privileges=False) -> Conntrack:
+    """Return a Conntrack of what the conntrack table contains now, as `Flow` of type "ENTRY"; it ends after the last.
+
+    Owners are those of the sockets that are open now. An unconnected socket does not prove who began a flow of its
+    port, which may have been another socket's port then: such a flow has the reason "ambiguous".
+
+    Args:
+        protocol, netns, drop_privileges: As of Conntrack.
+        attribution: As of Conntrack, but not "bpf", which notes only what happens from then on.
+
+    Raises:
+        ValueError: An argument is invalid.
+        OSError: The table cannot be read; PermissionError without CAP_NET_ADMIN.
+    """
+    cdef Conntrack table = Conntrack.__new__(Conntrack)
+    if attribution == "bpf":
+        raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
+    wanted = wanted_protocols(protocol)
+    rights = _rights(drop_privileges)
+    weakref.finalize(table, table.engine.close)
+    try:
+        table.engine.open(
+            wanted, rights, False, dict(mode=attribution, bpf=False, burst=LIST_SECONDS), netns, False, 1 << 16,
+            DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), program=None, recover=True)
+    except BaseException:
+        table.engine.close()
+        raise
+    return table
 
 
 def _rights(drop_privileges):

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from nfct_fast.conntrack import Conntrack
+from nfct_fast import list_flows
 from support.cli import run
 from support.flows import DGRAM, INET, INET6, Worker
 from support.netns import made as made_netns
@@ -100,7 +100,7 @@ def test_all_namespaces(tracked, within):
 
 def test_more_entries_than_one_message_holds(tracked, within, flood):
     made = flood(20_000, 0)
-    with within(), Conntrack.entries(protocol="udp") as table:
+    with within(), list_flows(protocol="udp") as table:
         flows = list(table)
         stats = table.stats()
     assert len({(flow.src, flow.sport, flow.dst, flow.dport) for flow in flows}) == len(flows) == made

@@ -52,6 +52,10 @@ cdef void _put_label(text_buffer_t *out, const char *word) noexcept nogil:
     buffer_put(out, word, strlen(word))
 
 
+cdef void _put_flag(text_buffer_t *out, const char *word, bint is_set) noexcept nogil:
+    _put_label(out, word if is_set else NULL)
+
+
 cdef void _put_known(text_buffer_t *out, bint known, uint64_t value) noexcept nogil:
     if known:
         buffer_unsigned(out, value)
@@ -127,9 +131,9 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
     elif field >= EV_NUMBERS:
         _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
     elif field == EV_RECOVERED:
-        _put_label(out, b"recovered" if flow.has & FLOW_RECOVERED else NULL)
+        _put_flag(out, b"recovered", flow.has & FLOW_RECOVERED)
     elif field == EV_FORGOTTEN:
-        _put_label(out, b"forgotten" if flow.has & FLOW_FORGOTTEN else NULL)
+        _put_flag(out, b"forgotten", flow.has & FLOW_FORGOTTEN)
     elif field == EV_OUTCOME:
         _put_label(out, outcome_name(flow_outcome(flow)))
     elif field == EV_DURATION:

@@ -74,7 +74,7 @@ cdef class LiveFlows:
     cdef uint32_t _room(self) noexcept nogil
     cdef void _unlink(self, uint32_t number) noexcept nogil
     cdef void _drop(self, uint32_t number) noexcept nogil
-    cdef void _make_room(self) noexcept nogil
+    cdef bint _make_room(self) noexcept nogil
     cdef uint16_t _user_of(self, const owner_t *owner, uint16_t netns) noexcept nogil
     cdef uint16_t _group(self, uint64_t identity) noexcept nogil
     cdef void _unbucket(self, uint32_t number) noexcept nogil

@@ -76,6 +76,7 @@ cdef class LiveFlows:
 
     def __dealloc__(self):
         cdef uint32_t i
+        cdef int slot
         if self.flows != NULL:
             for i in range(1, self.used + 1):
                 if self.flows[i].place != FREE:
@@ -83,8 +84,8 @@ cdef class LiveFlows:
             munmap(self.flows, (self.room + 1) * sizeof(live_flow_t))
         if self.buckets != NULL:
             munmap(self.buckets, (self.bucket_mask + 1) * sizeof(uint32_t))
-        for i in range(LIVE_PROCESSES):
-            process_drop(self.processes[i])
+        for slot in range(LIVE_PROCESSES):
+            process_drop(self.processes[slot])
 
     cdef uint32_t *_bucket(self, uint64_t fingerprint, uint16_t netns) noexcept nogil:
         return &self.buckets[((fingerprint + netns) * self.multiplier >> 32) & self.bucket_mask]
