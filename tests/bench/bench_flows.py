@@ -40,7 +40,9 @@ def cost(place):
                 taken.append(once(place, options, how))
         for options, taken in runs.items():
             begin, end, made, lines = (statistics.median(values) for values in zip(*taken))
-            rows.append([how, " ".join(options), f"{begin:.2f}", f"{end:.2f}", f"{begin + end:.2f}", f"{lines / made:.2f}"])
+            rows.append(
+                [how, " ".join(options), f"{begin:.2f}", f"{end:.2f}", f"{begin + end:.2f}", f"{lines / made:.2f}"]
+            )
     table(f"{COUNT:,} UDP flows at {RATE:,}/s, then all ended at once; CPU us per flow, --json",
           ["sockets", "options", "at the beginning", "at the end", "together", "lines per flow"], rows)  # fmt: skip
 

@@ -277,7 +277,10 @@ cdef class BpfLookup:
                 process_drop(process)
                 continue
             alone = False
-            if process != NULL:
+            # lookup_users() also returns who used the tuple last before `since`, as a socket is noted only once.
+            if process != NULL and out.process != NULL and <int64_t>users[i].time < since - SLACK_NS:
+                process_drop(process)
+            elif process != NULL:
                 others[found] = process
                 found += 1
         if found == 0:
