@@ -59,6 +59,8 @@ cdef class BpfLookup:
     # epoch, 0 if unknown.
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
     cdef int64_t boot_time(self, int64_t time) noexcept nogil    # ns since the epoch to CLOCK_BOOTTIME ns
+    # The same for an event of this batch; even if the clock was set meanwhile, not earlier than the batch can be.
+    cdef int64_t event_boot_time(self, int64_t time) noexcept nogil
     # Find the owner of the socket with this cookie. Whether there is a note of it.
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
     cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil

@@ -228,6 +228,9 @@ cdef class BpfLookup:
     cdef int64_t boot_time(self, int64_t time) noexcept nogil:
         return time - (realtime_ns() - boottime_ns())
 
+    cdef int64_t event_boot_time(self, int64_t time) noexcept nogil:
+        return max(self.boot_time(time), self.times.drained_boot - SLACK_NS)
+
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0

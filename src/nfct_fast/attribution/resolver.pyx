@@ -227,8 +227,9 @@ cdef class Resolver:
         cdef int how, reason
         if self.bpf_lookup is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
             return self.live_lookup.owner(index, end, False, out)
-        # It is not known exactly when a new flow began, and the same addresses may have had a connection just before.
-        accepted = self.bpf_lookup.boot_time(self.began) if self.is_old and self.began else NEVER
+        # The same addresses and ports may have had a connection just before, which somebody else accepted.
+        accepted = (self.bpf_lookup.boot_time(self.began) if self.began
+                    else self.bpf_lookup.event_boot_time(self.occurred) if self.occurred else NEVER)
         if self._by_note(end, netns, &self.at[1], out, accepted) > 0:
             return REASON_NONE      # the socket was accepted from this peer, is connected to it, or has sent to it
         if fresh:
@@ -373,6 +374,7 @@ cdef class Resolver:
         self.at = ends
         self.is_old = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
+        self.occurred = 0 if self.is_old else record.flow.occurred
         if self.namespaces.monitored_routes(monitored) == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return
