@@ -54,8 +54,8 @@ cdef class Resolver:
             only reads /proc/net; "auto" is the best that works, and `bpf_missing` says why that is not "bpf"; "off"
             finds nothing.
         proc: where procfs is mounted.
-        budget: seconds of scanning the open files of processes allowed per second, of which 0.04 at a stretch; inf for
-            no limit.
+        budget: seconds of CPU time per second for scanning the open files of processes, of which 0.04 at a stretch;
+            inf for no limit.
         flows: how many notes are kept once `first` are no longer enough.
         settled: called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.

@@ -16,7 +16,7 @@ from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from nfct_fast.sockets.socket_holders cimport holder_add, holders_add_relatives, holders_order, holders_t, holds_socket
-from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, thread_cpu_ns
 from nfct_fast.kernel.procfs cimport (
     numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number, procfs_name,
     procfs_open, procfs_read,
@@ -79,11 +79,19 @@ cdef bint refill(FdScanner self) noexcept nogil:
     return not self._refilling
 
 
-cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
-    """Charge the time since *began and set *began to now. Whether tokens are left."""
-    cdef int64_t now = monotonic_ns()
+cdef void spend(FdScanner self, int64_t *began) noexcept nogil:
+    """Charge the CPU time since *began, which was thread_cpu_ns(), and set *began to now.
+
+    Not the time that passed: a processor that others take away for 40 ms would end a search that cost nothing.
+    """
+    cdef int64_t now = thread_cpu_ns()
     self._tokens -= now - began[0]
     began[0] = now
+
+
+cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
+    """Charge the CPU time since *began and set *began to now. Whether tokens are left."""
+    spend(self, began)
     if refill(self):
         return True
     self.budget_exhausted += 1
@@ -128,7 +136,7 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
         forget_visit(self, pid)
         return -EAGAIN
     procfs_name(name, pid, b"fd")
-    began = monotonic_ns()
+    began = thread_cpu_ns()
     rc = numbers_open(&numbers, self._root, name)
     if rc < 0:
         return -EACCES if rc == -EACCES or rc == -EPERM else 0
@@ -158,8 +166,7 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
                 known.fd = numbers.at[i]
                 known.exclusive = 0
         if bounded:
-            self._tokens -= monotonic_ns() - began
-            began = monotonic_ns()
+            spend(self, &began)
             if answer == 0 and rc > 900 and not refill(self):
                 self.budget_exhausted += 1
                 forget_visit(self, pid)
@@ -237,16 +244,15 @@ cdef bint has_fds(FdScanner self, int32_t pid) noexcept nogil:
 cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, int32_t *pid, int32_t *fd,
                     holders_t *out) noexcept nogil:
     cdef int count, first, i, at, stage, rc
-    cdef int64_t began = monotonic_ns()
+    cdef int64_t began = thread_cpu_ns()
     if not refill(self):
         self.budget_exhausted += 1
         return -EAGAIN
     count = pids_list(self)
-    self._tokens -= monotonic_ns() - began
+    spend(self, &began)
     if count < 0:
         return count
     first = newest(self, count)
-    began = monotonic_ns()
     for stage in range(STAGE_UID if uid_known else STAGE_REST, STAGE_REST + 1):
         for i in range(count):
             at = first - i if first >= i else first - i + count
@@ -262,9 +268,9 @@ cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, 
             mark(self, self._visits, pid[0])
             if not has_fds(self, pid[0]):
                 continue
-            self._tokens -= monotonic_ns() - began
+            spend(self, &began)
             rc = process_scan(self, pid[0], inode, fd, True)
-            began = monotonic_ns()
+            began = thread_cpu_ns()
             if rc == -EACCES:
                 out.denied += 1
             elif rc != 0:
@@ -322,7 +328,7 @@ cdef bint any_is_exiting(FdScanner self) noexcept nogil:
     # An exiting process gives up its descriptors before its sockets are closed: milliseconds before if it has many.
     cdef char buf[STAT_SIZE]
     cdef stat_t stat
-    cdef int64_t began = monotonic_ns()
+    cdef int64_t began = thread_cpu_ns()
     cdef bint found = False
     cdef int i
     for i in range(pids_list(self)):
@@ -342,7 +348,7 @@ cdef class FdScanner:
 
     Args:
         proc: where procfs is mounted.
-        budget: seconds of scanning allowed per second, of which 0.04 at a stretch; inf for no limit.
+        budget: seconds of CPU time for scanning per second, of which 0.04 at a stretch; inf for no limit.
         negative_ttl: seconds for which it is trusted that no process holds a socket.
 
     Scanning another user's processes takes CAP_SYS_PTRACE. Use it from one thread at a time. Raises OSError if `proc`
