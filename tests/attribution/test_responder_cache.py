@@ -472,34 +472,33 @@ def test_who_accepted_a_new_connection_is_named_where_that_is_known(netns, addre
         for _ in range(2):
             if os.fork() == 0:
                 die_with(parent)
-                with socks[0].accept()[0] as accepted:
-                    os.write(tell, os.getpid().to_bytes(4, "little"))
-                    accepted.recv(1)
+                kept = socks[0].accept()
+                os.write(tell, os.getpid().to_bytes(4, "little"))
                 time.sleep(60)
+                del kept
 
-    def call():
+    def call(port):
         client = socket.socket(INET6 if ":" in address else INET, STREAM)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.bind((address, 40001))
+        client.bind((address, port))
         client.connect((address, PORT))
         return client
 
     template = "{ev.sport} {ev.dport} {peer.pid} {peer.match}"
-    with Program(netns, "-p", "tcp", "-f", template) as program, ready((STREAM, address), act=fork) as server:
+    with Program(netns, "--track", "-p", "tcp", "-f", template) as program, ready((STREAM, address), act=fork) as server:
         do(server, "act")
-        os.kill(program.pid, signal.SIGSTOP)
-        accepted = []
-        for _ in range(2):
-            with call():
-                accepted.append(int.from_bytes(os.read(told, 4), "little"))
-        with call():
+        program.stop()
+        wanted = []
+        for port in (40001, 40002):
+            with call(port):
+                wanted.append(f"{port} {PORT} {int.from_bytes(os.read(told, 4), 'little')} bpf")
+        with call(40001):
             os.kill(program.pid, signal.SIGCONT)
             lines = list(program.await_lines(3))
     os.close(told)
     os.close(tell)
-    assert lines[:2] == [f"40001 {PORT} {pid} bpf" for pid in accepted]
-    assert lines[2] == f"40001 {PORT} {server.pid} listener"
+    assert lines == [*wanted, f"40001 {PORT} {server.pid} listener"]
 
 
 @pytest.mark.parametrize("asks", [True, False])

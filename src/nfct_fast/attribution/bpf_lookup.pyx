@@ -6,11 +6,10 @@ cgroup and name are those of the note, whatever became of the process since. Tim
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
-from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
+from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS, others_new
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_COMM, PROCESS_IDS, ancestor_drop, process_build, process_drop, process_take,
@@ -237,9 +236,9 @@ cdef class BpfLookup:
         cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
         cdef process_t *process
         cdef int i
-        if count < 2 or out.other_count:
+        if count < 2 or out.others != NULL:
             return
-        out.others = <process_t **>malloc(count * sizeof(process_t *))
+        out.others = others_new(count)
         if out.others == NULL:
             return
         out.has |= OWNER_USERS
@@ -250,8 +249,8 @@ cdef class BpfLookup:
             if process == NULL or process == out.process:
                 process_drop(process)
             else:
-                out.others[out.other_count] = process
-                out.other_count += 1
+                out.others.at[out.others.count] = process
+                out.others.count += 1
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note

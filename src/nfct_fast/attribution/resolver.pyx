@@ -20,7 +20,8 @@ from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE
 from nfct_fast.attribution.bpf_lookup cimport NEVER
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_SOCKET, MATCH_WILDCARD, REASON_AMBIGUOUS, REASON_BUDGET, REASON_CLOSED,
-    REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_drop,
+    REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_copy,
+    owner_drop,
 )
 from nfct_fast.processes.process cimport process_t, process_take
 from nfct_fast.kernel.clock cimport monotonic_ns
@@ -237,7 +238,8 @@ cdef class Resolver:
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
                 self.responder_cache.confirm(known, self.times.received_at)
                 how = RESPONDER_KNOWN
-            if how == RESPONDER_KNOWN and self.responder_cache.take(known, out):
+            if how == RESPONDER_KNOWN:
+                owner_copy(&known.owner, out)
                 return known.reason
             if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.times.received_at):
                 out.match = MATCH_NONE
