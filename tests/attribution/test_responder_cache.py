@@ -486,7 +486,10 @@ def test_who_accepted_a_new_connection_is_named_where_that_is_known(netns, addre
         return client
 
     template = "{ev.sport} {ev.dport} {peer.pid} {peer.match}"
-    with Program(netns, "--track", "-p", "tcp", "-f", template) as program, ready((STREAM, address), act=fork) as server:
+    with (
+        Program(netns, "--track", "-p", "tcp", "-f", template) as program,
+        ready((STREAM, address), act=fork) as server,
+    ):
         do(server, "act")
         program.stop()
         wanted = []

@@ -1,10 +1,11 @@
 """Find the processes that hold a socket, given its inode, by the links in /proc/PID/fd.
 
-Reading a link takes 4 us, so a full scan is the last resort. A known holder is confirmed by reading one link. Otherwise
-these are scanned in turn: processes that held a socket found recently, those that the caller considers likely (the
-socket's cgroup), those of the socket's user, newest first, and the rest. A token bucket limits the time spent on that.
+Reading a link takes 4 us, so a full scan is the last resort. A cached holder is confirmed by reading one link.
+Otherwise these are scanned in turn: processes that held recently found sockets, those that the caller considers likely
+(in the socket's cgroup), those of the socket's user, newest first, and the rest. A token bucket limits the time spent
+on that.
 
-This file has more than 400 lines: the stages go on where a scan was cut short, and share its state.
+This file has more than 400 lines: the stages share the state that lets them resume a search that was cut short.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
@@ -16,7 +17,7 @@ from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from nfct_fast.sockets.socket_holders cimport holder_add, holders_add_relatives, holders_order, holders_t, holds_socket
-from nfct_fast.kernel.clock cimport monotonic_ns, thread_cpu_ns
+from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.procfs cimport (
     numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number, procfs_name,
     procfs_open, procfs_read,
@@ -29,7 +30,7 @@ cdef enum:
     KNOWN = 32768            # entries of FdScanner._known, 24 bytes each
     NEGATIVES = 4096         # entries of FdScanner._negatives
     VISITS = 32768           # entries of FdScanner._visits and _other_users
-    BURST_NS = 40_000_000    # of scanning at a stretch; after that the search waits for the next flow
+    BURST_NS = 40_000_000    # longest scan without a pause, in ns; the next flow resumes the search
     CLOCK_EVERY = 64         # processes between two readings of the clock
     RECENT = 8               # entries of FdScanner._recent
 
@@ -79,19 +80,11 @@ cdef bint refill(FdScanner self) noexcept nogil:
     return not self._refilling
 
 
-cdef void spend(FdScanner self, int64_t *began) noexcept nogil:
-    """Charge the CPU time since *began, which was thread_cpu_ns(), and set *began to now.
-
-    Not the time that passed: a processor that others take away for 40 ms would end a search that cost nothing.
-    """
-    cdef int64_t now = thread_cpu_ns()
+cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
+    """Charge the time since *began and set *began to now. Return whether tokens are left."""
+    cdef int64_t now = monotonic_ns()
     self._tokens -= now - began[0]
     began[0] = now
-
-
-cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
-    """Charge the CPU time since *began and set *began to now. Whether tokens are left."""
-    spend(self, began)
     if refill(self):
         return True
     self.budget_exhausted += 1
@@ -136,7 +129,7 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
         forget_visit(self, pid)
         return -EAGAIN
     procfs_name(name, pid, b"fd")
-    began = thread_cpu_ns()
+    began = monotonic_ns()
     rc = numbers_open(&numbers, self._root, name)
     if rc < 0:
         return -EACCES if rc == -EACCES or rc == -EPERM else 0
@@ -166,7 +159,8 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
                 known.fd = numbers.at[i]
                 known.exclusive = 0
         if bounded:
-            spend(self, &began)
+            self._tokens -= monotonic_ns() - began
+            began = monotonic_ns()
             if answer == 0 and rc > 900 and not refill(self):
                 self.budget_exhausted += 1
                 forget_visit(self, pid)
@@ -244,15 +238,16 @@ cdef bint has_fds(FdScanner self, int32_t pid) noexcept nogil:
 cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, int32_t *pid, int32_t *fd,
                     holders_t *out) noexcept nogil:
     cdef int count, first, i, at, stage, rc
-    cdef int64_t began = thread_cpu_ns()
+    cdef int64_t began = monotonic_ns()
     if not refill(self):
         self.budget_exhausted += 1
         return -EAGAIN
     count = pids_list(self)
-    spend(self, &began)
+    self._tokens -= monotonic_ns() - began
     if count < 0:
         return count
     first = newest(self, count)
+    began = monotonic_ns()
     for stage in range(STAGE_UID if uid_known else STAGE_REST, STAGE_REST + 1):
         for i in range(count):
             at = first - i if first >= i else first - i + count
@@ -268,9 +263,9 @@ cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, 
             mark(self, self._visits, pid[0])
             if not has_fds(self, pid[0]):
                 continue
-            spend(self, &began)
+            self._tokens -= monotonic_ns() - began
             rc = process_scan(self, pid[0], inode, fd, True)
-            began = thread_cpu_ns()
+            began = monotonic_ns()
             if rc == -EACCES:
                 out.denied += 1
             elif rc != 0:
@@ -328,7 +323,7 @@ cdef bint any_is_exiting(FdScanner self) noexcept nogil:
     # An exiting process gives up its descriptors before its sockets are closed: milliseconds before if it has many.
     cdef char buf[STAT_SIZE]
     cdef stat_t stat
-    cdef int64_t began = thread_cpu_ns()
+    cdef int64_t began = monotonic_ns()
     cdef bint found = False
     cdef int i
     for i in range(pids_list(self)):
@@ -344,19 +339,21 @@ cdef bint any_is_exiting(FdScanner self) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class FdScanner:
-    """Finds the processes that hold a socket.
+    """A search for the processes that hold a socket. One thread at a time.
 
-    Args:
-        proc: where procfs is mounted.
-        budget: seconds of CPU time for scanning per second, of which 0.04 at a stretch; inf for no limit.
-        negative_ttl: seconds for which it is trusted that no process holds a socket.
-
-    Scanning another user's processes takes CAP_SYS_PTRACE. Use it from one thread at a time. Raises OSError if `proc`
-    cannot be opened.
+    Scanning another user's processes needs CAP_SYS_PTRACE.
 
     If several processes hold a socket, the oldest comes first, since a socket is inherited from the process that opened
     it; pid 1 and systemd come last. Further holders are found if they inherited the socket. One that received it over a
-    UNIX socket is found only if it is the sole holder, or by `all_holders`.
+    UNIX socket is found only if it is the sole holder, or by all_holders().
+
+    Args:
+        proc: Where procfs is mounted.
+        budget: Seconds of scanning allowed per second, of which 0.04 without a pause; inf for no limit.
+        negative_ttl: Seconds for which a search that found no holder is cached.
+
+    Raises:
+        OSError: `proc` cannot be opened.
     """
 
     def __cinit__(self, proc="/proc", double budget=0.2, double negative_ttl=2.0):
@@ -455,15 +452,16 @@ cdef class FdScanner:
         """Find the processes that hold the socket with this inode.
 
         Args:
-            uid: the socket's user, whose processes are scanned before others.
-            likely_pids: processes to scan first, at most 256.
+            inode: The socket's inode number.
+            uid: The socket's user, whose processes are scanned before others.
+            likely_pids: Processes to scan first, at most 256.
 
         Returns:
-            A list of (pid, fd), the process to name first; [] if no process holds it.
+            A list of (pid, fd), the process to name first; [] if no process holds the socket.
 
         Raises:
-            BlockingIOError: the budget is exhausted.
-            PermissionError: no holder was found, but some processes could not be scanned.
+            BlockingIOError: The budget is exhausted.
+            PermissionError: No holder was found, but some processes could not be scanned.
         """
         cdef int32_t pids[256]
         cdef holders_t out
@@ -474,7 +472,7 @@ cdef class FdScanner:
         return holders_list(self.find(inode, uid or 0, uid is not None, pids, n, &out), &out)
 
     def all_holders(self, uint64_t inode):
-        """Find all processes that hold the socket, at most 32, as `holders` returns them.
+        """Find all processes that hold the socket, at most 32, in the form that holders() returns.
 
         Scans every process, which can take seconds.
         """
