@@ -19,7 +19,9 @@ from nfct_fast.output.process_texts cimport (
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_JSON, buffer_base64, buffer_escaped, buffer_free, buffer_put, text_buffer_t, buffer_unsigned,
 )
-from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, other_count, owner_t, reason_name
+from nfct_fast.records.owner cimport (
+    OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, other_count, owner_t, reason_name,
+)
 from nfct_fast.processes.process cimport (
     ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
     PROCESS_PPID, ancestor_t, process_t,

@@ -94,7 +94,8 @@ cdef class Owner:
         the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
-        return (*owner, *[process_object(process_take(self.owner.others.at[i])) for i in range(other_count(&self.owner))])
+        others = range(other_count(&self.owner))
+        return (*owner, *[process_object(process_take(self.owner.others.at[i])) for i in others])
 
     @property
     def pid(self) -> int | None:
