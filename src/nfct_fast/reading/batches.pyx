@@ -2,8 +2,9 @@
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
-from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
+from libc.string cimport memset
 from posix.unistd cimport close
+from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
 from nfct_fast.reading.engine cimport Engine
@@ -23,7 +24,7 @@ cdef class Batches:
     cdef Engine engine
     cdef int64_t most
     cdef int64_t wait
-    cdef int fd                  # the engine's epoll, for an event loop; -1 before it is needed
+    cdef int fd                  # an epoll of the engine's epoll, for an event loop; -1 before it is needed
 
     def __cinit__(self):
         self.fd = -1
@@ -86,11 +87,20 @@ cdef class Batches:
 
     def fileno(self) -> int:
         """Return a descriptor that polls readable when take_now() has something to do; it stays open after close()."""
+        cdef epoll_event event
+        cdef int fd
         if self.fd < 0:
             self.engine.check()
-            self.fd = fcntl(self.engine.epoll, F_DUPFD_CLOEXEC, 0)
-            if self.fd < 0:
-                raise os_error("dup")
+            # Of its own, because an event loop is told to forget it after close() may have given its number to others.
+            fd = epoll_create1(EPOLL_CLOEXEC)
+            memset(&event, 0, sizeof(event))
+            event.events = EPOLLIN
+            if fd < 0:
+                raise os_error("epoll")
+            if epoll_ctl(fd, EPOLL_CTL_ADD, self.engine.epoll, &event) < 0:
+                close(fd)
+                raise os_error("epoll")
+            self.fd = fd
         return self.fd
 
     @property
