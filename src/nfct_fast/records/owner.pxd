@@ -32,8 +32,8 @@ cdef enum:               # owner_t.reason: why there is no process
     REASON_NETNS = 13        # possibly in a network namespace that could not be entered
     REASON_COUNT = 14
 
-# Further processes of an owner. Complete before a second reference is taken; references are counted, from any thread:
-# the owner of a server with 1,000 children is copied into every flow.
+# Further processes of an owner. References are counted, from any thread, and the reading thread's caches share the list
+# with every flow of a server: never change one that is not newly made, but make another by others_new() in its place.
 ctypedef struct others_t:
     int refs
     int count
