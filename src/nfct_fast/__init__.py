@@ -9,6 +9,7 @@ _MODULES = {
     "Conntrack": "conntrack",
     "Stats": "conntrack",
     "list_flows": "conntrack",
+    "Batch": "columns.batch",
     "Flow": "records.record",
     "Tuple": "records.record",
     "Counters": "records.record",

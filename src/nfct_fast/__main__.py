@@ -271,7 +271,9 @@ class _LossReport:
             conntrack.process_events_lost,
             conntrack.forgotten,
         )
-        lost, recovered, unallocated, programs, forgotten = (count - reported for count, reported in zip(counts, self._reported))
+        lost, recovered, unallocated, programs, forgotten = (
+            count - reported for count, reported in zip(counts, self._reported)
+        )
         self._reported = counts
         messages = []
         if recovered > 0:

@@ -14,6 +14,7 @@ from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.records.live_flows import DEFAULT_CAPACITY
+from nfct_fast.reading.batches import Batches
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
@@ -45,7 +46,7 @@ class Stats(NamedTuple):
     namespaces_removed: int     # that ended, or were closed because no process was left in them
     unmonitored: int            # that existed and were not monitored for some time at least
     preexisting: int            # flows from the conntrack table that began before their namespace was monitored
-    live_flows: int             # flows that have begun and not ended, and are remembered; like the next two, with `flows`
+    live_flows: int             # flows that are remembered, as they have not ended; like the next two, only with `flows`
     forgotten: int              # of these, dropped to make room: their records will say so
     unended: int                # of these, dropped because their end cannot be heard any more: no record will come
 
@@ -96,8 +97,8 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=None, protocol=None, flows=False, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
+    def __init__(self, *, events=None, protocol=None, flows=False, netns=None, attribution="auto",
+                 int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
                  int notes=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
@@ -116,8 +117,8 @@ cdef class Conntrack:
             self.no_event_reasons = self.engine.open(
                 wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit),
-                (_remembered(flows), GROUPS["NEW"] in asked) if flows else None, groups=groups, program=socket_filter(wanted),
-                recover=recover)
+                (_remembered(flows), GROUPS["NEW"] in asked) if flows else None, groups=groups,
+                program=socket_filter(wanted), recover=recover)
         except BaseException:
             self.engine.close()
             raise
@@ -311,6 +312,20 @@ cdef class Conntrack:
             self.kept_flows = iter(flows)
             raise
         return flows
+
+    def batches(self, max_rows=65536, max_wait=1.0) -> Batches:
+        """Return an iterator, for `for` and `async for`, of flows as columns: each `Batch` is of at most `max_rows`.
+
+        Args:
+            max_rows: how many rows make a batch, up to 16,777,216.
+            max_wait: seconds after its first row when a batch comes with fewer.
+
+        It ends when this object is stopped or closed; a wait that is interrupted or cancelled loses nothing. Events
+        that were lost are counted in `Batch.lost`, so that a batch may have no rows. Raises as iteration does,
+        ValueError for a bad argument, and MemoryError.
+        """
+        self.engine.check()
+        return Batches(self, self.engine, max_rows, max_wait)
 
     def __iter__(self):
         return self

@@ -6,15 +6,15 @@ User, group, cgroup and name are taken from the note, as the process may have ch
 CLOCK_BOOTTIME ns.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
-from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
+from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS, others_drop, others_new, others_t
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
 from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, ancestor_drop, process_build, process_drop, process_take,
+    PROCESS_CGROUP, PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, ancestor_drop, process_build, process_drop,
+    process_take,
 )
 from nfct_fast.processes.proc_events cimport ProcEvents
 from nfct_fast.processes.process_reader cimport ProcessReader
@@ -241,15 +241,18 @@ cdef class BpfLookup:
     cdef int64_t boot_time(self, int64_t time) noexcept nogil:
         return time - (realtime_ns() - boottime_ns())
 
+    cdef int64_t event_boot_time(self, int64_t time) noexcept nogil:
+        return max(self.boot_time(time), self.times.drained_boot - SLACK_NS)
+
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0
         cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
         cdef process_t *process
         cdef int i
-        if count < 2 or out.other_count:
+        if count < 2 or out.others != NULL:
             return
-        out.others = <process_t **>malloc(count * sizeof(process_t *))
+        out.others = others_new(count)
         if out.others == NULL:
             return
         out.has |= OWNER_USERS
@@ -260,16 +263,15 @@ cdef class BpfLookup:
             if process == NULL or process == out.process:
                 process_drop(process)
             else:
-                out.others[out.other_count] = process
-                out.other_count += 1
+                out.others.at[out.others.count] = process
+                out.others.count += 1
 
     cdef bint merge_users(self, const tuple_t *end, uint64_t netns, int64_t since, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
         cdef bint alone = count > 0 and self.notes.whole_since() <= <uint64_t>since
-        cdef process_t *others[USERS]
+        cdef others_t *others = others_new(count) if count else NULL
         cdef process_t *process
-        cdef int found = 0
         cdef int i
         for i in range(count):
             process = NULL if users[i].is_kernel else self._process(&users[i])
@@ -280,24 +282,18 @@ cdef class BpfLookup:
             # lookup_users() also returns who used the tuple last before `since`, as a socket is noted only once.
             if process != NULL and out.process != NULL and <int64_t>users[i].time < since - SLACK_NS:
                 process_drop(process)
-            elif process != NULL:
-                others[found] = process
-                found += 1
-        if found == 0:
+            elif process != NULL and others != NULL:
+                others.at[others.count] = process
+                others.count += 1
+            else:
+                process_drop(process)
+        if others == NULL or others.count == 0:
+            others_drop(others)
             return alone
         # Who else held the socket when the flow began says less.
-        for i in range(out.other_count):
-            process_drop(out.others[i])
-        free(out.others)
-        out.other_count = 0
+        others_drop(out.others)
+        out.others = others
         out.has |= OWNER_USERS
-        out.others = <process_t **>malloc(found * sizeof(process_t *))
-        for i in range(found):
-            if out.others == NULL:
-                process_drop(others[i])
-            else:
-                out.others[i] = others[i]
-                out.other_count = <uint8_t>(i + 1)
         return False
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:

@@ -4,7 +4,7 @@ from nfct_fast.events.flow cimport flow_t
 
 cdef enum:
     OUTCOME_UNKNOWN
-    OUTCOME_ANSWERED         # a packet came back; of TCP, and the connection was closed by both ends or its entry deleted
+    OUTCOME_ANSWERED         # a packet came back; of TCP, and both ends closed it or its entry was deleted
     OUTCOME_UNANSWERED       # nothing came back
     OUTCOME_REFUSED          # TCP: the first thing that came back was a reset
     OUTCOME_RESET            # TCP: a reset ended it, by either end

@@ -2,9 +2,9 @@
 
 The kernel never says why an entry ended, but what it sends with DESTROY tells: IPS_SEEN_REPLY, the TCP state, and the
 seconds that were left (nf_conntrack_proto_tcp.c, nf_conntrack_netlink.c). A reset that answers the first SYN has the
-entry deleted at once, before IPS_SEEN_REPLY is set; any later one leaves it in the state CLOSE for ten seconds. State and
-seconds are in DESTROY since Linux 5.10; the seconds are left out if there are none left: then the entry has expired.
-ICMP errors leave no trace in the entry: a closed UDP port is "unanswered".
+entry deleted at once, before IPS_SEEN_REPLY is set; any later one leaves it in the state CLOSE for ten seconds. State
+and seconds are in DESTROY since Linux 5.10; the seconds are left out if none are left: then the entry has expired. ICMP
+errors leave no trace in the entry: a closed UDP port is "unanswered".
 """
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, EVENT_FLOW, FLOW_COUNTERS, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_TIMEOUT,

@@ -204,7 +204,9 @@ def missing_accounts() -> list[str]:
     for name, effect in ACCOUNTS.items():
         try:
             if (_SYSCTL / name).read_text().strip() == "0":
-                reasons.append(f"{effect}: set it with `sysctl net.netfilter.{name}=1`, for flows that begin afterwards")
+                reasons.append(
+                    f"{effect}: set it with `sysctl net.netfilter.{name}=1`, for flows that begin afterwards"
+                )
         except OSError:
             pass  # not there in namespaces of unprivileged users
     return reasons

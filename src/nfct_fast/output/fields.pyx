@@ -6,7 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t, number_is_known, number_name, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t,
+    number_is_known, number_name, tuple_t,
 )
 from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.text.text_buffer cimport (

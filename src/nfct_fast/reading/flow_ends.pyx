@@ -10,7 +10,7 @@ from nfct_fast.events.flow cimport (
     EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, FLOW_FORGOTTEN, FLOW_RECOVERED,
 )
 from nfct_fast.records.owner cimport (
-    REASON_CLOSED, REASON_EXITED, REASON_FORGOTTEN, REASON_ORPHANED, owner_drop, owner_t,
+    REASON_CLOSED, REASON_EXITED, REASON_FORGOTTEN, REASON_ORPHANED, owner_t,
 )
 from nfct_fast.records.record cimport record_drop
 

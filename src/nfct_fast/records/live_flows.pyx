@@ -1,13 +1,13 @@
 """Who began the flows that live, until they end: a table by conntrack entry, bounded in flows and in bytes.
 
 A flow is known by the fingerprint of its entry (events/fingerprints.pyx) and by its tuple, in its namespace. When there
-is no room, whoever has most gives way, with their oldest flow: flows are counted by user, in groups of users that nobody
-can choose, so that a user who makes a million of them forgets their own.
+is no room, whoever has most gives way, with their oldest flow: flows are counted by user, in groups of users that
+nobody can choose, so that a user who makes a million of them loses their own.
 
 A process is counted once, with its share of the ancestors it has in common with others.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
@@ -323,13 +323,20 @@ cdef class LiveFlows:
         owner.process, owner.cgroup = self._same(owner.process), self._same(owner.cgroup)
         self._hold(owner.process)
         self._hold(owner.cgroup)
-        for i in range(owner.other_count):
-            owner.others[i] = self._same(owner.others[i])
-            self._hold(owner.others[i])
+        if owner.others == NULL:
+            return
+        if owner.others.live_flows == 0:
+            for i in range(owner.others.count):
+                self._hold(owner.others.at[i])
+        owner.others.live_flows += 1
 
     cdef void _release_owner(self, const owner_t *owner) noexcept nogil:
         cdef int i
         self._release(owner.process)
         self._release(owner.cgroup)
-        for i in range(owner.other_count):
-            self._release(owner.others[i])
+        if owner.others == NULL:
+            return
+        owner.others.live_flows -= 1
+        if owner.others.live_flows == 0:
+            for i in range(owner.others.count):
+                self._release(owner.others.at[i])

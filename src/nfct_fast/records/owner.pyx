@@ -1,6 +1,7 @@
 """The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
 from libc.stdlib cimport free, malloc
+from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
 )
@@ -10,32 +11,37 @@ cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_reason_names[REASON_COUNT]
 
 
-cdef void owner_drop(owner_t *owner) noexcept nogil:
+cdef others_t *others_new(int room) noexcept nogil:
+    cdef others_t *others = <others_t *>malloc(sizeof(others_t) + room * sizeof(process_t *))
+    if others != NULL:
+        others.refs = 1
+        others.count = 0
+        others.live_flows = 0
+    return others
+
+
+cdef void others_drop(others_t *others) noexcept nogil:
     cdef int i
+    if others != NULL and __atomic_sub_fetch(&others.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        for i in range(others.count):
+            process_drop(others.at[i])
+        free(others)
+
+
+cdef void owner_drop(owner_t *owner) noexcept nogil:
     process_drop(owner.process)
     process_drop(owner.cgroup)
+    others_drop(owner.others)
     owner.process = owner.cgroup = NULL
-    for i in range(owner.other_count):
-        process_drop(owner.others[i])
-    free(owner.others)
     owner.others = NULL
-    owner.other_count = 0
 
 
 cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
-    cdef int i
     out[0] = owner[0]
     process_take(out.process)
     process_take(out.cgroup)
-    # The list of others has no reference count: each has its own copy. Without memory there are none.
-    out.others = NULL
-    out.other_count = 0
-    if owner.other_count:
-        out.others = <process_t **>malloc(owner.other_count * sizeof(process_t *))
     if out.others != NULL:
-        for i in range(owner.other_count):
-            out.others[i] = process_take(owner.others[i])
-        out.other_count = owner.other_count
+        __atomic_add_fetch(&out.others.refs, 1, __ATOMIC_RELAXED)
 
 
 cdef const char *match_name(uint8_t match) noexcept nogil:
@@ -89,7 +95,8 @@ cdef class Owner:
         the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
-        return (*owner, *[process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)])
+        others = range(other_count(&self.owner))
+        return (*owner, *[process_object(process_take(self.owner.others.at[i])) for i in others])
 
     @property
     def pid(self) -> int | None:
@@ -150,6 +157,4 @@ cdef class Owner:
 cdef object owner_object(const owner_t *owner):
     cdef Owner result = Owner.__new__(Owner)
     owner_copy(owner, &result.owner)
-    if result.owner.other_count != owner.other_count:
-        raise MemoryError("owner")
     return result
