@@ -46,7 +46,7 @@ class Stats(NamedTuple):
     namespaces_removed: int     # that ended, or were closed because no process was left in them
     unmonitored: int            # that existed and were not monitored for some time at least
     preexisting: int            # flows from the conntrack table that began before their namespace was monitored
-    live_flows: int             # flows that are remembered, as they have not ended; like the next two, only with `flows`
+    live_flows: int             # flows that are remembered, as they have not ended; with `flows`, like the next two
     forgotten: int              # of these, dropped to make room: their records will say so
     unended: int                # of these, dropped because their end cannot be heard any more: no record will come
 
@@ -98,8 +98,8 @@ cdef class Conntrack:
         self.engine = Engine()
 
     def __init__(self, *, events=None, protocol=None, flows=False, netns=None, attribution="auto",
-                 int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
-                 int notes=NOTED_FLOWS, drop_privileges=False):
+                 int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         asked = _groups(("NEW",) if events is None and not flows else () if events is None else events)

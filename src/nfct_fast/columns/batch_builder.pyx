@@ -12,24 +12,27 @@ from sys_socket cimport AF_INET, AF_INET6
 from nfct_fast.columns.batch cimport batch_object
 from nfct_fast.columns.process_facts cimport facts_clear, facts_find, facts_spread
 from nfct_fast.columns.table cimport (
-    COLUMN_DIRECTION, COLUMN_DPORT, COLUMN_DST, COLUMN_DST_PACKED, COLUMN_ICMP_CODE, COLUMN_ICMP_ID, COLUMN_ICMP_TYPE,
-    COLUMN_ID, COLUMN_MARK, COLUMN_NETNS, COLUMN_ORIGINAL_BYTES, COLUMN_ORIGINAL_PACKETS, COLUMN_OWNER, COLUMN_PEER,
-    COLUMN_PROTO, COLUMN_PROTONUM, COLUMN_RECOVERED, COLUMN_REPLY_BYTES, COLUMN_REPLY_DPORT, COLUMN_REPLY_DST,
-    COLUMN_REPLY_DST_PACKED, COLUMN_REPLY_PACKETS, COLUMN_REPLY_SPORT, COLUMN_REPLY_SRC, COLUMN_REPLY_SRC_PACKED,
-    COLUMN_SPORT, COLUMN_SRC, COLUMN_SRC_PACKED, COLUMN_START, COLUMN_STATE, COLUMN_STATUS, COLUMN_STOP, COLUMN_TIME,
-    COLUMN_TIMEOUT, COLUMN_TYPE, COLUMN_USE, COLUMN_ZONE, DICTIONARY_DIRECTION, DICTIONARY_MATCH, DICTIONARY_PROTO,
-    DICTIONARY_REASON, DICTIONARY_TYPE, OWNER_CGROUP_ID, OWNER_COOKIE, OWNER_GID_COLUMN, OWNER_INODE, OWNER_MATCH,
-    OWNER_PID, OWNER_REASON, OWNER_UID_COLUMN, VALID_COUNTERS, VALID_DIRECTION, VALID_ICMP, VALID_ID, VALID_NETNS,
-    VALID_OWNER, VALID_PORTS, VALID_REPLY, VALID_REPLY_PORTS, VALID_START, VALID_STATE, VALID_STATUS, VALID_STOP,
-    VALID_TIMEOUT, VALID_USE, bit_set, dictionary_number, table_drop, table_finish, table_new, table_resize, table_t,
+    COLUMN_DIRECTION, COLUMN_DPORT, COLUMN_DST, COLUMN_DST_PACKED, COLUMN_DURATION, COLUMN_FORGOTTEN,
+    COLUMN_ICMP_CODE, COLUMN_ICMP_ID, COLUMN_ICMP_TYPE, COLUMN_ID, COLUMN_MARK, COLUMN_NETNS, COLUMN_ORIGINAL_BYTES,
+    COLUMN_ORIGINAL_PACKETS, COLUMN_OUTCOME, COLUMN_OWNER, COLUMN_PEER, COLUMN_PROTO, COLUMN_PROTONUM,
+    COLUMN_RECOVERED, COLUMN_REPLY_BYTES, COLUMN_REPLY_DPORT, COLUMN_REPLY_DST, COLUMN_REPLY_DST_PACKED,
+    COLUMN_REPLY_PACKETS, COLUMN_REPLY_SPORT, COLUMN_REPLY_SRC, COLUMN_REPLY_SRC_PACKED, COLUMN_SPORT, COLUMN_SRC,
+    COLUMN_SRC_PACKED, COLUMN_START, COLUMN_STATE, COLUMN_STATUS, COLUMN_STOP, COLUMN_TIME, COLUMN_TIMEOUT,
+    COLUMN_TYPE, COLUMN_USE, COLUMN_ZONE, DICTIONARY_DIRECTION, DICTIONARY_MATCH, DICTIONARY_OUTCOME,
+    DICTIONARY_PROTO, DICTIONARY_REASON, DICTIONARY_TYPE, OWNER_CGROUP_ID, OWNER_COOKIE, OWNER_GID_COLUMN,
+    OWNER_INODE, OWNER_MATCH, OWNER_PID, OWNER_REASON, OWNER_UID_COLUMN, VALID_COUNTERS, VALID_DIRECTION,
+    VALID_DURATION, VALID_ICMP, VALID_ID, VALID_NETNS, VALID_OUTCOME, VALID_OWNER, VALID_PORTS, VALID_REPLY,
+    VALID_REPLY_PORTS, VALID_START, VALID_STATE, VALID_STATUS, VALID_STOP, VALID_TIMEOUT, VALID_USE, bit_set,
+    dictionary_number, table_drop, table_finish, table_new, table_resize, table_t,
 )
 from nfct_fast.events.flow cimport (
-    EVENT_COUNT, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
-    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_t,
+    EVENT_COUNT, FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
+    FLOW_STOP, NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_t,
 )
+from nfct_fast.events.outcome cimport OUTCOME_COUNT, flow_duration, flow_outcome
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t
-from nfct_fast.records.labels cimport address_write, direction_name, event_name
+from nfct_fast.records.labels cimport address_write, direction_name, event_name, outcome_name
 from nfct_fast.records.owner cimport (
     MATCH_COUNT, OWNER_GID, OWNER_UID, REASON_COUNT, REASON_REMOTE, match_name, owner_t, reason_name,
 )
@@ -118,6 +121,8 @@ cdef class BatchBuilder:
             done &= self._label(DICTIONARY_DIRECTION, i, direction_name(i))
         for i in range(MATCH_COUNT):
             done &= self._label(DICTIONARY_MATCH, i, match_name(i))
+        for i in range(OUTCOME_COUNT):
+            done &= self._label(DICTIONARY_OUTCOME, i, outcome_name(i))
         for i in range(REASON_COUNT):
             done &= self._label(DICTIONARY_REASON, i, reason_name(i))
         if not done:
@@ -170,6 +175,7 @@ cdef class BatchBuilder:
         _put_32(table, COLUMN_PROTO, protocol)
         self._put_flow(&record.flow)
         self._put_numbers(&record.flow)
+        self._put_end(&record.flow, record.began)
         _put_8(table, COLUMN_DIRECTION, self.labels[DICTIONARY_DIRECTION][record.direction])
         _known(table, VALID_DIRECTION, record.direction)
         self._put_owner(COLUMN_OWNER, &record.owner, owner)
@@ -230,6 +236,15 @@ cdef class BatchBuilder:
         _put_64(table, COLUMN_REPLY_BYTES, flow.bytes[1] if known else 0)
         _put_64(table, COLUMN_START, flow.start if _known(table, VALID_START, flow.has & FLOW_START) else 0)
         _put_64(table, COLUMN_STOP, flow.stop if _known(table, VALID_STOP, flow.has & FLOW_STOP) else 0)
+
+    cdef void _put_end(self, const flow_t *flow, int64_t began) noexcept nogil:
+        cdef table_t *table = self.table
+        cdef int64_t duration = flow_duration(flow, began)
+        cdef uint8_t outcome = flow_outcome(flow)
+        _put_64(table, COLUMN_DURATION, duration if _known(table, VALID_DURATION, duration >= 0) else 0)
+        _put_8(table, COLUMN_OUTCOME, self.labels[DICTIONARY_OUTCOME][outcome])
+        _known(table, VALID_OUTCOME, outcome)
+        bit_set(table.data[COLUMN_FORGOTTEN], table.rows, flow.has & FLOW_FORGOTTEN)
 
     cdef void _put_address(self, int text, int packed, const uint8_t *address, uint8_t family) noexcept nogil:
         cdef int32_t *offsets = <int32_t *>self.table.data[text] + self.table.rows

@@ -3,8 +3,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID,
-    NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, number_is_known, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
+    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, number_is_known, tuple_t,
 )
 from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
