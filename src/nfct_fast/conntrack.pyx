@@ -13,14 +13,14 @@ from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
-from nfct_fast.records.live_flows import DEFAULT_CAPACITY
+from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
 from nfct_fast.reading.batches import Batches
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
 DEFAULT_RCVBUF_LIMIT = 256 << 20
-LIST_SECONDS = 10.0     # of searching for the holders of sockets while the table is listed: nobody waits behind it
+_LIST_SECONDS = 10.0     # of searching for the holders of sockets while the table is listed: nobody waits behind it
 
 
 class Stats(NamedTuple):
@@ -363,7 +363,7 @@ def list_flows(*, protocol=None, netns=None, attribution="auto", drop_privileges
     weakref.finalize(table, table.engine.close)
     try:
         table.engine.open(
-            wanted, rights, False, dict(mode=attribution, bpf=False, burst=LIST_SECONDS), netns, False, 1 << 16,
+            wanted, rights, False, dict(mode=attribution, bpf=False, burst=_LIST_SECONDS), netns, False, 1 << 16,
             DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), program=None, recover=True)
     except BaseException:
         table.engine.close()
@@ -398,7 +398,7 @@ def _heard(asked, flows):
 
 def _remembered(flows):
     if flows is True:
-        return DEFAULT_CAPACITY
+        return _LIVE_FLOWS
     if not 1 <= flows <= 1 << 26:
         raise ValueError(f"flows {flows}: must be False, True, or from 1 to {1 << 26}")
     return flows

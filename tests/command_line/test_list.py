@@ -53,7 +53,8 @@ def test_a_connection_has_both_owners(tracked, within, family, address, attribut
 
 def test_text_and_the_protocols_asked_for(tracked, within):
     with within(), connected(INET, "127.0.0.1") as port:
-        every, tcp, udp = (run(tracked, "-L", *rest) for rest in ((), ("-p", "ipv4/tcp"), ("--list", "-p", "udp")))
+        options = (("-L",), ("-L", "-p", "ipv4/tcp"), ("--list", "-p", "udp"))
+        every, tcp, udp = (run(tracked, "-t", "%Y", *words) for words in options)
     assert every.stdout == tcp.stdout and tcp.stdout.count(b"\n") == 1 and udp.stdout == b""
     assert f"ipv4/tcp 127.0.0.1/{port} > 127.0.0.1/{PORT} :: {os.getpid()} 0:0 ".encode() in tcp.stdout
     assert every.returncode == tcp.returncode == udp.returncode == 0
