@@ -53,7 +53,7 @@ cdef class BpfLookup:
         cgroup_paths: The paths of the cgroups that notes refer to.
         flows, first: See SocketNotes.
         opener: The Opener that makes the larger maps when more than `first` notes are needed; None: a thread does.
-        settled: Called first in each thread that is started, to give up privileges.
+        drop_rights: Called first in each thread that is started, to give up privileges.
         btf: The file with the kernel's BTF.
 
     Raises:
@@ -61,7 +61,7 @@ cdef class BpfLookup:
     """
 
     def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int flows, first=None,
-                 Opener opener=None, settled=None, btf="/sys/kernel/btf/vmlinux"):
+                 Opener opener=None, drop_rights=None, btf="/sys/kernel/btf/vmlinux"):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("BPF reports pids of the initial pid namespace, and this process is in another one")
         self.reader, self.cgroup_paths = reader, cgroup_paths
@@ -70,19 +70,19 @@ cdef class BpfLookup:
             self.notes = SocketNotes(flows=flows, first=first, btf=btf)
             self.processes_missing = self.notes.processes_missing
             if self.processes_missing is not None:
-                self._connect(settled)
+                self._connect(drop_rights)
             self.process_watch = ProcessWatch(self.history, self.notes, reader, opener)
-            self.process_watch.start(settled)
+            self.process_watch.start(drop_rights)
             with nogil:
                 self.drain()
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, settled):
+    def _connect(self, drop_rights):
         try:
             self.proc_events = ProcEvents(self.history, self.reader)
-            self.proc_events.start(settled)
+            self.proc_events.start(drop_rights)
         except OSError as error:
             self.processes_missing += f"; {error.strerror or error}"
 

@@ -61,7 +61,7 @@ cdef class Resolver:
             for no limit.
         flows: How many notes are kept once `first` are no longer enough.
         first: How many notes there is room for at first; None: `flows`.
-        settled: Called first in each thread that is started, to give up privileges.
+        drop_rights: Called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
     Raises:
@@ -69,7 +69,7 @@ cdef class Resolver:
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS,
-                 first=NOTED_FIRST, settled=None, spawn_helper=None):
+                 first=NOTED_FIRST, drop_rights=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -85,7 +85,7 @@ cdef class Resolver:
         if mode in ("auto", "bpf"):
             try:
                 self.bpf_lookup = BpfLookup(
-                    self.live_lookup.reader, self.cgroup_paths, flows, first, self.namespaces.opener, settled)
+                    self.live_lookup.reader, self.cgroup_paths, flows, first, self.namespaces.opener, drop_rights)
             except OSError as error:
                 if mode == "bpf":
                     raise
@@ -93,8 +93,8 @@ cdef class Resolver:
         if self.bpf_lookup is not None:
             self.responder_cache = ResponderCache(self.bpf_lookup)
             self.closed_ports = ClosedPorts(self.bpf_lookup.notes, self.namespaces)
-        self.namespaces.start(settled)
-        if settled is not None:
+        self.namespaces.start(drop_rights)
+        if drop_rights is not None:
             # Its helper process has more privileges than the one that will replace it.
             self.live_lookup.reader.lines.close()
 

@@ -75,9 +75,9 @@ cdef class Discovery:
     def __dealloc__(self):
         namespace_map_free(self.new_map)
 
-    def start(self, settled=None):
-        """Run in a thread until stop(). settled: called first in the thread, to give up privileges."""
-        self.thread = threading.Thread(target=self._run, name="nfct-discovery", args=(settled,), daemon=True)
+    def start(self, drop_rights=None):
+        """Run in a thread until stop(). The thread calls drop_rights() first, if given."""
+        self.thread = threading.Thread(target=self._run, name="nfct-discovery", args=(drop_rights,), daemon=True)
         self.thread.start()
 
     def stop(self):
@@ -97,10 +97,10 @@ cdef class Discovery:
         self.wake.close()
         self.done.close()
 
-    def _run(self, settled):
+    def _run(self, drop_rights):
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             while not self.stopping:
                 self.round(True, self._idle())
         except BaseException as error:

@@ -98,9 +98,9 @@ cdef class NamespaceIndex:
         self.monitor(space)
         self._take_map()
 
-    def start(self, settled=None) -> None:
-        """Run discovery in a thread until close(). settled: called first in the thread, to give up privileges."""
-        self.discovery.start(settled)
+    def start(self, drop_rights=None) -> None:
+        """Run discovery in a thread until close(). The thread calls drop_rights() first, if given."""
+        self.discovery.start(drop_rights)
         self.threaded = True
 
     def monitor(self, space=None) -> int:

@@ -98,17 +98,17 @@ cdef class Reader:
         for source in self.sources:
             source.stop()
 
-    def run(self, settled=None) -> None:
+    def run(self, drop_rights=None) -> None:
         """Read until stop() or an error, which is kept in `failure`; then end the ring.
 
         Args:
-            settled: Called first, to give up this thread's privileges; may be None.
+            drop_rights: Called first, to give up this thread's privileges; may be None.
         """
         cdef int result = 0
         cdef Resolver attribution = self.intake.attribution
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             while not self.intake.stopping and result >= 0:
                 with nogil:
                     result = self._read_events()
