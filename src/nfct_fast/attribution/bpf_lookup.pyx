@@ -134,7 +134,7 @@ cdef class BpfLookup:
         # The events of the programs that sent these packets are in the ring already.
         self.drain()
         if self.proc_events is not None:
-            self.proc_events.settle()
+            self.proc_events.wait_drained()
 
     cdef bint _find(self, const bpf_owner_t *note, process_t *facts, process_t **holder) noexcept nogil:
         cdef process_t *process

@@ -174,7 +174,7 @@ cdef class Source:
                 self.add_recovered(-1)
                 return False
             # The dump in progress will find this flow as well.
-            if not self.settle_pending:
+            if not self.finish_due:
                 fingerprint_set_add(&self.reported_flows, fingerprint)
         # If memory is exhausted, the flow may be reported twice after an overrun.
         fingerprint_log_add(&self.log, fingerprint)
@@ -229,7 +229,7 @@ cdef class Source:
     cdef void finish_deduplicating(self) noexcept nogil:
         cdef uint64_t known
         cdef uint64_t found
-        self.deduplicating = self.settle_pending = False
+        self.deduplicating = self.finish_due = False
         fingerprint_set_free(&self.recovered_flows)
         self.socket.count_lost()
         known = self.socket.lost + self.socket.unmade + self.unaccounted
@@ -261,7 +261,7 @@ cdef class Source:
         if result <= 0:
             self.dump_in_progress = False
             self.dump_incomplete = result < 0
-            self.settle_pending = self.deduplicating
+            self.finish_due = self.deduplicating
             self._finish_dump(result == 0)
         return result
 
@@ -273,7 +273,7 @@ cdef class Source:
             free(self.existing_flows)
             self.existing_flows = NULL
             self.dump_in_progress = False
-            self.settle_pending = True
+            self.finish_due = True
         return self.dump_in_progress
 
     cdef void run_dump(self) noexcept nogil:

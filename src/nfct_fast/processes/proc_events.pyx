@@ -95,7 +95,7 @@ cdef class ProcEvents:
         self._history.reporting(False)
         return min(count, 0) if count != -ENOBUFS else 0
 
-    cdef void settle(self) noexcept nogil:
+    cdef void wait_drained(self) noexcept nogil:
         """See proc_events.pxd."""
         cdef int64_t now = monotonic_ns() + boottime_offset()
         cdef timespec pause
