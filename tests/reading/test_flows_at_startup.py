@@ -51,7 +51,7 @@ def read_until_quiet(conntrack):
 
 
 def assert_accounted(numbers, recovered, lost, made):
-    """Check that flows 0 to made - 1 are reported or counted. numbers: those reported, in order; recovered: of these."""
+    """Check that flows 0 to made - 1 are reported or counted. numbers: those reported, in order; recovered: of them."""
     first = numbers[0]
     assert 0 < first < made and first not in recovered
     assert len(set(numbers)) == len(numbers) and min(numbers) == first, "reported twice, or begun before the start"

@@ -338,7 +338,7 @@ cdef class Resolver:
         cdef int i, size
         while begin < count:
             size = min(<int>GROUP, count - begin)
-            self.turn = 0 if self.off else self.namespaces.turn
+            self.generation = 0 if self.off else self.namespaces.generation
             for i in range(size):
                 self._prepare(&records[begin + i], &self.ends[2 * i])
             if self.bpf_lookup is not None and not self.off:
@@ -387,7 +387,7 @@ cdef class Resolver:
             return
         reply_of(&record.flow, &reply)
         # Addresses may have been added while an earlier flow of the batch was resolved.
-        if self.turn != self.namespaces.turn:
+        if self.generation != self.namespaces.generation:
             record.direction = self._direction(monitored, orig, &reply)
         here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
         # Only a note shows that a packet was sent here with an address that is not local (IP_FREEBIND, IP_TRANSPARENT).

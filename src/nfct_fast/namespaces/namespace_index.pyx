@@ -85,7 +85,7 @@ cdef class NamespaceIndex:
 
     def __cinit__(self):
         self.opener = None
-        self.turn = 1
+        self.generation = 1
 
     def __init__(self, space=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, spawn_helper=None):
         self.close()
@@ -187,7 +187,7 @@ cdef class NamespaceIndex:
             return False
         namespace_map_free(self.namespace_map)
         self.namespace_map = fresh
-        self.turn += 1
+        self.generation += 1
         self.skipped = fresh.skipped
         memset(self.cached_routes, 0, sizeof(self.cached_routes))
         return True
@@ -231,13 +231,13 @@ cdef class NamespaceIndex:
         # routes_find() takes 5 ns for each of three to six prefix lengths.
         cdef is_local_t *known = &self.known_addresses[tuple_slot(tuple) ^ monitored & (UNKNOWN_ADDRESSES - 1)]
         cdef const local_routes_t *own
-        if (known.turn != self.turn or known.monitored != monitored or known.family != tuple.family
+        if (known.generation != self.generation or known.monitored != monitored or known.family != tuple.family
                 or memcmp(known.addr, tuple.src, 16) != 0):
             own = self.monitored_routes(monitored)
             if own == NULL:
                 return False
             memcpy(known.addr, tuple.src, 16)
-            known.turn, known.monitored, known.family = self.turn, monitored, tuple.family
+            known.generation, known.monitored, known.family = self.generation, monitored, tuple.family
             known.yes = routes_find(own, &tuple.src[0], tuple.family) >= 0
         return known.yes
 
