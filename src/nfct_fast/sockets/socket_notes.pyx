@@ -381,8 +381,8 @@ cdef class SocketNotes:
     cdef uint64_t watch(self, uint64_t cookie) noexcept nogil:
         return owners_watch(&self._owners, cookie) if self._open else 0
 
-    cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil:
-        return self._open and owners_is_watched(&self._owners, cookie, turn)
+    cdef bint is_watched(self, uint64_t cookie, uint64_t watch_id) noexcept nogil:
+        return self._open and owners_is_watched(&self._owners, cookie, watch_id)
 
     cdef void prepare(self, const tuple_t *tuple, uint64_t netns_cookie, owners_probe *out) noexcept nogil:
         cdef owners_key key
