@@ -65,7 +65,7 @@ cdef class SocketNotes:
     # The same for all 65,536 ports.
     cdef void all_port_changes(self, uint64_t netns_cookie, uint8_t proto, uint32_t *out) noexcept nogil
     # Watch for the end of the socket with this cookie. From then on is_watched() is true until the socket is closed;
-    # `watch_id` is what watch() returned. The socket may have been closed before, so check after watch() that it exists.
+    # `watch_id` is what watch() returned. The socket may have been closed before, so check then that it exists.
     # One thread only.
     cdef uint64_t watch(self, uint64_t cookie) noexcept nogil
     cdef bint is_watched(self, uint64_t cookie, uint64_t watch_id) noexcept nogil
