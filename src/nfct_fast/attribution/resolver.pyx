@@ -214,7 +214,7 @@ cdef class Resolver:
         # Having the port does not prove having sent from it, since a packet may carry any source address (IP_PKTINFO,
         # raw sockets). If the notes cover all processes, an unconnected sender would have one. If notes were
         # overwritten, one of another user of the tuple may have been among them.
-        if (out.match == MATCH_WILDCARD and self.bpf_lookup.notes.whole
+        if (out.match == MATCH_WILDCARD and self.bpf_lookup.notes.covers_all
                 or out.match != MATCH_NONE and self.bpf_lookup.is_overwritten):
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))

@@ -27,7 +27,7 @@ cdef enum:
 cdef class SocketNotes:
     cdef owners _owners
     cdef bint _open
-    cdef readonly bint whole             # attached to the root cgroup, so that the notes cover every process
+    cdef readonly bint covers_all        # attached to the root cgroup, so that the notes cover every process
     cdef readonly str cgroup             # the cgroup v2 directory to which the programs are attached
     cdef readonly bint packets           # the program that runs for each packet is attached
     cdef readonly str processes_missing  # why the kernel does not report processes; None: it does

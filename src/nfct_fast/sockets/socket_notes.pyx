@@ -187,7 +187,7 @@ cdef class SocketNotes:
             fd = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # ino 1 is the root of the hierarchy; in a container's cgroup namespace "/" is not.
-            self.whole = os.fstat(fd).st_ino == 1
+            self.covers_all = os.fstat(fd).st_ino == 1
             rc = task_types_read(&tasks, types)
             if rc < 0:
                 what = f"no {tasks.missing.decode()} in" if tasks.missing != NULL else f"{os.strerror(-rc)}:"
