@@ -128,7 +128,7 @@ cdef class BpfLookup:
         self.notes.retire(self.times.received_boot)
         # If notes from that interval were overwritten, another program's use of the tuple may be among them, and no
         # note proves whose flow it is.
-        self.is_overwritten = self.notes.whole_since() > <uint64_t>max(0, self.times.drained_boot - SLACK_NS)
+        self.is_overwritten = self.notes.complete_since() > <uint64_t>max(0, self.times.drained_boot - SLACK_NS)
         self.searches = SEARCHES
         self.readings = READINGS
         # The events of the programs that sent these packets are in the ring already.

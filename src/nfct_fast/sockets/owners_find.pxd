@@ -100,6 +100,6 @@ cdef extern from "nfct_fast/sockets/owners_users.h" nogil:
                      uint64_t until, owners_record *out)
 
 cdef extern from "nfct_fast/sockets/owners_past.h" nogil:
-    uint64_t owners_whole_since(const owners *self)
+    uint64_t owners_complete_since(const owners *self)
     int owners_past(const owners *self, const owners_key *tuple, uint64_t netns, uint64_t begin, uint64_t until,
                     owners_found *out)

@@ -41,7 +41,7 @@ cdef class SocketNotes:
 
     # Return the time since which the notes are complete, CLOCK_BOOTTIME ns: older ones may have been overwritten. 0 if
     # none ever was.
-    cdef uint64_t whole_since(self) noexcept nogil
+    cdef uint64_t complete_since(self) noexcept nogil
 
     # Find the last use of a tuple between two times, CLOCK_BOOTTIME ns. Needed if the newest note is later or has
     # `again` set. Takes up to 0.1 ms. Return 1 if there is one, 0 if not, -E2BIG if there are too many later notes.

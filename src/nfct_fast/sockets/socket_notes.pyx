@@ -45,7 +45,7 @@ from nfct_fast.sockets.owners_find cimport (
     OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_found, owners_init,
     owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past,
     owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire, owners_retired,
-    owners_switch, owners_take_larger, owners_users, owners_watch, owners_whole_since, owners_written, task_types,
+    owners_switch, owners_take_larger, owners_users, owners_watch, owners_complete_since, owners_written, task_types,
     task_types_read,
 )
 
@@ -354,8 +354,8 @@ cdef class SocketNotes:
             owner_copy(out, &found)
         return rc
 
-    cdef uint64_t whole_since(self) noexcept nogil:
-        return owners_whole_since(&self._owners) if self._open else 0
+    cdef uint64_t complete_since(self) noexcept nogil:
+        return owners_complete_since(&self._owners) if self._open else 0
 
     cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack,
                           uint64_t until, bpf_owner_t *out) noexcept nogil:
