@@ -31,7 +31,7 @@ def mask(*capabilities):
 
 ALL = mask(NET_ADMIN, SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH)
 MODES = {"auto": mask(NET_ADMIN, SYS_PTRACE), "off": mask(NET_ADMIN)}
-APART = {"nfct-seeker": mask(SYS_PTRACE, DAC_READ_SEARCH), "nfct-netns": mask(SYS_ADMIN, NET_ADMIN)}
+APART = {"nfct-holders": mask(SYS_PTRACE, DAC_READ_SEARCH), "nfct-netns": mask(SYS_ADMIN, NET_ADMIN)}
 
 
 def status(path):
@@ -153,8 +153,8 @@ def test_rights_of_each_process(tracked):
                 assert opened.startswith(("/dev/null", "/proc", "socket:")) or "/cgroup" in opened or opened == "/", (
                     opened
                 )
-        assert list(found) == ["nfct-helper"]
-        assert rights(status(f"/proc/{found['nfct-helper']}")) == expected(MODES["auto"], default_user())
+        assert list(found) == ["nfct-cmdline"]
+        assert rights(status(f"/proc/{found['nfct-cmdline']}")) == expected(MODES["auto"], default_user())
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in found.values()), what="the end of its processes")
 
 
@@ -445,7 +445,7 @@ from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 generator = random.Random(20261127)
 prepare = functools.partial(holder_search._prepare, "/proc", 0.2)
-pid, fd = rights.spawn_helper("nfct-seeker", prepare, ("dac_read_search", "sys_ptrace"))
+pid, fd = rights.spawn_helper("nfct-holders", prepare, ("dac_read_search", "sys_ptrace"))
 with socket.socket(fileno=fd) as end:
     end.settimeout(5)
     for _ in range(3000):
@@ -469,7 +469,7 @@ def test_a_process_that_is_stopped(tracked):
         tracked, "-p", "ipv4/udp", "--attribution", "diag", "-f", "{ev.dport} {info.pid} {info.reason}"
     ) as program:
         dropped_rights(program.pid)
-        (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == "nfct-seeker"]
+        (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == "nfct-holders"]
         os.kill(victim, signal.SIGSTOP)
         with send(tracked, 4321) as first, send(tracked, 4322) as second:
             until(lambda: {"4321 ? budget", "4322 ? budget"} <= set(program.lines), what="both flows")
