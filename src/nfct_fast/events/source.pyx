@@ -135,7 +135,7 @@ cdef class Source:
     @property
     def unallocated(self) -> int:
         """A lower bound of the events that the kernel could not allocate, of which it keeps no count."""
-        return self.socket.unmade + self.unaccounted
+        return self.socket.unallocated + self.unaccounted
 
     @property
     def foreign(self) -> int:
@@ -232,7 +232,7 @@ cdef class Source:
         self.deduplicating = self.finish_due = False
         fingerprint_set_free(&self.recovered_flows)
         self.socket.count_lost()
-        known = self.socket.lost + self.socket.unmade + self.unaccounted
+        known = self.socket.lost + self.socket.unallocated + self.unaccounted
         found = max(known, self.recovered_count + self.reported_lost) - known     # more than were lost
         self.reported_lost -= min(found, self.tentative)
         self.unaccounted += found - min(found, self.tentative)
@@ -307,7 +307,7 @@ cdef class Source:
 
     cdef void count_losses(self) noexcept nogil:
         self.socket.count_lost()
-        self.unallocated_counted = self.socket.unmade
+        self.unallocated_counted = self.socket.unallocated
         self.losses_counted = self.socket.lost + self.unallocated_counted
 
     cdef uint64_t take_unreported(self, bint tentative) noexcept nogil:

@@ -237,7 +237,7 @@ cdef class NetlinkSocket:
     cdef void _end_loss(self) noexcept nogil:
         self.congested = False
         self._explain_loss()
-        self.unmade += self.unexplained_overruns
+        self.unallocated += self.unexplained_overruns
         self.unexplained_overruns = 0
 
     cdef bint _explain_loss(self) noexcept nogil:

@@ -75,7 +75,7 @@ cdef class Recovery:
     cdef int report_unrecovered(self, Source source) noexcept nogil:
         source.finish_deduplicating()
         source.socket.count_lost()
-        if source.socket.lost + source.socket.unmade != source.losses_counted:
+        if source.socket.lost + source.socket.unallocated != source.losses_counted:
             source.mark_overrun()
         return self.intake.report_loss(source, source.dump_incomplete)
 
