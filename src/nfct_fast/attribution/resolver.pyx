@@ -169,9 +169,9 @@ cdef class Resolver:
             self.bpf_lookup.drain()
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel; on sockets for namespaces and sock_diag."""
-        return self.namespaces.foreign if self.namespaces is not None else 0
+        return self.namespaces.spoofed if self.namespaces is not None else 0
 
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         if self.off:

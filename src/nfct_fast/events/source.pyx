@@ -138,9 +138,9 @@ cdef class Source:
         return self.socket.unallocated + self.unaccounted
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.socket.foreign + (self.dump.socket.foreign if self.dump is not None else 0)
+        return self.socket.spoofed + (self.dump.socket.spoofed if self.dump is not None else 0)
 
     cdef int grow(self, bint full) noexcept nogil:
         return self.share.grow(self.socket, full)

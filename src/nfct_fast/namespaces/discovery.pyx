@@ -241,7 +241,7 @@ cdef class Discovery:
     def _remove(self, WatchedNamespace space):
         # No other descriptor refers to its sockets, so closing them removes them from both epolls.
         del self.namespaces[space.inode]
-        self.closed_foreign += space.foreign
+        self.closed_spoofed += space.spoofed
         for other in self.namespaces.values():
             for number in [number for number, inode in other.nsids.items() if inode == space.inode]:
                 del other.nsids[number]
@@ -370,6 +370,6 @@ cdef class Discovery:
         return True
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.closed_foreign + sum([space.foreign for space in list(self.namespaces.values())])
+        return self.closed_spoofed + sum([space.spoofed for space in list(self.namespaces.values())])

@@ -340,9 +340,9 @@ cdef class NamespaceIndex:
         return self.namespace_map.nodes[index].namespace.cookie if 0 <= index < self.namespace_map.count else 0
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.discovery.foreign
+        return self.discovery.spoofed
 
     def namespaces(self) -> dict:
         """Return the known namespaces as {inode: name}; the monitored ones come first."""

@@ -43,9 +43,9 @@ from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
     OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
     OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_complete_since, owners_found,
-    owners_init, owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past,
-    owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire, owners_retired,
-    owners_switch, owners_take_larger, owners_users, owners_watch, owners_written, task_types,
+    owners_init, owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open,
+    owners_past, owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire,
+    owners_retired, owners_switch, owners_take_larger, owners_users, owners_watch, owners_written, task_types,
     task_types_read,
 )
 
