@@ -46,7 +46,7 @@ class Conntrack:
         recover: bool = True,
         track: bool = False,
         probe: bool = True,
-        flows: int = ...,
+        notes: int = ...,
         drop_privileges: bool = False,
     ) -> None: ...
     no_event_reasons: tuple[str, ...]

@@ -20,7 +20,7 @@ cdef class NetlinkSocket:
     cdef readonly uint64_t lost      # datagrams that the kernel dropped because the receive buffer was full
     cdef uint64_t lost_at_overrun    # value of `lost` when drops last explained an overrun
     cdef uint64_t unexplained_overruns    # overruns since `congested` was set that no drops explain so far
-    cdef readonly uint64_t unallocated    # overruns without drops: a lower bound of events the kernel could not allocate
+    cdef readonly uint64_t unallocated   # overruns without drops: a lower bound of events the kernel could not allocate
     cdef readonly uint64_t overruns  # how often the kernel reported ENOBUFS
     cdef readonly uint64_t truncated # datagrams dropped because they were longer than a slot
     cdef readonly uint64_t spoofed   # datagrams ignored because a process sent them, not the kernel
