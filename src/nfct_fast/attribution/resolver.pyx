@@ -60,7 +60,7 @@ cdef class Resolver:
         budget: Seconds allowed per second for scanning the open files of processes, of which 0.04 without a pause; inf
             for no limit.
         notes: How many notes are kept once `first` are no longer enough.
-        first: x.
+        first: How many notes there is room for at first; None: `notes`.
         drop_rights: Called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
