@@ -11,6 +11,7 @@ import time
 import bench_attribution
 import bench_cases
 import bench_delay
+import bench_filter
 import bench_growth
 import bench_loss
 import bench_mixture
@@ -24,6 +25,7 @@ PARTS = {
     "cases": bench_cases.main,
     "loss": bench_loss.main,
     "delay": bench_delay.main,
+    "filter": bench_filter.main,
     "growth": bench_growth.main,
     "attribution": bench_attribution.main,
     "spawn": bench_spawn.main,

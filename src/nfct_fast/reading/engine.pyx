@@ -45,12 +45,12 @@ cdef class Engine:
         self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
-    def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
+    def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
              **opener_arguments) -> tuple[str, ...]:
         """Open everything, start the threads, and return why events may never come, one sentence each.
 
         Args:
-            wanted: pairs of address family and protocol number.
+            flow_filter: which flows are wanted, a FlowFilter.
             rights: a Rights, whose settle() each thread calls first, or None.
             track: whether to turn connection tracking on.
             attribution: keyword arguments of Resolver.
@@ -71,14 +71,14 @@ cdef class Engine:
         if track:
             self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, wanted,
+        self.reader = Reader(self.ring, self.attribution, flow_filter,
                              self.tracking.check if track and not everywhere else None)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         wanted, **opener_arguments)
+                                         flow_filter, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)
