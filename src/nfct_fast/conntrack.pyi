@@ -3,8 +3,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple, Self, final
 
-from nfct_fast.records.batch import Batch
 from nfct_fast.records.record import Flow
+from nfct_fast.records.taken_records import TakenRecords
 
 DEFAULT_RCVBUF: int
 DEFAULT_RCVBUF_LIMIT: int
@@ -47,7 +47,7 @@ class Conntrack:
         recover: bool = True,
         track: bool = False,
         probe: bool = True,
-        flows: int = ...,
+        notes: int = ...,
         drop_privileges: bool = False,
     ) -> None: ...
     no_event_reasons: tuple[str, ...]
@@ -70,7 +70,7 @@ class Conntrack:
     def stats(self) -> Stats: ...
     def notices(self) -> tuple[str, ...]: ...
     def notices_fileno(self) -> int: ...
-    def next_batch(self, timeout: float | None = None) -> Batch | None: ...
+    def next_batch(self, timeout: float | None = None) -> TakenRecords | None: ...
     def write_to(self, writer: object) -> int | None: ...  # a writer.Writer, which has no stub
     def read(self, timeout: float | None = None) -> list[Flow]: ...
     def __iter__(self) -> Self: ...

@@ -66,7 +66,7 @@ cdef class Conntrack:
         track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
             of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
-        flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
+        notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
@@ -89,9 +89,9 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=("NEW",), protocol=None, filter=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
-                 int flows=NOTED_FLOWS, drop_privileges=False):
+    def __init__(self, *, events=("NEW",), protocol=None, filter=None, netns=None, attribution="auto",
+                 int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         groups = _groups(events)
@@ -104,10 +104,10 @@ cdef class Conntrack:
         weakref.finalize(self, self.engine.close)
         # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they
         # can. While the program is stopped no room can be made: whoever asks for a number has it from the start.
-        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
+        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             self.no_event_reasons = self.engine.open(
-                flow_filter, rights, track, dict(mode=attribution, flows=flows, first=first),
+                flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover)
         except BaseException:
             self.engine.close()
@@ -259,8 +259,8 @@ cdef class Conntrack:
             raise self.engine.reader.failure
         return count
 
-    def next_batch(self, timeout: float | None = None) -> Batch | None:
-        """Wait up to `timeout` seconds, None without limit; return flows as a Batch that is valid until the next call.
+    def next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+        """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
         """

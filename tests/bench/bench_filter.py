@@ -1,7 +1,7 @@
 """Measure what a refused flow costs by where it is refused: as root, python tests/bench/bench_filter.py
 
-Makes 100,000 flows at 40,000/s in each of five rounds (BENCH_ROUNDS), none of which is wanted, and prints the medians of
-the program's CPU time for all of them, beside that for printing them all.
+Makes 100,000 flows at 40,000/s in each of five rounds (BENCH_ROUNDS), none of which is wanted, and prints the medians
+of the program's CPU time for all of them, beside that for printing them all.
 """
 
 import statistics

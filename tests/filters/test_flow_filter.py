@@ -1,4 +1,4 @@
-"""A filter keeps what it says, as a slow and obvious evaluator has it, and refuses early only what it would not keep."""
+"""A filter keeps what it says, as a slow and obvious evaluator has it, and refuses early what it would not keep."""
 
 from hypothesis import given, settings
 

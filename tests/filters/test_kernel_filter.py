@@ -157,7 +157,7 @@ EXPRESSIONS = [
 
 @pytest.mark.root
 def test_the_kernel_decides_so_too():
-    """Every expression on a socket of its own, beside one without; TCP, UDP, ping, NAT, zones and marks, three events."""
+    """Every expression on a socket of its own, beside one without; TCP, UDP, ping, NAT, zones, marks, all events."""
     chosen = [FlowFilter(None, text, recover=False) for text in EXPRESSIONS] + [FlowFilter(one) for one in PATTERNS]
     with inside() as name:
         ip("route", "add", "203.0.113.7", "dev", "lo", netns=name)

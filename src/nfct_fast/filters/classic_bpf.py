@@ -47,8 +47,8 @@ class Assembler:
 
     def assemble(self) -> bytes | None:
         """Return an array of struct sock_filter; None if it is longer than the kernel takes."""
-        # Both are counted from the end. Nothing else returns: the kernel checks that memory is written before it is read,
-        # and takes a program to go on behind a return.
+        # Both are counted from the end. Nothing else returns: the kernel checks that memory is written before it is
+        # read, and takes a program to go on behind a return.
         code, places = [(RET, 0, 0, 0), (RET, 0, 0, 0xFFFFFFFF)], {REFUSE: 1, ACCEPT: 2}
         for item in reversed(self._items):
             places[None] = len(code)

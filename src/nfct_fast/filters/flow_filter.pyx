@@ -23,12 +23,14 @@ cdef class FlowFilter:
     """A filter, compiled.
 
     Args:
-        protocol: a regular expression for names of protocols; None for all.
-        filter: in the filter language; None for all.
-        recover: whether lost flows will be looked for in the conntrack table. Then the kernel must not judge by what
+        protocol: A regular expression for names of protocols; None for all.
+        filter: The filter, in the filter language; None for all.
+        recover: Whether lost flows will be looked for in the conntrack table. Then the kernel must not judge by what
             changes while an entry lives: a flow whose event it refused would be taken for one whose event was lost.
 
-    Raises ValueError, of which FilterError says where in the filter.
+    Raises:
+        FilterError: The filter cannot be read; the error says where.
+        ValueError: The protocol cannot be read, or nothing can match.
     """
 
     def __cinit__(self, protocol=None, filter=None, bint recover=True):

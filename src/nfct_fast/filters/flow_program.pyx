@@ -1,4 +1,4 @@
-"""An expression as a program over a flow and its owners: conditions, each with the step that follows if it is true or not.
+"""An expression as a program over a flow and its owners: conditions, each with two steps of which one follows.
 
 Every step leads to a later one, so a program ends, and takes each of its conditions once at the most.
 """

@@ -1,7 +1,7 @@
 """The values of a filter's keys that are names: patterns with "*" for any text and "?" for any one byte.
 
-They are matched against what other processes choose. So a pattern is cut at its "*" into pieces, each of which is looked
-for once, from left to right: no choice is ever taken back.
+They are matched against what other processes choose. So a pattern is cut at its "*" into pieces, each of which is
+looked for once, from left to right: no choice is ever taken back.
 """
 
 import re
@@ -20,8 +20,8 @@ _PARTS = re.compile(rb"\\[*?\\]|[*?]|[^*?\\]+|\\")
 def pattern(word: Word, text: str) -> tuple[bytes, ...]:
     """Return the pieces between the "*" of a pattern, with NUL for each "?".
 
-    A backslash before "*", "?" or another one takes their meaning away; elsewhere it is an ordinary character, as systemd
-    has it in names of units. Raises FilterError.
+    A backslash before "*", "?" or another one takes their meaning away; elsewhere it is an ordinary character, as
+    systemd has it in names of units. Raises FilterError.
     """
     try:
         encoded = text.encode("utf-8", "surrogateescape")

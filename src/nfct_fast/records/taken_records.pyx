@@ -5,7 +5,7 @@ from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Batch:
+cdef class TakenRecords:
     """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
     def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None):
@@ -38,7 +38,7 @@ cdef class Batch:
         return self
 
     def __next__(self):
-        self.fork_guard.check("this Batch")
+        self.fork_guard.check("these records")
         while self.consumed < self.count:
             self.consumed += 1
             if self.records[self.consumed - 1].kind == RECORD_FLOW:

@@ -2,7 +2,7 @@ from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 
-cdef class Batch:
+cdef class TakenRecords:
     cdef Ring ring
     cdef ForkGuard fork_guard
     cdef record_t *records       # in the ring's memory, this batch's until clear()
