@@ -57,7 +57,6 @@ def test_closed_in_its_own_thread(tracked, within):
             1 << 20,
             1 << 20,
             groups={1},
-            program=None,
             recover=True,
         )
         assert ended.wait(SECONDS)
