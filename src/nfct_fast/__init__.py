@@ -9,6 +9,7 @@ _MODULES = {
     "Conntrack": "conntrack",
     "FilterError": "filters.filter_error",
     "Stats": "conntrack",
+    "Batch": "columns.batch",
     "Flow": "records.record",
     "Tuple": "records.record",
     "Counters": "records.record",

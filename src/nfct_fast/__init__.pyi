@@ -1,3 +1,4 @@
+from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
 from nfct_fast.filters.filter_error import FilterError as FilterError
@@ -16,6 +17,7 @@ __all__ = [
     "Conntrack",
     "FilterError",
     "Stats",
+    "Batch",
     "Flow",
     "Tuple",
     "Counters",

@@ -18,6 +18,7 @@ FOLDERS = (
     "filters",
     "attribution",
     "output",
+    "columns",
     "monitoring",
     "reading",
     "",

@@ -65,7 +65,7 @@ def test_closed_in_its_own_thread(tracked, within):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"flows": 0}, {"protocol": "("}],
+    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"notes": 0}, {"protocol": "("}],
 )
 def test_a_constructor_that_fails_leaves_nothing(tracked, within, arguments):
     with within():
