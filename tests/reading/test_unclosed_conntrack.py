@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from nfct_fast import Conntrack
-from nfct_fast.events.filter import wanted_protocols
+from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.reading.engine import Engine
 from support.cli import SECONDS, inside, until
 from support.leaks import descriptors, tasks
@@ -48,7 +48,7 @@ def test_closed_in_its_own_thread(tracked, within):
             ended.set()
 
         engine.open(
-            wanted_protocols(None),
+            FlowFilter(),
             SimpleNamespace(drop=close_within, spawn_helper=None),
             True,
             {"mode": "off"},
@@ -57,7 +57,6 @@ def test_closed_in_its_own_thread(tracked, within):
             1 << 20,
             1 << 20,
             groups={1},
-            program=None,
             recover=True,
         )
         assert ended.wait(SECONDS)
