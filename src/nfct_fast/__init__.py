@@ -7,6 +7,7 @@ from ._version import __version__
 
 _MODULES = {
     "Conntrack": "conntrack",
+    "FilterError": "filters.filter_error",
     "Stats": "conntrack",
     "list_flows": "conntrack",
     "Batch": "columns.batch",

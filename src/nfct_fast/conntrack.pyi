@@ -24,7 +24,7 @@ class Stats(NamedTuple):
     rcvbuf: int
     process_events_lost: int
     undelivered: int
-    foreign: int
+    spoofed: int
     unallocated: int
     rcvbuf_all: int
     namespaces: int
@@ -44,6 +44,7 @@ class Conntrack:
         events: str | Iterable[str] | None = None,
         protocol: str | None = None,
         flows: bool | int = False,
+        filter: str | None = None,
         netns: str | int | os.PathLike[str] | None = None,
         attribution: str = "auto",
         rcvbuf: int = ...,
@@ -90,6 +91,7 @@ class Conntrack:
 def list_flows(
     *,
     protocol: str | None = None,
+    filter: str | None = None,
     netns: str | int | os.PathLike[str] | None = None,
     attribution: str = "auto",
     drop_privileges: bool = False,

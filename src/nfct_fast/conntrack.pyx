@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
-from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
-from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
+from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.reading.batches import Batches
+from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
@@ -27,9 +27,9 @@ class Stats(NamedTuple):
     """Counts since the start. Decoded events that were not filtered were delivered, or are still in the ring."""
 
     events: int                 # received and decoded
-    filtered: int               # of these, events that were not wanted and passed the socket filter
+    filtered: int               # events and recovered flows that passed the socket filter and were not wanted
     dropped: int                # events the kernel dropped because a receive buffer was full; exact
-    recovered: int              # flows delivered from the conntrack table, as their event was dropped or unallocated
+    recovered: int              # flows found in the conntrack table, as their event was dropped or unallocated
     lost: int                   # dropped or unallocated and not recovered; a lower bound if `unallocated` is not 0
     overruns: int               # how often the kernel reported a loss
     undecoded: int              # messages that were too long or malformed
@@ -38,7 +38,7 @@ class Stats(NamedTuple):
     rcvbuf: int                 # bytes of the largest receive buffer now, as the kernel counts them
     process_events_lost: int    # forks, execs and exits not reported; such processes are read from /proc if they live
     undelivered: int            # received, but at close() neither taken nor reported as lost; 0 before close()
-    foreign: int                # datagrams on netlink sockets that the kernel did not send; ignored
+    spoofed: int                # datagrams that processes, not the kernel, sent to the netlink sockets; ignored
     unallocated: int            # events the kernel had no memory for; a lower bound, as the kernel does not count them
     rcvbuf_all: int             # bytes the kernel may take for all receive buffers together
     namespaces: int             # network namespaces monitored now
@@ -59,9 +59,11 @@ cdef class Conntrack:
     Args:
         events: any of "NEW", "UPDATE", "DESTROY"; None for "NEW", and with `flows` for none besides.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
+        filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
+            FilterError, a ValueError, points at what is wrong in it.
         flows: one record of each flow, at its end: its `type` is "FLOW". Its owners are those found when it began, and
             all who used it are in `Owner.processes`. A number is how many live flows are remembered, True for 262,144,
-            at 190 bytes each, and 128 MiB for their processes. When there is no room, who has most flows loses the
+            at 180 bytes each, and 128 MiB for their processes. When there is no room, who has most flows loses the
             oldest: see `Flow.forgotten`, `stats().forgotten`.
         netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
             path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
@@ -97,14 +99,14 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=None, protocol=None, flows=False, netns=None, attribution="auto",
+    def __init__(self, *, events=None, protocol=None, filter=None, flows=False, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         asked = _groups(("NEW",) if events is None and not flows else () if events is None else events)
         groups = _heard(asked, flows)
-        wanted = wanted_protocols(protocol)
+        flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups, bool(flows))
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         rights = _rights(drop_privileges)
@@ -115,10 +117,9 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             self.no_event_reasons = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
+                flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit),
-                (_remembered(flows), GROUPS["NEW"] in asked) if flows else None, groups=groups,
-                program=socket_filter(wanted), recover=recover)
+                (_remembered(flows), GROUPS["NEW"] in asked) if flows else None, groups=groups, recover=recover)
         except BaseException:
             self.engine.close()
             raise
@@ -180,7 +181,7 @@ cdef class Conntrack:
             rcvbuf=max(sizes, default=0),
             process_events_lost=(<object>self.engine.attribution).programs_lost,
             undelivered=self.engine.undelivered,
-            foreign=counts.foreign + (<object>self.engine.attribution).foreign,
+            spoofed=counts.spoofed + (<object>self.engine.attribution).spoofed,
             unallocated=counts.unallocated,
             rcvbuf_all=sum(sizes),
             namespaces=len(sources),
@@ -341,14 +342,14 @@ cdef class Conntrack:
                 raise StopIteration
 
 
-def list_flows(*, protocol=None, netns=None, attribution="auto", drop_privileges=False) -> Conntrack:
+def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", drop_privileges=False) -> Conntrack:
     """Return a Conntrack of what the conntrack table contains now, as `Flow` of type "ENTRY"; it ends after the last.
 
     Owners are those of the sockets that are open now. An unconnected socket does not prove who began a flow of its
     port, which may have been another socket's port then: such a flow has the reason "ambiguous".
 
     Args:
-        protocol, netns, drop_privileges: As of Conntrack.
+        protocol, filter, netns, drop_privileges: As of Conntrack.
         attribution: As of Conntrack, but not "bpf", which notes only what happens from then on.
 
     Raises:
@@ -358,13 +359,13 @@ def list_flows(*, protocol=None, netns=None, attribution="auto", drop_privileges
     cdef Conntrack table = Conntrack.__new__(Conntrack)
     if attribution == "bpf":
         raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
-    wanted = wanted_protocols(protocol)
+    flow_filter = FlowFilter(protocol, filter)
     rights = _rights(drop_privileges)
     weakref.finalize(table, table.engine.close)
     try:
         table.engine.open(
-            wanted, rights, False, dict(mode=attribution, bpf=False, burst=_LIST_SECONDS), netns, False, 1 << 16,
-            DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), program=None, recover=True)
+            flow_filter, rights, False, dict(mode=attribution, bpf=False, burst=_LIST_SECONDS), netns, False, 1 << 16,
+            DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), recover=True)
     except BaseException:
         table.engine.close()
         raise

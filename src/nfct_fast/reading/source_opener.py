@@ -29,10 +29,9 @@ class SourceOpener:
         opener: The namespaces.opener.Opener that makes sockets in other namespaces.
         tracking: A Tracking that turns connection tracking on, or None.
         can_enter: Whether threads may still enter other namespaces after the start.
-        wanted: Pairs of address family and protocol number.
+        flow_filter: Which flows are wanted, a FlowFilter.
         notices: Notices, for what records of whole flows will lack.
         groups: Values of events.open_sources.GROUPS.
-        program: A classic BPF socket filter, or None.
         recover: Whether to recover lost flows from the conntrack table.
         whole_flows: Whether there is one record per flow at its end, so that flows that exist have to be known.
         listing: Whether the conntrack tables are to be listed; `groups` is then empty.
@@ -45,11 +44,10 @@ class SourceOpener:
         opener,
         tracking,
         can_enter,
-        wanted,
+        flow_filter,
         notices,
         *,
         groups,
-        program,
         recover,
         whole_flows=False,
         listing=False,
@@ -57,7 +55,7 @@ class SourceOpener:
         self.tracking = tracking
         self._reader, self._resolver, self._opener = reader, resolver, opener
         self._can_enter = can_enter
-        self._wanted, self._groups, self._program = wanted, groups, program
+        self._filter, self._groups = flow_filter, groups
         self._recover = recover and GROUPS["NEW"] in groups or listing
         self._listing = listing
         self._notices, self._whole_flows = notices, whole_flows
@@ -96,7 +94,7 @@ class SourceOpener:
 
     def _track(self, space):
         if self.tracking is not None and (inode := netns.current()) not in self._tracked:
-            self._tracked[inode] = self.tracking.add(_prefix(space), self._wanted)
+            self._tracked[inode] = self.tracking.add(_prefix(space), self._filter.protocols)
 
     def open(self, space, share, size, report_existing=False) -> Source:
         """Open a namespace's source and add it to the reader. Blocks while the conntrack table is dumped.
@@ -117,7 +115,9 @@ class SourceOpener:
             if self.tracking is not None and (self._can_enter or not report_existing):
                 with _entered(space):
                     self._track(space)
-            socket = open_event_socket(self._socket(space), self._inbox, self._groups, self._program, share, size)
+            socket = open_event_socket(
+                self._socket(space), self._inbox, self._groups, self._filter.socket_filter, share, size
+            )
             try:
                 dump = ConntrackDump(self._socket(space)) if self._recover else None
                 number = self._resolver.monitor(space)

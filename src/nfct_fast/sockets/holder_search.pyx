@@ -97,7 +97,7 @@ cdef class HolderSearch:
         if spawn_helper is None:
             self.scanner = FdScanner(proc, budget=budget, burst=burst)
         else:
-            self.channel = HelperChannel(*spawn_helper("nfct-seeker", functools.partial(_prepare, proc, budget, burst),
+            self.channel = HelperChannel(*spawn_helper("nfct-holders", functools.partial(_prepare, proc, budget, burst),
                                                        ("dac_read_search", "sys_ptrace")))
 
     def close(self):
