@@ -14,6 +14,8 @@ _MODULES = {
     "Owner": "records.owner",
     "Process": "processes.process",
     "Status": "text.status",
+    "Host": "kernel.host",
+    "DEFAULT_REDACTIONS": "processes.redactor",
     "find_holders": "sockets.current_holders",
 }
 

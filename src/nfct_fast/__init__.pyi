@@ -1,6 +1,8 @@
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
+from nfct_fast.kernel.host import Host as Host
 from nfct_fast.processes.process import Process as Process
+from nfct_fast.processes.redactor import DEFAULT_REDACTIONS as DEFAULT_REDACTIONS
 from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
 from nfct_fast.records.record import Flow as Flow
@@ -20,5 +22,7 @@ __all__ = [
     "Owner",
     "Process",
     "Status",
+    "Host",
+    "DEFAULT_REDACTIONS",
     "find_holders",
 ]

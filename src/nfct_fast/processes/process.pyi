@@ -6,6 +6,8 @@ class Ancestor(NamedTuple):
     comm: str
     exe: str | None
     start_ns: int
+    start: float
+    entity_id: str | None
 
 @final
 class Process:
@@ -17,6 +19,12 @@ class Process:
     def uid(self) -> int | None: ...
     @property
     def gid(self) -> int | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def entity_id(self) -> str | None: ...
     @property
     def comm(self) -> str | None: ...
     @property

@@ -46,7 +46,7 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, **opener_arguments) -> tuple[str, ...]:
         """Open everything, start the threads, and return why events may never come, one sentence each.
 
         Args:
@@ -58,13 +58,15 @@ cdef class Engine:
             probe: whether to send datagrams over loopback to see if events arrive.
             rcvbuf: bytes of the first receive buffer.
             memory: bytes of all receive buffers together.
+            presentation: a Presentation, of the flows.
+            redactor: a Redactor, or None.
             opener_arguments: further keyword arguments of SourceOpener.
 
         Raises OSError, ValueError; close() must be called then, too.
         """
         settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.fork_guard)
+        self.batch = Batch(self.ring, self.fork_guard, presentation, redactor)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
         self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
         self.notices = Notices()

@@ -1,6 +1,19 @@
 """Records taken from the ring, in order: written straight from its memory, or made into Flow objects."""
 cimport cython
+from nfct_fast.records.owner cimport REASON_ERROR, owner_t
 from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
+
+cdef void _redact(Redactor redactor, owner_t *owner) noexcept nogil:
+    cdef int i, kept = 0
+    if owner.process != NULL:
+        redactor.show(&owner.process)
+        if owner.process == NULL:
+            owner.reason = REASON_ERROR
+    for i in range(owner.other_count):
+        owner.others[kept] = owner.others[i]
+        redactor.show(&owner.others[kept])
+        kept += owner.others[kept] != NULL
+    owner.other_count = kept
 
 
 @cython.final
@@ -8,9 +21,12 @@ from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 cdef class Batch:
     """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
-    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None):
+    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None, Presentation presentation not None,
+                  Redactor redactor=None):
         self.ring = ring
         self.fork_guard = fork_guard
+        self.presentation = presentation
+        self.redactor = redactor
 
     cdef void consume(self, int until) noexcept nogil:
         while self.consumed < until:
@@ -26,9 +42,14 @@ cdef class Batch:
 
     cdef int fill(self) noexcept nogil:
         cdef int count = 0
+        cdef int i
         self.clear()
         self.records = self.ring.take(&count)
         self.count = max(0, count)
+        if self.redactor is not None:       # here, before anybody can have seen them: nobody forgets it
+            for i in range(self.count):
+                _redact(self.redactor, &self.records[i].owner)
+                _redact(self.redactor, &self.records[i].peer)
         return count
 
     def __len__(self):
@@ -42,5 +63,5 @@ cdef class Batch:
         while self.consumed < self.count:
             self.consumed += 1
             if self.records[self.consumed - 1].kind == RECORD_FLOW:
-                return flow_object(&self.records[self.consumed - 1])
+                return flow_object(&self.records[self.consumed - 1], self.presentation)
         raise StopIteration

@@ -1,4 +1,5 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport process_t
 
 cdef enum:               # bits of owner_t.has
@@ -53,5 +54,6 @@ cdef const char *reason_name(uint8_t reason) noexcept nogil     # NULL for REASO
 
 cdef class Owner:
     cdef owner_t owner
+    cdef Identity identity
 
-cdef object owner_object(const owner_t *owner)    # an Owner with references of its own
+cdef object owner_object(const owner_t *owner, Identity identity)    # an Owner with references of its own

@@ -1,6 +1,8 @@
 """The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
 from libc.stdlib cimport free, malloc
+from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
+from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
 )
@@ -58,7 +60,7 @@ cdef class Owner:
     @property
     def process(self):
         """The owning `Process`, or None."""
-        return process_object(process_take(self.owner.process))
+        return process_object(process_take(self.owner.process), self.identity)
 
     @property
     def processes(self) -> tuple:
@@ -73,7 +75,8 @@ cdef class Owner:
         the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
-        return (*owner, *[process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)])
+        return (*owner, *[process_object(process_take(self.owner.others[i]), self.identity)
+                          for i in range(self.owner.other_count)])
 
     @property
     def pid(self) -> int | None:
@@ -93,6 +96,24 @@ cdef class Owner:
         if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
             return self.owner.process.gid
         return self.owner.gid if self.owner.has & OWNER_GID else None
+
+    @property
+    def user(self) -> str | None:
+        """The name of the user `uid`, by /etc/passwd of this host; None if it has none there."""
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size
+        uid = self.uid
+        size = 0 if uid is None else self.identity.names.user(uid, name)
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
+
+    @property
+    def group(self) -> str | None:
+        """The name of the group `gid`, by /etc/group of this host; None if it has none there."""
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size
+        gid = self.gid
+        size = 0 if gid is None else self.identity.names.group(gid, name)
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
 
     @property
     def inode(self) -> int | None:
@@ -140,8 +161,9 @@ cdef process_t **_copy(process_t **others, int count) noexcept nogil:
     return result
 
 
-cdef object owner_object(const owner_t *owner):
+cdef object owner_object(const owner_t *owner, Identity identity):
     cdef Owner result = Owner.__new__(Owner)
+    result.identity = identity
     result.owner = owner[0]
     process_take(result.owner.process)
     process_take(result.owner.cgroup)

@@ -5,9 +5,9 @@ from nfct_fast.text.status import Status
 
 class Tuple(NamedTuple):
     src: str
-    sport: int
+    sport: int | None
     dst: str
-    dport: int
+    dport: int | None
     icmp_type: int | None = None
     icmp_code: int | None = None
     icmp_id: int | None = None
@@ -35,11 +35,15 @@ class Flow:
     @property
     def src(self) -> str: ...
     @property
-    def sport(self) -> int: ...
+    def sport(self) -> int | None: ...
     @property
     def dst(self) -> str: ...
     @property
-    def dport(self) -> int: ...
+    def dport(self) -> int | None: ...
+    @property
+    def community_id(self) -> str: ...
+    @property
+    def community_id_nat(self) -> str | None: ...
     @property
     def direction(self) -> str | None: ...
     @property
