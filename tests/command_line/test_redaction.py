@@ -49,6 +49,11 @@ class Sender:
         self.process.communicate(b"")
 
 
+def own_flow(conntrack):
+    """Its flow; others are those by which programs look at the start whether events come."""
+    return until(lambda: next((flow for flow in conntrack.read(1) if flow.sport == 4001), None))
+
+
 def all_text(flow):
     """Whatever can be got out of a Flow, as text."""
     found = [repr(flow)]
@@ -71,23 +76,24 @@ def test_no_way_out(tracked, within, what, attribution):
         Program(tracked, *options, "--json") as records,
     ):
         with Sender(tracked, what):
-            [flow] = conntrack.read(5)
-            until(lambda: lines.lines and records.lines)
+            flow = own_flow(conntrack)
+            until(lambda: any("/4001 >" in line for line in lines.lines))
+            until(lambda: any('"sport":4001' in line for line in records.lines))
         programs = [lines, records]
         for program in programs:
             program.end()
     everything = " ".join([all_text(flow), *lines.lines, *records.lines, *lines.complaints, *records.complaints])
     assert SECRET not in everything
-    record = json.loads(records.lines[0])
+    [record] = [record for record in map(json.loads, records.lines) if record["original"]["sport"] == 4001]
     for shown in (flow.owner.process.cmdline, record["owner"]["cmdline"], record["peer"]["cmdline"]):
         assert "[redacted]" in " ".join(shown)
         assert what == "title" or list(shown[-len(SHOWN) :]) == SHOWN
-    assert "[redacted]" in lines.lines[0]
+    assert any("[redacted]" in line for line in lines.lines)
 
 
 def test_without_it_all_is_shown(tracked, within):
     with within(), Conntrack(protocol="udp", probe=False) as conntrack, Sender(tracked):
-        [flow] = conntrack.read(5)
+        flow = own_flow(conntrack)
     assert list(flow.owner.process.cmdline[-len(ARGUMENTS) :]) == ARGUMENTS
 
 
@@ -97,7 +103,7 @@ def test_all_who_used_a_tuple(tracked, within):
             with Sender(tracked):
                 time.sleep(0.05)
         subprocess.run(["conntrack", "-D", "-p", "udp"], capture_output=True)
-        [flow] = [one for one in conntrack.read(5) if one.sport == 4001]
+        flow = own_flow(conntrack)
     assert len(flow.owner.processes) == 3
     for process in flow.owner.processes:
         assert list(process.cmdline[-len(SHOWN) :]) == SHOWN
@@ -107,7 +113,7 @@ def test_all_who_used_a_tuple(tracked, within):
 def test_own_expressions_and_none(tracked, within):
     with within():
         with Conntrack(protocol="udp", probe=False, redact="S3c[a-z0-9]+t") as own, Sender(tracked):
-            [flow] = own.read(5)
+            flow = own_flow(own)
         assert flow.owner.process.cmdline[-1] == "plain" and "hunter2-[redacted]" in flow.owner.process.cmdline
         with Conntrack(protocol="udp", probe=False, cmdline=False) as none, Sender(tracked):
             subprocess.run(["conntrack", "-D", "-p", "udp"], capture_output=True)
@@ -124,17 +130,19 @@ def test_the_program_shows_no_command_lines(tracked):
         Program(tracked, "-pudp", "--no-cmdline", "--json") as records,
     ):
         with Sender(tracked):
-            until(lambda: lines.lines and records.lines)
+            until(lambda: any("/4001 >" in line for line in lines.lines))
+            until(lambda: any('"sport":4001' in line for line in records.lines))
         lines.end()
         records.end()
-    assert SECRET not in lines.lines[0] and SECRET not in records.lines[0]
-    assert "cmdline" not in json.loads(records.lines[0])["owner"] and ":: [python" in lines.lines[0]
+    assert SECRET not in " ".join([*lines.lines, *records.lines])
+    assert not any("cmdline" in json.loads(line)["owner"] for line in records.lines)
+    assert any(":: [python" in line for line in lines.lines)
 
 
 def test_a_bad_expression_is_one_line(netns):
     for pattern in ("(", r"(a)\1"):
         result = run(netns, "--redact", pattern)
-        assert result.returncode == 2 and result.stderr.count(b"\n") == 1 and pattern.encode() in result.stderr
+        assert result.returncode == 2 and result.stderr.count(b"\n") == 1 and b"redact" in result.stderr
 
 
 def test_a_command_line_made_to_be_slow(tracked, within):
@@ -142,5 +150,5 @@ def test_a_command_line_made_to_be_slow(tracked, within):
     hostile = ["a" * 4000]
     with within(), Conntrack(protocol="udp", probe=False, redact="(a*)*b|(a|aa)+$|a.*c") as conntrack:
         with Sender(tracked, arguments=hostile):
-            [flow] = conntrack.read(5)
+            flow = own_flow(conntrack)
     assert "aaaa" not in all_text(flow)

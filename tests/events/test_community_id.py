@@ -68,8 +68,8 @@ def test_bad_arguments():
 
 NAT = (
     "table ip n { chain o { type nat hook output priority -100;"
-    " ip daddr 10.1.1.1 udp dport 53 dnat to 127.0.0.1:5353; }"
-    " chain p { type nat hook postrouting priority 100; oif lo udp dport 5353 snat to 127.0.0.7:7777; } }"
+    " ip daddr 10.1.1.1 udp dport 53 dnat to 127.0.0.1:5353; };"
+    " chain p { type nat hook postrouting priority 100; oif lo udp dport 5353 snat to 127.0.0.7:7777; }; }"
 )
 
 

@@ -1,10 +1,12 @@
 """A process has one identity, whoever reports it, and others can compute it."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import pwd
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +18,8 @@ import pytest
 from nfct_fast import Conntrack
 from nfct_fast.processes.process import process
 from support.cli import Program, inside, until
-from support.users import NOBODY
+from support.flows import Worker
+from support.users import NOBODY, as_user
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
 SENDER = """
@@ -47,6 +50,12 @@ def test_the_recipe_of_the_readme():
     assert process(1).entity_id == entity_id(1)
 
 
+def own_line(lines, pid):
+    for line in lines:
+        if line["owner"]["pid"] == pid if isinstance(line, dict) else line.startswith(f"{pid} "):
+            return line
+
+
 @pytest.mark.parametrize("attribution", ["auto", "diag"])
 @pytest.mark.parametrize("forks", [(), ("fork",)])
 def test_in_json(tracked, attribution, forks):
@@ -60,7 +69,8 @@ def test_in_json(tracked, attribution, forks):
         sender = subprocess.Popen(command, stdout=subprocess.PIPE)
         try:
             pid = int(sender.stdout.readline())
-            until(lambda: program.lines and lines.lines)
+            record = until(lambda: own_line(map(json.loads, program.lines), pid))
+            line = until(lambda: own_line(lines.lines, pid))
             expected = entity_id(pid)
             ancestors = [entity_id(sender.pid)] if forks else []
         finally:
@@ -70,7 +80,6 @@ def test_in_json(tracked, attribution, forks):
                 os.kill(pid, 9)
         program.end()
         lines.end()
-    record = json.loads(program.lines[0])
     owner = record["owner"]
     assert (owner["pid"], owner["entity_id"], owner["user"], owner["group"]) == (pid, expected, "root", "root")
     if attribution == "auto":
@@ -83,23 +92,30 @@ def test_in_json(tracked, attribution, forks):
     assert record["schema"] == 1 and record["host"] == os.uname().nodename and record["boot_id"] == BOOT_ID
     if Path("/etc/machine-id").exists():
         assert record["machine_id"] == Path("/etc/machine-id").read_text().strip()
-    assert lines.lines[0] == f"{pid} {expected} {owner['start']} root root -"
+    assert line == f"{pid} {expected} {owner['start']} root root -"
+
+
+def send_as_nobody(worker):
+    as_user()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 4001))
+        sock.sendto(b"x", ("127.0.0.1", 9))
+        worker.say("sent")
+        worker.hear()
 
 
 def test_in_the_class(tracked, within):
-    with within(), Conntrack(protocol="udp", probe=False) as conntrack:
+    with within(), Conntrack(protocol="udp", probe=False) as conntrack, contextlib.ExitStack() as stack:
         assert conntrack.host.boot_id == BOOT_ID and conntrack.host.name == os.uname().nodename
-        sender = subprocess.Popen([sys.executable, "-c", SENDER, "4001"], stdout=subprocess.PIPE, user=NOBODY)
-        sender.stdout.readline()
-        [flow] = conntrack.read(5)
-        owner = flow.owner
+        sender = stack.enter_context(Worker(send_as_nobody))
+        assert sender.hear() == "sent"
+        owner = until(lambda: next((one.owner for one in conntrack.read(1) if one.sport == 4001), None))
         assert owner.process.entity_id == entity_id(sender.pid)
         assert owner.user == owner.process.user == name_of(NOBODY)
         by_pid = {one.pid: one for one in owner.process.ancestors}
         assert by_pid[os.getpid()].entity_id == entity_id(os.getpid()) == process(os.getpid()).entity_id
         assert by_pid[os.getpid()].start == process(os.getpid()).start
-        sender.kill()
-        sender.wait()
+        sender.say("end")
 
 
 def name_of(uid):

@@ -61,8 +61,8 @@ cdef int _input(const tuple_t *tuple, uint16_t seed, uint8_t *out) noexcept nogi
         order = memcmp(tuple.src, tuple.dst, width)
         swapped = order > 0 or order == 0 and has_ports and sport > dport
     _put_port(out, seed)
-    memcpy(out + 2, tuple.dst if swapped else tuple.src, width)
-    memcpy(out + 2 + width, tuple.src if swapped else tuple.dst, width)
+    memcpy(out + 2 + (width if swapped else 0), tuple.src, width)
+    memcpy(out + 2 + (0 if swapped else width), tuple.dst, width)
     out += 2 + 2 * width
     out[0], out[1] = tuple.proto, 0
     if not has_ports:

@@ -4,7 +4,7 @@ getpwuid(3) may ask a directory server and wait for it, which neither a flow nor
 once they have changed, by whoever asks for a name then, at most every ten seconds.
 """
 cimport cython
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.fcntl cimport O_NONBLOCK, O_RDONLY, open as c_open
@@ -47,10 +47,10 @@ cdef void _parse_line(accounts_t *accounts, const char *line, const char *end) n
     if at == NULL or at + 1 == end or not c"0" <= at[1] <= c"9":
         return
     at += 1
-    while at < end and c"0" <= at[0] <= c"9" and id <= 0xffffffff:
+    while at < end and c"0" <= at[0] <= c"9" and id <= <uint64_t>UINT32_MAX:
         id = id * 10 + <uint64_t>(at[0] - c"0")
         at += 1
-    if at < end and at[0] == c":" and id <= 0xffffffff:
+    if at < end and at[0] == c":" and id <= <uint64_t>UINT32_MAX:
         _add(accounts, <uint32_t>id, line, name_end - line)
 
 
@@ -113,8 +113,11 @@ cdef void _read_file(accounts_t *accounts, int fd, size_t size) noexcept nogil:
 cdef void _look(accounts_t *accounts) noexcept nogil:
     cdef struct_stat st
     cdef uint64_t version[4]
+    cdef int fd
+    if accounts.path == NULL:
+        return
     # O_NONBLOCK: if somebody has put a FIFO there, opening must not wait for its writer.
-    cdef int fd = c_open(accounts.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    fd = c_open(accounts.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     if fd < 0:
         return
     if fstat(fd, &st) == 0 and S_ISREG(st.st_mode):
@@ -130,19 +133,16 @@ cdef void _look(accounts_t *accounts) noexcept nogil:
 cdef class AccountNames:
     """The names of this host's users and groups. Any thread may ask.
 
-    passwd, group: paths of the files; interval: seconds between two looks at them, at least.
+    passwd, group: paths of the files, or their content as bytes; interval: seconds between two looks, at least.
     """
 
     def __cinit__(self, passwd="/etc/passwd", group="/etc/group", double interval=10):
         if not mutex_make(&self._mutex):
             raise MemoryError
         self._mutex_made = True
-        self._paths = (os.fsencode(passwd), os.fsencode(group))
-        self._users.path, self._groups.path = <bytes>self._paths[0], <bytes>self._paths[1]
         self._interval = <int64_t>(interval * 1e9)
-        # Now: later the files may be out of reach.
-        _look(&self._users)
-        _look(&self._groups)
+        self._open(&self._users, passwd)
+        self._open(&self._groups, group)
         self._looked_at = monotonic_ns()
 
     def __dealloc__(self):
@@ -152,6 +152,21 @@ cdef class AccountNames:
         free(self._groups.slots)
         if self._mutex_made:
             pthread_mutex_destroy(&self._mutex)
+
+    cdef int _open(self, accounts_t *accounts, source) except -1:
+        if isinstance(source, bytes):
+            accounts.text = <char *>malloc(len(source) + 1)
+            if accounts.text == NULL:
+                raise MemoryError("names")
+            memcpy(accounts.text, <const char *><bytes>source, len(source))
+            if not _parse(accounts, len(source)):
+                raise MemoryError("names")
+            return 0
+        path = os.fsencode(source)
+        self._paths = (self._paths, path)       # kept for as long as this object
+        accounts.path = <bytes>path
+        _look(accounts)         # now: later the files may be out of reach
+        return 0
 
     cdef int user(self, uint32_t id, char *out) noexcept nogil:
         return self._find(&self._users, id, out)

@@ -11,6 +11,7 @@ cdef class Identity:
     cdef AccountNames names
     cdef char _boot_id[33]
     cdef int64_t _tick                   # ns
+    cdef tuple saved(self, uids, gids)
     # Write the name of a process that starts `ticks` after boot to out[0..ENTITY_ID_SIZE); False: it is not known.
     cdef bint entity_id(self, int32_t pid, uint64_t ticks, char *out) noexcept nogil
     cdef int64_t start_time(self, uint64_t ticks) noexcept nogil     # ns since the epoch

@@ -34,16 +34,27 @@ cdef enum:
 cdef class Identity:
     """The identity of this host's processes. Immutable, but for the names of users.
 
+    host, boot_time, names: what another one's saved() returned, so that what came from another host still says so.
+
     A later step of the clock changes no process's start: the time of booting is what it was when this was made.
     """
 
-    def __cinit__(self):
+    def __cinit__(self, host=None, int64_t boot_time=0, names=None):
         self._tick = 1_000_000_000 // sysconf(_SC_CLK_TCK)
-        self.host = read_host()
-        self.names = AccountNames()
-        self.boot_time = (realtime_ns() - boottime_ns() + self._tick // 2) // self._tick * self._tick
-        if self.host.boot_id is not None:
-            memcpy(self._boot_id, <const char *><bytes>self.host.boot_id.encode("ascii"), 32)
+        self.host = read_host() if host is None else host
+        self.names = AccountNames() if names is None else AccountNames(*names)
+        self.boot_time = boot_time
+        if host is None:
+            self.boot_time = (realtime_ns() - boottime_ns() + self._tick // 2) // self._tick * self._tick
+        cdef bytes boot_id = (self.host.boot_id or "").encode("ascii")
+        memcpy(self._boot_id, <const char *>boot_id, min(len(boot_id), 32))
+
+    cdef tuple saved(self, uids, gids):
+        """Return the arguments of one like it that knows the names of these users and groups, and no others."""
+        users = [(uid, self.names.names(uid, 0)[0]) for uid in uids]
+        groups = [(gid, self.names.names(0, gid)[1]) for gid in gids]
+        text = ["".join([f"{name}:x:{id}:\n" for id, name in pairs if name is not None]) for pairs in (users, groups)]
+        return self.host, self.boot_time, tuple([one.encode("utf-8", "surrogateescape") for one in text])
 
     cdef bint entity_id(self, int32_t pid, uint64_t ticks, char *out) noexcept nogil:
         cdef unsigned char digest[20]

@@ -106,5 +106,10 @@ cdef class Process:
     cdef Identity _identity
     cdef Identity _host(self)
 
+# Everything that is known of a process, as a tuple of values that can be compared, hashed and pickled; and back again:
+# a new reference.
+cdef tuple process_state(const process_t *process)
+cdef process_t *process_restore(tuple state) except NULL
+
 # A Python object that takes over the caller's reference. None for NULL.
 cdef object process_object(process_t *process, Identity identity=*)

@@ -587,17 +587,80 @@ cdef class Process:
         """Inode number of its network namespace, int."""
         return self._process.netns if self._process.has & PROCESS_NETNS else None
 
+    __match_args__ = ("pid", "uid", "comm", "exe", "cmdline")
+
     def __eq__(self, other):
         if not isinstance(other, Process):
             return NotImplemented
         return (self._process.pid == (<Process>other)._process.pid
-                and self._process.start == (<Process>other)._process.start)
+                and self._process.start == (<Process>other)._process.start
+                and self._host().host.boot_id == (<Process>other)._host().host.boot_id)
 
     def __hash__(self):
         return hash((self._process.pid, self._process.start))
 
     def __repr__(self):
         return f"<Process {self.pid} {self.comm!r}>"
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        ids = self._process.has & PROCESS_IDS
+        saved = self._host().saved([self._process.uid] if ids else [], [self._process.gid] if ids else [])
+        return _restored, (process_state(self._process), saved)
+
+
+cdef bytes raw(span_t s):
+    return s.at[:s.size] if s.size else b""
+
+
+cdef tuple process_state(const process_t *process):
+    cdef const ancestor_t *at = process.ancestors
+    ancestors = []
+    while at != NULL and len(ancestors) < ANCESTORS:
+        ancestors.append((at.pid, at.start_ns, raw(at.comm), raw(at.exe)))
+        at = at.next
+    return (process.pid, process.ppid, process.uid, process.gid, process.has, process.start, process.netns,
+            process.cmdline_size, process.cgroup_trusted, process.exe_dev, process.exe_inode, process.program_hash,
+            process.arg_start, process.start_ns, process.login_uid, process.ns_pid, raw(process.comm),
+            raw(process.exe), raw(process.cmdline), raw(process.cgroup), tuple(ancestors))
+
+
+cdef int span_set(span_t *out, bytes text) except -1:
+    out.at, out.size = text, len(text)
+    return 0
+
+
+cdef process_t *process_restore(tuple state) except NULL:
+    cdef process_t facts
+    cdef process_t *process
+    cdef span_t comm, exe
+    memset(&facts, 0, sizeof(facts))
+    (facts.pid, facts.ppid, facts.uid, facts.gid, facts.has, facts.start, facts.netns, facts.cmdline_size,
+     facts.cgroup_trusted, facts.exe_dev, facts.exe_inode, facts.program_hash, facts.arg_start, facts.start_ns,
+     facts.login_uid, facts.ns_pid) = state[:16]
+    span_set(&facts.comm, state[16])
+    span_set(&facts.exe, state[17])
+    span_set(&facts.cmdline, state[18])
+    span_set(&facts.cgroup, state[19])
+    for pid, start_ns, comm_text, exe_text in reversed(state[20]):
+        span_set(&comm, comm_text)
+        span_set(&exe, exe_text)
+        facts.ancestors = ancestor_build(pid, start_ns, comm, exe, facts.ancestors)
+    process = process_build(&facts)
+    ancestor_drop(facts.ancestors)
+    if process == NULL:
+        raise MemoryError("process")
+    return process
+
+
+def _restored(state, saved):
+    """Make a Process of what __reduce__() saved."""
+    return process_object(process_restore(state), Identity(*saved))
 
 
 cdef object process_object(process_t *process, Identity identity=None):

@@ -10,7 +10,6 @@ cdef extern from "nfct_fast/text/pattern.h" nogil:
         unsigned char begins[32]
         int count
         int is_anchored
-        int is_nullable
         int has_secret
     struct pattern_room:
         void *memory

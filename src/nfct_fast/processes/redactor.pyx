@@ -95,8 +95,7 @@ cdef class Redactor:
             one.sets = <const unsigned char *><bytes>program.sets
             memcpy(one.begins, <const char *><bytes>program.begins, 32)
             one.count = <int>(len(program.steps) // STEP_SIZE)
-            one.is_anchored, one.is_nullable = program.is_anchored, program.is_nullable
-            one.has_secret = program.has_secret
+            one.is_anchored, one.has_secret = program.is_anchored, program.has_secret
             self._count += 1
 
     def __dealloc__(self):

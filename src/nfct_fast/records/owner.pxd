@@ -56,4 +56,9 @@ cdef class Owner:
     cdef owner_t owner
     cdef Identity identity
 
+# All that is known of an owner as values, and back again; and the users and groups in it.
+cdef tuple owner_state(const owner_t *owner)
+cdef int owner_restore(owner_t *out, tuple state) except -1
+cdef tuple owner_ids(const owner_t *owner)
+
 cdef object owner_object(const owner_t *owner, Identity identity)    # an Owner with references of its own

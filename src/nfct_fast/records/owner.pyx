@@ -4,8 +4,10 @@ from libc.stdlib cimport free, malloc
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
+    PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_restore, process_state, process_t, process_take,
 )
+
+from nfct_fast.records.words import Match, Reason
 
 cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_match_names[MATCH_COUNT]
@@ -32,8 +34,12 @@ cdef const char *reason_name(uint8_t reason) noexcept nogil:
     return nfct_fast_reason_names[reason] if reason < REASON_COUNT else NULL
 
 
-cdef str _label(const char *word):
-    return None if word == NULL else word.decode("ascii")
+cdef tuple _words(const char *const *names, int count, kind):
+    return tuple([None if names[i] == NULL else kind(names[i].decode("ascii")) for i in range(count)])
+
+
+cdef tuple _MATCHES = _words(nfct_fast_match_names, MATCH_COUNT, Match)
+cdef tuple _REASONS = _words(nfct_fast_reason_names, REASON_COUNT, Reason)
 
 
 @cython.final
@@ -139,17 +145,89 @@ cdef class Owner:
         return known.cgroup.at[:known.cgroup.size].decode("utf-8", "surrogateescape")
 
     @property
-    def match(self) -> str | None:
-        """How the owner was found: "bpf", "socket", "wildcard", "listener" or "protocol"; None if no socket was."""
-        return _label(match_name(self.owner.match))
+    def match(self) -> Match | None:
+        """How the owner was found: a `Match`, such as "bpf"; None if no socket was."""
+        return _MATCHES[self.owner.match]
 
     @property
-    def reason(self) -> str | None:
-        """Why there is no process: "closed", "forwarded", "ambiguous", ...; None if there is one."""
-        return _label(reason_name(self.owner.reason))
+    def reason(self) -> Reason | None:
+        """Why there is no process: a `Reason`, such as "closed"; None if there is one."""
+        return _REASONS[self.owner.reason]
 
     def __repr__(self):
         return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"
+
+    __match_args__ = ("pid", "uid", "match", "reason")
+
+    def __eq__(self, other):
+        if not isinstance(other, Owner):
+            return NotImplemented
+        return (owner_state(&self.owner) == owner_state(&(<Owner>other).owner)
+                and self.identity.host == (<Owner>other).identity.host)
+
+    def __hash__(self):
+        return hash(owner_state(&self.owner))
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        uids, gids = owner_ids(&self.owner)
+        return _restored, (owner_state(&self.owner), self.identity.saved(uids, gids))
+
+
+cdef tuple owner_ids(const owner_t *owner):
+    cdef const process_t *process
+    cdef int i
+    uids, gids = set(), set()
+    if owner.has & OWNER_UID:
+        uids.add(owner.uid)
+    if owner.has & OWNER_GID:
+        gids.add(owner.gid)
+    for i in range(-1, owner.other_count):
+        process = owner.process if i < 0 else owner.others[i]
+        if process != NULL and process.has & PROCESS_IDS:
+            uids.add(process.uid)
+            gids.add(process.gid)
+    return uids, gids
+
+
+cdef tuple owner_state(const owner_t *owner):
+    return (None if owner.process == NULL else process_state(owner.process),
+            tuple([process_state(owner.others[i]) for i in range(owner.other_count)]),
+            None if owner.cgroup == NULL else process_state(owner.cgroup),
+            owner.inode, owner.cookie, owner.cgroup_id, owner.uid, owner.gid, owner.has, owner.match, owner.reason)
+
+
+cdef int owner_restore(owner_t *out, tuple state) except -1:
+    """Fill an owner that is all zero; what it holds after an exception is the caller's to drop."""
+    process, others, cgroup = state[:3]
+    out.inode, out.cookie, out.cgroup_id, out.uid, out.gid, out.has, out.match, out.reason = state[3:]
+    if out.match >= MATCH_COUNT or out.reason >= REASON_COUNT or len(others) > 255:
+        raise ValueError("not the state of an Owner")
+    if process is not None:
+        out.process = process_restore(process)
+    if cgroup is not None:
+        out.cgroup = process_restore(cgroup)
+    if others:
+        out.others = <process_t **>malloc(len(others) * sizeof(process_t *))
+        if out.others == NULL:
+            raise MemoryError("owner")
+        for other in others:
+            out.others[out.other_count] = process_restore(other)
+            out.other_count += 1
+    return 0
+
+
+def _restored(state, saved):
+    """Make an Owner of what __reduce__() saved."""
+    cdef Owner result = Owner.__new__(Owner)
+    result.identity = Identity(*saved)
+    owner_restore(&result.owner, state)
+    return result
 
 
 cdef process_t **_copy(process_t **others, int count) noexcept nogil:

@@ -5,3 +5,4 @@ cdef class Presentation:
     cdef readonly Identity identity
     cdef uint16_t seed           # of Community IDs
     cdef bint has_community_id   # they are wanted where nobody asks for one by name
+    cdef tuple saved(self, uids, gids)

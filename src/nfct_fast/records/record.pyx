@@ -1,20 +1,27 @@
 """A flow with its owners: the C struct of a batch, and the immutable Python object made from one."""
 cimport cython
 from libc.stdint cimport uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from nfct_fast.events.flow cimport (
+    EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE,
     FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
-    NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, number_is_known, tuple_has_ports, tuple_t,
+    NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
-from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
+from nfct_fast.records.owner cimport (
+    REASON_REMOTE, owner_drop, owner_ids, owner_object, owner_restore, owner_state,
+)
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 from typing import NamedTuple
 
+from nfct_fast.records.words import Direction, EventType
 from nfct_fast.text.status import Status
+
+cdef tuple _DIRECTIONS = (None, *[Direction(direction_name(i).decode("ascii")) for i in range(1, 5)])
+cdef dict _EVENT_TYPES = {i: EventType(event_name(i).decode("ascii")) for i in (EVENT_NEW, EVENT_UPDATE, EVENT_DESTROY)}
 
 
 class Tuple(NamedTuple):
@@ -79,9 +86,9 @@ cdef class Flow:
         return self.record.flow.numbers[number] if number_is_known(&self.record.flow, number) else None
 
     @property
-    def type(self) -> str:
-        """"NEW", "UPDATE" or "DESTROY"."""
-        return event_name(self.record.flow.type).decode("ascii")
+    def type(self) -> EventType:
+        """What happened: "NEW", "UPDATE" or "DESTROY"."""
+        return _EVENT_TYPES[self.record.flow.type]
 
     @property
     def proto(self) -> str:
@@ -149,9 +156,9 @@ cdef class Flow:
         return self._community_id(&self.record.flow.reply) if community_id_differs(&self.record.flow) else None
 
     @property
-    def direction(self) -> str | None:
-        """"out", "in", "local" (both ends are on this host) or "forward" (neither is)."""
-        return direction_name(self.record.direction).decode("ascii") if self.record.direction else None
+    def direction(self) -> Direction | None:
+        """Which ends are on this host: "out", "in", "local" (both) or "forward" (neither)."""
+        return _DIRECTIONS[self.record.direction]
 
     @property
     def time_ns(self) -> int:
@@ -236,6 +243,47 @@ cdef class Flow:
     def __repr__(self):
         return (f"<Flow {self.type} {self.proto} {self.src}/{self.sport} > {self.dst}/{self.dport}"
                 f" pid={self.owner.pid}>")
+
+    __match_args__ = ("type", "proto", "src", "sport", "dst", "dport")
+
+    def __eq__(self, other):
+        if not isinstance(other, Flow):
+            return NotImplemented
+        return (record_state(&self.record) == record_state(&(<Flow>other).record)
+                and self.presentation.identity.host == (<Flow>other).presentation.identity.host)
+
+    def __hash__(self):
+        return hash(record_state(&self.record))
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        uids, gids = owner_ids(&self.record.owner)
+        peer_uids, peer_gids = owner_ids(&self.record.peer)
+        return _restored, (record_state(&self.record), self.presentation.saved(uids | peer_uids, gids | peer_gids))
+
+
+cdef tuple record_state(const record_t *record):
+    return ((<const char *>&record.flow)[:sizeof(flow_t)], record.direction, owner_state(&record.owner),
+            owner_state(&record.peer))
+
+
+def _restored(state, saved):
+    """Make a Flow of what __reduce__() saved, by the same version of this package."""
+    cdef Flow flow = Flow.__new__(Flow)
+    cdef bytes event
+    flow.presentation = Presentation(*saved)
+    event, flow.record.direction, owner, peer = state
+    if len(event) != sizeof(flow_t) or flow.record.direction >= 5:
+        raise ValueError("not the state of a Flow of this version of nfct_fast")
+    memcpy(&flow.record.flow, <const char *>event, sizeof(flow_t))
+    owner_restore(&flow.record.owner, owner)
+    owner_restore(&flow.record.peer, peer)
+    return flow
 
 
 cdef object flow_object(record_t *record, Presentation presentation=None):

@@ -36,7 +36,6 @@ class Program(NamedTuple):
     sets: bytes  # of 32 bytes each
     begins: bytes  # a set
     is_anchored: bool
-    is_nullable: bool
     has_secret: bool
 
 
@@ -44,7 +43,7 @@ def compile_pattern(pattern: str) -> Program:
     """Compile an expression.
 
     It matches bytes. A space in it, and \\s, also stand for the NUL between two arguments; "." stands for any byte, "^"
-    and "$" for the two ends. Of a match only the group (?P<secret>...) is meant, if there is one.
+    and "$" for the two ends; to match nothing is no match. Of a match only the group (?P<secret>...) is meant, if there is one.
 
     Raises ValueError if it is not a regular expression, is not ASCII, has a backreference, a lookaround, an atomic
     group or a possessive quantifier, or is too large.
@@ -76,14 +75,12 @@ class _Compiler:
             raise _Unsupported("(?m) is not supported: a command line is one line")
         self.sequence(parsed, parsed.state.flags)
         self.put(_MATCH)
-        begins, is_nullable = self.beginning(_PLACES.values())
-        before, ends = self.beginning(set(_PLACES.values()) - {_BEGIN})
+        begins = self.beginning(_PLACES.values())
         return Program(
             b"".join(struct.pack("=3H", *step) for step in self.steps),
             b"".join(self.sets) or bytes(32),
             _packed(begins),
-            not before and not ends,
-            is_nullable,
+            not self.beginning(set(_PLACES.values()) - {_BEGIN}),
             self.secret is not None,
         )
 
@@ -160,8 +157,8 @@ class _Compiler:
             self.steps[fork] = self.split(greedy, fork + 1, len(self.steps))
 
     def beginning(self, passable):
-        """The bytes a match can begin with, and whether it can be empty, if these conditions hold."""
-        sets, found, empty = list(self.sets), set(), False
+        """The bytes that a match can begin with, if these conditions hold and no others."""
+        sets, found = list(self.sets), set()
         todo, seen = [0], set()
         while todo:
             at = todo.pop()
@@ -171,15 +168,13 @@ class _Compiler:
             what, first, second = self.steps[at]
             if what == _BYTES:
                 found |= {byte for byte in _ALL if sets[first][byte >> 3] >> (byte & 7) & 1}
-            elif what == _MATCH:
-                empty = True
             elif what == _SPLIT:
                 todo += [first, second]
             elif what == _JUMP:
                 todo.append(first)
             elif what == _SAVE or what in passable:
                 todo.append(at + 1)
-        return found, empty
+        return found
 
 
 def _bytes(items, flags):

@@ -31,7 +31,6 @@ struct pattern {
     unsigned char begins[32];  /* the bytes with which a match can begin */
     int count;                 /* of steps */
     int is_anchored;           /* matches only at the beginning of the text */
-    int is_nullable;           /* may match nothing */
     int has_secret;            /* only what PATTERN_SAVE notes is meant, not the whole match */
 };
 
@@ -175,7 +174,7 @@ static inline int pattern_find(const struct pattern *pattern, struct pattern_roo
         struct pattern_threads swap;
         if (!found && (at == 0 || !pattern->is_anchored)) {
             struct pattern_thread fresh = {at, -1, -1, 0};
-            if (room->now.count == 0 && !pattern->is_nullable && !pattern->is_anchored)
+            if (room->now.count == 0 && !pattern->is_anchored)
                 while (at < size && !pattern_has(pattern->begins, text[at]))
                     fresh.start = ++at;
             pattern_add(pattern, room, &room->now, fresh, text, size, at);
@@ -188,7 +187,7 @@ static inline int pattern_find(const struct pattern *pattern, struct pattern_roo
         for (int i = 0; i < room->now.count; i++) {
             struct pattern_thread thread = room->now.threads[i];
             const struct pattern_step *step = &pattern->steps[thread.at];
-            if (step->what == PATTERN_MATCH) {
+            if (step->what == PATTERN_MATCH && at > thread.start) { /* to match nothing says nothing */
                 best = thread;
                 match->next = at;
                 found = 1;
@@ -213,8 +212,6 @@ static inline int pattern_find(const struct pattern *pattern, struct pattern_roo
         match->begin = best.secret;
         match->end = best.secret_end;
     }
-    if (match->next == best.start)
-        match->next++;
     return 1;
 }
 
