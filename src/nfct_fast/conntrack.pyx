@@ -269,8 +269,8 @@ cdef class Conntrack:
             raise self.engine.reader.failure
         return count
 
-    def _next_batch(self, timeout: float | None = None) -> Batch | None:
-        """Wait up to `timeout` seconds, None without limit; return flows as a Batch that is valid until the next call.
+    def _next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+        """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
         """

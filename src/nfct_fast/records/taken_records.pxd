@@ -4,7 +4,7 @@ from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 
-cdef class Batch:
+cdef class TakenRecords:
     cdef Ring ring
     cdef ForkGuard fork_guard
     cdef Presentation presentation       # of the objects that are made

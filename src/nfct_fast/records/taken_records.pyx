@@ -18,7 +18,7 @@ cdef void _redact(Redactor redactor, owner_t *owner) noexcept nogil:
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Batch:
+cdef class TakenRecords:
     """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
     def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None, Presentation presentation not None,
@@ -59,7 +59,7 @@ cdef class Batch:
         return self
 
     def __next__(self):
-        self.fork_guard.check("this Batch")
+        self.fork_guard.check("these records")
         while self.consumed < self.count:
             self.consumed += 1
             if self.records[self.consumed - 1].kind == RECORD_FLOW:
