@@ -7,7 +7,7 @@ cdef extern from "nfct_fast/text/pattern.h" nogil:
     struct pattern:
         const pattern_step *steps
         const unsigned char *sets
-        unsigned char begins[32]
+        const unsigned char *begins
         int count
         int is_anchored
         int has_secret

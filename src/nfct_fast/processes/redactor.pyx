@@ -93,7 +93,7 @@ cdef class Redactor:
             one = &self._patterns[self._count]
             one.steps = <const pattern_step *><const char *><bytes>program.steps
             one.sets = <const unsigned char *><bytes>program.sets
-            memcpy(one.begins, <const char *><bytes>program.begins, 32)
+            one.begins = <const unsigned char *><bytes>program.begins
             one.count = <int>(len(program.steps) // STEP_SIZE)
             one.is_anchored, one.has_secret = program.is_anchored, program.has_secret
             self._count += 1

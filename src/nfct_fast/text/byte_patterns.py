@@ -34,7 +34,7 @@ class Program(NamedTuple):
 
     steps: bytes  # of three uint16_t each
     sets: bytes  # of 32 bytes each
-    begins: bytes  # a set
+    begins: bytes  # for each byte, a set: which bytes can follow it at the beginning of a match
     is_anchored: bool
     has_secret: bool
 
@@ -75,12 +75,11 @@ class _Compiler:
             raise _Unsupported("(?m) is not supported: a command line is one line")
         self.sequence(parsed, parsed.state.flags)
         self.put(_MATCH)
-        begins = self.beginning(_PLACES.values())
         return Program(
             b"".join(struct.pack("=3H", *step) for step in self.steps),
             b"".join(self.sets) or bytes(32),
-            _packed(begins),
-            not self.beginning(set(_PLACES.values()) - {_BEGIN}),
+            self.begins(),
+            not self.closure(0, set(_PLACES.values()) - {_BEGIN}),
             self.secret is not None,
         )
 
@@ -156,18 +155,17 @@ class _Compiler:
         for fork in forks:
             self.steps[fork] = self.split(greedy, fork + 1, len(self.steps))
 
-    def beginning(self, passable):
-        """The bytes that a match can begin with, if these conditions hold and no others."""
-        sets, found = list(self.sets), set()
-        todo, seen = [0], set()
+    def closure(self, at, passable):
+        """The steps that wait for a byte, or match, which are reached from one if these conditions hold."""
+        found, todo, seen = set(), [at], set()
         while todo:
             at = todo.pop()
             if at in seen:
                 continue
             seen.add(at)
             what, first, second = self.steps[at]
-            if what == _BYTES:
-                found |= {byte for byte in _ALL if sets[first][byte >> 3] >> (byte & 7) & 1}
+            if what in (_BYTES, _MATCH):
+                found.add(at)
             elif what == _SPLIT:
                 todo += [first, second]
             elif what == _JUMP:
@@ -175,6 +173,21 @@ class _Compiler:
             elif what == _SAVE or what in passable:
                 todo.append(at + 1)
         return found
+
+    def begins(self):
+        sets = [int.from_bytes(packed, "little") for packed in self.sets]
+        rows = [0] * 256
+        for at in self.closure(0, _PLACES.values()):
+            what, first, _ = self.steps[at]
+            if what == _MATCH:
+                continue
+            after = 0
+            for next in self.closure(at + 1, _PLACES.values()):
+                after |= sets[self.steps[next][1]] if self.steps[next][0] == _BYTES else (1 << 256) - 1
+            for byte in range(256):
+                if sets[first] >> byte & 1:
+                    rows[byte] |= after
+        return b"".join(row.to_bytes(32, "little") for row in rows)
 
 
 def _bytes(items, flags):

@@ -28,7 +28,7 @@ struct pattern_step {
 struct pattern {
     const struct pattern_step *steps;
     const unsigned char *sets; /* of bytes: 32 bytes each, a bit for each byte */
-    unsigned char begins[32];  /* the bytes with which a match can begin */
+    const unsigned char *begins; /* for each byte that a match can begin with, 32 bytes: a bit for each next byte */
     int count;                 /* of steps */
     int is_anchored;           /* matches only at the beginning of the text */
     int has_secret;            /* only what PATTERN_SAVE notes is meant, not the whole match */
@@ -79,6 +79,12 @@ static inline int pattern_room_make(struct pattern_room *room, int steps)
 static inline int pattern_has(const unsigned char set[32], unsigned char byte)
 {
     return set[byte >> 3] >> (byte & 7) & 1;
+}
+
+/* Whether a match may begin at `at`, by the next two bytes: that spares most texts nearly all the work. */
+static inline int pattern_may_begin(const struct pattern *pattern, const unsigned char *text, int32_t size, int32_t at)
+{
+    return at + 1 >= size || pattern_has(pattern->begins + 32 * text[at], text[at + 1]);
 }
 
 static inline int pattern_is_word(unsigned char byte)
@@ -175,9 +181,10 @@ static inline int pattern_find(const struct pattern *pattern, struct pattern_roo
         if (!found && (at == 0 || !pattern->is_anchored)) {
             struct pattern_thread fresh = {at, -1, -1, 0};
             if (room->now.count == 0 && !pattern->is_anchored)
-                while (at < size && !pattern_has(pattern->begins, text[at]))
+                while (!pattern_may_begin(pattern, text, size, at))
                     fresh.start = ++at;
-            pattern_add(pattern, room, &room->now, fresh, text, size, at);
+            if (pattern_may_begin(pattern, text, size, at))
+                pattern_add(pattern, room, &room->now, fresh, text, size, at);
         }
         if (room->budget < 0)
             return -1;
