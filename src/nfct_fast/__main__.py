@@ -35,6 +35,7 @@ _EPILOG = """\
 examples:
   nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
+  nfct-fast -e new,destroy               also when a flow ends
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
@@ -75,7 +76,7 @@ def _size(text):
     return int(number) << shift
 
 
-def _flows(text):
+def _notes(text):
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 24}")
     return int(text)
@@ -85,6 +86,16 @@ def _seed(text):
     if not text.isascii() or not text.isdecimal() or not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to 65535")
     return int(text)
+
+
+def _events(text):
+    names = {"new": "NEW", "update": "UPDATE", "updates": "UPDATE", "destroy": "DESTROY"}  # conntrack(8) says updates
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["all"]:
+        return ("NEW", "UPDATE", "DESTROY")
+    if not all(word in names for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of new, update and destroy, such as new,destroy")
+    return tuple(dict.fromkeys(names[word] for word in words))
 
 
 def _version():
@@ -107,6 +118,14 @@ def _parser():
         "--protocol",
         metavar="REGEX",
         help='log only protocols that match this regular expression, such as "ipv4/tcp" or "ipv6/udp"',
+    )
+    parser.add_argument(
+        "-e",
+        "--events",
+        metavar="EVENTS",
+        type=_events,
+        default=("NEW",),
+        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new)",
     )
     parser.add_argument(
         "-t",
@@ -153,9 +172,9 @@ def _parser():
         help="how to look for the process (default: auto, the best way this kernel supports)",
     )
     parser.add_argument(
-        "--flows",
+        "--notes",
         metavar="N",
-        type=_flows,
+        type=_notes,
         default=NOTED_FLOWS,
         help="how many flows the BPF programs remember, with the memory for that from the start "
         "(default: 65536, and %(default)s once there are thousands per second)",
@@ -336,13 +355,14 @@ def _run(arguments, formatter):
     if arguments.netns == "all":
         _allow_descriptors()
     with Conntrack(
+        events=arguments.events,
         protocol=arguments.protocol,
         attribution=arguments.attribution,
         rcvbuf=arguments.rcvbuf,
         rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
         track=arguments.track,
         netns=arguments.netns,
-        flows=arguments.flows,
+        notes=arguments.notes,
         cmdline=not arguments.no_cmdline,
         redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
         drop_privileges=rights,

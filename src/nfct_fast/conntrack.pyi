@@ -46,7 +46,7 @@ class Conntrack:
         recover: bool = True,
         track: bool = False,
         probe: bool = True,
-        flows: int = ...,
+        notes: int = ...,
         community_id: int | None = None,
         cmdline: bool = True,
         redact: str | Iterable[str] | None = None,

@@ -66,7 +66,7 @@ cdef class Conntrack:
         track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
             of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
-        flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
+        notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
         community_id: the seed of `Flow.community_id` and `community_id_nat`, by default 0.
         cmdline: whether processes have a command line.
@@ -96,7 +96,7 @@ cdef class Conntrack:
 
     def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
                  int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
-                 int flows=NOTED_FLOWS, community_id=None, bint cmdline=True, redact=None, drop_privileges=False):
+                 int notes=NOTED_FLOWS, community_id=None, bint cmdline=True, redact=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         groups = _groups(events)
@@ -113,10 +113,10 @@ cdef class Conntrack:
         weakref.finalize(self, self.engine.close)
         # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they
         # can. While the program is stopped no room can be made: whoever asks for a number has it from the start.
-        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
+        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             self.no_event_reasons = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, flows=flows, first=first),
+                wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
                 recover=recover, presentation=presentation, redactor=redactor)
         except BaseException:

@@ -123,7 +123,9 @@ def test_the_program_tells_them_only_when_asked(translated, within):
     records = [json.loads(line) for line in own_lines(telling)]
     assert [record["community_id"] for record in records] == [INNER, PLAIN]
     assert [record.get("community_id_nat") for record in records] == [OUTER, None]
-    assert json.loads(own_lines(seeded)[1])["community_id"] == community_id(17, "127.0.0.1", "127.0.0.1", 4040, 9, seed=7)
+    assert json.loads(own_lines(seeded)[1])["community_id"] == community_id(
+        17, "127.0.0.1", "127.0.0.1", 4040, 9, seed=7
+    )
     assert own_lines(lines) == [f"4040 {INNER} {OUTER}", f"4040 {PLAIN} -"]
 
 

@@ -53,7 +53,20 @@ TYPES = {
     "community_id_nat": str,
 }
 HOST = {"schema", "host", "machine_id", "boot_id"}
-ALWAYS = {"type", "time", "time_ns", "schema", "host", "boot_id", "proto", "protonum", "original", "mark", "zone", "owner"}
+ALWAYS = {
+    "type",
+    "time",
+    "time_ns",
+    "schema",
+    "host",
+    "boot_id",
+    "proto",
+    "protonum",
+    "original",
+    "mark",
+    "zone",
+    "owner",
+}
 OWNER_TYPES = {
     "pid": (int, type(None)),
     "ppid": int,
