@@ -7,11 +7,11 @@ from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
 from nfct_fast.records.record import Flow as Flow
 from nfct_fast.records.record import Tuple as Tuple
-from nfct_fast.sockets.current_holders import find_holders as find_holders
-from nfct_fast.records.words import EventType as EventType
 from nfct_fast.records.words import Direction as Direction
+from nfct_fast.records.words import EventType as EventType
 from nfct_fast.records.words import Match as Match
 from nfct_fast.records.words import Reason as Reason
+from nfct_fast.sockets.current_holders import find_holders as find_holders
 from nfct_fast.text.status import Status as Status
 
 from ._version import __version__ as __version__

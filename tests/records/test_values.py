@@ -114,7 +114,7 @@ def test_a_worker_gets_the_same(flow):
 
 
 def test_a_pickle_tells_of_its_own_host(flow, monkeypatch):
-    """Loaded elsewhere it still has the identity and names of where it came from, and is not equal to a flow of there."""
+    """Loaded elsewhere it has the identity and names of where it came from, and is not equal to a flow of there."""
     restore, (state, (seed, (host, boot, names))) = flow.__reduce__()
     other = restore(state, (seed, (host._replace(boot_id="0" * 32), boot, (b"caesar:x:0:\n", b"cohort:x:0:\n"))))
     assert other != flow and other.owner != flow.owner and other.owner.process != flow.owner.process

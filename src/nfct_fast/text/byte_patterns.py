@@ -43,7 +43,8 @@ def compile_pattern(pattern: str) -> Program:
     """Compile an expression.
 
     It matches bytes. A space in it, and \\s, also stand for the NUL between two arguments; "." stands for any byte, "^"
-    and "$" for the two ends; to match nothing is no match. Of a match only the group (?P<secret>...) is meant, if there is one.
+    and "$" for the two ends; to match nothing is no match. Of a match only the group (?P<secret>...) is meant, if there
+    is one.
 
     Raises ValueError if it is not a regular expression, is not ASCII, has a backreference, a lookaround, an atomic
     group or a possessive quantifier, or is too large.

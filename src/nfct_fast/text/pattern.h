@@ -27,11 +27,11 @@ struct pattern_step {
 
 struct pattern {
     const struct pattern_step *steps;
-    const unsigned char *sets; /* of bytes: 32 bytes each, a bit for each byte */
+    const unsigned char *sets;   /* of bytes: 32 bytes each, a bit for each byte */
     const unsigned char *begins; /* for each byte that a match can begin with, 32 bytes: a bit for each next byte */
-    int count;                 /* of steps */
-    int is_anchored;           /* matches only at the beginning of the text */
-    int has_secret;            /* only what PATTERN_SAVE notes is meant, not the whole match */
+    int count;                   /* of steps */
+    int is_anchored;             /* matches only at the beginning of the text */
+    int has_secret;              /* only what PATTERN_SAVE notes is meant, not the whole match */
 };
 
 /* One way to match: where it began, and where in it the secret began and ended; -1: not yet. */
