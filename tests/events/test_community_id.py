@@ -119,7 +119,7 @@ def test_the_program_tells_them_only_when_asked(translated, within):
         until(lambda: all(len(own_lines(program)) == 2 for program in programs))
         for program in programs:
             program.end()
-    assert not any("community_id" in line for line in silent.lines)
+    assert not any('"community_id":' in line for line in silent.lines)
     records = [json.loads(line) for line in own_lines(telling)]
     assert [record["community_id"] for record in records] == [INNER, PLAIN]
     assert [record.get("community_id_nat") for record in records] == [OUTER, None]
