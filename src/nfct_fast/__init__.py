@@ -8,6 +8,7 @@ from ._version import __version__
 _MODULES = {
     "Conntrack": "conntrack",
     "Stats": "conntrack",
+    "Batch": "columns.batch",
     "Flow": "records.record",
     "Tuple": "records.record",
     "Counters": "records.record",

@@ -1,3 +1,4 @@
+from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
 from nfct_fast.kernel.host import Host as Host
@@ -20,6 +21,7 @@ __all__ = [
     "__version__",
     "Conntrack",
     "Stats",
+    "Batch",
     "Flow",
     "Tuple",
     "Counters",

@@ -1,4 +1,6 @@
+from libc.stdint cimport int64_t
 from nfct_fast.attribution.resolver cimport Resolver
+from nfct_fast.columns.batch_builder cimport BatchBuilder
 from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
@@ -11,6 +13,7 @@ cdef class Engine:
     cdef readonly ForkGuard fork_guard
     cdef Ring ring
     cdef TakenRecords batch
+    cdef BatchBuilder rows           # of the Batch that is being gathered; None before the first
     cdef Reader reader
     cdef Resolver attribution
     cdef readonly object tracking    # a Tracking, or None
@@ -19,6 +22,7 @@ cdef class Engine:
     cdef object opener               # an Opener if the resolver has none, else None
     cdef object thread               # identifier of the reading thread; None before it is started
     cdef object lock
+    cdef readonly set waiters        # called by close(): they wake tasks, which do not wait within take() or gather()
     cdef int epoll                   # readable when the consumer has something to do
     cdef Wakeup wakeup               # wakes `epoll` when close() is called
     cdef bint closed                 # close() was called
@@ -33,5 +37,9 @@ cdef class Engine:
     cdef int watch(self, int fd, unsigned int events) except -1
     cdef int _fill_batch(self, int timeout) noexcept nogil
     cdef int _write_batches(self, Writer writer, int *result) noexcept nogil
+    cdef int _gather(self, int64_t most, int64_t wait, bint block) noexcept nogil
+    cdef bint _begin_taking(self) except -1
+    cdef int _end_taking(self) except -1
+    cdef object gather(self, int64_t most, int64_t wait, bint block)
     cdef int take(self, int timeout, Writer writer=*) except -2
     cdef void _count_undelivered(self) noexcept nogil

@@ -3,6 +3,8 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport Identity
+from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
+from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_restore, process_state, process_t, process_take,
 )
@@ -14,16 +16,64 @@ cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_reason_names[REASON_COUNT]
 
 
-cdef void owner_drop(owner_t *owner) noexcept nogil:
+cdef others_t *others_new(int room) noexcept nogil:
+    cdef others_t *others = <others_t *>malloc(sizeof(others_t) + room * sizeof(process_t *))
+    if others != NULL:
+        others.refs = 1
+        others.count = 0
+        others.shown = NULL
+    return others
+
+
+cdef void _others_drop(others_t *others) noexcept nogil:
     cdef int i
+    if others != NULL and __atomic_sub_fetch(&others.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        for i in range(others.count):
+            process_drop(others.at[i])
+        _others_drop(others.shown)
+        free(others)
+
+
+cdef void owner_drop(owner_t *owner) noexcept nogil:
     process_drop(owner.process)
     process_drop(owner.cgroup)
+    _others_drop(owner.others)
     owner.process = owner.cgroup = NULL
-    for i in range(owner.other_count):
-        process_drop(owner.others[i])
-    free(owner.others)
     owner.others = NULL
-    owner.other_count = 0
+
+
+cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
+    out[0] = owner[0]
+    process_take(out.process)
+    process_take(out.cgroup)
+    if out.others != NULL:
+        __atomic_add_fetch(&out.others.refs, 1, __ATOMIC_RELAXED)
+
+
+cdef others_t *_shown(others_t *others, Redactor redactor) noexcept nogil:
+    cdef others_t *shown = others_new(others.count)
+    cdef int i
+    if shown != NULL:
+        for i in range(others.count):
+            shown.at[shown.count] = process_take(others.at[i])
+            redactor.show(&shown.at[shown.count])
+            shown.count += shown.at[shown.count] != NULL
+    return shown
+
+
+cdef void owner_redact(owner_t *owner, Redactor redactor) noexcept nogil:
+    cdef others_t *others = owner.others
+    if owner.process != NULL:
+        redactor.show(&owner.process)
+        if owner.process == NULL:
+            owner.reason = REASON_ERROR
+    if others != NULL:
+        if others.shown == NULL:
+            others.shown = _shown(others, redactor)
+        owner.others = others.shown
+        if owner.others != NULL:
+            __atomic_add_fetch(&owner.others.refs, 1, __ATOMIC_RELAXED)
+        _others_drop(others)
 
 
 cdef const char *match_name(uint8_t match) noexcept nogil:
@@ -81,8 +131,8 @@ cdef class Owner:
         the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
-        return (*owner, *[process_object(process_take(self.owner.others[i]), self.identity)
-                          for i in range(self.owner.other_count)])
+        others = range(other_count(&self.owner))
+        return (*owner, *[process_object(process_take(self.owner.others.at[i]), self.identity) for i in others])
 
     @property
     def pid(self) -> int | None:
@@ -187,8 +237,8 @@ cdef tuple owner_ids(const owner_t *owner):
         uids.add(owner.uid)
     if owner.has & OWNER_GID:
         gids.add(owner.gid)
-    for i in range(-1, owner.other_count):
-        process = owner.process if i < 0 else owner.others[i]
+    for i in range(-1, other_count(owner)):
+        process = owner.process if i < 0 else owner.others.at[i]
         if process != NULL and process.has & PROCESS_IDS:
             uids.add(process.uid)
             gids.add(process.gid)
@@ -197,7 +247,7 @@ cdef tuple owner_ids(const owner_t *owner):
 
 cdef tuple owner_state(const owner_t *owner):
     return (None if owner.process == NULL else process_state(owner.process),
-            tuple([process_state(owner.others[i]) for i in range(owner.other_count)]),
+            tuple([process_state(owner.others.at[i]) for i in range(other_count(owner))]),
             None if owner.cgroup == NULL else process_state(owner.cgroup),
             owner.inode, owner.cookie, owner.cgroup_id, owner.uid, owner.gid, owner.has, owner.match, owner.reason)
 
@@ -213,12 +263,12 @@ cdef int owner_restore(owner_t *out, tuple state) except -1:
     if cgroup is not None:
         out.cgroup = process_restore(cgroup)
     if others:
-        out.others = <process_t **>malloc(len(others) * sizeof(process_t *))
+        out.others = others_new(<int>len(others))
         if out.others == NULL:
             raise MemoryError("owner")
         for other in others:
-            out.others[out.other_count] = process_restore(other)
-            out.other_count += 1
+            out.others.at[out.others.count] = process_restore(other)
+            out.others.count += 1
     return 0
 
 
@@ -230,27 +280,8 @@ def _restored(state, saved):
     return result
 
 
-cdef process_t **_copy(process_t **others, int count) noexcept nogil:
-    cdef process_t **result = <process_t **>malloc(count * sizeof(process_t *))
-    cdef int i
-    if result != NULL:
-        for i in range(count):
-            result[i] = process_take(others[i])
-    return result
-
-
 cdef object owner_object(const owner_t *owner, Identity identity):
     cdef Owner result = Owner.__new__(Owner)
     result.identity = identity
-    result.owner = owner[0]
-    process_take(result.owner.process)
-    process_take(result.owner.cgroup)
-    # The list of others has no reference count: each object has its own copy.
-    result.owner.others = NULL
-    result.owner.other_count = 0
-    if owner.other_count:
-        result.owner.others = _copy(owner.others, owner.other_count)
-        if result.owner.others == NULL:
-            raise MemoryError("owner")
-        result.owner.other_count = owner.other_count
+    owner_copy(owner, &result.owner)
     return result

@@ -1,19 +1,7 @@
 """Records taken from the ring, in order: written straight from its memory, or made into Flow objects."""
 cimport cython
-from nfct_fast.records.owner cimport REASON_ERROR, owner_t
+from nfct_fast.records.owner cimport owner_redact
 from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
-
-cdef void _redact(Redactor redactor, owner_t *owner) noexcept nogil:
-    cdef int i, kept = 0
-    if owner.process != NULL:
-        redactor.show(&owner.process)
-        if owner.process == NULL:
-            owner.reason = REASON_ERROR
-    for i in range(owner.other_count):
-        owner.others[kept] = owner.others[i]
-        redactor.show(&owner.others[kept])
-        kept += owner.others[kept] != NULL
-    owner.other_count = kept
 
 
 @cython.final
@@ -48,8 +36,8 @@ cdef class TakenRecords:
         self.count = max(0, count)
         if self.redactor is not None:       # here, before anybody can have seen them: nobody forgets it
             for i in range(self.count):
-                _redact(self.redactor, &self.records[i].owner)
-                _redact(self.redactor, &self.records[i].peer)
+                owner_redact(&self.records[i].owner, self.redactor)
+                owner_redact(&self.records[i].peer, self.redactor)
         return count
 
     def __len__(self):
