@@ -24,7 +24,7 @@ class Stats(NamedTuple):
     rcvbuf: int
     process_events_lost: int
     undelivered: int
-    foreign: int
+    spoofed: int
     unallocated: int
     rcvbuf_all: int
     namespaces: int
@@ -40,6 +40,7 @@ class Conntrack:
         *,
         events: str | Iterable[str] = ...,
         protocol: str | None = None,
+        filter: str | None = None,
         netns: str | int | os.PathLike[str] | None = None,
         attribution: str = "auto",
         rcvbuf: int = ...,

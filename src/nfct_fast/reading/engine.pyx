@@ -47,13 +47,13 @@ cdef class Engine:
         self.lock = allocate_lock()
         self.waiters = set()
 
-    def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
+    def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
              presentation, redactor, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
-            wanted: Pairs of address family and protocol number.
-            rights: A Rights, whose settle() each thread calls first, or None.
+            flow_filter: Which flows are wanted, a FlowFilter.
+            rights: A Rights, whose drop() each thread calls first, or None.
             track: Whether to turn connection tracking on.
             attribution: Keyword arguments of Resolver.
             spec: The namespaces to monitor: None, a name, pid or path, or "all".
@@ -70,23 +70,23 @@ cdef class Engine:
         Raises:
             OSError, ValueError: Opening failed. close() must be called in this case, too.
         """
-        settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
+        drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
-        self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
+        self.attribution.__init__(**attribution, drop_rights=drop_rights, spawn_helper=spawn_helper)
         self.notices = Notices()
         if track:
             self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, wanted,
+        self.reader = Reader(self.ring, self.attribution, flow_filter,
                              self.tracking.check if track and not everywhere else None)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         wanted, **opener_arguments)
+                                         flow_filter, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)
@@ -102,9 +102,9 @@ cdef class Engine:
         self.watch(self.wakeup.fd, EPOLLIN)
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
-        self.thread = start_new_thread(self.reader.run, (settled,))
+        self.thread = start_new_thread(self.reader.run, (drop_rights,))
         if everywhere:
-            self.follower.start(settled)
+            self.follower.start(drop_rights)
         return reasons
 
     cdef int check(self) except -1:
