@@ -17,8 +17,8 @@ cdef extern from "nfct_fast/text/pattern.h" nogil:
         STEP_SIZE "sizeof(struct pattern_step)"
 
 cdef enum:
-    # Steps of all searches per byte of a command line. The default patterns take about 20 on usual ones; 4,096 bytes that
-    # use the budget up take 2 ms, and nothing of them is shown.
+    # Steps of all searches per byte of a command line. The default patterns take about 20 on usual ones; 4,096 bytes
+    # that use the budget up take 2 ms, and nothing of them is shown.
     STEPS_PER_BYTE = 60
     KEPT = 4096              # bytes of a redacted command line that are kept, at least
     MARKER_SIZE = 10
@@ -32,8 +32,8 @@ _NAMES = (r"(?:p(?:ass(?:w(?:or[dt]|d)|phrase)|wd|rivate[-_.]?key)|s(?:ecret|ign
 
 
 def _of_programs(names, options):
-    # The first and the last such option of a program, with its value in the same argument or the next. The program may be
-    # an argument of another one, as of sudo.
+    # The first and the last such option of a program, with its value in the same argument or the next. The program may
+    # be an argument of another one, as of sudo.
     return [rf"(?:^|[\0/])(?:{names})[\w.-]*\0(?:[^\0]*\0)*{lazy}(?:{options})(?P<secret>[^\0]+)"
             for lazy in ("", "?")]
 

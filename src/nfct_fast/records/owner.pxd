@@ -39,7 +39,7 @@ cdef enum:               # owner_t.reason: why there is no process
 ctypedef struct others_t:
     int refs
     int count
-    others_t *shown          # as they are shown where command lines are redacted, as process_t.shown; NULL: not known yet
+    others_t *shown          # as they are shown where command lines are redacted; see process_t.shown
     process_t *at[1]         # `count` references
 
 # All zero: nothing is known. Owns its references until owner_drop().
