@@ -9,11 +9,11 @@ from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
 cdef class TakenRecords:
     """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
-    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None, Presentation presentation not None,
+    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None, Presentation presentation=None,
                   Redactor redactor=None):
         self.ring = ring
         self.fork_guard = fork_guard
-        self.presentation = presentation
+        self.presentation = presentation if presentation is not None else Presentation()
         self.redactor = redactor
 
     cdef void consume(self, int until) noexcept nogil:
