@@ -5,6 +5,8 @@ from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
+from nfct_fast.processes.redactor cimport Redactor
+from nfct_fast.records.presentation cimport Presentation
 
 import weakref
 from typing import NamedTuple
@@ -78,6 +80,10 @@ cdef class Conntrack:
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
         notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
+        community_id: the seed of `Flow.community_id` and `community_id_nat`, by default 0.
+        cmdline: whether processes have a command line.
+        redact: regular expressions of what must not be seen of command lines, such as DEFAULT_REDACTIONS; None for
+            none. What matches, or the group (?P<secret>...) of it, becomes "[redacted]".
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
 
@@ -92,6 +98,7 @@ cdef class Conntrack:
     cdef object __weakref__
     cdef Engine engine
     cdef object kept_flows      # iterator over flows that a read() interrupted by an exception had taken already
+    cdef readonly object host   # a Host: the one whose flows these are
     cdef readonly tuple no_event_reasons    # why events can never arrive and what to do, a sentence each; else empty
 
     def __cinit__(self):
@@ -101,12 +108,16 @@ cdef class Conntrack:
 
     def __init__(self, *, events=None, protocol=None, filter=None, flows=False, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
-                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, drop_privileges=False):
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS,
+                 community_id=None, bint cmdline=True, redact=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         asked = _groups(("NEW",) if events is None and not flows else () if events is None else events)
         groups = _heard(asked, flows)
         flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups, bool(flows))
+        redactor = _redactor(cmdline, redact)
+        presentation = Presentation(community_id)
+        self.host = presentation.identity.host
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         rights = _rights(drop_privileges)
@@ -118,7 +129,7 @@ cdef class Conntrack:
         try:
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit),
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), presentation, redactor,
                 (_remembered(flows), GROUPS["NEW"] in asked) if flows else None, groups=groups, recover=recover)
         except BaseException:
             self.engine.close()
@@ -131,8 +142,8 @@ cdef class Conntrack:
     def __exit__(self, *exception):
         self.close()
 
-    def watch(self, int fd, uint32_t events=EPOLLIN) -> None:
-        """Have next_batch() and write_to() return early when fd is ready for `events` (EPOLL*).
+    def _watch(self, int fd, uint32_t events=EPOLLIN) -> None:
+        """Have _next_batch() and _write_to() return early when fd is ready for `events` (EPOLL*).
 
         Raises OSError; EPERM for a regular file, which cannot be waited for.
         """
@@ -204,7 +215,7 @@ cdef class Conntrack:
         return self.engine.notices.take()
 
     def notices_fileno(self) -> int:
-        """Return a descriptor for poll() or watch() that is readable when notices() has something to return."""
+        """Return a descriptor for poll() that is readable when notices() has something to return."""
         self.engine.check()
         return self.engine.notices.fileno()
 
@@ -280,7 +291,7 @@ cdef class Conntrack:
             raise self.engine.reader.failure
         return count
 
-    def next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+    def _next_batch(self, timeout: float | None = None) -> TakenRecords | None:
         """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
@@ -289,7 +300,7 @@ cdef class Conntrack:
             return None
         return self.engine.batch
 
-    def write_to(self, Writer writer not None) -> int | None:
+    def _write_to(self, Writer writer not None) -> int | None:
         """Wait for flows, write them and those that come within the next 0.1 s, and return how many.
 
         0 if a watched descriptor is ready or a signal came: call it again for the rest. None if no more will come.
@@ -307,7 +318,7 @@ cdef class Conntrack:
         self.engine.check()
         flows = [*self.kept_flows, *self.engine.batch]
         try:
-            while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
+            while (batch := self._next_batch(0 if flows else timeout)) is not None and len(batch):
                 flows += batch
         except BaseException:
             self.kept_flows = iter(flows)
@@ -342,14 +353,15 @@ cdef class Conntrack:
                 raise StopIteration
 
 
-def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", drop_privileges=False) -> Conntrack:
+def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", community_id=None, bint cmdline=True,
+               redact=None, drop_privileges=False) -> Conntrack:
     """Return a Conntrack of what the conntrack table contains now, as `Flow` of type "ENTRY"; it ends after the last.
 
     Owners are those of the sockets that are open now. An unconnected socket does not prove who began a flow of its
     port, which may have been another socket's port then: such a flow has the reason "ambiguous".
 
     Args:
-        protocol, filter, netns, drop_privileges: As of Conntrack.
+        protocol, filter, netns, community_id, cmdline, redact, drop_privileges: As of Conntrack.
         attribution: As of Conntrack, but not "bpf", which notes only what happens from then on.
 
     Raises:
@@ -360,12 +372,14 @@ def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", dr
     if attribution == "bpf":
         raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
     flow_filter = FlowFilter(protocol, filter)
+    presentation = Presentation(community_id)
+    table.host = presentation.identity.host
     rights = _rights(drop_privileges)
     weakref.finalize(table, table.engine.close)
     try:
         table.engine.open(
             flow_filter, rights, False, dict(mode=attribution, bpf=False, burst=_LIST_SECONDS), netns, False, 1 << 16,
-            DEFAULT_RCVBUF_LIMIT, listing=True, groups=(), recover=True)
+            DEFAULT_RCVBUF_LIMIT, presentation, _redactor(cmdline, redact), listing=True, groups=(), recover=True)
     except BaseException:
         table.engine.close()
         raise
@@ -375,6 +389,11 @@ def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", dr
 def _rights(drop_privileges):
     # The command line passes a Rights, which says what threads give up and what helper processes do instead.
     return drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
+
+
+def _redactor(bint cmdline, redact):
+    patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
+    return Redactor(patterns, not cmdline) if patterns or not cmdline else None
 
 
 def _groups(events):
