@@ -11,7 +11,6 @@ if not is_source_tree():
 from nfct_fast.testing.diag_client import SockDiag, parse_reply  # noqa: E402, F401
 from nfct_fast.testing.filtered import verdicts  # noqa: E402, F401
 from nfct_fast.testing.hooks import (  # noqa: E402, F401
-    by_cookie,
     decode_by_library,
     decode_directly,
     find_flow,
