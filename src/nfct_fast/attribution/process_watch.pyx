@@ -119,8 +119,8 @@ cdef class ProcessWatch:
     def _grow(self):
         try:
             self._notes.grow(None if self._opener is None else self._larger_map)
-        except (OSError, ValueError) as error:
-            self.small = str(error)
+        except (OSError, ValueError):
+            pass     # the notes keep the room they have: they reach back less far
 
     def close(self):
         """End the thread; closing twice is harmless."""
