@@ -17,4 +17,4 @@ cdef class ProcessWatch:
     cdef Wakeup _wake                  # wakes the thread, to end or to make room for more notes
     cdef uint64_t _lost                # process events lost in total when all processes were last read
     # Have the thread make room for more notes.
-    cdef void ask(self) noexcept nogil
+    cdef void request_growth(self) noexcept nogil

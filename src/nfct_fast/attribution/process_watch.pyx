@@ -106,7 +106,7 @@ cdef class ProcessWatch:
             except OSError:
                 continue     # out of descriptors: what is known remains valid, and the next round tries again
 
-    cdef void ask(self) noexcept nogil:
+    cdef void request_growth(self) noexcept nogil:
         """Have the thread make room for more notes soon."""
         self._wake.notify()
 
