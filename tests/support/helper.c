@@ -8,8 +8,8 @@
 int main(void)
 {
     struct helper helper;
-    struct cmdline_ask ask = {.limit = 4096};
-    struct cmdline_answer answer;
+    struct cmdline_request ask = {.limit = 4096};
+    struct cmdline_reply answer;
     static char buf[4096];
     int directory = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
     helper_init(&helper);
