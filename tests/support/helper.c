@@ -1,5 +1,5 @@
-/* The helper process on its own, in a program of C: it reads that program's command line. Prints what came of it.
- * With -DHELPER_COPIES as on a machine for which helper_calls.h has no system calls of its own. */
+/* The helper process alone, in a C program whose command line it reads. Prints the result. With -DHELPER_COPIES it
+ * works as on an architecture for which helper_calls.h has no system calls. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,4 @@
-"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped against one, and fail in a source tree
-without it."""
+"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped if a wheel is installed."""
 
 import pytest
 
