@@ -44,7 +44,7 @@ def refusals(conntrack):
     """Return the names of the methods of a Conntrack that do not refuse to work here."""
     uses = {
         "read": lambda: conntrack.read(0),
-        "next_batch": lambda: conntrack.next_batch(0),
+        "next_batch": lambda: conntrack._next_batch(0),
         "next": lambda: next(conntrack),
         "fileno": conntrack.fileno,
         "stats": conntrack.stats,
@@ -53,7 +53,7 @@ def refusals(conntrack):
         "recovered": lambda: conntrack.recovered,
         "degraded": lambda: conntrack.degraded,
         "unreported": lambda: conntrack.unreported,
-        "watch": lambda: conntrack.watch(0),
+        "watch": lambda: conntrack._watch(0),
         "enter": conntrack.__enter__,
     }
     worked = []
