@@ -1,6 +1,7 @@
 from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
+from nfct_fast.filters.filter_error import FilterError as FilterError
 from nfct_fast.processes.process import Process as Process
 from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
@@ -14,6 +15,7 @@ from ._version import __version__ as __version__
 __all__ = [
     "__version__",
     "Conntrack",
+    "FilterError",
     "Stats",
     "Batch",
     "Flow",

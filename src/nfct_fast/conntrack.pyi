@@ -40,6 +40,7 @@ class Conntrack:
         *,
         events: str | Iterable[str] = ...,
         protocol: str | None = None,
+        filter: str | None = None,
         netns: str | int | os.PathLike[str] | None = None,
         attribution: str = "auto",
         rcvbuf: int = ...,

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
-from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
+from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.reading.batches import Batches
 from nfct_fast.rights import Rights
 
@@ -25,9 +25,9 @@ class Stats(NamedTuple):
     """Counts since the start. Decoded events that were not filtered were delivered, or are still in the ring."""
 
     events: int                 # received and decoded
-    filtered: int               # of these, events that were not wanted and passed the socket filter
+    filtered: int               # events and recovered flows that passed the socket filter and were not wanted
     dropped: int                # events the kernel dropped because a receive buffer was full; exact
-    recovered: int              # flows delivered from the conntrack table, as their event was dropped or unallocated
+    recovered: int              # flows found in the conntrack table, as their event was dropped or unallocated
     lost: int                   # dropped or unallocated and not recovered; a lower bound if `unallocated` is not 0
     overruns: int               # how often the kernel reported a loss
     undecoded: int              # messages that were too long or malformed
@@ -54,6 +54,8 @@ cdef class Conntrack:
     Args:
         events: any of "NEW", "UPDATE", "DESTROY".
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
+        filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
+            FilterError, a ValueError, points at what is wrong in it.
         netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
             path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
             user, and each takes seven descriptors.
@@ -88,13 +90,13 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
-                 int notes=NOTED_FLOWS, drop_privileges=False):
+    def __init__(self, *, events=("NEW",), protocol=None, filter=None, netns=None, attribution="auto",
+                 int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         groups = _groups(events)
-        wanted = wanted_protocols(protocol)
+        flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups)
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         # The command line passes a Rights, which says what threads give up and what helper processes do instead.
@@ -106,9 +108,8 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             self.no_event_reasons = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
-                recover=recover)
+                flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover)
         except BaseException:
             self.engine.close()
             raise

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from nfct_fast import Conntrack
-from nfct_fast.events.filter import wanted_protocols
+from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.reading.engine import Engine
 from support.cli import SECONDS, inside, until
 from support.leaks import descriptors, tasks
@@ -48,7 +48,7 @@ def test_closed_in_its_own_thread(tracked, within):
             ended.set()
 
         engine.open(
-            wanted_protocols(None),
+            FlowFilter(),
             SimpleNamespace(settle=settled, spawn_helper=None),
             True,
             {"mode": "off"},
@@ -57,7 +57,6 @@ def test_closed_in_its_own_thread(tracked, within):
             1 << 20,
             1 << 20,
             groups={1},
-            program=None,
             recover=True,
         )
         assert ended.wait(SECONDS)
@@ -66,7 +65,7 @@ def test_closed_in_its_own_thread(tracked, within):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"flows": 0}, {"protocol": "("}],
+    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"notes": 0}, {"protocol": "("}],
 )
 def test_a_constructor_that_fails_leaves_nothing(tracked, within, arguments):
     with within():

@@ -47,12 +47,12 @@ cdef class Engine:
         self.lock = allocate_lock()
         self.waiters = set()
 
-    def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
+    def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
              **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
-            wanted: Pairs of address family and protocol number.
+            flow_filter: Which flows are wanted, a FlowFilter.
             rights: A Rights, whose settle() each thread calls first, or None.
             track: Whether to turn connection tracking on.
             attribution: Keyword arguments of Resolver.
@@ -77,14 +77,14 @@ cdef class Engine:
         if track:
             self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, wanted,
+        self.reader = Reader(self.ring, self.attribution, flow_filter,
                              self.tracking.check if track and not everywhere else None)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         wanted, **opener_arguments)
+                                         flow_filter, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)

@@ -37,13 +37,13 @@ cdef class Reader:
     Args:
         ring: The ring in which the records are put.
         attribution: The Resolver that finds the owners.
-        wanted: Pairs of address family and protocol number.
+        flow_filter: Which flows are wanted, a FlowFilter.
         housekeeping: Called in the reading thread about once a second; may be None.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, flow_filter, housekeeping=None):
         self.epoll = -1
-        self.intake = Intake(ring, attribution, wanted)
+        self.intake = Intake(ring, attribution, flow_filter)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
         self.housekeeping = housekeeping
