@@ -42,8 +42,11 @@ async def _wait(batches, pause):
         if seconds is not None:
             timer = loop.call_later(min(seconds, _PAUSE) if pause else seconds, wake)
         if not pause:
-            loop.add_reader(batches.fileno(), wake)
-            fd = batches.fileno()
+            try:
+                fd = batches.fileno()
+            except ValueError:  # closed by another thread just now
+                return
+            loop.add_reader(fd, wake)
         await ready
     finally:
         batches.waiters.discard(wake_from_any_thread)
