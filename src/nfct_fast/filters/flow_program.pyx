@@ -175,13 +175,15 @@ cdef class FlowProgram:
         # The fields of each family: source and destination, then those of the reply.
         cdef uint8_t field = step.field - (FIELD_SRC4 if step.field < FIELD_SRC6 else FIELD_SRC6)
         cdef const tuple_t *tuple = &flow.orig if field < 2 else &flow.reply
-        cdef const uint8_t *address = &tuple.dst[0] if field & 1 else &tuple.src[0]
-        cdef const address_range_t *ranges = self.addresses + step.first
-        cdef uint32_t below = 0, above = step.count, middle
         if flow.orig.family != (AF_INET if step.field < FIELD_SRC6 else AF_INET6):
             return False
         if field >= 2 and not flow.has & FLOW_REPLY:
             return False
+        return self._is_within(step, tuple.dst) if field & 1 else self._is_within(step, tuple.src)
+
+    cdef bint _is_within(self, const step_t *step, const uint8_t *address) noexcept nogil:
+        cdef const address_range_t *ranges = self.addresses + step.first
+        cdef uint32_t below = 0, above = step.count, middle
         while below < above:
             middle = (below + above) // 2
             if memcmp(address, ranges[middle].low, 16) < 0:
