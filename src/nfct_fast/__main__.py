@@ -347,7 +347,7 @@ def _run(arguments, formatter):
         stop = _Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
-        rights.settle()
+        rights.drop()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             _warn(reason)
         try:

@@ -24,7 +24,7 @@ class Stats(NamedTuple):
     rcvbuf: int
     process_events_lost: int
     undelivered: int
-    foreign: int
+    spoofed: int
     unallocated: int
     rcvbuf_all: int
     namespaces: int

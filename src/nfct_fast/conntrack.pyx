@@ -36,7 +36,7 @@ class Stats(NamedTuple):
     rcvbuf: int                 # bytes of the largest receive buffer now, as the kernel counts them
     process_events_lost: int    # forks, execs and exits not reported; such processes are read from /proc if they live
     undelivered: int            # received, but at close() neither taken nor reported as lost; 0 before close()
-    foreign: int                # datagrams on netlink sockets that the kernel did not send; ignored
+    spoofed: int                # datagrams that processes, not the kernel, sent to the netlink sockets; ignored
     unallocated: int            # events the kernel had no memory for; a lower bound, as the kernel does not count them
     rcvbuf_all: int             # bytes the kernel may take for all receive buffers together
     namespaces: int             # network namespaces monitored now
@@ -170,7 +170,7 @@ cdef class Conntrack:
             rcvbuf=max(sizes, default=0),
             process_events_lost=(<object>self.engine.attribution).programs_lost,
             undelivered=self.engine.undelivered,
-            foreign=counts.foreign + (<object>self.engine.attribution).foreign,
+            spoofed=counts.spoofed + (<object>self.engine.attribution).spoofed,
             unallocated=counts.unallocated,
             rcvbuf_all=sum(sizes),
             namespaces=len(sources),

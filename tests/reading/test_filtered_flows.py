@@ -10,7 +10,7 @@ from support.cli import until
 from support.flows import Worker, listening
 from support.netns import made, use_conntrack
 from support.overruns import listening as overrun_listening
-from support.overruns import settled
+from support.overruns import read_until_quiet
 from support.users import NOBODY, as_user
 
 LAST = 7999
@@ -139,7 +139,7 @@ def ports(flows):
 def test_recovered_flows_are_filtered_too(tracked, within, flood, text):
     with within(), overrun_listening(flood, filter=f"dst 10.99.99.99 or {text}") as conntrack:
         made_flows = flood(20_000, 0)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
         everything = 20_000 if "dport" not in text else None
     assert made_flows == 20_000
@@ -156,7 +156,7 @@ def test_recovered_flows_are_filtered_too(tracked, within, flood, text):
 def test_losses_are_reported_whatever_the_filter_is(tracked, within, flood):
     with within(), overrun_listening(flood, filter="pid 1 or dst 10.99.99.99", recover=False) as conntrack:
         flood(20_000, 0)
-        assert settled(conntrack) == []
+        assert read_until_quiet(conntrack) == []
         stats = conntrack.stats()
         assert conntrack.lost == stats.lost == stats.dropped > 0
     assert stats.filtered + stats.lost == 20_000

@@ -53,7 +53,7 @@ cdef class Engine:
 
         Args:
             flow_filter: Which flows are wanted, a FlowFilter.
-            rights: A Rights, whose settle() each thread calls first, or None.
+            rights: A Rights, whose drop() each thread calls first, or None.
             track: Whether to turn connection tracking on.
             attribution: Keyword arguments of Resolver.
             spec: The namespaces to monitor: None, a name, pid or path, or "all".
@@ -68,11 +68,11 @@ cdef class Engine:
         Raises:
             OSError, ValueError: Opening failed. close() must be called in this case, too.
         """
-        settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
+        drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
-        self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
+        self.attribution.__init__(**attribution, drop_rights=drop_rights, spawn_helper=spawn_helper)
         self.notices = Notices()
         if track:
             self.tracking = Tracking(self.notices)
@@ -100,9 +100,9 @@ cdef class Engine:
         self.watch(self.wakeup.fd, EPOLLIN)
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
-        self.thread = start_new_thread(self.reader.run, (settled,))
+        self.thread = start_new_thread(self.reader.run, (drop_rights,))
         if everywhere:
-            self.follower.start(settled)
+            self.follower.start(drop_rights)
         return reasons
 
     cdef int check(self) except -1:

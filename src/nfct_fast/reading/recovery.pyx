@@ -72,10 +72,10 @@ cdef class Recovery:
             source.advance_dump()
             self._deliver_missed(source)
 
-    cdef int settle(self, Source source) noexcept nogil:
+    cdef int report_unrecovered(self, Source source) noexcept nogil:
         source.finish_deduplicating()
         source.socket.count_lost()
-        if source.socket.lost + source.socket.unmade != source.losses_counted:
+        if source.socket.lost + source.socket.unallocated != source.losses_counted:
             source.mark_overrun()
         return self.intake.report_loss(source, source.dump_incomplete)
 
