@@ -24,6 +24,8 @@ from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.template import DEFAULT, Template
 from nfct_fast.output.writer import Writer
+from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
+from nfct_fast.records.presentation import Presentation
 from nfct_fast.rights import Rights, find_user
 
 from ._version import __version__
@@ -78,6 +80,12 @@ def _size(text):
 def _notes(text):
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 24}")
+    return int(text)
+
+
+def _seed(text):
+    if not text.isascii() or not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to 65535")
     return int(text)
 
 
@@ -142,6 +150,27 @@ def _parser():
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
+    )
+    parser.add_argument(
+        "--community-id",
+        metavar="SEED",
+        nargs="?",
+        type=_seed,
+        const=0,
+        help="add the Community ID of each flow to JSON, and set the seed of {ev.community_id} (default: 0)",
+    )
+    parser.add_argument("--no-cmdline", action="store_true", help="show no command lines")
+    parser.add_argument(
+        "--redact",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="show [redacted] for what matches in a command line, or for its group (?P<secret>...); may be repeated",
+    )
+    parser.add_argument(
+        "--redact-defaults",
+        action="store_true",
+        help="do so with the usual arguments for passwords, tokens and keys",
     )
     parser.add_argument(
         "--attribution",
@@ -234,10 +263,10 @@ def _fill_standard_descriptors():
 
 
 def _watch(conntrack, stop, output):
-    conntrack.watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
-    conntrack.watch(conntrack.notices_fileno())
+    conntrack._watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
+    conntrack._watch(conntrack.notices_fileno())
     try:
-        conntrack.watch(output, select.EPOLLERR)
+        conntrack._watch(output, select.EPOLLERR)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EEXIST):  # a regular file cannot be waited for
             raise
@@ -294,7 +323,7 @@ class _LossReport:
 def _log(conntrack, writer, stop, output):
     report = _LossReport(conntrack)
     try:
-        while (written := conntrack.write_to(writer)) is not None:
+        while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
             _warn(*conntrack.notices())
             if stop.asked:
@@ -342,6 +371,8 @@ def _run(arguments, formatter):
         track=arguments.track,
         netns=arguments.netns,
         notes=arguments.notes,
+        cmdline=not arguments.no_cmdline,
+        redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
         drop_privileges=rights,
     ) as conntrack:
         stop = _Stop()
@@ -358,8 +389,10 @@ def _run(arguments, formatter):
 
 
 def _formatter(arguments):
-    template = Template(arguments.format, arguments.format_ts)  # an invalid one is an error even with --json
-    return JsonLines() if arguments.json else template
+    presentation = Presentation(arguments.community_id)
+    # An invalid template is an error even with --json.
+    template = Template(arguments.format, arguments.format_ts, presentation)
+    return JsonLines(presentation) if arguments.json else template
 
 
 def main(argv=None) -> int:

@@ -5,6 +5,8 @@ from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
+from nfct_fast.processes.redactor cimport Redactor
+from nfct_fast.records.presentation cimport Presentation
 
 import weakref
 from typing import NamedTuple
@@ -69,6 +71,10 @@ cdef class Conntrack:
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
         notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
+        community_id: the seed of `Flow.community_id` and `community_id_nat`, by default 0.
+        cmdline: whether processes have a command line.
+        redact: regular expressions of what must not be seen of command lines, such as DEFAULT_REDACTIONS; None for
+            none. What matches, or the group (?P<secret>...) of it, becomes "[redacted]".
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
 
@@ -83,6 +89,7 @@ cdef class Conntrack:
     cdef object __weakref__
     cdef Engine engine
     cdef object kept_flows      # iterator over flows that a read() interrupted by an exception had taken already
+    cdef readonly object host   # a Host: the one whose flows these are
     cdef readonly tuple no_event_reasons    # why events can never arrive and what to do, a sentence each; else empty
 
     def __cinit__(self):
@@ -92,11 +99,16 @@ cdef class Conntrack:
 
     def __init__(self, *, events=("NEW",), protocol=None, filter=None, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
-                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, drop_privileges=False):
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS,
+                 community_id=None, bint cmdline=True, redact=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         groups = _groups(events)
         flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups)
+        patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
+        redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
+        presentation = Presentation(community_id)
+        self.host = presentation.identity.host
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         # The command line passes a Rights, which says what threads give up and what helper processes do instead.
@@ -109,7 +121,8 @@ cdef class Conntrack:
         try:
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover)
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
+                presentation=presentation, redactor=redactor)
         except BaseException:
             self.engine.close()
             raise
@@ -121,8 +134,8 @@ cdef class Conntrack:
     def __exit__(self, *exception):
         self.close()
 
-    def watch(self, int fd, uint32_t events=EPOLLIN) -> None:
-        """Have next_batch() and write_to() return early when fd is ready for `events` (EPOLL*).
+    def _watch(self, int fd, uint32_t events=EPOLLIN) -> None:
+        """Have _next_batch() and _write_to() return early when fd is ready for `events` (EPOLL*).
 
         Raises OSError; EPERM for a regular file, which cannot be waited for.
         """
@@ -190,7 +203,7 @@ cdef class Conntrack:
         return self.engine.notices.take()
 
     def notices_fileno(self) -> int:
-        """Return a descriptor for poll() or watch() that is readable when notices() has something to return."""
+        """Return a descriptor for poll() that is readable when notices() has something to return."""
         self.engine.check()
         return self.engine.notices.fileno()
 
@@ -260,7 +273,7 @@ cdef class Conntrack:
             raise self.engine.reader.failure
         return count
 
-    def next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+    def _next_batch(self, timeout: float | None = None) -> TakenRecords | None:
         """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
@@ -269,7 +282,7 @@ cdef class Conntrack:
             return None
         return self.engine.batch
 
-    def write_to(self, Writer writer not None) -> int | None:
+    def _write_to(self, Writer writer not None) -> int | None:
         """Wait for flows, write them and those that come within the next 0.1 s, and return how many.
 
         0 if a watched descriptor is ready or a signal came: call it again for the rest. None if no more will come.
@@ -287,7 +300,7 @@ cdef class Conntrack:
         self.engine.check()
         flows = [*self.kept_flows, *self.engine.batch]
         try:
-            while (batch := self.next_batch(0 if flows else timeout)) is not None and len(batch):
+            while (batch := self._next_batch(0 if flows else timeout)) is not None and len(batch):
                 flows += batch
         except BaseException:
             self.kept_flows = iter(flows)

@@ -48,7 +48,7 @@ cdef class Engine:
         self.waiters = set()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
@@ -60,6 +60,8 @@ cdef class Engine:
             probe: Whether to send datagrams over loopback to see if events arrive.
             rcvbuf: Bytes of the first receive buffer.
             memory: Bytes of all receive buffers together.
+            presentation: A Presentation, of the flows.
+            redactor: A Redactor, or None.
             opener_arguments: Further keyword arguments of SourceOpener.
 
         Returns:
@@ -70,7 +72,7 @@ cdef class Engine:
         """
         drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = TakenRecords(self.ring, self.fork_guard)
+        self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
         self.attribution.__init__(**attribution, drop_rights=drop_rights, spawn_helper=spawn_helper)
         self.notices = Notices()
