@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 from nfct_fast.events.fingerprints cimport flow_fingerprint
-from nfct_fast.events.flow cimport FLOW_RECOVERED, FLOW_START, flow_t, tuple_same
+from nfct_fast.events.flow cimport FLOW_RECOVERED, FLOW_START, flow_t, tuple_t
 from nfct_fast.processes.process cimport PROCESS_IDS, process_drop, process_t, process_take
 from nfct_fast.records.owner cimport OWNER_UID, owner_copy, owner_drop, owner_t
 from nfct_fast.records.record cimport record_t
@@ -95,7 +95,7 @@ cdef class LiveFlows:
         cdef const live_flow_t *one
         while at:
             one = &self.flows[at]
-            if (one.fingerprint == fingerprint and one.netns == flow.netns and tuple_same(&one.orig, &flow.orig)
+            if (one.fingerprint == fingerprint and one.netns == flow.netns and memcmp(&one.orig, &flow.orig, sizeof(tuple_t)) == 0
                     and one.generation == self.generations[flow.netns]):
                 return at
             at = one.next
