@@ -95,8 +95,9 @@ cdef class LiveFlows:
         cdef const live_flow_t *one
         while at:
             one = &self.flows[at]
-            if (one.fingerprint == fingerprint and one.netns == flow.netns and memcmp(&one.orig, &flow.orig, sizeof(tuple_t)) == 0
-                    and one.generation == self.generations[flow.netns]):
+            if (one.fingerprint == fingerprint and one.netns == flow.netns
+                    and one.generation == self.generations[flow.netns]
+                    and memcmp(&one.orig, &flow.orig, sizeof(tuple_t)) == 0):
                 return at
             at = one.next
         return 0
