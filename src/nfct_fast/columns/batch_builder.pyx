@@ -32,7 +32,8 @@ from nfct_fast.columns.table cimport (
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
     EVENT_COUNT, FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
-    FLOW_STOP, NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_has_ports, tuple_t,
+    FLOW_STOP, NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known,
+    tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.outcome cimport OUTCOME_COUNT, flow_duration, flow_outcome
 from nfct_fast.kernel.clock cimport monotonic_ns
