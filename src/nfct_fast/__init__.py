@@ -8,6 +8,12 @@ from ._version import __version__
 _MODULES = {
     "Conntrack": "conntrack",
     "Stats": "conntrack",
+    "Lost": "records.loss",
+    "LostEvents": "records.loss",
+    "RecordingError": "replay.recording_error",
+    "ConntrackWarning": "monitoring.warned",
+    "NoEventsWarning": "monitoring.warned",
+    "UnknownOwnersWarning": "monitoring.warned",
     "Flow": "records.record",
     "Tuple": "records.record",
     "Counters": "records.record",

@@ -1,10 +1,16 @@
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
+from nfct_fast.monitoring.warned import ConntrackWarning as ConntrackWarning
+from nfct_fast.monitoring.warned import NoEventsWarning as NoEventsWarning
+from nfct_fast.monitoring.warned import UnknownOwnersWarning as UnknownOwnersWarning
 from nfct_fast.processes.process import Process as Process
+from nfct_fast.records.loss import Lost as Lost
+from nfct_fast.records.loss import LostEvents as LostEvents
 from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
 from nfct_fast.records.record import Flow as Flow
 from nfct_fast.records.record import Tuple as Tuple
+from nfct_fast.replay.recording_error import RecordingError as RecordingError
 from nfct_fast.sockets.current_holders import find_holders as find_holders
 from nfct_fast.text.status import Status as Status
 
@@ -14,6 +20,12 @@ __all__ = [
     "__version__",
     "Conntrack",
     "Stats",
+    "Lost",
+    "LostEvents",
+    "RecordingError",
+    "ConntrackWarning",
+    "NoEventsWarning",
+    "UnknownOwnersWarning",
     "Flow",
     "Tuple",
     "Counters",

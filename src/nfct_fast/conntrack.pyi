@@ -1,9 +1,12 @@
 import os
 from collections.abc import Iterable
 from types import TracebackType
-from typing import NamedTuple, Self, final
+from typing import Generic, Literal, NamedTuple, Self, TypedDict, final, overload
+
+from typing_extensions import TypeVar, Unpack
 
 from nfct_fast.records.batch import Batch
+from nfct_fast.records.loss import Lost
 from nfct_fast.records.record import Flow
 
 DEFAULT_RCVBUF: int
@@ -31,23 +34,35 @@ class Stats(NamedTuple):
     namespaces_removed: int
     unmonitored: int
     preexisting: int
+    unrecorded: int
+
+_T = TypeVar("_T", default=Flow)
+
+class _Options(TypedDict, total=False):
+    events: str | Iterable[str]
+    protocol: str | None
+    netns: str | int | os.PathLike[str] | None
+    attribution: str
+    rcvbuf: int
+    rcvbuf_limit: int
+    recover: bool
+    track: bool
+    probe: bool
+    flows: int
+    record: str | os.PathLike[str] | None
+    replay: str | os.PathLike[str] | None
+    speed: float | None
+    drop_privileges: bool
 
 @final
-class Conntrack:
+class Conntrack(Generic[_T]):
+    @overload
     def __init__(
-        self,
-        *,
-        events: str | Iterable[str] = ...,
-        protocol: str | None = None,
-        netns: str | int | os.PathLike[str] | None = None,
-        attribution: str = "auto",
-        rcvbuf: int = ...,
-        rcvbuf_limit: int = ...,
-        recover: bool = True,
-        track: bool = False,
-        probe: bool = True,
-        flows: int = ...,
-        drop_privileges: bool = False,
+        self: Conntrack[Flow], *, on_loss: Literal["count", "raise"] = "count", **options: Unpack[_Options]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Conntrack[Flow | Lost], *, on_loss: Literal["yield"], **options: Unpack[_Options]
     ) -> None: ...
     no_event_reasons: tuple[str, ...]
     @property
@@ -71,9 +86,11 @@ class Conntrack:
     def notices_fileno(self) -> int: ...
     def next_batch(self, timeout: float | None = None) -> Batch | None: ...
     def write_to(self, writer: object) -> int | None: ...  # a writer.Writer, which has no stub
-    def read(self, timeout: float | None = None) -> list[Flow]: ...
+    def read(self, *, limit: int | None = None, timeout: float | None = None) -> list[_T]: ...
     def __iter__(self) -> Self: ...
-    def __next__(self) -> Flow: ...
+    def __next__(self) -> _T: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> _T: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None

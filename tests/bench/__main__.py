@@ -15,6 +15,7 @@ import bench_growth
 import bench_loss
 import bench_mixture
 import bench_namespaces
+import bench_reading
 import bench_spawn
 import bench_storms
 import bench_volume
@@ -22,6 +23,7 @@ import bench_volume
 PARTS = {
     "volume": bench_volume.main,
     "cases": bench_cases.main,
+    "reading": bench_reading.main,
     "loss": bench_loss.main,
     "delay": bench_delay.main,
     "growth": bench_growth.main,

@@ -164,10 +164,10 @@ def one_round():
             running = [(kind, stack.enter_context(Worker(work))) for kind, work in started]
             for kind, worker in running:
                 truth.update({key: (kind, worker.pid) for key in worker.hear()})
-                flows += conntrack.read(0)
+                flows += conntrack.read(timeout=0)
             end = time.monotonic() + 5
             while len(flows) < len(truth) and time.monotonic() < end:
-                flows += conntrack.read(0.2)
+                flows += conntrack.read(timeout=0.2)
             for flow in flows:
                 kind, pid = truth.pop((flow.sport, flow.dst, flow.dport), (None, None))
                 if kind is None:

@@ -18,6 +18,7 @@ FOLDERS = (
     "attribution",
     "output",
     "monitoring",
+    "replay",
     "reading",
     "",
     "testing",

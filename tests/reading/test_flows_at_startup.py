@@ -41,9 +41,9 @@ def number(dst, dport):
 
 def settled(conntrack):
     """All flows until nothing came for half a second, once the first did: before, a large table may have to be read."""
-    flows, quiet = conntrack.read(SECONDS), time.monotonic() + 0.5
+    flows, quiet = conntrack.read(timeout=SECONDS), time.monotonic() + 0.5
     while time.monotonic() < quiet:
-        if more := conntrack.read(0.1):
+        if more := conntrack.read(timeout=0.1):
             flows += more
             quiet = time.monotonic() + 0.5
     return flows

@@ -60,7 +60,7 @@ def heard(conntrack, wanted, seconds=3.0):
     """The first flow that is wanted."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for flow in conntrack.read(0.2):
+        for flow in conntrack.read(timeout=0.2):
             if wanted(flow):
                 return flow
     raise AssertionError("no such flow was heard")

@@ -1,9 +1,12 @@
-/* What a kernel does once in a year, done to a program at will: preloaded, it stands between recvmmsg() and the kernel.
+/* What a kernel does once in a year, done to a program at will: preloaded, it stands between recvmmsg() and the kernel,
+ * and write().
  *
  * NFCT_FAULT says what, NFCT_TIMES how often (once by default), NFCT_AFTER after how many answers:
  *   nomem   events that are there are thrown away, and ENOBUFS is said, with no drop counted, as where an event finds
- * no memory intr    a part of a dump is missing, and the last message of the next says NLM_F_DUMP_INTR broken  a dump
- * is given up amid it: the answer is thrown away, and EIO is said
+ *           no memory
+ *   intr    a part of a dump is missing, and the last message of the next says NLM_F_DUMP_INTR
+ *   broken  a dump is given up amid it: the answer is thrown away, and EIO is said
+ *   stuck   a write of more than a page to a regular file never returns
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static long setting(const char *name, long otherwise)
 {
@@ -40,7 +45,7 @@ int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, stru
     if (!real)
         real = (int (*)(int, struct mmsghdr *, unsigned int, int, struct timespec *))dlsym(RTLD_NEXT, "recvmmsg");
     got = real(fd, vector, count, flags, timeout);
-    if (!fault || got <= 0)
+    if (!fault || !strcmp(fault, "stuck") || got <= 0)
         return got;
     struct nlmsghdr *first = vector->msg_hdr.msg_iov->iov_base;
     int dumped = (first->nlmsg_flags & NLM_F_MULTI) != 0;
@@ -56,4 +61,16 @@ int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, stru
     }
     errno = strcmp(fault, "nomem") ? EIO : ENOBUFS;
     return -1;
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+    static ssize_t (*real)(int, const void *, size_t);
+    const char *fault = getenv("NFCT_FAULT");
+    struct stat status;
+    if (!real)
+        real = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    while (fault && !strcmp(fault, "stuck") && size > 4096 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+        sleep(1);
+    return real(fd, data, size);
 }

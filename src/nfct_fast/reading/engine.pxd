@@ -3,6 +3,8 @@ from nfct_fast.records.batch cimport Batch
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
+from nfct_fast.replay.player cimport Player
+from nfct_fast.replay.recorder cimport Recorder
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.output.writer cimport Writer
 
@@ -12,6 +14,8 @@ cdef class Engine:
     cdef Ring ring
     cdef Batch batch
     cdef Reader reader
+    cdef Player player               # of a recording; None: events are read. With it, most of the others are None
+    cdef Recorder recorder           # or None
     cdef Resolver attribution
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
@@ -25,11 +29,13 @@ cdef class Engine:
     cdef bint ended                  # the threads have ended
     cdef bint released               # descriptors are closed and counts are final
     cdef bint counted                # the reader's counts are included in the three fields below
-    cdef bint consumer_active        # a thread is within take()
+    cdef bint consumer_active        # a thread is within take(), or a task between begin_wait() and end_wait()
     cdef readonly unsigned long long undelivered        # flows received that nobody had taken when it was closed
     cdef readonly unsigned long long unreported_lost    # lost events whose report nobody had taken by then
     cdef readonly bint at_least                         # both are lower bounds
     cdef int check(self) except -1
+    cdef object producer(self)
+    cdef bint _begin_consuming(self) except -1
     cdef int watch(self, int fd, unsigned int events) except -1
     cdef int _fill_batch(self, int timeout) noexcept nogil
     cdef int _write_batches(self, Writer writer, int *result) noexcept nogil

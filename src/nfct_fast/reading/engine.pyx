@@ -29,6 +29,7 @@ from nfct_fast.events.tracking import Tracking
 from nfct_fast.reading.source_opener import SourceOpener
 
 _RING = 32768
+_RECORDING_S = 1.0       # how long close() waits until all is written to a recording
 
 cdef enum:
     READY = 8
@@ -46,7 +47,7 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             **opener_arguments) -> tuple[str, ...]:
+             record=None, **opener_arguments) -> tuple[str, ...]:
         """Open everything, start the threads, and return why events may never come, one sentence each.
 
         Args:
@@ -58,6 +59,7 @@ cdef class Engine:
             probe: whether to send datagrams over loopback to see if events arrive.
             rcvbuf: bytes of the first receive buffer.
             memory: bytes of all receive buffers together.
+            record: a file to make and to record all that is delivered in, or None.
             opener_arguments: further keyword arguments of SourceOpener.
 
         Raises OSError, ValueError; close() must be called then, too.
@@ -86,17 +88,36 @@ cdef class Engine:
                 reasons = source_opener.open_namespaces(spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
         if track:
             self.tracking.announce()
+        self._open_epoll()
+        if record is not None:
+            self.recorder = self.reader.intake.recorder = Recorder(record, self.notices)
+            self.recorder.start(settled)
+        # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
+        self.thread = start_new_thread(self.reader.run, (settled,))
+        if everywhere:
+            self.follower.start(settled)
+        return reasons
+
+    def open_replay(self, path, wanted, types, rights, double speed) -> None:
+        """Open a recording instead, and start the thread that plays it; see Player. OSError, RecordingError."""
+        self.ring = Ring(_RING)
+        self.batch = Batch(self.ring, self.fork_guard)
+        self.notices = Notices()
+        self.player = Player(path, self.ring, wanted, types, speed)
+        self._open_epoll()
+        self.thread = start_new_thread(self.player.run, (None if rights is None else rights.settle,))
+
+    def _open_epoll(self):
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise os_error("epoll")
         self.wakeup = Wakeup()
         self.watch(self.ring.filled.fd, EPOLLIN)
         self.watch(self.wakeup.fd, EPOLLIN)
-        # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
-        self.thread = start_new_thread(self.reader.run, (settled,))
-        if everywhere:
-            self.follower.start(settled)
-        return reasons
+
+    cdef object producer(self):
+        """What fills the ring: it has run(), stop(), close(), `failure` and `finished`."""
+        return self.reader if self.player is None else self.player
 
     cdef int check(self) except -1:
         self.fork_guard.check("this Conntrack")
@@ -116,7 +137,7 @@ cdef class Engine:
         """Have the reading thread end."""
         self.fork_guard.check("this Conntrack")
         if self.thread is not None:
-            self.reader.stop()
+            self.producer().stop()
 
     def close(self) -> None:
         """End the threads and close everything. If another thread is within take(), that one closes what it uses.
@@ -134,9 +155,11 @@ cdef class Engine:
         if self.follower is not None:
             self.follower.stop()
         if self.thread is not None:
-            self.reader.stop(True)
-            self.reader.finished.acquire()
-            self.reader.finished.release()      # no signal handler runs between the two
+            self.producer().stop(True)
+            self.producer().finished.acquire()
+            self.producer().finished.release()      # no signal handler runs between the two
+        if self.recorder is not None:
+            self.recorder.finish(_RECORDING_S)
         if self.wakeup is not None:
             self.wakeup.notify()
         with self.lock:
@@ -157,8 +180,8 @@ cdef class Engine:
     def _close_descriptors(self):
         if self.opener is not None:
             self.opener.close()
-        if self.reader is not None:
-            self.reader.close()
+        if self.producer() is not None:
+            self.producer().close()
         elif self.ring is not None:
             self.ring.close()
         if self.tracking is not None:
@@ -180,6 +203,8 @@ cdef class Engine:
             self.follower.close()
         if self.attribution is not None:
             self.attribution.abandon()
+        if self.recorder is not None:
+            self.recorder.abandon()
         self._close_descriptors()
 
     cdef void _count_undelivered(self) noexcept nogil:
@@ -237,17 +262,40 @@ cdef class Engine:
             count = self._fill_batch(<int>left) or self.batch.fill()
         return written or count
 
+    cdef bint _begin_consuming(self) except -1:
+        # False if it is closed.
+        with self.lock:
+            if self.closed:
+                return False
+            if self.consumer_active:
+                raise RuntimeError("another thread or task is already reading from this Conntrack")
+            self.consumer_active = True
+        return True
+
+    def begin_wait(self) -> int:
+        """Be the one consumer until end_wait(), and return a descriptor that polls readable once take(0) has something.
+
+        Call take(0) before. close() leaves the descriptor open until end_wait().
+        """
+        self.check()
+        if not self._begin_consuming():
+            self.check()
+        return self.epoll
+
+    def end_wait(self) -> None:
+        """End what begin_wait() began."""
+        with self.lock:
+            self.consumer_active = False
+            if self.ended and not self.released:
+                self._release()
+
     cdef int take(self, int timeout, Writer writer=None) except -2:
         """Be the one consumer: _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
         cdef int result = 0
         cdef int count
         cdef int number
-        with self.lock:
-            if self.closed:
-                return -1
-            if self.consumer_active:
-                raise RuntimeError("another thread is already reading from this Conntrack")
-            self.consumer_active = True
+        if not self._begin_consuming():
+            return -1
         try:
             with nogil:
                 count = self._fill_batch(timeout) if writer is None else self._write_batches(writer, &result)
