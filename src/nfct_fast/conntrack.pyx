@@ -24,7 +24,7 @@ from nfct_fast.rights import Rights
 DEFAULT_RCVBUF = 64 << 20
 DEFAULT_RCVBUF_LIMIT = 256 << 20
 _TYPES = {GROUPS["NEW"]: EVENT_NEW, GROUPS["UPDATE"]: EVENT_UPDATE, GROUPS["DESTROY"]: EVENT_DESTROY}
-_ON_LOSS = ("count", "yield", "raise")     # by records.batch LOSS_*
+_ON_LOSS = ("count", "yield", "raise")     # by LOSS_*
 
 cdef enum:
     # Flows handed to an event loop before its other tasks have a turn, at least one: a turn costs 10 us.
@@ -312,8 +312,8 @@ cdef class Conntrack:
             raise failure
         return count
 
-    def next_batch(self, timeout: float | None = None) -> Batch | None:
-        """Wait up to `timeout` seconds, None without limit; return flows as a Batch that is valid until the next call.
+    def next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+        """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
         """

@@ -1,4 +1,4 @@
-"""What the program gives up once everything is open: its user, its capabilities, and nearly all system calls."""
+"""The privileges that the program gives up once everything is open: its user, capabilities, and most system calls."""
 
 import os
 import pwd
@@ -16,7 +16,8 @@ _ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 def find_user(name=None) -> tuple[int, int]:
     """Return the user and group id of a user: by default `nfct-fast`, or nobody if there is no such user.
 
-    Raises LookupError if `name` is unknown.
+    Raises:
+        LookupError: There is no user `name`.
     """
     for one in (USER, "nobody") if name is None else (name,):
         try:
@@ -30,15 +31,15 @@ def find_user(name=None) -> tuple[int, int]:
 
 
 class Rights:
-    """What each thread gives up, for good, by calling settle(); by default only capabilities.
+    """The privileges that each thread gives up, for good, by calling settle(); by default only capabilities.
+
+    Steps that the kernel or the environment does not permit are skipped, and `reasons` has a sentence for each.
 
     Args:
-        user: a user and a group id to switch to; None to stay the same user.
-        filtered: allow only the system calls that are still needed.
-        looks: owners are looked for; if not, only time zone files can be read.
-        split: leave what needs rights over other users' files to helper processes; see spawn_helper().
-
-    What the kernel or the environment does not permit is skipped, and `reasons` has a sentence for each.
+        user: The user and group id to switch to; None to stay the same user.
+        filtered: Whether to allow only the system calls that are still needed.
+        looks: Whether owners are looked for; if not, only time zone files can be read.
+        split: Whether helper processes do what needs privileges over other users' files; see spawn_helper().
     """
 
     def __init__(self, *, user=None, filtered=False, looks=True, split=False):
@@ -53,7 +54,7 @@ class Rights:
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
 
     def settle(self) -> None:
-        """Give up the rights; call first in each thread. Raises OSError if capabilities cannot be dropped."""
+        """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
         self._settle(self._keep, self._enters, self._files)
 
     def _settle(self, keep, enters, files):
@@ -84,13 +85,16 @@ class Rights:
         """Fork a helper process that runs prepare()(fd); return its pid and a socket connected to fd.
 
         The helper ignores all signals but SIGKILL, and ends when the socket is closed. Call while there is only one
-        thread. Raises OSError.
+        thread.
 
         Args:
-            name: the process's name.
-            prepare: called with all rights; its result is called with only the capabilities `keep`.
-            keep: names of capabilities.
-            enters: the helper goes on entering network namespaces, and of all files reads only /proc.
+            name: Name of the process.
+            prepare: Called with all privileges; its result is called with only the capabilities `keep`.
+            keep: Names of capabilities.
+            enters: Whether the helper goes on entering network namespaces, and reads no files except /proc.
+
+        Raises:
+            OSError: The process cannot be started.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:

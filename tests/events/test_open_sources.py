@@ -121,7 +121,7 @@ def test_too_many_are_told_once(netns):
         until(lambda: any("not monitored" in line for line in program.complaints))
         assert program.end()[0] == 0
     [line] = [line for line in program.complaints if "not monitored" in line]
-    assert "there are too many; 9 can be at once" in line
+    assert "there are too many; at most 9 can be monitored at once" in line
     assert int(re.search(r"unmonitored=(\d+)", program.complaints[-1])[1]) >= 31
 
 

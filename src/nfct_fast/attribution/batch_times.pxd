@@ -1,4 +1,4 @@
-"""When the events of a batch can have happened: each of them after drained, and before received."""
+"""The interval in which the events of a batch happened: after `drained`, and before `received`."""
 from libc.stdint cimport int64_t, uint64_t
 
 ctypedef struct batch_times_t:

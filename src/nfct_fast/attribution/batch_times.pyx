@@ -1,6 +1,6 @@
-"""When the events of a batch can have happened, on each clock that is compared with.
+"""The interval in which the events of a batch happened, on each of the clocks in use.
 
-Notes of the BPF programs and start times of processes are on CLOCK_BOOTTIME, and the reader's times on CLOCK_MONOTONIC.
+BPF notes and start times of processes use CLOCK_BOOTTIME, and the reading thread's times CLOCK_MONOTONIC.
 """
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, monotonic_ns
 
@@ -9,7 +9,7 @@ cdef void batch_times_set(batch_times_t *self, int64_t received_at, int64_t drai
     cdef int64_t before, difference
     cdef int64_t ahead = 0
     cdef int i
-    # The least of three readings: the thread may be interrupted for milliseconds between the two clocks.
+    # Take the least difference of three, since the thread may be interrupted for ms between reading the two clocks.
     for i in range(3):
         before = monotonic_ns()
         difference = boottime_ns() - before

@@ -13,13 +13,13 @@ from nfct_fast.processes.process_reader cimport ProcessReader
 from nfct_fast.attribution.process_watch cimport ProcessWatch
 from nfct_fast.processes.history cimport History
 
-# The process behind a note, as it was then: built once for the many flows of one sender.
+# The process behind a note, as it was when the note was written: cached for the many flows of one sender.
 cdef struct sender_t:
-    process_t *process       # NULL: unused
-    process_id id            # of the program
-    uint64_t cgroup_id       # from the note, like uid, gid and comm
-    uint64_t changes         # History.changes when the process was built
-    uint64_t time            # of the note, CLOCK_BOOTTIME ns; if id has no start, the entry is valid for it only
+    process_t *process       # the process, a reference; NULL: unused entry
+    process_id id            # identity of the program
+    uint64_t cgroup_id       # cgroup id as in the note, like uid, gid and comm
+    uint64_t changes         # value of History.changes when the process was built
+    uint64_t time            # time of the note, CLOCK_BOOTTIME ns; if id has no start, the entry is valid for it only
     uint32_t uid
     uint32_t gid
     char comm[16]
@@ -32,34 +32,35 @@ cdef enum:
 cdef class BpfLookup:
     cdef readonly SocketNotes notes
     cdef readonly History history
-    cdef readonly str processes_missing  # why processes are known only in part; else None
+    cdef readonly str processes_missing  # why the kernel does not report processes, or not in full; None: it does
     cdef ProcessReader reader
     cdef ProcessWatch process_watch
     cdef ProcEvents proc_events          # the proc connector in place of the tracepoints; None: not used or unavailable
     cdef CgroupPaths cgroup_paths
-    cdef uint64_t _lost                  # `lost` at close()
-    cdef batch_times_t times             # of the current batch
+    cdef uint64_t _lost                  # value of `lost` at close()
+    cdef batch_times_t times             # times of the current batch
     cdef bint growth_asked               # process_watch was asked to make room for more notes
-    cdef bint is_overwritten             # notes of the time from which the batch may be were overwritten already
-    cdef int searches                    # searches for earlier notes that this batch may still make
-    cdef int readings                    # processes that this batch may still read from /proc
-    cdef sender_t senders[SENDERS]       # by pid
-    # Process the kernel's events of programs.
+    cdef bint is_overwritten             # notes from the interval of this batch have been overwritten already
+    cdef int searches                    # how many searches for earlier notes this batch may still make
+    cdef int readings                    # how many processes this batch may still read from /proc
+    cdef sender_t senders[SENDERS]       # cache of senders by pid
+    # Process the kernel's process events.
     cdef void drain(self) noexcept nogil
     # Begin a batch; see Resolver.begin.
     cdef void begin(self, const batch_times_t *times) noexcept nogil
 
-    # Find the owner of the socket that has the tuple `end`, seen from it, in the namespace with this cookie. Return 1
-    # if a note names it, 0 if not, -1 if several programs used the tuple and it is not known which one is meant, -2 if
-    # it was the kernel itself. probe: the prepared look-up of `end`, or NULL. accepted: a process that accepted the
-    # connection counts if it did so after that, CLOCK_BOOTTIME ns.
+    # Find the owner of the socket with the tuple `end`, as seen from the socket, in the namespace with this cookie.
+    # Return 1 if a note names it, 0 if not, -1 if several programs used the tuple and it is not known which one is
+    # meant, -2 if the kernel itself did. probe: the prepared look-up of `end`, or NULL. accepted: a process counts as
+    # having accepted the connection only if it did so after this time, CLOCK_BOOTTIME ns.
     cdef int find(self, const tuple_t *end, uint64_t netns, const owners_probe *probe, owner_t *out,
                   int64_t accepted=*) noexcept nogil
-    # Add to the owner of a flow that is not new all other programs that used its tuple since it began, ns since the
-    # epoch, 0 if unknown.
+    # For a flow that is not new, add to the owner all other programs that used its tuple since `began`, ns since the
+    # epoch (0: not known).
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
-    cdef int64_t boot_time(self, int64_t time) noexcept nogil    # ns since the epoch to CLOCK_BOOTTIME ns
-    # Find the owner of the socket with this cookie. Whether there is a note of it.
+    # Convert ns since the epoch to CLOCK_BOOTTIME ns.
+    cdef int64_t boot_time(self, int64_t time) noexcept nogil
+    # Find the owner of the socket with this cookie. Return whether there is a note about it.
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
     cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil
     cdef process_t *_process(self, const bpf_owner_t *note) noexcept nogil

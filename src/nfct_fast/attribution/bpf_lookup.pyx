@@ -1,8 +1,9 @@
 """Find the owner of a tuple by the notes that BPF programs wrote when it was used, even if the process has exited.
 
-A note counts only if it is older than the flow's event, and if no other program used the same tuple during the time
-from which the event may be. It has the identity of the program, by which the history finds its details. User, group,
-cgroup and name are those of the note, whatever became of the process since. Times are CLOCK_BOOTTIME ns.
+A note counts only if it is older than the flow's event, and if no other program used the same tuple in the interval in
+which the event may have happened. The note has the identity of the program, by which the history finds its details.
+User, group, cgroup and name are taken from the note, as the process may have changed them since. Times are
+CLOCK_BOOTTIME ns.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -24,9 +25,9 @@ from nfct_fast.namespaces.opener cimport Opener
 import os
 
 cdef enum:
-    SLACK_NS = 100000000         # the longest time from note to event: of a packet in the stack of a loaded machine
-    SEARCHES = 64                # searches for earlier notes in one batch, up to 0.1 ms each
-    READINGS = 8                 # processes read from /proc in one batch, 60 us each
+    SLACK_NS = 100000000         # longest time from note to event: a packet's way through the stack of a loaded machine
+    SEARCHES = 64                # most searches for earlier notes in one batch; each takes up to 0.1 ms
+    READINGS = 8                 # most processes read from /proc in one batch; each takes 60 us
 
 _PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
 
@@ -41,18 +42,22 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
 @cython.final
 @cython.auto_pickle(False)
 cdef class BpfLookup:
-    """Finds owners by the notes of BPF programs, which are attached from now on until close().
+    """A look-up of owners by the notes of BPF programs, which are attached until close().
+
+    Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2. If the kernel has no BTF, or does not allow
+    reading its structures, the proc connector reports processes in place of the tracepoints, later and with less
+    detail; `processes_missing` then says why.
 
     Args:
-        paths: of the cgroups that notes refer to.
-        flows, first: see SocketNotes.
-        opener: makes the larger maps when more than `first` notes are needed.
-        settled: called first in each thread that is started, to give up privileges.
-        btf: the file with the kernel's BTF.
+        reader: The reader of processes whose events were lost.
+        cgroup_paths: The paths of the cgroups that notes refer to.
+        flows, first: See SocketNotes.
+        opener: The Opener that makes the larger maps when more than `first` notes are needed; None: a thread does.
+        settled: Called first in each thread that is started, to give up privileges.
+        btf: The file with the kernel's BTF.
 
-    Needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, Linux 5.15 and cgroup v2; raises OSError that says what is missing. If
-    the kernel has no BTF, or does not allow reading its structures, the proc connector reports processes in place of
-    the tracepoints, later and with less detail: `processes_missing` says why.
+    Raises:
+        OSError: The programs cannot be attached; the message says what is missing.
     """
 
     def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int flows, first=None,
@@ -98,7 +103,7 @@ cdef class BpfLookup:
 
     @property
     def lost(self):
-        """Number of process events lost because the kernel's ring was full, an int."""
+        """Number of process events lost because the kernel's ring was full, int."""
         return owners_lost(self.notes) if self.notes._open else self._lost
 
     def abandon(self):
@@ -111,7 +116,7 @@ cdef class BpfLookup:
             self.notes.close()
 
     cdef void drain(self) noexcept nogil:
-        """Process the kernel's events of programs, without a system call."""
+        """Process the kernel's process events, without a system call."""
         if self.notes.processes_missing is None:
             self.history.drain(owners_ring(self.notes), owners_lost(self.notes))
 
@@ -121,11 +126,12 @@ cdef class BpfLookup:
             self.growth_asked = True
             self.process_watch.ask()
         self.notes.retire(self.times.received_boot)
-        # Another program's use of the tuple could be missing: then no note proves whose the flow is.
+        # If notes from that interval were overwritten, another program's use of the tuple may be among them, and no
+        # note proves whose flow it is.
         self.is_overwritten = self.notes.whole_since() > <uint64_t>max(0, self.times.drained_boot - SLACK_NS)
         self.searches = SEARCHES
         self.readings = READINGS
-        # The kernel reported the programs that sent these packets before the batch was received.
+        # The events of the programs that sent these packets are in the ring already.
         self.drain()
         if self.proc_events is not None:
             self.proc_events.settle()
@@ -136,8 +142,8 @@ cdef class BpfLookup:
             return self.history.find_at(note.id.tgid, note.time, facts, holder)
         if self.history.find(&note.id, facts, holder):
             return True
-        # The program's events were lost, or evicted from the history. If none was lost after the note, and the process
-        # still runs, /proc shows the same program.
+        # The program's event was lost, or the program evicted from the history. If no event was lost after the note,
+        # and the process still runs, /proc shows the same program.
         if self.readings == 0 or <int64_t>note.time <= <int64_t>owners_lost_at(self.notes):
             return False
         self.readings -= 1
@@ -204,7 +210,7 @@ cdef class BpfLookup:
             found = self.notes.lookup(end, netns, &note)
         if found != 1:
             return False
-        # The note may be of an earlier accepted connection with the same addresses and ports.
+        # The note may be about an earlier accepted connection with the same addresses and ports.
         if note.hook == OWNERS_ACCEPT and <int64_t>note.time < accepted:
             return False
         # The tuple may have been used again since the event, or twice before the event was received.

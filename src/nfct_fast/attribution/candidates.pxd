@@ -1,4 +1,4 @@
-"""Judge which of a port's sockets a flow can belong to."""
+"""Determine which of a port's sockets a flow can belong to."""
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.sockets.socket_info cimport socket_info_t

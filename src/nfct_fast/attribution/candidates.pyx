@@ -1,4 +1,4 @@
-"""Judge which of a port's sockets a flow can belong to.
+"""Determine which of a port's sockets a flow can belong to.
 
 An unconnected UDP socket shares its port with all others bound to it (SO_REUSEADDR, SO_REUSEPORT), and each of them may
 send to any peer, even one that is connected to another. An incoming packet goes to the socket with the highest score

@@ -4,7 +4,7 @@ from nfct_fast.processes.process cimport process_t
 from nfct_fast.sockets.holder_search cimport HolderSearch
 
 cdef struct cgroup_path_t:
-    uint64_t id              # of the cgroup
+    uint64_t id              # id of the cgroup
     process_t *path          # as process_of_cgroup() returned it; NULL: unused
 
 # One caller at a time.

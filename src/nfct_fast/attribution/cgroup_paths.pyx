@@ -13,7 +13,7 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class CgroupPaths:
-    """The paths of 1,024 cgroups, read through `holder_search` when they are first needed."""
+    """A cache of the paths of 1,024 cgroups, each read through `holder_search` when it is first needed."""
 
     def __init__(self, HolderSearch holder_search not None):
         self.holder_search = holder_search

@@ -1,22 +1,22 @@
-"""Know all at once which local ports have no socket, and which have exactly one, until a socket comes to them."""
+"""List at once which local ports have no socket, and which have exactly one, until a socket is added to them."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.sockets.socket_notes cimport SocketNotes
 
 cdef enum:
-    PORT_LISTS = 16          # for a namespace and protocol each; one takes 272 KiB once it has been read
+    PORT_LISTS = 16          # lists, each for a namespace and a protocol; one takes 272 KiB once it has been read
 
 # The ports of one protocol in one network namespace.
 cdef struct port_list_t:
-    uint64_t netns           # cookie of the namespace; 0: unused
-    int64_t expires_at       # CLOCK_MONOTONIC ns; 0: not read
+    uint64_t netns           # cookie of the namespace; 0: unused list
+    int64_t expires_at       # CLOCK_MONOTONIC ns at which the list expires; 0: not read
     int64_t next_at          # CLOCK_MONOTONIC ns before which the list is not read again
     int64_t misses_since     # CLOCK_MONOTONIC ns from which `misses` are counted
-    uint32_t misses          # ports that had to be looked up one by one
+    uint32_t misses          # number of ports that had to be looked up one by one
     uint8_t proto            # IPPROTO_TCP or IPPROTO_UDP
     uint8_t *taken           # the two bitmaps of diag_ports(); NULL: never read
-    uint32_t *changes        # SocketNotes.port_changes() of each port when the list was read; NULL: never read
+    uint32_t *changes        # value of SocketNotes.port_changes() of each port when the list was read; NULL: never read
 
 # One caller at a time.
 cdef class ClosedPorts:

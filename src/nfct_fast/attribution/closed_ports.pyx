@@ -1,9 +1,9 @@
-"""Know all at once which local ports have no socket, and which have exactly one. A port scan hits a new one each time.
+"""List at once which local ports have no socket, and which have exactly one: a port scan hits a new port each time.
 
 Looking up a single port takes a sock_diag request, about 3 us, and finding out whether a socket shares its port takes
 two walks through all sockets. After MISSES such look-ups all sockets are listed once. A port without a socket then
-counts as vacant until the kernel's notes show that a socket came to it. A listing takes 1 us for each socket: it is
-given up if there are too many, and the more time it took, the longer the next one has to wait.
+counts as vacant until the kernel's notes show that a socket was added to it. A listing takes 1 us per socket: it is
+given up if there are too many, and the longer it took, the longer the next one has to wait.
 """
 cimport cython
 from libc.errno cimport ENOMEM, ENOSPC
@@ -18,13 +18,13 @@ from nfct_fast.sockets.sock_diag cimport PORT_BYTES
 
 cdef enum:
     PORTS = 65536
-    MISSES = 64                      # look-ups of single ports that lead to a listing,
-    MISSES_NS = 1_000_000_000        # if they happen within this time
-    # For which a listing is valid: the notes do not show a UDP socket that was connected and has not sent anything yet.
+    MISSES = 64                      # look-ups of single ports within MISSES_NS that cause a listing
+    MISSES_NS = 1_000_000_000
+    # How long a listing is valid: the notes do not show a UDP socket that was connected and has not sent anything yet.
     TTL_NS = 1_000_000_000
-    MAX_SOCKETS = 8192               # sockets in a listing; it is given up if there are more,
-    TOO_MANY_NS = 600_000_000_000    # for this time, since the kernel walks through all of them even so
-    PAY_FACTOR = 50                  # a listing may use 2 % of the time
+    MAX_SOCKETS = 8192               # most sockets in a listing; if there are more, it is given up
+    TOO_MANY_NS = 600_000_000_000    # time for which it is given up, since the kernel walks through all sockets even so
+    PAY_FACTOR = 50                  # a listing that took t ns is repeated after PAY_FACTOR * t: 2 % of the time
 
 
 cdef inline bint is_set(const uint8_t *bits, uint16_t port) noexcept nogil:
@@ -34,7 +34,7 @@ cdef inline bint is_set(const uint8_t *bits, uint16_t port) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ClosedPorts:
-    """The port lists of up to PORT_LISTS namespaces and protocols."""
+    """A cache of port lists, for up to PORT_LISTS pairs of namespace and protocol."""
 
     def __cinit__(self, SocketNotes notes not None, NamespaceIndex namespaces not None):
         self._notes, self._namespaces = notes, namespaces
@@ -94,7 +94,7 @@ cdef class ClosedPorts:
             at.changes = <uint32_t *>malloc(PORTS * sizeof(uint32_t))
         if at.taken == NULL or at.changes == NULL:
             return -ENOMEM
-        # Read the counters first, so that a socket that comes during the listing counts as a change.
+        # Read the counters first, so that a socket added during the listing counts as a change.
         self._notes.all_port_changes(at.netns, at.proto, at.changes)
         memset(at.taken, 0, 2 * PORT_BYTES)
         return self._namespaces.ports_at(index, at.proto, at.taken, MAX_SOCKETS)

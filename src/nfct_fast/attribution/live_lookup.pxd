@@ -1,4 +1,4 @@
-"""Find the owner of a tuple by asking the kernel about its present state."""
+"""Find the owner of a tuple by querying the kernel's present state."""
 from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.attribution.batch_times cimport batch_times_t
 from nfct_fast.sockets.diag_message cimport diag_match_t
@@ -13,10 +13,10 @@ from nfct_fast.sockets.socket_info cimport socket_info_t
 
 # A socket that was found to share its port with no other.
 cdef struct exclusive_t:
-    uint64_t inode           # of the socket; 0: unused
-    int64_t at               # CLOCK_MONOTONIC ns just before this was checked
-    tuple_t end              # as the socket sees it; only the local end is used
-    int index                # of the namespace
+    uint64_t inode           # inode of the socket; 0: unused entry
+    int64_t at               # CLOCK_MONOTONIC ns just before the check
+    tuple_t end              # tuple as seen from the socket; only the local end is used
+    int index                # index of the namespace
 
 # One caller at a time.
 cdef class LiveLookup:
@@ -25,17 +25,18 @@ cdef class LiveLookup:
     cdef HolderSearch holder_search
     cdef ProcessReader reader
     cdef ProcessCache processes
-    cdef batch_times_t times         # of the current batch
+    cdef batch_times_t times         # times of the current batch
     cdef bint late                   # the reader was held up: flows of this batch may have begun long before
-    cdef exclusive_t exclusives[64]  # by local port
+    cdef exclusive_t exclusives[64]  # cache by local port
     cdef bint port_is_exclusive      # the caller knows that the port of the next end has exactly one socket
     cdef holder_t last_holder        # the process named last, and by which descriptor it holds the socket
 
     # Begin a batch; see Resolver.begin.
     cdef void begin(self, const batch_times_t *times) noexcept nogil
 
-    # Find the owner of the socket that has the tuple `end`, seen from it, in the namespace at `index`. originator: it
-    # sent first. Return REASON_NONE, or why `out` has no process. out.match is MATCH_NONE if there is no such socket.
+    # Find the owner of the socket with the tuple `end`, as seen from the socket, in the namespace at `index`.
+    # originator: this end sent first. Return REASON_NONE, or why `out` has no process. out.match is MATCH_NONE if there
+    # is no such socket.
     cdef int owner(self, int index, const tuple_t *end, bint originator, owner_t *out) noexcept nogil
 
     # The same for the listener that would accept a connection to `end`.

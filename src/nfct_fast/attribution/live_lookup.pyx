@@ -1,4 +1,4 @@
-"""Find the owner of a tuple by asking the kernel about its present state.
+"""Find the owner of a tuple by querying the kernel's present state.
 
 sock_diag or /proc/net shows the socket, and /proc/PID/fd the processes that hold it. A wrong name is worse than none:
 if several sockets could have sent a packet, no process is named.
@@ -38,7 +38,7 @@ cdef enum:
     TCP_LAST_ACK = 9
     TCP_CLOSING = 11
     IPPROTO_IGMP = 2
-    # No table that every kernel has lists the sockets of these two. It does list the raw sockets of a user-space stack.
+    # Not every kernel lists the sockets of these two protocols. It does list raw sockets, of a user-space stack.
     IPPROTO_DCCP = 33
     IPPROTO_SCTP = 132
 
@@ -106,12 +106,15 @@ cdef int holder_find(const holders_t *holders, const holder_t *wanted) noexcept 
 @cython.final
 @cython.auto_pickle(False)
 cdef class LiveLookup:
-    """Finds the owner of a tuple in a given network namespace.
+    """A look-up of the owner of a tuple in a given network namespace.
 
     Args:
-        mode: "proc" to use only the tables in /proc/net; "diag" to raise OSError if sock_diag does not answer for TCP
-            and UDP; anything else to use sock_diag for the protocols for which it answers.
-        proc, budget, spawn_helper: see Resolver.
+        mode: "proc" to use only the tables in /proc/net; "diag" to require sock_diag for TCP and UDP; anything else to
+            use sock_diag for the protocols for which it works.
+        proc, budget, spawn_helper: See Resolver.
+
+    Raises:
+        OSError: `mode` is "diag" and sock_diag does not work, or /proc cannot be opened.
     """
 
     def __init__(self, str mode not None, proc, double budget, spawn_helper=None):
@@ -164,7 +167,7 @@ cdef class LiveLookup:
                          int room) noexcept nogil:
         """Write the sockets that match as well as `own`, and `own` itself, to `out`.
 
-        Return how many they are, 0 if there is no other, or -errno. See candidates.pyx for which sockets these are.
+        Return how many there are, 0 if there is no other, or -errno. See candidates.pyx for which sockets these are.
         """
         cdef int kind = diag_kind(end)
         cdef exclusive_t *exclusive = &self.exclusives[(end.sport ^ end.sport >> 6) & (EXCLUSIVES - 1)]
@@ -198,7 +201,8 @@ cdef class LiveLookup:
                          owner_t *out) noexcept nogil:
         """Make the holders the owners, after checking that they are still the same processes.
 
-        inode: of the socket they hold, 0 if they hold several. search_start: clock ticks at which the search began.
+        inode: inode of the socket that they hold, 0 if they hold several. search_start: clock ticks at which the search
+        began.
         """
         cdef process_t *process
         cdef bint started_later = False

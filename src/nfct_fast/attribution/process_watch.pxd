@@ -15,7 +15,7 @@ cdef class ProcessWatch:
     cdef object _stop                  # threading.Event
     cdef Opener _opener
     cdef Wakeup _wake                  # wakes the thread, to end or to make room for more notes
-    cdef readonly str small            # why there is no room for more notes; None: there is, or it was not needed
-    cdef uint64_t _lost                # process events lost in total when all processes were read last
+    cdef readonly str small            # why no room for more notes could be made; None: it was made, or not needed yet
+    cdef uint64_t _lost                # process events lost in total when all processes were last read
     # Have the thread make room for more notes.
     cdef void ask(self) noexcept nogil

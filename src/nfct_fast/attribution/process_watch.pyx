@@ -27,9 +27,13 @@ cdef int64_t ACTIVE_NS = 10_000_000_000             # a program without flows fo
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessWatch:
-    """Reads all processes into `history`, and keeps it up to date in a thread from start() to close().
+    """A thread that adds to `history` what events do not report, from start() to close().
 
-    opener: makes the larger maps for `notes`; None: the thread makes them itself.
+    Args:
+        history: The History to keep up to date.
+        notes: The notes, whose room the thread also enlarges on request.
+        reader: The reader of processes.
+        opener: The Opener that makes the larger maps; None: the thread makes them itself.
     """
 
     def __init__(self, History history not None, SocketNotes notes not None, ProcessReader reader not None,

@@ -1,4 +1,4 @@
-"""Find the owners of flows: which way a flow goes, and the processes at its ends."""
+"""Find the owners of flows: the direction of a flow, and the processes at its ends."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from nfct_fast.attribution.batch_times cimport batch_times_t
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
@@ -18,13 +18,13 @@ cdef enum:
 # One caller at a time.
 cdef class Resolver:
     cdef readonly str mode
-    cdef bint off                  # mode is "off", or the resolver is closed
-    cdef set off_numbers           # while off: numbers that monitor() has returned
+    cdef bint off                  # the mode is "off", or the resolver is closed
+    cdef set off_numbers           # numbers that monitor() has returned while `off`
     cdef NamespaceIndex namespaces
     cdef LiveLookup live_lookup
-    cdef batch_times_t times         # of the current batch
+    cdef batch_times_t times         # times of the current batch
     cdef readonly BpfLookup bpf_lookup            # None: without BPF
-    cdef readonly str bpf_missing  # why BPF is missing although the mode would use it; else None
+    cdef readonly str bpf_missing  # why BPF is not used although the mode would; else None
     cdef CgroupPaths cgroup_paths
     cdef readonly ResponderCache responder_cache  # None: without BPF
     cdef readonly ClosedPorts closed_ports        # None: without BPF
@@ -33,13 +33,13 @@ cdef class Resolver:
     # The prepared look-ups of the flows that are resolved together: originator and responder of each, in the namespace
     # in which the event was received. netns 0: there is nothing to look up.
     cdef owners_probe ends[128]
-    cdef owners_probe *at          # the two ends of the flow being resolved
+    cdef owners_probe *at          # the two look-ups of the flow being resolved
     cdef uint64_t turn             # NamespaceIndex.turn when the directions were determined
 
-    # Process the kernel's events of programs. To be called about once a second, and when fileno() is readable.
+    # Process the kernel's process events. To be called about once a second, and when fileno() is readable.
     cdef void drain(self) noexcept nogil
-    # Begin a batch that was received at `received_at`; nothing read before that is used. `drained_at`: when all earlier
-    # events had been received for the last time. Both are CLOCK_MONOTONIC ns.
+    # Begin a batch. received_at: when it was received; nothing read before that is used. drained_at: the last time at
+    # which all earlier events were known to be received. Both are CLOCK_MONOTONIC ns.
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil
     # Fill in direction, owner and peer of each record. record.flow.netns is what monitor() returned for the namespace
     # in which the event was received.

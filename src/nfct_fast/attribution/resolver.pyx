@@ -1,9 +1,9 @@
-"""Find the owners of flows: which way a flow goes, then for each end the namespace, the socket and the processes.
+"""Find the owners of flows: the direction of a flow, then for each end the namespace, the socket and the processes.
 
-Each step that fails gives the reason why there is no owner. A tuple is looked up as its socket sees it: the
+If a step fails, it gives the reason why there is no owner. A tuple is looked up as seen from its socket: the
 originator's socket has the original tuple, before SNAT; the responder's has the reply tuple, after DNAT.
 
-This file has more than 400 lines: whether an end may be named at all depends on what was found of the other one.
+This file has more than 400 lines: whether one end may be named depends on what was found about the other one.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -28,11 +28,11 @@ from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UN
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
 
 NOTED_FLOWS = 300_000
-NOTED_FIRST = 65_536         # saves 11 MiB at 1,000 flows a second; the ring grows from about 8,000 notes a second on
+NOTED_FIRST = 65_536         # saves 11 MiB at 1,000 flows per second; the ring grows at about 8,000 notes per second
 ATTRIBUTIONS = ("auto", "bpf", "diag", "proc", "off")
 
 cdef enum:
-    NOWHERE = 255            # no REASON_*: no known namespace has the address
+    NOWHERE = 255            # not a REASON_*: no known namespace has the address
     TCP_SYN_SENT = 1         # flow_t.state, from nf_conntrack_tcp.h
 
 
@@ -46,22 +46,26 @@ cdef inline void reply_of(const flow_t *flow, tuple_t *out) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Resolver:
-    """Finds the owners of flows.
+    """A resolver of the owners of flows. One thread at a time.
+
+    The network namespace of the thread that makes it is monitored under number 0: flows whose events come from there
+    have 0 as flow.netns.
 
     Args:
-        mode: "bpf" has BPF programs note who uses a socket, and works as "diag" for older sockets; "diag" asks
+        mode: "bpf" has BPF programs note who uses a socket, and works as "diag" for older sockets; "diag" queries
             sock_diag for the socket of each tuple, and reads /proc/net for protocols that it cannot look up; "proc"
             only reads /proc/net; "auto" is the best that works, and `bpf_missing` says why that is not "bpf"; "off"
             finds nothing.
-        proc: where procfs is mounted.
-        budget: seconds of scanning the open files of processes allowed per second, of which 0.04 at a stretch; inf for
-            no limit.
-        flows: how many notes are kept once `first` are no longer enough.
-        settled: called first in each thread that is started, to give up privileges.
+        proc: Where procfs is mounted.
+        budget: Seconds allowed per second for scanning the open files of processes, of which 0.04 without a pause; inf
+            for no limit.
+        flows: How many notes are kept once `first` are no longer enough.
+        first: How many notes there is room for at first; None: `flows`.
+        settled: Called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
-    Use it from one thread at a time. Raises OSError if what the mode needs is missing. The network namespace of the
-    thread that makes it is monitored under number 0: flows whose events come from there have 0 as flow.netns.
+    Raises:
+        OSError: Something that the mode needs is missing.
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS,
@@ -95,10 +99,15 @@ cdef class Resolver:
             self.live_lookup.reader.lines.close()
 
     def monitor(self, netns=None) -> int:
-        """Add a Netns to the monitored namespaces, and return the flow.netns of its flows.
+        """Add a namespace to the monitored ones and return its number, the flow.netns of its flows.
 
-        None stands for the namespace of the calling thread. A namespace that is monitored already keeps its number. The
-        thread enters the namespace for a moment. Raises OSError.
+        A namespace that is monitored already keeps its number. The calling thread enters the namespace for a moment.
+
+        Args:
+            netns: A Netns; None for the namespace of the calling thread.
+
+        Raises:
+            OSError: The namespace cannot be entered, or its sockets cannot be opened.
         """
         if not self.off:
             return self.namespaces.monitor(netns)
@@ -142,10 +151,10 @@ cdef class Resolver:
         return 0 if self.bpf_lookup is None else self.bpf_lookup.lost
 
     def refresh(self):
-        """Notice namespaces that appeared or disappeared.
+        """Notice namespaces that appeared or disappeared. To be called about once a second; more often is cheap.
 
-        To be called about once a second; calling it more often is cheap. Raises OSError if a helper process has ended,
-        without which owners cannot be found.
+        Raises:
+            OSError: A helper process has ended, without which owners cannot be found.
         """
         if not self.off:
             self.live_lookup.holder_search.check()
@@ -161,7 +170,7 @@ cdef class Resolver:
 
     @property
     def foreign(self) -> int:
-        """Number of datagrams from other senders than the kernel, on the sockets for namespaces and sock_diag."""
+        """Datagrams ignored because a process sent them, not the kernel; on sockets for namespaces and sock_diag."""
         return self.namespaces.foreign if self.namespaces is not None else 0
 
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
@@ -197,14 +206,14 @@ cdef class Resolver:
                 self.bpf_lookup.add_users(end, netns, self.began, out)
             return REASON_AMBIGUOUS if found == -1 else REASON_KERNEL
         reason = self.live_lookup.owner(index, end, True, out)
-        # Look again: the note is written when the first packet leaves, for connected UDP maybe just after the event.
+        # Look again: the note is written when the first packet leaves, which for connected UDP may be after the event.
         if self.bpf_lookup.find(end, netns, &self.at[0], &by_note) > 0:
             owner_drop(out)
             out[0] = by_note
             return REASON_NONE
         # Having the port does not prove having sent from it, since a packet may carry any source address (IP_PKTINFO,
-        # raw sockets). Where the notes cover all processes, there would be one of an unconnected sender. Where notes
-        # were overwritten, one of another user of the tuple may be among them.
+        # raw sockets). If the notes cover all processes, an unconnected sender would have one. If notes were
+        # overwritten, one of another user of the tuple may have been among them.
         if (out.match == MATCH_WILDCARD and self.bpf_lookup.notes.whole
                 or out.match != MATCH_NONE and self.bpf_lookup.is_overwritten):
             owner_drop(out)
@@ -227,10 +236,10 @@ cdef class Resolver:
         cdef int how, reason
         if self.bpf_lookup is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
             return self.live_lookup.owner(index, end, False, out)
-        # It is not known exactly when a new flow began, and the same addresses may have had a connection just before.
+        # When exactly a new flow began is not known, and the same addresses may have had a connection just before.
         accepted = self.bpf_lookup.boot_time(self.began) if self.is_old and self.began else NEVER
         if self._by_note(end, netns, &self.at[1], out, accepted) > 0:
-            return REASON_NONE      # the socket was accepted from this peer, is connected to it, or has sent to it
+            return REASON_NONE      # the note says that the socket was accepted from, connected to or sent to this peer
         if fresh:
             how = self.responder_cache.find(end, netns, self.times.received_at, &known)
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
@@ -259,7 +268,7 @@ cdef class Resolver:
 
     cdef void _remember(self, int index, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t began,
                         const owner_t *found, int reason) noexcept nogil:
-        """Cache the responder that was found if it does not depend on the peer."""
+        """Cache the responder that was found, provided that it does not depend on the peer."""
         cdef owner_t listener
         if found.match == MATCH_NONE and reason == REASON_CLOSED:
             self._keep(end, netns, changes, began, found, reason)
@@ -324,7 +333,7 @@ cdef class Resolver:
         return reason
 
     cdef void resolve(self, record_t *records, int count) noexcept nogil:
-        # Fetch the notes of a group together. One by one, each end waited 0.1 to 0.5 us for its bucket and record.
+        # Fetch the notes of a group together. One by one, each end took 0.1 to 0.5 us of waiting for cache misses.
         cdef int begin = 0
         cdef int i, size
         while begin < count:
@@ -356,7 +365,7 @@ cdef class Resolver:
         if self.bpf_lookup is None or netns == 0:
             return
         self.bpf_lookup.notes.prepare(orig, netns, &ends[0])
-        # There are no notes here of a responder elsewhere.
+        # A responder on another host has no notes here.
         if record.direction == DIRECTION_LOCAL or record.direction == DIRECTION_IN:
             self.bpf_lookup.notes.prepare(&reply, netns, &ends[1])
 

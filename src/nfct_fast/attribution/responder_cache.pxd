@@ -12,15 +12,15 @@ cdef enum:
 cdef enum:                   # what ResponderCache.find() returns
     RESPONDER_UNKNOWN = 0
     RESPONDER_KNOWN = 1
-    RESPONDER_UNSURE = 2     # known if the process still holds the socket, which the caller has to check
+    RESPONDER_UNSURE = 2     # known, provided that the process still holds the socket, which the caller has to check
 
 cdef struct responder_t:
     tuple_t end              # local end; only family, protocol, local address and port are used
-    uint64_t netns           # cookie of the network namespace; 0: unused
+    uint64_t netns           # cookie of the network namespace; 0: unused entry
     uint64_t watch_turn      # what SocketNotes.watch() returned for the socket
-    uint32_t changes         # SocketNotes.port_changes() of the port when the owner was looked up
+    uint32_t changes         # value of SocketNotes.port_changes() of the port when the owner was looked up
     uint32_t exec_id         # of the program that owner.process ran
-    int64_t expires_at       # CLOCK_MONOTONIC ns
+    int64_t expires_at       # CLOCK_MONOTONIC ns at which the entry expires
     int64_t trusted_until    # CLOCK_MONOTONIC ns up to which the process counts as holding the socket without a check
     owner_t owner            # with its own references
     holder_t holder          # the process, and by which descriptor it holds the socket
@@ -41,8 +41,8 @@ cdef class ResponderCache:
     cdef bint take(self, const responder_t *found, owner_t *out) noexcept nogil
     # Report that the process was checked and holds the socket.
     cdef void confirm(self, responder_t *found, int64_t now) noexcept nogil
-    # Add an entry. `changes` was read before the owner was looked up, which ended at `now` and took `cost` ns. The
-    # caller keeps its references to `owner`. It has to check afterwards that the socket is still there, and to call
+    # Add an entry. `changes` must have been read before the owner was looked up; that ended at `now` and took `cost`
+    # ns. The caller keeps its references to `owner`, has to check afterwards that the socket still exists, and to call
     # forget() if not. NULL: the entry was not added.
     cdef responder_t *put(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t now, int64_t cost,
                           const owner_t *owner, const holder_t *holder, int reason) noexcept nogil

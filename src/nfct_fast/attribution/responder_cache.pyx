@@ -1,11 +1,11 @@
-"""Cache which process serves a local port, for as long as nothing changes there: all flows of a server have one answer.
+"""Cache which process serves a local port, as long as nothing changes there, so that a server is looked up only once.
 
 An entry holds the result of an exact look-up, which takes a sock_diag request and a scan of /proc. The kernel's notes
-count how often a socket comes to a port, and show when a known socket is closed. The history knows which program each
-process runs. As long as none of this changes, another look-up would find the same socket. The notes do not show that a
-process passed the socket on (by fork, or over a UNIX socket). TRUSTED_NS after the process was last seen to hold the
-socket, this is therefore checked again. What else they do not show (SO_BINDTODEVICE after bind, a further process that
-holds the socket) takes effect a second later.
+count how often a socket is added to a port, and show when a known socket is closed. The history knows which program
+each process runs. As long as none of this changes, another look-up would find the same socket. The notes do not show
+that a process passed the socket on (by fork, or over a UNIX socket). Therefore the entry is checked again once
+TRUSTED_NS have passed since the process was last seen to hold the socket. Other changes that they do not show
+(SO_BINDTODEVICE after bind, a further process that holds the socket) take effect a second later.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -20,14 +20,14 @@ from nfct_fast.processes.process cimport process_take, process_t
 
 cdef enum:
     TTL_NS = 1_000_000_000
-    BUDGET_NS = 20_000_000       # the TTL where the budget of scanning was exhausted: try again soon
-    # Each server that has flows is checked by one readlink, 4 us, in TRUSTED_NS. Of hundreds of servers only one is
-    # checked in RECHECK_INTERVAL_NS, and the others up to OVERDUE_NS later.
+    BUDGET_NS = 20_000_000       # TTL if the scanning budget was exhausted: try again soon
+    # Each server that has flows is checked by one readlink (4 us) every TRUSTED_NS. If there are hundreds of servers,
+    # only one is checked every RECHECK_INTERVAL_NS, and the others up to OVERDUE_NS later.
     TRUSTED_NS = 50_000_000
     OVERDUE_NS = 500_000_000
     RECHECK_INTERVAL_NS = 1_000_000
-    # Look-ups that only refresh an expired entry may use 2 % of the time, for all servers together: finding the holders
-    # of a server with a thousand processes takes a millisecond. DEBT_NS: the longest that a look-up can delay others.
+    # Look-ups that only refresh an expired entry may use 2 % of the time, for all servers together, since finding the
+    # holders of a server with a thousand processes takes a millisecond. DEBT_NS: how long one look-up can delay others.
     PAY_FACTOR = 50
     DEBT_NS = 10_000_000_000
 
@@ -52,7 +52,7 @@ cdef bint owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ResponderCache:
-    """The responders of 4,096 local addresses and ports; a new one evicts the old one in its slot."""
+    """A cache of the responders of 4,096 local addresses and ports; a new entry evicts the old one in its slot."""
 
     def __cinit__(self, BpfLookup bpf_lookup not None):
         self._bpf_lookup = bpf_lookup

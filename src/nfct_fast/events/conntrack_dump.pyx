@@ -1,7 +1,7 @@
-"""Dumps the conntrack table of one network namespace.
+"""Dump the conntrack table of one network namespace.
 
-A dump is a reply in many parts. The table may change meanwhile, which the kernel reports, and parts of an earlier dump
-that was given up may still be queued. Each dump therefore has a sequence number of its own.
+A dump is a reply in many parts. The table may change meanwhile, which the kernel reports. Parts of an earlier dump that
+was given up may still be queued, so each dump has a sequence number of its own.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EBUSY, EINTR, EIO, ENOBUFS, ETIMEDOUT, errno
@@ -17,7 +17,7 @@ cdef enum:
     DATAGRAM = 32768
     ROOM = DATAGRAM // 88 + 1    # no entry is shorter than 88 bytes
     TIMEOUT_MS = 5000
-    TRIES = 3                    # dumps attempted while changes to the table make the kernel skip entries
+    TRIES = 3                    # dumps made at most if changes to the table make the kernel skip entries
 
 cdef struct request_t:
     nlmsghdr header
@@ -34,10 +34,14 @@ cdef struct entries_t:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ConntrackDump:
-    """The conntrack table of a network namespace.
+    """The conntrack table of a network namespace. Dumping it needs CAP_NET_ADMIN.
 
-    fd: a netfilter netlink socket, which it closes in the end, of the namespace wanted; -1 for the calling thread's
-    namespace. Raises OSError if there is no conntrack. Dumping needs CAP_NET_ADMIN.
+    Args:
+        fd: A netfilter netlink socket of the namespace, which this object takes over; -1 for the calling thread's
+            namespace.
+
+    Raises:
+        OSError: The kernel has no conntrack.
     """
 
     def __cinit__(self, int fd=-1):
@@ -64,7 +68,7 @@ cdef class ConntrackDump:
         request.header.nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | message
         request.header.nlmsg_flags = NLM_F_REQUEST | flags
         request.header.nlmsg_seq = self.sequence
-        # With the kernel's address: without, the process that made the socket must be privileged, too
+        # Give the kernel's address explicitly. Otherwise the process that made the socket must be privileged as well
         # (__netlink_ns_capable).
         memset(&kernel, 0, sizeof(kernel))
         kernel.nl_family = AF_NETLINK
@@ -73,9 +77,9 @@ cdef class ConntrackDump:
         return 0
 
     cdef bint _is_empty(self) noexcept nogil:
-        """Whether the table has no entries, as most have; False if the kernel does not say.
+        """Return whether the table is known to have no entries, like most tables.
 
-        A dump walks the hash buckets of all namespaces: 15 ms for 262,144 of them.
+        This saves a dump, which walks the hash buckets of all namespaces: 15 ms for 262,144 buckets.
         """
         cdef entries_t answer
         cdef pollfd ready
@@ -97,8 +101,8 @@ cdef class ConntrackDump:
         cdef int count
         cdef int result
         self.tries -= 1
-        # The kernel refuses a second dump with EBUSY: first read the rest of one that was given up. It only goes on
-        # within recvmmsg(): if nothing is queued, nothing more will come.
+        # The kernel refuses a second dump with EBUSY, so first read the rest of one that was given up. The kernel
+        # continues a dump only within recvmmsg(): if nothing is queued, nothing more will come.
         while not self.ended:
             count = self.socket.receive(1)
             if count < 0 and count != -ENOBUFS:
@@ -112,7 +116,7 @@ cdef class ConntrackDump:
         return result
 
     cdef const void *_receive(self, size_t *length, int *result) noexcept nogil:
-        """The next part of the dump; NULL with -errno in *result if there is none. Waits up to 5 s for the kernel."""
+        """Receive the next part of the dump. NULL with -errno in *result if there is none. Waits up to 5 s."""
         cdef pollfd ready
         cdef const void *data
         cdef int count
@@ -139,8 +143,8 @@ cdef class ConntrackDump:
                 return data
 
     cdef int next(self) noexcept nogil:
-        # If entries may be missing - the kernel says so, or a part was lost - dump everything again: some entries then
-        # come twice. -EAGAIN if entries may be missing still after TRIES dumps.
+        # If entries may be missing, because the kernel says so or a part was lost, dump everything again. Some entries
+        # are then returned twice. -EAGAIN if entries may still be missing after TRIES dumps.
         cdef int result = self._next()
         while result == 0 and self.interrupted or result == -EIO or result == -ENOBUFS or result == -EBUSY:
             result = self._restart() if self.tries else -EAGAIN

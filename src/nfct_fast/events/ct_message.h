@@ -1,5 +1,5 @@
-/* Checks that a conntrack message is safe to give to libnetfilter_conntrack. The library trusts the kernel: from 1.0.9
- * on it calls exit(3) at an attribute of an unexpected size, it takes strings to be terminated, and before 1.1.0 it
+/* Check that a conntrack message is safe to give to libnetfilter_conntrack. The library trusts the kernel: since 1.0.9
+ * it calls exit(3) at an attribute of unexpected size, it assumes that strings are terminated, and before 1.1.0 it
  * mishandles a STOP time without a START time. */
 #ifndef NFCT_FAST_CT_MESSAGE_H
 #define NFCT_FAST_CT_MESSAGE_H
@@ -23,16 +23,16 @@ enum {
     CT_NAME,
     CT_HELPER,
     CT_FORMS,
-    /* What an attribute must hold: anything, a terminated string, 32-bit words, or (CT_IN | form) nested attributes of
-     * that form. Any other value is its exact size in bytes. */
+    /* What an attribute must contain: anything, a terminated string, 32-bit words, or (CT_IN | form) nested attributes
+     * of that form. Any other value is the exact size in bytes. */
     CT_ANY = 0,
     CT_STRING = 0x40,
     CT_WORDS = 0x41,
     CT_IN = 0x80,
 };
 
-/* By attribute number, enum ctattr_* of linux/netfilter/nfnetlink_conntrack.h; attributes not listed may hold anything.
- */
+/* By attribute number, enum ctattr_* of linux/netfilter/nfnetlink_conntrack.h. Attributes that are not listed may
+ * contain anything. */
 static const uint8_t nfct_fast_ct_forms[CT_FORMS][32] = {
     [CT_ROOT] =
         {

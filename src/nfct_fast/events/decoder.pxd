@@ -11,11 +11,11 @@ cdef struct _decoding:
     int64_t time
     uint16_t netns
     int errors
-    bint by_library          # and never by direct_decode
+    bint by_library          # decode every message by the library, never by direct_decode()
 
 cdef class FlowDecoder:
     cdef _decoding state
-    cdef bint ended              # the last datagram held the end of a dump, or the kernel's refusal of it
-    cdef bint interrupted        # and said that what it tells of changed in between
+    cdef bint ended              # the last datagram had the end of a dump, or the kernel's refusal of it
+    cdef bint interrupted        # the last datagram said that the table changed during the dump (NLM_F_DUMP_INTR)
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
                     uint16_t netns) noexcept nogil

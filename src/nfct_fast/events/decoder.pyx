@@ -1,6 +1,6 @@
-"""Conntrack messages into flow_t: see direct_decode, and for what is not of that form libnetfilter_conntrack.
+"""Decode conntrack messages into flow_t, by direct_decode() or else by libnetfilter_conntrack.
 
-Attributes and message types that are not known here are skipped: newer kernels add them freely.
+Unknown attributes and message types are skipped, since newer kernels may add them.
 """
 cimport cython
 from libc.errno cimport ENOMEM
@@ -126,8 +126,8 @@ cdef void _copy_flow(const nf_conntrack *ct, flow_t *out) noexcept nogil:
 
 
 cdef int _reset(_decoding *state) noexcept nogil:
-    # nfct_copy with OVERRIDE is the one public way to empty an object; it forgets, and would leak, what the
-    # parser allocated for these three.
+    # nfct_copy with OVERRIDE is the only public way to empty an object. It drops the pointers to what the parser
+    # allocated for these three attributes, which would leak.
     cdef nf_conntrack *fresh
     if (nfct.nfct_attr_is_set(state.object, nfct.ATTR_SECCTX) > 0
             or nfct.nfct_attr_is_set(state.object, nfct.ATTR_CONNLABELS) > 0
@@ -174,9 +174,11 @@ cdef void _message(_decoding *state, const nlmsghdr *message) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class FlowDecoder:
-    """Turns conntrack messages into flow_t, with one library object used again for those it decodes.
+    """A decoder of conntrack messages into flow_t, with one library object that is reused.
 
-    by_library: for all of them."""
+    Args:
+        by_library: Have the library decode all messages, even those of the usual form.
+    """
 
     def __cinit__(self, bint by_library=False):
         self.state.by_library = by_library
@@ -193,14 +195,14 @@ cdef class FlowDecoder:
 
     @property
     def errors(self) -> int:
-        """Messages that could not be decoded, since the start."""
+        """Number of messages that could not be decoded so far, int."""
         return self.state.errors
 
     cdef int decode(self, const void *buffer, size_t length, flow_t *out, int room, int64_t time,
                     uint16_t netns) noexcept nogil:
-        """Decode one datagram into out[0..room); return how many flows it held, or -errno.
+        """Decode one datagram into out[0..room). Return how many flows it has, or -errno.
 
-        A flow is at least 88 bytes in a message, so room = length / 88 + 1 is always enough.
+        A flow takes at least 88 bytes of a message, so room = length / 88 + 1 is always enough.
         """
         cdef const char *at = <const char *>buffer
         cdef const nlmsghdr *message
@@ -211,7 +213,7 @@ cdef class FlowDecoder:
         self.state.time = time
         self.state.netns = netns
         self.ended = self.interrupted = False
-        # Not mnl_cb_run: that of libmnl 1.0.4 takes a length above INT_MAX for a good one.
+        # mnl_cb_run() is not used, as that of libmnl 1.0.4 accepts lengths above INT_MAX.
         while length >= sizeof(nlmsghdr):
             message = <const nlmsghdr *>at
             if message.nlmsg_len < sizeof(nlmsghdr) or message.nlmsg_len > length:
@@ -223,7 +225,7 @@ cdef class FlowDecoder:
                 self.ended = True
                 if message.nlmsg_len >= sizeof(nlmsghdr) + sizeof(error):
                     memcpy(&error, at + sizeof(nlmsghdr), sizeof(error))
-                # A dump that the kernel could not go on with ends so, too.
+                # This is also how a dump ends that the kernel could not continue.
                 self.interrupted = self.interrupted or error < 0
                 error = 0
                 break

@@ -1,10 +1,10 @@
 from libc.stdint cimport uint8_t
 from nfct_fast.events.flow cimport flow_t
 
-# Decodes a conntrack message of `length` bytes, its header included, of the form the kernel gives nearly all of them:
-# all but type, time and netns of `out`, which was zero before. False: it is of another form, or damaged, and `out`
-# holds anything.
+# Decode a conntrack message of the usual form, of `length` bytes including its header, into `out`, which must be
+# zeroed. Fills in everything but type, time and netns. Return False if the message has another form or is damaged; the
+# contents of `out` are then undefined.
 cdef bint direct_decode(const uint8_t *message, size_t length, flow_t *out) noexcept nogil
 
-# The ICMP type that answers this one; the type itself where none does.
+# Return the ICMP type that answers this one; the type itself if none does.
 cdef uint8_t icmp_answer(uint8_t proto, uint8_t type) noexcept nogil

@@ -1,7 +1,8 @@
-"""Fingerprints of conntrack entries, 64 bits each, in a log and in a hash set: which flows were reported already.
+"""Fingerprints of conntrack entries, 64 bits each, in a log and in a hash set: they tell which flows were reported.
 
-Most fingerprints are never looked up. Adding one to a set costs a cache miss, a tenth of all that a flow costs;
-appending it to a log costs nothing. So flows are logged, and a set is built from the log only when a dump needs it.
+Most fingerprints are never looked up. Adding one to a set takes a cache miss, a tenth of the time that a flow takes;
+appending it to a log takes almost nothing. So flows are logged, and a set is built from the log only when a dump needs
+it.
 
 Within a namespace an entry is identified by its id, tuple and zone. The id alone is not enough: it is the kernel's hash
 of the entry's address and tuple (nf_ct_get_id, Linux 5.2), 32 bits, which two live entries may share. With 64 bits
@@ -22,10 +23,10 @@ cdef enum:
 
 
 cdef uint64_t *_map_words(uint64_t *old, uint64_t before, uint64_t count) noexcept nogil:
-    """Memory for `count` words, new ones zero, with the first `before` words of `old` if that is not NULL.
+    """Map memory for `count` words: the first `before` words of `old`, unless that is NULL, and then zeros.
 
-    NULL if there is none; `old` is then unchanged. Mapped rather than malloc()ed: freed within malloc's heap, 16 MiB
-    stayed resident after a sweep.
+    Return NULL if memory is exhausted; `old` is then unchanged. The memory is mapped, not malloc()ed: freed within
+    malloc's heap, 16 MiB stayed resident after a sweep.
     """
     cdef void *result
     if old == NULL:
@@ -37,7 +38,7 @@ cdef uint64_t *_map_words(uint64_t *old, uint64_t before, uint64_t count) noexce
 
 cdef void _unmap_words(uint64_t *numbers, uint64_t count) noexcept nogil:
     if numbers != NULL:
-        munmap(numbers, count * sizeof(uint64_t))       # a whole mapping: this cannot fail
+        munmap(numbers, count * sizeof(uint64_t))       # cannot fail for a whole mapping
 
 
 cdef inline uint64_t _mix(uint64_t state, uint64_t value) noexcept nogil:
@@ -54,7 +55,7 @@ cdef uint64_t flow_fingerprint(const flow_t *flow) noexcept nogil:
     cdef uint64_t result = 0
     cdef int i
     if flow.orig.family == AF_INET:
-        # Each mixing takes 5 ns, as it waits for the one before.
+        # Mix as few words as possible: each takes 5 ns, since it depends on the one before.
         memcpy(&source, flow.orig.src, 4)
         memcpy(&target, flow.orig.dst, 4)
         result = _mix(result, <uint64_t>source << 32 | target)
@@ -77,7 +78,7 @@ cdef uint64_t *_slot(uint64_t *slots, uint64_t mask, uint64_t fingerprint) noexc
 
 
 cdef bint _holds(uint64_t size, uint64_t count) noexcept nogil:
-    # At most three quarters full.
+    # Keep the set at most three quarters full.
     return 4 * count <= 3 * size
 
 

@@ -30,8 +30,8 @@ cdef enum:
     FLOW_STOP = 32
     FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
 
-# The fields that are one number: indices of flow_t.numbers. Both decoders, templates and JSON take them from the three
-# functions below, so a new one needs a line in each of these, a property in records/record.pyx and its stub.
+# The fields that are one number each, as indices of flow_t.numbers. Both decoders, templates and JSON take them from
+# the three functions below, so a new one needs a line in each of these, a property in records/record.pyx and its stub.
 cdef enum:
     NUMBER_MARK              # connection mark
     NUMBER_ZONE              # conntrack zone
@@ -44,22 +44,21 @@ ctypedef struct flow_t:
     tuple_t orig             # the direction of the first packet, before NAT
     tuple_t reply            # the direction of the replies
     int64_t time             # ns since the epoch when the event was received
-    uint64_t packets[2]      # packets of the original and the reply direction; with nf_conntrack_acct=1 only
-    uint64_t bytes[2]        # bytes of the original and the reply direction; with nf_conntrack_acct=1 only
-    int64_t start            # ns since the epoch when the entry was made; with nf_conntrack_timestamp=1 only
-    int64_t stop             # ns since the epoch when the entry ended; with nf_conntrack_timestamp=1 only
+    uint64_t packets[2]      # packets of the original and the reply direction; only with nf_conntrack_acct=1
+    uint64_t bytes[2]        # bytes of the original and the reply direction; only with nf_conntrack_acct=1
+    int64_t start            # ns since the epoch when the entry was made; only with nf_conntrack_timestamp=1
+    int64_t stop             # ns since the epoch when the entry ended; only with nf_conntrack_timestamp=1
     uint32_t status          # IPS_* bits
-    uint32_t numbers[NUMBERS]    # by NUMBER_*
+    uint32_t numbers[NUMBERS]    # values of the fields that are one number, by NUMBER_*
     uint16_t has             # FLOW_* bits
-    uint16_t has_numbers     # a bit for each of `numbers` that the event had; others are 0
+    uint16_t has_numbers     # bit i is set if the event had numbers[i], which is 0 otherwise
     uint8_t type             # EVENT_*
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
     uint16_t netns           # index of the network namespace the event came from, in Sources and in the resolver
     uint64_t netns_inode     # inode of that namespace; 0: unknown
 
 cdef inline int number_of_attribute(uint16_t attribute) noexcept nogil:
-    """The number that an attribute of a conntrack message holds, CTA_* of linux/netfilter/nfnetlink_conntrack.h;
-    or -1."""
+    """Return the NUMBER_* of an attribute (CTA_* of linux/netfilter/nfnetlink_conntrack.h), or -1."""
     if attribute == 7:
         return NUMBER_TIMEOUT
     if attribute == 8:
@@ -71,7 +70,7 @@ cdef inline int number_of_attribute(uint16_t attribute) noexcept nogil:
     return NUMBER_ZONE if attribute == 18 else -1
 
 cdef inline nf_conntrack_attr number_attribute_of_library(int number) noexcept nogil:
-    """The same as libnetfilter_conntrack calls it."""
+    """Return libnetfilter_conntrack's attribute for a NUMBER_*."""
     if number == NUMBER_MARK:
         return ATTR_MARK
     if number == NUMBER_ZONE:
@@ -81,7 +80,7 @@ cdef inline nf_conntrack_attr number_attribute_of_library(int number) noexcept n
     return ATTR_TIMEOUT if number == NUMBER_TIMEOUT else ATTR_ID
 
 cdef inline const char *number_name(int number) noexcept nogil:
-    """The name in templates, after "ev.", and in JSON."""
+    """Return the name of a NUMBER_* in JSON and, after "ev.", in templates."""
     if number == NUMBER_MARK:
         return b"mark"
     if number == NUMBER_ZONE:
@@ -91,11 +90,12 @@ cdef inline const char *number_name(int number) noexcept nogil:
     return b"timeout" if number == NUMBER_TIMEOUT else b"id"
 
 cdef inline bint number_is_known(const flow_t *flow, int number) noexcept nogil:
-    """Whether the event had it; the kernel leaves a mark and a zone of 0 out."""
+    """Return whether the value is known. A mark and a zone always are, as the kernel leaves them out if they are 0."""
     return number <= NUMBER_ZONE or flow.has_numbers >> number & 1
 
 cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil
 
-# A tuple of Python's values, addresses as ipaddress takes them, for a protocol with ports. ValueError.
+# Fill in a tuple of a protocol with ports from Python objects; addresses in any form that ipaddress accepts.
+# ValueError.
 cdef int tuple_set(tuple_t *out, int proto, object src, int sport, object dst, int dport) except -1

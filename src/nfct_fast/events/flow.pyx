@@ -1,4 +1,4 @@
-"""One conntrack event as a plain C struct: what its tuples are asked for."""
+"""Functions on the tuples of a flow_t."""
 from libc.string cimport memcmp, memcpy, memset
 from sys_socket cimport AF_INET, AF_INET6
 

@@ -1,4 +1,4 @@
-"""Opens the netlink socket that conntrack events of one network namespace come from."""
+"""Open the netlink socket that receives the conntrack events of one network namespace."""
 
 import contextlib
 import errno
@@ -7,9 +7,9 @@ from nfct_fast.kernel.netlink import Inbox, NetlinkSocket
 
 NETLINK_NETFILTER = 12
 GROUPS = {"NEW": 1, "UPDATE": 2, "DESTROY": 3}  # NFNLGRP_CONNTRACK_*
-# Events per system call: more than come during the longest pause of a reader at 40,000 flows/s.
+# Events per system call: more than arrive during the longest pause (pacing.pyx) at 40,000 flows/s.
 _SLOTS = 512
-# An event has 150 to 600 bytes. With 1024 alone, the first cache lines of all slots would share few cache sets.
+# An event has 150 to 600 bytes. With a size of 1024, the first cache lines of all slots would share a few cache sets.
 _SLOT_SIZE = 1024 + 64
 
 
@@ -22,14 +22,17 @@ def open_event_socket(fd, inbox, groups, program, share, size) -> NetlinkSocket:
     """Open a socket that receives conntrack events.
 
     Args:
-        fd: a netfilter netlink socket of the namespace, owned by the result; -1 for the calling thread's namespace.
-        inbox: from event_inbox().
-        groups: values of GROUPS.
-        program: a classic BPF socket filter, or None.
-        share: the Share its receive buffer is taken from.
-        size: bytes of receive buffer to ask for.
+        fd: A netfilter netlink socket of the namespace, which the result takes over; -1 for the calling thread's
+            namespace.
+        inbox: The result of event_inbox().
+        groups: Values of GROUPS.
+        program: A classic BPF socket filter, or None.
+        share: The Share that the receive buffer is taken from.
+        size: Bytes of receive buffer to request.
 
-    Raises OSError; PermissionError without CAP_NET_ADMIN in the namespace.
+    Raises:
+        PermissionError: CAP_NET_ADMIN in the namespace is missing.
+        OSError: The socket cannot be opened.
     """
     socket = NetlinkSocket(NETLINK_NETFILTER, inbox=inbox, fd=fd)
     share.open(socket, size)
@@ -57,7 +60,7 @@ def close_event_socket(socket, share) -> None:
 
 @contextlib.contextmanager
 def explain_descriptor_limit():
-    """Replace EMFILE by an error that says what to do about it."""
+    """A context manager that replaces EMFILE by an error that says what to do about it."""
     try:
         yield
     except OSError as error:

@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t, uint64_t
 cdef struct pacing_t:
     int64_t woken_at             # CLOCK_MONOTONIC ns of the last wake-up
     uint64_t events_then         # events received before it
-    bint drained                 # whether every queue was read empty since; pacing_wait() sets it
+    bint drained                 # every queue was read empty since; pacing_wait() sets it
 
-# Call after a wake-up: sleep up to 10 ms if the last one was only just before.
-# events: number received so far. brief: sleep up to 1 ms, so that sockets can still be found by a live lookup.
+# Call after a wake-up: sleep for up to 10 ms if the last one was just before. events: number of events received so far.
+# brief: sleep for up to 1 ms only, so that sockets can still be found by a live look-up.
 cdef void pacing_wait(pacing_t *pacing, uint64_t events, bint brief) noexcept nogil

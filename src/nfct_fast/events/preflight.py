@@ -1,4 +1,4 @@
-"""Finds out why no conntrack event can arrive in a network namespace. The kernel itself gives no error then."""
+"""Find out why no conntrack event can arrive in a network namespace, for which the kernel reports no error."""
 
 import errno
 import select
@@ -39,10 +39,12 @@ UNTESTED = (
 
 
 def wake_ctnetlink() -> bool:
-    """Have the kernel load nf_conntrack_netlink; False if it has no such module.
+    """Have the kernel load nf_conntrack_netlink. Return False if it has no such module.
 
-    Joining a multicast group would load it too, but asynchronously, and the first events would be lost. Needs
-    CAP_NET_ADMIN; raises PermissionError without.
+    Joining a multicast group would load it too, but asynchronously, and the first events would be lost.
+
+    Raises:
+        PermissionError: CAP_NET_ADMIN is missing.
     """
     try:
         request = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
@@ -52,7 +54,7 @@ def wake_ctnetlink() -> bool:
         raise
     with request:
         request.bind((0, 0))
-        request.connect((0, 0))  # to the kernel: datagrams from processes are then refused
+        request.connect((0, 0))  # to the kernel, so that datagrams from processes are refused
         request.settimeout(5)
         request.send(struct.pack("=IHHIIBBH", 20, _CTNETLINK_GET_STATS, _NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
         answer = request.recv(65536)
@@ -74,7 +76,8 @@ def _port(kind, port):
 class _Flow:
     """An empty datagram sent over loopback, whose conntrack event shows that flows are tracked.
 
-    tracked: True once the event has come, False before, None if the datagram could not be sent.
+    Attributes:
+        tracked: True once the event has arrived, False before, None if the datagram could not be sent.
     """
 
     def __init__(self, family, address):
@@ -103,10 +106,14 @@ class _Flow:
 
 
 class Probe:
-    """Looks for reasons why events cannot arrive in the calling thread's network namespace.
+    """A test of whether events can arrive in the calling thread's network namespace.
 
-    try_loopback: send one empty datagram per address family over loopback, and expect its event. Without this, a
-    namespace in which nothing uses conntrack is not recognised. Needs CAP_NET_ADMIN; raises PermissionError without.
+    Args:
+        try_loopback: Whether to send one empty datagram per address family over loopback and expect its event. Without
+            that, a namespace in which nothing uses conntrack is not recognized.
+
+    Raises:
+        PermissionError: CAP_NET_ADMIN is missing.
     """
 
     def __init__(self, try_loopback=True):
@@ -129,14 +136,14 @@ class Probe:
         return any(flow.tracked is False for flow in self._flows.values())
 
     def receive(self):
-        """Take in the events that have come."""
+        """Receive the events that have arrived."""
         try:
             messages = self._listener.messages_now()
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             for flow in self._flows.values():
-                flow.tracked = None if flow.tracked is None else True  # the buffer overflowed: events do come
+                flow.tracked = None if flow.tracked is None else True  # the buffer overflowed, so events do arrive
             return
         for flow in self._flows.values():
             flow.receive(messages)
@@ -148,7 +155,7 @@ class Probe:
             self._listener.close()
 
     def reasons(self) -> list[str]:
-        """Why events cannot arrive and what to do about it, a sentence each. Call after await_answers()."""
+        """Return why events cannot arrive and what to do about it, a sentence each. Call after await_answers()."""
         if not self._flows:
             return self._reasons
         tracked = {name: flow.tracked for name, flow in self._flows.items()}
@@ -163,11 +170,11 @@ def _are_events_off():
     try:
         return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
-        return False  # not there in namespaces of unprivileged users; the datagrams show it then
+        return False  # the file is missing in namespaces of unprivileged users; the datagrams show it then
 
 
 def await_answers(probes) -> None:
-    """Wait until all probes have their events, or half a second in all."""
+    """Wait until all probes have received their events, for half a second in total."""
     waiting = {probe.fileno(): probe for probe in probes if probe.is_waiting()}
     poll = select.poll()
     for fd in waiting:

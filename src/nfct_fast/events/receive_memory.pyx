@@ -1,8 +1,8 @@
-"""Receive memory of all sources together, and how it is shared out.
+"""The receive memory of all sources together, and its distribution among them.
 
-A socket's receive buffer takes no memory until events are queued, but may take all of it at any moment: so the sum of
-the buffers' limits is what is bounded. Sizes are bytes as asked of the kernel, which adds overhead and takes twice as
-much.
+A socket's receive buffer takes no memory until events are queued, but may fill up at any moment. Therefore the sum of
+the buffers' limits is bounded. Sizes are bytes as requested from the kernel, which adds overhead and takes up to twice
+as much.
 """
 cimport cython
 from libc.stdint cimport int64_t
@@ -11,20 +11,21 @@ from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 
 cdef enum:
-    MIN_SIZE = 4096      # less is not worth a system call; the kernel grants about this much in any case
+    MIN_SIZE = 4096      # smallest buffer; the kernel grants about this much in any case
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class ReceiveMemory:
-    """The memory all sources together may ask for.
+    """The memory that all sources together may request.
 
     Args:
-        total: bytes of all receive buffers together.
-        minimum: bytes that each socket is sure to get.
-        sockets: how many sockets that holds for.
+        total: Bytes of all receive buffers together.
+        minimum: Bytes that each socket is guaranteed.
+        sockets: Number of sockets with that guarantee.
 
-    Raises ValueError if the minimum of all sockets exceeds the total.
+    Raises:
+        ValueError: The guarantees exceed the total.
     """
 
     def __cinit__(self, int64_t total, int64_t minimum=MIN_SIZE, int sockets=1):
@@ -42,7 +43,7 @@ cdef class ReceiveMemory:
 
     @property
     def available(self) -> int:
-        """Bytes neither used nor reserved. From any thread; the value may be outdated at once."""
+        """Bytes neither used nor reserved, int. Any thread may call this; the value may be outdated immediately."""
         return self.total - self.used - self.reserved
 
 
@@ -71,7 +72,7 @@ cdef class Share:
         pthread_mutex_unlock(&self.receive_memory.mutex)
 
     def open(self, NetlinkSocket socket not None, int64_t size) -> None:
-        """Set a socket's first receive buffer: `size` bytes or what is available, but at least the minimum. OSError."""
+        """Set a socket's initial receive buffer: `size` bytes or what is available, at least the minimum. OSError."""
         pthread_mutex_lock(&self.receive_memory.mutex)
         self.receive_memory.reserved -= self.receive_memory.minimum
         size = max(self.receive_memory.minimum, min(size, self._available()))

@@ -14,22 +14,21 @@ cdef enum purpose_t:
 
 cdef class Source:
     cdef readonly NetlinkSocket socket
-    cdef tuple groups                    # the multicast groups the socket has joined
-    cdef readonly Share share            # where the receive buffer's memory comes from
-    cdef int64_t initial_rcvbuf          # bytes of receive buffer asked for at the start; an idle source shrinks to it
+    cdef tuple groups                    # the multicast groups that the socket has joined
+    cdef readonly Share share            # the Share that the receive buffer is taken from
+    cdef int64_t initial_rcvbuf          # bytes of receive buffer requested at the start; an idle source shrinks to it
     cdef readonly bint closed
     cdef readonly ConntrackDump dump     # the namespace's table; None: lost events are counted, flows are not recovered
-    cdef readonly uint64_t inode         # of the network namespace
+    cdef readonly uint64_t inode         # inode of the network namespace
     cdef readonly int index              # the namespace's number in flow_t.netns
     cdef bint overrun                    # events were lost, and no dump has begun to look for their flows yet
     cdef bint retiring                   # the socket has left its groups: release the source once its queue is empty
     cdef bint stopping                   # a running dump is to be cut short
 
-    # Losses are made up for in three steps: index the log of fingerprints, dump the table, and read the events that
-    # were queued meanwhile.
+    # Recovery takes three steps: index the log of fingerprints, dump the table, and read the events queued meanwhile.
     cdef purpose_t purpose               # of the current or last dump
     cdef bint dump_in_progress           # advance_dump() has more to do
-    cdef bint dump_requested             # the log is indexed, and the kernel was asked for the table
+    cdef bint dump_requested             # the log is indexed, and the table was requested from the kernel
     cdef bint dump_incomplete            # the last dump failed or was cut short
     cdef bint deduplicating              # events still queued may be of flows that the dump found as well
     cdef bint settle_pending             # the dump is over, and finish_deduplicating() is due once the queue is empty
@@ -49,33 +48,33 @@ cdef class Source:
     cdef bint sweep_requested            # dump with PURPOSE_SWEEP soon, however short the log is
 
     cdef readonly int64_t last_event_at  # CLOCK_MONOTONIC ns when a batch was last received
-    cdef int64_t drained_at              # CLOCK_MONOTONIC ns when all earlier events were last known to be received
-    cdef int64_t loss_started_at         # drained_at at the first loss since the last PURPOSE_RECOVER dump began
-    cdef int64_t unreported_since        # drained_at at the first loss no LOST record has told of; 0: there is none
-    cdef int64_t recovery_since          # loss_started_at of the losses this PURPOSE_RECOVER dump is for
+    cdef int64_t drained_at              # CLOCK_MONOTONIC ns at which all earlier events were last known to be received
+    cdef int64_t loss_started_at         # value of drained_at at the first loss after a PURPOSE_RECOVER dump last began
+    cdef int64_t unreported_since        # value of drained_at at the first loss that no LOST record reported; 0: none
+    cdef int64_t recovery_since          # value of loss_started_at for the losses that this PURPOSE_RECOVER dump is for
 
     cdef readonly uint64_t recovered_count       # flows delivered from the table because their event was lost
     cdef readonly uint64_t existing_count        # flows delivered that existed before the namespace was monitored
     cdef uint64_t losses_counted                 # all lost events, as of the last count_losses()
-    cdef uint64_t unallocated_counted            # the part of losses_counted that the kernel could not allocate
-    cdef uint64_t tentative                      # reported as lost after an incomplete dump: a later one may find them
-    cdef uint64_t unaccounted                    # recovered flows beyond all losses the kernel has admitted
+    cdef uint64_t unallocated_counted            # events in losses_counted that the kernel could not allocate
+    cdef uint64_t tentative                      # events reported as lost that a later, complete dump may still find
+    cdef uint64_t unaccounted                    # recovered flows in excess of all losses that the kernel reported
     cdef readonly uint64_t reported_lost         # lost events in LOST records so far
     cdef readonly uint64_t reported_recovered    # recovered_count at the last LOST record
     cdef readonly uint64_t reported_unallocated  # unallocated events at the last LOST record
 
-    # Grow the receive buffer if more than half of it is used, or if it was `full`, as far as the share allows: 1 if it
-    # grew, 0 if not, -errno.
+    # Grow the receive buffer if more than half of it is used, or if it was `full`, as far as the share allows. Return 1
+    # if it grew, 0 if not, or -errno.
     cdef int grow(self, bint full) noexcept nogil
-    # A batch was received at `now`, CLOCK_MONOTONIC ns.
+    # Note that a batch was received at `now`, CLOCK_MONOTONIC ns.
     cdef void mark_active(self, int64_t now) noexcept nogil
-    # The queue was empty after `time`, CLOCK_MONOTONIC ns: later events happened later.
+    # Note that the queue was empty after `time`, CLOCK_MONOTONIC ns: events received later also happened later.
     cdef void mark_drained(self, int64_t time) noexcept nogil
     # As mark_drained(); also give memory back if no event has come for a while.
     cdef void note_idle(self, int64_t now) noexcept nogil
-    # The kernel reported a loss (ENOBUFS).
+    # Note that the kernel reported a loss (ENOBUFS).
     cdef void mark_overrun(self) noexcept nogil
-    # The loss was dealt with without a dump.
+    # Note that the loss was dealt with without a dump.
     cdef void clear_overrun(self) noexcept nogil
     # Whether to deliver an event; False if its flow was already delivered from the table.
     cdef bint admit(self, const flow_t *flow) noexcept nogil
@@ -83,19 +82,19 @@ cdef class Source:
     cdef void add_recovered(self, int64_t count) noexcept nogil
     # Start a dump, which advance_dump() then does piece by piece.
     cdef void begin_dump(self, purpose_t purpose) noexcept nogil
-    # Do the next piece, which may wait 5 s for the kernel: 1 if there is more, 0 at the end, -errno. Deliver
-    # missed_flows before the next call.
+    # Do the next piece, which may wait up to 5 s for the kernel. Return 1 if there is more, 0 at the end, or -errno.
+    # The caller has to deliver missed_flows before the next call.
     cdef int advance_dump(self) noexcept nogil
     # Do all remaining pieces; only for dumps of which nothing is delivered.
     cdef void run_dump(self) noexcept nogil
-    # All events that were queued while the table was dumped have been read.
+    # End the recovery: all events that were queued while the table was dumped have been read.
     cdef void finish_deduplicating(self) noexcept nogil
-    # Whether so many fingerprints have come since the last sweep that most must be of flows that have ended.
+    # Whether so many fingerprints were added since the last sweep that most must be of flows that have ended.
     cdef bint wants_sweep(self, int64_t now) noexcept nogil
-    # Ask the kernel how many events were lost; take_unreported() reports up to that number.
+    # Read from the kernel how many events were lost; take_unreported() reports up to that number.
     cdef void count_losses(self) noexcept nogil
-    # The lost events that no LOST record has reported and no dump has found; from then on they count as reported.
-    # tentative: a later dump may still find them.
+    # Return the number of lost events that no LOST record has reported and no dump has found; they then count as
+    # reported. tentative: a later dump may still find them.
     cdef uint64_t take_unreported(self, bint tentative) noexcept nogil
     # CLOCK_MONOTONIC ns when nothing of what take_unreported() returns was lost yet. Call it with each of these.
     cdef int64_t take_since(self) noexcept nogil

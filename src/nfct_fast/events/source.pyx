@@ -1,8 +1,8 @@
 """The conntrack events of one network namespace, and the recovery of lost ones from its conntrack table.
 
-After an overrun most flows whose event was lost are still in the table. To tell them from flows that were reported, the
-source keeps a log of fingerprints of all flows it has delivered. A sweep compares the log with the table from time to
-time and drops what has ended, so that the log never grows far beyond the table.
+After an overrun, most flows whose event was lost are still in the table. To distinguish them from flows that were
+reported, the source keeps a log of fingerprints of all flows it has delivered. From time to time a sweep compares the
+log with the table and drops the flows that have ended, so that the log never grows far beyond the table.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM
@@ -15,8 +15,8 @@ from nfct_fast.events.fingerprints cimport (
     fingerprint_set_has, fingerprint_set_reserve, flow_fingerprint)
 
 cdef enum:
-    SWEEP_EXCESS = 1 << 20       # fingerprints the log may hold beyond twice the table before it is swept: 8 MiB
-    IDLE_S = 10                  # a source without events for so long is idle
+    SWEEP_EXCESS = 1 << 20       # fingerprints by which the log may exceed twice the table before it is swept: 8 MiB
+    IDLE_S = 10                  # seconds without events after which a source is idle
     IDLE_SWEEP_EXCESS = 1 << 16  # as SWEEP_EXCESS, for an idle source
     INDEX_PIECE = 4096           # fingerprints indexed in one go: about 0.2 ms
     EXISTING_MAX = 1 << 16       # existing flows kept for delivery: 14 MiB; further ones are only counted
@@ -26,15 +26,15 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Source:
-    """One namespace's event socket with the state that recovery needs. The reading thread owns it.
+    """One namespace's event socket, with the state that recovery needs. The reading thread owns it.
 
     Args:
-        socket: joined to its groups, with a receive buffer from `share`.
-        groups: the multicast groups it has joined.
-        dump: the conntrack table of the same namespace; None to recover nothing.
-        index: the namespace's number in flow_t.netns.
-        inode: the namespace's inode.
-        share: the receive memory the socket's buffer comes from.
+        socket: The event socket, which has joined its groups and has a receive buffer from `share`.
+        groups: The multicast groups that it has joined.
+        dump: The conntrack table of the same namespace; None to recover nothing.
+        index: The namespace's number in flow_t.netns.
+        inode: The namespace's inode.
+        share: The Share that the socket's receive buffer is taken from.
         since: CLOCK_MONOTONIC ns before the socket joined its groups.
     """
 
@@ -57,14 +57,14 @@ cdef class Source:
         free(self.existing_flows)
 
     def seed(self) -> None:
-        """Learn which flows exist, so that recovery never reports them. Call before the source is given to the reader.
+        """Note which flows exist, so that recovery never reports them. Call before adding the source to the reader.
 
         Blocks while it dumps the table. Even a short table takes 15 ms, because the kernel walks the hash buckets of
         all namespaces.
         """
         with nogil:
             self.begin_dump(PURPOSE_SEED)
-            # In one go: a flow found later may be new, with its event lost.
+            # All at once: a flow found later may be a new one whose event was lost.
             self.run_dump()
 
     def load_existing(self) -> None:
@@ -78,7 +78,7 @@ cdef class Source:
                 result = self.dump.next()
                 while result > 0 and not self.stopping:
                     result = self._keep_existing(self._select_missed(result)) or self.dump.next()
-            # If the dump fails, the flows read so far are delivered all the same.
+            # Even if the dump fails, the flows read so far are delivered.
             self._finish_dump(True)
 
     cdef int _keep_existing(self, int count) noexcept nogil:
@@ -102,7 +102,7 @@ cdef class Source:
     def close(self) -> None:
         """Close both sockets; closing twice is harmless."""
         self.socket.close()
-        # A forked child must not take the lock of the share: the thread that held it does not exist there.
+        # A forked child must not take the share's lock, as a thread that held it does not exist in the child.
         if not self.closed and self.socket.fork_guard.here():
             self.share.close(self.socket)
         self.closed = True
@@ -110,11 +110,11 @@ cdef class Source:
             self.dump.socket.close()
 
     def stop(self) -> None:
-        """Cut a running dump short, which may take seconds for a million entries. From any thread."""
+        """Cut a running dump short, since it may take seconds for a million entries. Any thread may call this."""
         self.stopping = True
 
     def request_sweep(self) -> None:
-        """Sweep within a second, however short the log is. From any thread."""
+        """Have a sweep done within a second, however short the log is. Any thread may call this."""
         self.sweep_requested = True
 
     def leave(self) -> None:
@@ -134,12 +134,12 @@ cdef class Source:
 
     @property
     def unallocated(self) -> int:
-        """A lower bound of the events the kernel had no memory to allocate. The kernel keeps no count of them."""
+        """A lower bound of the events that the kernel could not allocate, of which it keeps no count."""
         return self.socket.unmade + self.unaccounted
 
     @property
     def foreign(self) -> int:
-        """Datagrams received that the kernel did not send."""
+        """Datagrams ignored because a process sent them, not the kernel."""
         return self.socket.foreign + (self.dump.socket.foreign if self.dump is not None else 0)
 
     cdef int grow(self, bint full) noexcept nogil:
@@ -177,7 +177,7 @@ cdef class Source:
             # The dump in progress will find this flow as well.
             if not self.settle_pending:
                 fingerprint_set_add(&self.reported_flows, fingerprint)
-        # If there is no memory for the fingerprint, the flow may be reported twice after an overrun.
+        # If memory is exhausted, the flow may be reported twice after an overrun.
         fingerprint_log_add(&self.log, fingerprint)
         return True
 
@@ -240,7 +240,7 @@ cdef class Source:
         self.tentative -= min(found, self.tentative)
 
     cdef void begin_dump(self, purpose_t purpose) noexcept nogil:
-        # In pieces: a million entries take half a second, and the flows of other namespaces would wait for that.
+        # In pieces, since a million entries take half a second, for which the flows of other namespaces would wait.
         self.purpose = purpose
         self.dump_in_progress = self.dump is not None
         self.dump_requested = self.sweep_requested = False
@@ -249,7 +249,7 @@ cdef class Source:
             self.overrun = False
             self.deduplicating = self.dump_in_progress
             self.recovery_since = self.loss_started_at
-        # Without memory for the set, advance_dump() fails.
+        # If memory is exhausted, advance_dump() fails.
         if purpose != PURPOSE_SEED:
             fingerprint_set_reserve(&self.reported_flows, self.log.count)
 

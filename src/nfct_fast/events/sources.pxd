@@ -1,21 +1,21 @@
-"""The sources being read, by number, and the counts of those that were released."""
+"""The sources in use, by number, and the counts of those that were released."""
 from libc.stdint cimport uint64_t
 from nfct_fast.events.source cimport Source
 
 cdef enum:
     SOURCES = 1024               # the most sources at once; flow_t.netns is a source's number
 
-# Shared by two threads: the reading thread uses get() and release(), another one add() and collect(). `pointers` is the
-# only field both touch, by atomic loads and stores.
+# Shared by two threads: the reading thread calls get() and release(), another one add() and collect(). `pointers` is
+# the only field that both access, by atomic loads and stores.
 cdef class Sources:
-    cdef list by_number          # of Source or None
+    cdef list by_number          # by_number[i]: the Source with number i, or None
     cdef void *pointers[SOURCES]     # the same as borrowed references, for use without the GIL; NULL once released
-    cdef int bound               # all numbers in use are below it
+    cdef int bound               # greater than all numbers in use
     cdef readonly object retired     # the Counts of all sources that were collected
     cdef uint64_t retired_reported_lost          # the sums of the same fields of these sources
     cdef uint64_t retired_reported_recovered
     cdef uint64_t retired_reported_unallocated
-    # The source with that number, a borrowed reference; NULL if there is none.
+    # Return the source with that number, a borrowed reference; NULL if there is none.
     cdef void *get(self, int number) noexcept nogil
-    # The reading thread will not use the source again.
+    # Note that the reading thread will not use the source again.
     cdef void release(self, int number) noexcept nogil

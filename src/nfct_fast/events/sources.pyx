@@ -1,4 +1,4 @@
-"""The sources being read, by number, and the counts of those that were released."""
+"""The sources in use, by number, and the counts of those that were released."""
 cimport cython
 from libc.stdint cimport uint64_t
 from nfct_fast.events.source cimport Source
@@ -35,7 +35,7 @@ cdef object counts_of(Source source):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Sources:
-    """Up to 1,024 sources, none at first."""
+    """A table of up to 1,024 sources, empty at first."""
 
     def __cinit__(self):
         self.by_number = []
@@ -47,7 +47,7 @@ cdef class Sources:
         return SOURCES
 
     def add(self, Source source not None) -> None:
-        """Add a source under its own index, which must be free. ValueError if that is too large."""
+        """Add a source under its own index, which must be free. ValueError if the index is too large."""
         if not 0 <= source.index < SOURCES:
             raise ValueError(f"source {source.index}: no more than {SOURCES} network namespaces can be monitored")
         self.by_number.extend([None] * (source.index + 1 - len(self.by_number)))
@@ -56,9 +56,9 @@ cdef class Sources:
         self.bound = max(self.bound, source.index + 1)
 
     def collect(self) -> list:
-        """Close the sources the reading thread has released, keep their counts, and return them.
+        """Close the sources that the reading thread has released, and return them.
 
-        Their numbers are free again.
+        Their counts are kept, and their numbers are free again.
         """
         cdef Source source
         gone = []
@@ -74,11 +74,11 @@ cdef class Sources:
         return gone
 
     def counts(self):
-        """The Counts of all sources together, released ones included."""
+        """Return the Counts of all sources together, including released ones."""
         return Counts(*map(sum, zip(self.retired, *[counts_of(source) for source in self])))
 
     def reported(self) -> tuple[int, int, int]:
-        """What LOST records have reported: lost events, recovered flows, unallocated events. Cheaper than counts()."""
+        """Return what LOST records have reported: lost events, recovered flows, unallocated events. Cheap."""
         cdef Source source
         cdef uint64_t lost = self.retired_reported_lost
         cdef uint64_t recovered = self.retired_reported_recovered

@@ -1,4 +1,4 @@
-"""Connection tracking that was turned on for us, and notices of what that means for the host.
+"""Connection tracking that --track has turned on, and notices of what that means for the host.
 
 When a conntrack table is full, the kernel drops the packets of new connections, whoever they belong to.
 """
@@ -7,10 +7,10 @@ import os
 
 from nfct_fast.events.tracking_rules import TrackingTable
 
-_LEVELS = (80, 95)  # percent of the table in use at which a notice is given
-_HYSTERESIS = 10  # percentage points the use must fall below a level before that is reported again
+_LEVELS = (80, 95)  # percentages of the table in use at which a notice is given
+_HYSTERESIS = 10  # percentage points by which the use must fall below a level before it is reported again
 _LEGACY = ("ip_tables_names", "ip6_tables_names")  # in /proc/net: the namespace's iptables-legacy tables
-# Users of conntrack that have no ruleset.
+# Paths that exist if something without a ruleset may use conntrack.
 _OTHER_USERS = ("/proc/thread-self/net/ip_vs", "/sys/module/openvswitch", "/sys/module/act_ct")
 
 
@@ -37,7 +37,7 @@ class _TrackedNamespace:
             raise
 
     def is_unshared(self):
-        """Whether nothing but nftables rules can use conntrack here."""
+        """Return whether nothing but nftables rules can use conntrack here."""
         if any(map(os.path.exists, _OTHER_USERS)):
             return False
         # Without the module the file exists in no namespace, including the one the thread is in now.
@@ -54,7 +54,7 @@ class _TrackedNamespace:
             return None
 
     def take_warning(self):
-        """Return a notice if the table has reached the next level, else None."""
+        """Return a notice if the use of the table has reached the next level, else None."""
         usage = self.usage()
         if usage is None or not usage[1]:
             return None
@@ -81,17 +81,24 @@ class _TrackedNamespace:
 
 
 class Tracking:
-    """The namespaces in which we turned connection tracking on. One thread at a time. notices: a Notices."""
+    """The namespaces in which connection tracking was turned on. One thread at a time. notices: a Notices."""
 
     def __init__(self, notices):
         self._namespaces = []
         self._notices = notices
 
     def add(self, name, wanted):
-        """Turn tracking on in the calling thread's namespace; return what remove() takes.
+        """Turn tracking on in the calling thread's namespace.
 
-        name: begins each notice about the namespace. wanted: pairs of address family and protocol. Raises OSError; see
-        TrackingTable.
+        Args:
+            name: The beginning of each notice about the namespace.
+            wanted: Pairs of address family and protocol number.
+
+        Returns:
+            An object for remove().
+
+        Raises:
+            OSError: See TrackingTable.
         """
         self._namespaces.append(_TrackedNamespace(name, wanted))
         return self._namespaces[-1]
@@ -113,7 +120,7 @@ class Tracking:
             )
 
     def check(self) -> None:
-        """Give notice of tables that fill up; track all protocols where something else has begun to use conntrack.
+        """Give notice of tables that fill up, and track all protocols where something else has begun to use conntrack.
 
         To be called about once a second.
         """
@@ -125,7 +132,7 @@ class Tracking:
                         "this host has begun to use nftables or conntrack"
                     )
             except OSError as error:
-                # Our exclusions must not harm others.
+                # Others must not be harmed by our exemptions.
                 space.table.close()
                 space.table.restricted = False
                 self._notices.add(
@@ -136,6 +143,6 @@ class Tracking:
                 self._notices.add(warning)
 
     def close(self) -> None:
-        """Turn tracking off everywhere; closing twice is harmless. In a forked child only close the descriptors."""
+        """Turn tracking off everywhere; closing twice is harmless. In a forked child, only close the descriptors."""
         for space in self._namespaces:
             space.close()

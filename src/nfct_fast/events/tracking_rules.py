@@ -1,14 +1,14 @@
-"""Turns connection tracking on by an nftables table of our own, which the kernel removes when our socket closes.
+"""Turn connection tracking on by an nftables table of our own, which the kernel removes when our socket closes.
 
 The table has the flag NFT_TABLE_F_OWNER (Linux 5.12): it belongs to the netlink socket that made it, is removed when
-that closes, however the process ends, and nobody else can change it. Its one rule matches on the conntrack state and
-stands in a chain that no hook calls. That is enough: a rule that uses `ct` registers conntrack's own hooks for the
-families of its table when it is added, and no packet ever runs it. Message formats: linux/netfilter/nf_tables.h,
+that closes, however the process ends, and nobody else can change it. Its one rule matches on the conntrack state and is
+in a chain that no hook calls. That is enough: when a rule that uses `ct` is added, conntrack's own hooks are registered
+for the families of its table, though no packet ever reaches the rule. Message formats: linux/netfilter/nf_tables.h,
 nfnetlink.h.
 
-If nobody else uses conntrack, chains at priority raw exempt unwanted protocols by `notrack`. Anybody who begins to use
-conntrack later would suffer from that, as an untracked packet has no state and no NAT. So these chains are removed at
-the first change to any ruleset of the namespace, for which the kernel counts a generation number (NFT_MSG_GETGEN).
+If nothing else uses conntrack, chains at priority raw exempt unwanted protocols by `notrack`. They would harm rules
+that are added later and rely on conntrack, as an untracked packet has no state and no NAT. So these chains are removed
+at the first change to any ruleset of the namespace, which the kernel counts in a generation number (NFT_MSG_GETGEN).
 """
 
 import errno
@@ -37,7 +37,7 @@ _PRIORITY_RAW = -300
 _HOOKS = {b"early\0": 0, b"early-out\0": 3}  # NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT
 _NLA_F_NESTED = 0x8000
 _CHAIN = b"load\0"
-_LONGEST = 100  # comparisons in a rule, of NFT_RULE_MAXEXPRS 128 expressions
+_LONGEST = 100  # most comparisons in a rule, which may have 128 expressions (NFT_RULE_MAXEXPRS)
 _ERESTART = 85
 
 
@@ -72,7 +72,7 @@ def _compare(operation, number):
 
 
 def _notrack_rules(wanted):
-    """Return rules, each a list of expressions, that exempt all flows but the (family, protocol) pairs in `wanted`."""
+    """Return rules, each a list of expressions, that exempt all but the (family, protocol) pairs in `wanted`."""
     families = sorted({family for family, _ in wanted})
     protocols = {family: {proto for known, proto in wanted if known == family} for family in families}
     alike = len(families) < 2 or protocols[families[0]] == protocols[families[1]]
@@ -123,14 +123,18 @@ def _explain(number):
 
 
 class TrackingTable:
-    """Keeps connection tracking on in the calling thread's network namespace until close() or the end of the process.
+    """An nftables table that keeps connection tracking on in the calling thread's network namespace, until close().
+
+    Needs CAP_NET_ADMIN and Linux 5.12. The kernel removes the table at the end of the process.
 
     Args:
-        wanted: pairs of address family and protocol to track; None for all. Only their families are tracked. Their
-            protocols alone are tracked, which `restricted` tells, while nobody else uses conntrack.
-        is_unshared: a function that says whether nothing but nftables rules can use conntrack here.
+        wanted: Pairs of address family and protocol number to track; None for all. Only these families are tracked, and
+            only these protocols as long as nothing else uses conntrack: `restricted` is true then.
+        is_unshared: A function that returns whether nothing but nftables rules can use conntrack here.
 
-    Needs CAP_NET_ADMIN and Linux 5.12. Raises OSError; PermissionError without the capability.
+    Raises:
+        PermissionError: CAP_NET_ADMIN is missing.
+        OSError: Tracking cannot be turned on; the message says why.
     """
 
     def __init__(self, wanted=None, is_unshared=lambda: False):
@@ -143,7 +147,7 @@ class TrackingTable:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         try:
             self._socket.bind((0, 0))
-            self._socket.connect((0, 0))  # to the kernel: datagrams from processes are then refused
+            self._socket.connect((0, 0))  # to the kernel, so that datagrams from processes are refused
             self._socket.settimeout(5)
             # A netlink socket's port number is unique in its namespace, and so is the table's name.
             self.name = f"nfct_fast_{self._socket.getsockname()[0]}"
@@ -160,7 +164,7 @@ class TrackingTable:
             try:
                 self._commit(self._table() + (self._notrack_chains(rules) if self.restricted else []), generation)
             except OSError as error:
-                if error.errno == _ERESTART:  # a ruleset was changed meanwhile
+                if error.errno == _ERESTART:  # someone changed a ruleset meanwhile
                     continue
                 if not self.restricted:
                     raise _explain(error.errno) from None
@@ -211,10 +215,15 @@ class TrackingTable:
         return messages
 
     def relax_if_changed(self, is_unshared) -> bool:
-        """Remove the `notrack` chains if a ruleset was changed or something else may use conntrack; return if it did.
+        """Remove the `notrack` chains if a ruleset was changed or something else may use conntrack.
 
-        To be called about once a second. Costs two system calls, and none once tracking is not restricted. Raises
-        OSError.
+        To be called about once a second. Takes two system calls, and none once tracking is not restricted.
+
+        Returns:
+            Whether the chains were removed.
+
+        Raises:
+            OSError: The kernel refuses.
         """
         if not self.restricted or self._generation() == self._expected and is_unshared():
             return False
@@ -229,9 +238,9 @@ class TrackingTable:
         return True
 
     def _commit(self, messages, generation=None):
-        """Apply the messages as one transaction. Raises OSError with the kernel's errno."""
+        """Apply the messages as one transaction. OSError with the kernel's errno."""
         check = [] if generation is None else [_attribute(_NFNL_BATCH_GENID, generation)]
-        # After an error, replies to later messages may stay unread: no sequence number is used twice.
+        # After an error, replies to later messages may stay unread, so no sequence number may be used twice.
         first, last = self._sequence + 1, self._sequence + len(messages) + 2
         self._sequence = last
         batch = [_message(_NFNL_MSG_BATCH_BEGIN, 0, first, _NFPROTO_UNSPEC, _NFNL_SUBSYS_NFTABLES, *check)]
@@ -275,7 +284,7 @@ class TrackingTable:
         """Remove the table; closing twice is harmless. In a forked child only close the socket."""
         if self._mark and self._socket.fileno() >= 0:
             try:
-                # Explicitly, because a child process may hold the socket open.
+                # Remove it explicitly, because a child process may hold the socket open.
                 self._commit([(_DELTABLE, 0, _attribute(1, self._name))])
             except OSError:
                 pass  # closing the socket removes it

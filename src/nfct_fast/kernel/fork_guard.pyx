@@ -1,7 +1,7 @@
-"""Tells the process that made an object from a forked child that has a copy of it.
+"""Distinguish the process that made an object from a forked child, which has a copy of it.
 
-The copy shares the parent's sockets, so that the parent would miss what the child received; it has none of the threads,
-and its locks may be in any state.
+The copy must not be used: it shares the parent's sockets, and the parent would miss what the child received; it has
+none of the threads; and its locks may be in any state.
 """
 cimport cython
 from libc.errno cimport errno
@@ -18,10 +18,14 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ForkGuard:
-    """True in the process that made it, False in any other. Testing it costs one load.
+    """A flag that is true in the process that made it and false in a forked child. Testing it costs one load.
 
-    It is a page that the kernel clears at every fork, whoever calls it. A process id may be the same in another pid
-    namespace, and Python's own handlers do not see the fork of a C library. OSError before Linux 4.14.
+    The flag is on a page that the kernel zeroes in the child of every fork, whoever calls it. Comparing process ids
+    would not do, as a child in another pid namespace can have the same one; nor would os.register_at_fork(), which
+    misses the forks of C libraries.
+
+    Raises:
+        OSError: Linux is older than 4.14.
     """
 
     def __cinit__(self):

@@ -1,13 +1,13 @@
-/* A helper process does work that may block, and can be given up.
+/* A helper process for work that may block: it can be killed and replaced.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Only a process can be killed while the kernel keeps it waiting (killing a thread kills them all), and only SIGKILL
- * ends such a wait. The helper shares the program's memory (CLONE_VM) and has a stack of its own there. A copy, as fork
- * makes it, stops a program of 2 GB for 33 ms, makes it fault at every page that it writes afterwards (1 to 5 s in
- * all), and keeps the overwritten pages; a child that shares the memory takes 0.1 ms (measured, Linux 6.18, 4 KB
- * pages). Sharing is safe because the helper calls no libc (helper_calls.h), takes no lock, allocates nothing, and
+ * Only SIGKILL ends a wait in the kernel, and it cannot be sent to a single thread: it kills the whole process. Hence a
+ * process. The helper shares the program's memory (CLONE_VM) and has a stack of its own there. A copy of the memory, as
+ * fork makes it, stops a program of 2 GB for 33 ms, makes it fault at every page that it writes afterwards (1 to 5 s in
+ * all), and keeps the overwritten pages; starting a child that shares the memory takes 0.1 ms (measured, Linux 6.18,
+ * 4 KB pages). Sharing is safe because the helper calls no libc (helper_calls.h), takes no lock, allocates nothing, and
  * writes only to its room, which is not reused before the kernel has reported the helper's end. So it may be killed at
- * any point. It has its own descriptors, signal mask, working directory and capabilities, at first those of the thread
+ * any point. It has its own descriptors, signal mask, working directory and capabilities, initially those of the thread
  * that started it; what belongs to the memory is shared: dumpable, oom_score_adj.
  *
  * Its exit signal is 0: the kernel sends no SIGCHLD, and no wait() without __WALL or __WCLONE sees it. It ends when its
@@ -38,12 +38,12 @@
 enum {
     HELPER_STACK = 16384,
     HELPER_BUFFER = 65536,
-    HELPER_ENDING = 8, /* killed helpers that have not ended yet; with so many, no more are started */
+    HELPER_ENDING = 8, /* limit of killed helpers that have not ended yet; at the limit no more are started */
 };
 
 /* The memory that a helper and the program both use. */
 struct helper_room {
-    uint64_t inside; /* not 0 while the work does what may block; the work chooses the value */
+    uint64_t inside; /* set by the helper's work to a number of its choice during a call that may block; else 0 */
     int fd;
     void (*work)(int fd, struct helper_room *room);
     char buffer[HELPER_BUFFER];
@@ -65,7 +65,7 @@ struct helper {
     int pidfd;
     int stat; /* its /proc/PID/stat */
     struct helper_room *room;
-    unsigned int processor; /* that it runs on */
+    unsigned int processor; /* number of the processor that it was moved to last */
     unsigned int ending_count;
     struct helper_ending ending[HELPER_ENDING];
 };
@@ -127,13 +127,13 @@ static inline void helper_init(struct helper *self)
     self->fd = self->pidfd = self->stat = -1;
 }
 
-/* Frees the rooms of helpers that have ended. Does not wait. */
+/* Free the rooms of helpers that have ended. Does not wait. */
 static inline void helper_reap(struct helper *self)
 {
     unsigned int kept = 0;
     for (unsigned int i = 0; i < self->ending_count; i++) {
         struct helper_ending *one = &self->ending[i];
-        /* An error means that somebody else has waited for all children. */
+        /* An error means that other code in this process has already waited for all children. */
         if (waitpid(one->pid, NULL, WNOHANG | __WALL) == 0) {
             self->ending[kept++] = *one;
             continue;
@@ -144,8 +144,8 @@ static inline void helper_reap(struct helper *self)
     self->ending_count = kept;
 }
 
-/* Kills the helper and forgets its socket; it may end later. whose: who keeps it from ending, a number of the caller's.
- * */
+/* Kill the helper and close its socket; it may end later. whose: a number of the caller's for the user on whose account
+ * the helper is blocked. */
 static inline void helper_kill(struct helper *self, uint64_t whose)
 {
     struct helper_ending *one = &self->ending[self->ending_count];
@@ -165,7 +165,7 @@ static inline void helper_kill(struct helper *self, uint64_t whose)
     helper_reap(self);
 }
 
-/* The number of killed helpers that `whose` keeps from ending. */
+/* Return how many killed helpers have not ended yet on account of `whose`. */
 static inline int helper_kept(struct helper *self, uint64_t whose)
 {
     int count = 0;
@@ -176,7 +176,7 @@ static inline int helper_kept(struct helper *self, uint64_t whose)
     return count;
 }
 
-/* For a forked child: the helpers are the parent's, and it has copies of their rooms. */
+/* In a forked child, drop the parent's helpers and the copies of their rooms. */
 static inline void helper_forget(struct helper *self)
 {
     if (self->pid)
@@ -203,10 +203,10 @@ static inline void helper_stat(struct helper *self)
     self->stat = open(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* On a busy machine the helper must not wait for other programs' time slices. It gets ahead of them by its nice value,
- * if that is permitted, and by a slice of 0.1 ms (since 6.12; ignored before). Beside four programs that never sleep,
- * on two processors, 95 % of replies then came within 0.3 ms, else within 4.7 ms. If this is refused, replies only take
- * longer. */
+/* Have the helper run ahead of other programs, so that on a busy machine it does not wait for their time slices: by a
+ * nice value, if that is permitted, and a slice of 0.1 ms (since 6.12; ignored before). Next to four programs that
+ * never sleep, on two processors, 95 % of replies came within 0.3 ms, and within 4.7 ms without this. If it is refused,
+ * replies only take longer. */
 static inline void helper_put_first(pid_t pid)
 {
     struct {
@@ -228,9 +228,9 @@ static inline void helper_put_first(pid_t pid)
     }
 }
 
-/* Moves the helper to the processor of the caller, who is about to wait and leaves it to the helper; another processor
- * may run what cannot be preempted. On a loaded machine, 78 of 25,000 first replies took more than 20 ms elsewhere, and
- * none here. */
+/* Move the helper to the caller's processor, which becomes free as the caller is about to wait; another processor may
+ * be running something that cannot be preempted. On a loaded machine, 78 of 25,000 first replies took more than 20 ms
+ * on another processor, and none on the caller's. */
 static inline void helper_follow(struct helper *self)
 {
     unsigned int processor, node;
@@ -243,8 +243,8 @@ static inline void helper_follow(struct helper *self)
         self->processor = processor;
 }
 
-/* Starts a helper that does `work`, unless there is one. 0 or -errno; -EAGAIN if too many have not ended. Takes 0.1 ms.
- * */
+/* Start a helper that runs work(), unless there is one. 0 or -errno; -EAGAIN if too many killed ones have not ended.
+ * Takes 0.1 ms. */
 static inline int helper_start(struct helper *self, void (*work)(int fd, struct helper_room *room))
 {
     struct helper_room *room;
@@ -294,7 +294,7 @@ static inline int helper_start(struct helper *self, void (*work)(int fd, struct 
     return 0;
 }
 
-/* Whether the helper is blocked, rather than waiting for a processor. True if that cannot be told. */
+/* Whether the helper is blocked, rather than waiting for a processor. True if that is not known. */
 static inline int helper_is_blocked(const struct helper *self)
 {
     char buf[64];
@@ -303,7 +303,7 @@ static inline int helper_is_blocked(const struct helper *self)
     return !end || buf + got - end < 3 || end[2] == 'D' || end[2] == 'S' || end[2] == 'Z' || end[2] == 'X';
 }
 
-/* Receives a message: its size, -ETIMEDOUT after `until` (CLOCK_MONOTONIC ns), -EPIPE if the helper has ended. */
+/* Receive a message. Return its size, -ETIMEDOUT after `until` (CLOCK_MONOTONIC ns), -EPIPE if the helper has ended. */
 static inline ssize_t helper_receive(const struct helper *self, struct msghdr *message, int64_t until)
 {
     struct pollfd ready = {.fd = self->fd, .events = POLLIN};
@@ -329,7 +329,7 @@ static inline ssize_t helper_receive(const struct helper *self, struct msghdr *m
     }
 }
 
-/* Ends the helper and waits for 0.1 s at most. The room of one that has not ended by then stays mapped. */
+/* End the helper and wait for 0.1 s at most. The room of one that has not ended by then stays mapped. */
 static inline void helper_close(struct helper *self)
 {
     struct timespec pause = {0, 200000};

@@ -1,5 +1,5 @@
-/* System calls for a helper process (helper.h). It shares the program's memory and must not call libc: errno, the stack
- * protector and lazy binding use data of the thread that started it.
+/* System calls for a helper process (helper.h). It shares the program's memory and must not call libc, since errno, the
+ * stack protector and lazy binding use data of the thread that started it.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_HELPER_CALLS_H
 #define NFCT_FAST_HELPER_CALLS_H
@@ -18,11 +18,11 @@
 #define HELPER_CODE static __attribute__((optimize("no-stack-protector"), unused)) /* gcc before 11 */
 #endif
 
-/* A system call: its result, or -errno. */
+/* Make a system call. Return its result, or -errno. */
 HELPER_CODE inline long helper_raw(long number, long a, long b, long c, long d);
 
-/* Starts a child with exit signal 0 that calls run(argument), which must not return, on a stack that ends at `top`: its
- * pid, or -errno. *pidfd: see CLONE_PIDFD in clone(2). */
+/* Start a child with exit signal 0 that calls run(argument), which must not return, on a stack that ends at `top`.
+ * Return its pid, or -errno. *pidfd: see CLONE_PIDFD in clone(2). */
 static inline long helper_raw_child(unsigned long flags, char *top, int *pidfd, void (*run)(void *), void *argument);
 
 #if defined(__x86_64__) && defined(__LP64__) && !defined(HELPER_COPIES)

@@ -1,8 +1,8 @@
-"""Requests to a helper process, which kept rights that the program gave up, and its replies.
+"""Requests to a helper process, which has kept privileges that the program gave up, and its replies.
 
-The helper runs on the caller's processor: waking it on another, idle one takes longer than most requests. Whoever may
-signal it can stop it. So the caller waits for a second at most, and sends no further request until the late reply has
-come.
+The helper runs on the caller's processor, because waking it on another one that is idle takes longer than most
+requests. Other processes of the same user can stop it (SIGSTOP). The caller therefore waits for one second at most, and
+sends no further request before the late reply has come.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ESRCH, errno
@@ -33,9 +33,9 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     PROCESSORS = 4096
-    MASK = 128               # words in the mask: enough for PROCESSORS bits where a word has 32
+    MASK = 128               # words in an affinity mask: room for PROCESSORS bits even where a word has 32
 
-_TIMEOUT_S = 1                # seconds
+_TIMEOUT_S = 1                # longest wait for a reply
 
 
 cdef void channel_follow_cpu(uint32_t processor, uint32_t *current) noexcept nogil:
@@ -52,7 +52,7 @@ cdef void channel_follow_cpu(uint32_t processor, uint32_t *current) noexcept nog
 @cython.final
 @cython.auto_pickle(False)
 cdef class HelperChannel:
-    """A channel to helper `pid` over the socket `fd`, from Rights.spawn_helper(). Takes over `fd`. OSError."""
+    """A channel to a helper process. `pid` and `fd` come from Rights.spawn_helper(); `fd` belongs to the channel."""
 
     def __cinit__(self, int pid, int fd):
         self.pid, self.fd = pid, fd
@@ -69,7 +69,7 @@ cdef class HelperChannel:
             pthread_mutex_destroy(&self.mutex)
 
     def close(self):
-        """Close the socket, at which the helper ends. No call may be running."""
+        """Close the socket, which ends the helper. No call may be running."""
         if self.fd >= 0:
             close(self.fd)
         self.fd = -1
@@ -85,10 +85,10 @@ cdef class HelperChannel:
         if passed >= 0:
             close(passed)
         if self.gone:
-            raise OSError(ESRCH, "a helper process has ended, without which owners cannot be found: start again")
+            raise OSError(ESRCH, "a helper process, needed for finding owners, has ended: restart the program")
 
     cdef ssize_t _receive(self, void *reply, size_t room, int flags, int *received) noexcept nogil:
-        """Receive the reply to the last request: its size, -EAGAIN or -EPIPE."""
+        """Receive the reply to the last request, skipping late ones. Return its size, -EAGAIN or -EPIPE."""
         cdef uint32_t number
         cdef ssize_t got
         while True:

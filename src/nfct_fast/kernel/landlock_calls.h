@@ -1,4 +1,4 @@
-/* The used part of linux/landlock.h, which older headers than 5.13 lack. libc has no wrappers for its calls. */
+/* The part of linux/landlock.h that is used here: headers older than 5.13 lack it, and libc has no wrappers. */
 #ifndef NFCT_FAST_LANDLOCK_CALLS_H
 #define NFCT_FAST_LANDLOCK_CALLS_H
 
@@ -25,10 +25,10 @@ struct nfct_fast_beneath {
 
 enum { LANDLOCK_READ_FILE = 1 << 2, LANDLOCK_READ_DIR = 1 << 3 };
 
-/* The version of the kernel's Landlock, or -1 if it has none. */
+/* Return the version of the kernel's Landlock ABI, or -1 if it has no Landlock. */
 static inline int nfct_fast_landlock_version(void) { return (int)syscall(NFCT_FAST_LANDLOCK, NULL, 0, 1U); }
 
-/* A ruleset that denies everything that this version can deny: its descriptor, or -1. */
+/* Make a ruleset that denies everything that this ABI version can deny. Return its descriptor, or -1. */
 static inline int nfct_fast_landlock_ruleset(int version)
 {
     /* Rights on files: 13 in the first version; refer 2, truncate 3, ioctl of devices 5. TCP: 4. Abstract sockets: 6.

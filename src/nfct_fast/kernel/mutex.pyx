@@ -8,7 +8,7 @@ cdef bint mutex_make(pthread_mutex_t *mutex) noexcept nogil:
     cdef bint made
     if pthread_mutexattr_init(&attributes) != 0:
         return False
-    pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT)    # on a failure, threads only wait longer
+    pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT)    # if this fails, threads only wait longer
     made = pthread_mutex_init(mutex, &attributes) == 0
     pthread_mutexattr_destroy(&attributes)
     return made

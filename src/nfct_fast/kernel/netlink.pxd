@@ -3,7 +3,7 @@ from linux_netlink cimport sockaddr_nl
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from sys_socket cimport iovec, mmsghdr
 
-# Room for the datagrams of one recvmmsg(2).
+# Receive buffers for the datagrams of one recvmmsg(2).
 cdef class Inbox:
     cdef int slots
     cdef char *buffer
@@ -16,14 +16,14 @@ cdef class NetlinkSocket:
     cdef readonly ForkGuard fork_guard
     cdef Inbox inbox
     cdef int slots                   # datagrams received by one system call, at most
-    cdef bint congested              # an overrun was reported, and the queue has not been empty since
-    cdef readonly uint64_t lost      # datagrams that the kernel dropped for want of buffer space, as last counted
-    cdef uint64_t lost_at_overrun    # `lost` when an overrun was last explained by drops
-    cdef uint64_t unexplained_overruns    # overruns of this congestion that no drops explain so far
-    cdef readonly uint64_t unmade    # overruns without drops: events that the kernel had no memory to make, at least
-    cdef readonly uint64_t overruns  # times that the kernel reported ENOBUFS
-    cdef readonly uint64_t truncated # datagrams that were longer than a slot
-    cdef readonly uint64_t foreign   # datagrams that did not come from the kernel
+    cdef bint congested              # an overrun was reported, and the queue has not been seen empty since
+    cdef readonly uint64_t lost      # datagrams that the kernel dropped because the receive buffer was full
+    cdef uint64_t lost_at_overrun    # value of `lost` when drops last explained an overrun
+    cdef uint64_t unexplained_overruns    # overruns since `congested` was set that no drops explain so far
+    cdef readonly uint64_t unmade    # overruns without drops: a lower bound of events the kernel could not allocate
+    cdef readonly uint64_t overruns  # how often the kernel reported ENOBUFS
+    cdef readonly uint64_t truncated # datagrams dropped because they were longer than a slot
+    cdef readonly uint64_t foreign   # datagrams ignored because a process sent them, not the kernel
     cdef readonly int rcvbuf         # bytes of the receive buffer as the kernel counts them: twice what was requested
     cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil

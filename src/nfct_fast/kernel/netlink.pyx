@@ -1,8 +1,8 @@
 """A netlink socket: groups, buffers, many datagrams per system call, and the kernel's count of lost ones.
 
-ENOBUFS means one of two things. The kernel drops what does not fit into the receive buffer, and counts it exactly
-(SK_MEMINFO_DROPS). It does not count an event that it had no memory to make (nfnetlink_set_err() in
-ctnetlink_conntrack_event()): one such error stands for one event at least.
+ENOBUFS means one of two things. Either a datagram did not fit into the receive buffer: the kernel counts exactly what
+it dropped (SK_MEMINFO_DROPS). Or the kernel had no memory to allocate an event (nfnetlink_set_err() in
+ctnetlink_conntrack_event()): it keeps no count of these, and one error stands for at least one event.
 
 This module does not look into the messages.
 """
@@ -58,21 +58,21 @@ cdef class Inbox:
 cdef class NetlinkSocket:
     """A bound netlink socket in the calling thread's network namespace. Receiving from it never blocks.
 
-    Datagrams that another process sent are counted as foreign and dropped.
+    Datagrams sent by a process instead of the kernel are counted in `foreign` and dropped.
 
     Args:
         protocol: NETLINK_* number.
         slots: Datagrams received by one system call, at most.
-        slot_size: Bytes of a slot; a longer datagram is counted as truncated and dropped.
-        inbox: Buffers to use instead; sockets that the same thread reads can share them.
-        fd: A netlink socket of any namespace to take over, instead of making one.
+        slot_size: Bytes of a slot; a longer datagram is counted in `truncated` and dropped.
+        inbox: Buffers to use instead of new ones; sockets that the same thread reads can share them.
+        fd: A netlink socket to take over instead of making one; it may be of another namespace.
 
     Raises:
         OSError: The socket cannot be made, bound or connected.
     """
 
     def __cinit__(self, int protocol, int slots=64, size_t slot_size=4096 + 192, Inbox inbox=None, int fd=-1):
-        # slot_size is not 4096: the heads of all slots would be in the same cache set.
+        # slot_size is not a power of two, or the first cache lines of all slots would compete for the same cache set.
         cdef sockaddr_nl address
         self.fd = fd
         self.fork_guard = ForkGuard()
@@ -87,8 +87,7 @@ cdef class NetlinkSocket:
         address.nl_family = AF_NETLINK
         if bind(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
             raise os_error("netlink bind")
-        # Connected to port 0, the kernel, the socket refuses unicasts from other processes, which would take buffer
-        # space.
+        # A socket connected to the kernel (port 0) refuses unicasts from processes, which would take buffer space.
         if connect(self.fd, <sockaddr *>&address, sizeof(address)) < 0:
             raise os_error("netlink connect")
 
@@ -119,7 +118,7 @@ cdef class NetlinkSocket:
             raise os_error(f"netlink group {group}")
 
     def leave(self, int group) -> None:
-        """Leave a multicast group, by number. What is queued stays queued."""
+        """Leave a multicast group, by number. Datagrams already queued stay queued."""
         if setsockopt(self.fileno(), SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &group, sizeof(group)) < 0:
             raise os_error(f"netlink group {group}")
 
@@ -140,7 +139,7 @@ cdef class NetlinkSocket:
         return granted
 
     def attach_filter(self, bytes program) -> None:
-        """Attach a classic BPF program, an array of struct sock_filter. What it rejects is never queued."""
+        """Attach a classic BPF program, an array of struct sock_filter. Datagrams that it rejects are never queued."""
         cdef sock_fprog filter
         filter.len = <unsigned short>(len(program) // sizeof(sock_filter))
         filter.filter = <sock_filter *><char *>program
@@ -153,7 +152,7 @@ cdef class NetlinkSocket:
             raise os_error("netlink send")
 
     def messages_now(self) -> list:
-        """Copies of the datagrams at hand, without waiting: for set-up, not for events. OSError on an overrun."""
+        """Return copies of the datagrams queued now, without waiting: for set-up code. OSError on an overrun."""
         cdef int i
         cdef int count
         cdef size_t length
@@ -170,10 +169,10 @@ cdef class NetlinkSocket:
         return result
 
     cdef int receive(self, int most) noexcept nogil:
-        """Receive the datagrams at hand, at most one for each slot and `most` in all: their number, or -errno.
+        """Receive the datagrams queued now, at most `most` and one for each slot. Return how many, or -errno.
 
-        -ENOBUFS means that events were lost before the next one; `lost` and `overruns` include them. One thread at a
-        time.
+        -ENOBUFS means that events were lost before the next datagram; `lost` and `overruns` include them. One thread at
+        a time.
         """
         cdef int count
         most = min(most, self.slots)
@@ -193,7 +192,7 @@ cdef class NetlinkSocket:
         return -errno
 
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
-        """A datagram of the last receive(), valid until the next; NULL if it was truncated or is foreign."""
+        """Return a datagram of the last receive(), valid until the next one; NULL if it is truncated or foreign."""
         cdef mmsghdr *message = &self.inbox.messages[index]
         if not is_of_kernel(&self.inbox.senders[index], message.msg_hdr.msg_namelen):
             self.foreign += 1
@@ -205,7 +204,7 @@ cdef class NetlinkSocket:
         return self.inbox.vectors[index].iov_base
 
     cdef int grow(self, int limit, bint full) noexcept nogil:
-        """Double the receive buffer, up to `limit` bytes, if it is half full or was `full`. 1: grew; 0; -errno."""
+        """Double the receive buffer, up to `limit` bytes, if it is half full or `full`. 1 if it grew, 0 or -errno."""
         cdef int size = self.rcvbuf          # the kernel doubles what is requested
         cdef int result
         if size // 2 >= limit or not full and self.queued() < size // 2:
@@ -214,7 +213,7 @@ cdef class NetlinkSocket:
         return result if result < 0 else 1
 
     cdef int resize(self, int size) noexcept nogil:
-        """Request a receive buffer of `size` bytes. 0 or -errno. What is queued stays queued, even if it is more."""
+        """Request a receive buffer of `size` bytes. 0 or -errno. Queued datagrams stay, even if they take more."""
         cdef socklen_t length = sizeof(size)
         if setsockopt(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) < 0:
             return -errno
@@ -223,7 +222,7 @@ cdef class NetlinkSocket:
         return 0
 
     cdef int64_t queued(self) noexcept nogil:
-        """Bytes that the queue now takes of the receive buffer, or -errno."""
+        """Return the bytes of the receive buffer that the queue takes now, or -errno."""
         cdef uint32_t info[SK_MEMINFO_VARS]
         cdef socklen_t length = sizeof(info)
         if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
@@ -242,8 +241,8 @@ cdef class NetlinkSocket:
         self.unexplained_overruns = 0
 
     cdef bint _explain_loss(self) noexcept nogil:
-        """Whether drops were counted since the last overrun. If so, they also explain one that was reported before."""
-        # The kernel reports an overrun just before it counts the drop, so that we may see one without the other.
+        """Return whether drops were counted since the last overrun; they also explain one that was reported before."""
+        # The kernel reports an overrun just before it counts the drop, so we may see the report without the drop.
         self.count_lost()
         if self.lost == self.lost_at_overrun:
             return False
@@ -253,18 +252,18 @@ cdef class NetlinkSocket:
         return True
 
     cdef int count_lost(self) noexcept nogil:
-        """Update `lost` from SK_MEMINFO_DROPS. 0 or -errno. Only for the thread that receives: see dropped()."""
+        """Update `lost` from SK_MEMINFO_DROPS. 0 or -errno. Only for the receiving thread; others call dropped()."""
         cdef uint32_t info[SK_MEMINFO_VARS]
         cdef socklen_t length = sizeof(info)
         if getsockopt(self.fd, SOL_SOCKET, SO_MEMINFO, info, &length) < 0:
             return -errno
-        # The kernel's count, which starts from 0, is the lower half of ours.
+        # The kernel's count has 32 bits and starts from 0, so it is the lower half of ours.
         self.lost += <uint32_t>(info[SK_MEMINFO_DROPS] - <uint32_t>self.lost)
         return 0
 
     cdef uint64_t dropped(self) noexcept nogil:
-        """What `lost` would be after count_lost(). Changes nothing, so that any thread may call it."""
-        # Read `lost` first: the kernel's count is then not less than it.
+        """Return what `lost` would be after count_lost(). Changes nothing, so any thread may call it."""
+        # Read `lost` first, so that the kernel's count is not less than it.
         cdef uint64_t known = self.lost
         cdef uint32_t info[SK_MEMINFO_VARS]
         cdef socklen_t length = sizeof(info)

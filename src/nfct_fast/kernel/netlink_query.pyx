@@ -23,7 +23,7 @@ cdef int netquery_adopt(netquery_t *self, int fd) noexcept nogil:
     self.fd = max(fd, -1)
     if fd < 0:
         return fd
-    # Connected to the kernel's port 0, the socket refuses what any other process sends to it.
+    # A socket connected to the kernel (port 0) refuses datagrams from processes.
     memset(&kernel, 0, sizeof(kernel))
     kernel.nl_family = AF_NETLINK
     if connect(self.fd, <const sockaddr *>&kernel, sizeof(kernel)) < 0:
@@ -65,7 +65,7 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
             return got
         if errno == EINTR:
             continue
-        # The kernel reports an overrun once; what was queued before, perhaps the reply, is still there.
+        # The kernel reports an overrun once; datagrams queued before it, perhaps the reply, are still there.
         if errno == ENOBUFS and not overrun:
             overrun = True
             continue
@@ -73,7 +73,7 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
 
 
 cdef int netquery_finish(netquery_t *self, uint8_t *buffer) noexcept nogil:
-    """Read the rest of a dump that was given up, without which the kernel refuses another with EBUSY. 0 or -errno."""
+    """Read the rest of a dump that was given up; until then the kernel refuses another with EBUSY. 0 or -errno."""
     cdef ssize_t got = 0
     while got >= 0 or got == -EBADMSG:
         got = netquery_receive(self, buffer)
@@ -117,10 +117,10 @@ cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each
                         return -EBADMSG
                     memcpy(&error, at + sizeof(header), sizeof(error))
                     return error if error < 0 else -EBADMSG
-                # After an error, read the dump to its end all the same: no other can begin before.
+                # After an error, still read the dump to its end: the kernel begins no other before.
                 if failed == 0:
                     failed = min(0, each(header.nlmsg_type, at, header.nlmsg_len, context))
-                # Somebody who adds objects faster than we read them would keep us reading for ever.
+                # A user who adds objects faster than we read them would keep us reading forever.
                 if failed == -E2BIG:
                     netquery_close(self)
                     return failed

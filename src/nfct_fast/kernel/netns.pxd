@@ -1,2 +1,2 @@
-# Move the calling thread into the network namespace of this descriptor, for good: 0 or -errno. Takes CAP_SYS_ADMIN.
+# Move the calling thread into the network namespace open as `fd`, for good. 0 or -errno. Needs CAP_SYS_ADMIN.
 cdef int netns_enter(int fd) noexcept nogil

@@ -1,6 +1,6 @@
-"""Network namespaces: their names, lists of them, and entering one for a moment.
+"""Network namespaces: find them by name, process or path, and enter one for a moment.
 
-A namespace is identified by the inode of its nsfs file, which no other has as long as it exists.
+A namespace is identified by the inode number of its nsfs file, which is unique as long as the namespace exists.
 """
 cimport cython
 from libc.errno cimport EACCES, EMFILE, ENFILE, ENOTTY, EPERM, errno
@@ -29,12 +29,12 @@ cdef extern from "<sched.h>" nogil:
     enum: CLONE_NEWNET
     int setns(int fd, int nstype)
 
-# Where "ip netns" and docker bind-mount the namespaces they name.
+# The folders in which "ip netns" and docker bind-mount named namespaces.
 NAMED = ("/run/netns", "/run/docker/netns")
 
 
 def current(proc="/proc") -> int:
-    """The inode of the calling thread's network namespace. OSError."""
+    """Return the inode of the calling thread's network namespace. OSError."""
     return os.stat(f"{proc}/thread-self/ns/net").st_ino
 
 
@@ -50,10 +50,10 @@ def keep_named() -> dict:
 
 
 def named(kept=None) -> dict:
-    """The named namespaces, as {name: path}; a name from ip-netns(8) wins over docker's.
+    """Return the named namespaces as {name: path}; if both have a name, ip-netns(8) wins over docker.
 
-    `kept`, from keep_named(), is used only for folders that cannot be reached by path any more: something may have been
-    mounted over the others.
+    kept: the result of keep_named(). Its descriptors are used only for folders that can no longer be reached by path,
+    as something else may have been mounted over the others since.
     """
     found = {}
     for folder in NAMED:
@@ -73,11 +73,11 @@ def named(kept=None) -> dict:
 
 
 def owner(int fd) -> tuple:
-    """The owner of an open network namespace: (uid, inode of the owner's user namespace), or (None, 0) if it is ours.
+    """Return the owner of an open network namespace: (uid, inode of the user namespace), or (None, 0) if it is ours.
 
-    A namespace is ours if it belongs to the initial user namespace or to the caller's own. Of nested user namespaces
-    the outermost one counts, so that what an owner makes inside of a namespace is the same owner's. The uid is -1 if it
-    is not known, as outside of the caller's user namespace.
+    A namespace is ours if it belongs to the initial user namespace or to the caller's own. Otherwise the outermost of
+    nested user namespaces decides, so that nesting does not turn one owner into several. The uid is -1 if it is not
+    known, as outside of the caller's user namespace.
     """
     cdef uid_t uid = 0
     cdef int outer, space = ioctl(fd, NS_GET_USERNS)
@@ -99,7 +99,7 @@ def owner(int fd) -> tuple:
 
 
 def pids(proc="/proc") -> list:
-    """Pairs of a pid and the inode of its network namespace, without the processes that may not be looked at."""
+    """Return pairs (pid, inode of its network namespace) of all processes that the caller may inspect."""
     found = []
     for name in os.listdir(proc):
         if name.isdecimal():
@@ -111,7 +111,7 @@ def pids(proc="/proc") -> list:
 
 
 def find_pid(inode, proc="/proc"):
-    """The pid of a process in the namespace, or None. Walks through /proc, which takes about 18 us a process."""
+    """Return the pid of a process in the namespace, or None. Walks through /proc, at about 18 us per process."""
     for pid, found in pids(proc):
         if found == inode:
             return pid
@@ -119,21 +119,21 @@ def find_pid(inode, proc="/proc"):
 
 
 def mounted(kept=None) -> dict:
-    """The named namespaces, as {inode: (name, path)}. kept: see named()."""
+    """Return the named namespaces as {inode: (name, path)}. kept: see named()."""
     found = {}
     for name, path in named(kept).items():
         try:
             status, parent = os.stat(path), os.stat(os.path.dirname(path))
         except OSError:
             continue
-        # A name without a namespace, not yet or not any more, is an ordinary file, on the same device as the folder.
+        # A name whose namespace is not mounted (yet, or any more) is an ordinary file on the folder's own device.
         if status.st_dev != parent.st_dev:
             found.setdefault(status.st_ino, (name, path))
     return found
 
 
 def paths(proc="/proc", kept=None) -> dict:
-    """All namespaces of this host that can be seen, as {inode: (name, path)}: the named ones, then those of processes.
+    """Return the visible namespaces of this host as {inode: (name, path)}: the named ones, then those of processes.
 
     A namespace that only an open file or socket keeps alive is not found.
     """
@@ -148,7 +148,10 @@ def paths(proc="/proc", kept=None) -> dict:
 cdef class Netns:
     """An open network namespace, which stays alive until close().
 
-    inode: of its nsfs file; name: as the caller calls it, or the path; path: where it was opened.
+    Attributes:
+        inode: Inode number of its nsfs file.
+        name: The name that the caller gave it; the path if none was given.
+        path: The path by which it was opened.
     """
     cdef readonly str name
     cdef readonly str path
@@ -194,13 +197,13 @@ cdef class Netns:
         return self.fd
 
     def entered(self) -> Entered:
-        """A context manager that moves the calling thread into this namespace and back.
+        """Return a context manager that moves the calling thread into this namespace and back.
 
-        For set-up code only. Sockets made inside stay in the namespace. Needs CAP_SYS_ADMIN here and over the
-        namespace. Not for generators or coroutines that yield in the block.
+        For set-up code only. Sockets made inside stay in the namespace. Needs CAP_SYS_ADMIN in the present namespace
+        and in this one. Do not yield inside the block, as generators and coroutines do.
 
         Raises:
-            RuntimeError: The thread cannot come back, and must not go on.
+            RuntimeError: The thread cannot return to its own namespace, and must not continue.
             OSError: The namespace cannot be entered.
         """
         return Entered(self)
@@ -212,7 +215,7 @@ cdef class Entered:
     """One block of Netns.entered()."""
     cdef Netns netns
     cdef object thread
-    cdef int own             # the thread's own namespace, to come back to; -1: nothing was entered
+    cdef int own             # descriptor of the thread's own namespace, to return to; -1: none was left
 
     def __cinit__(self, Netns netns not None):
         self.netns = netns
@@ -226,7 +229,7 @@ cdef class Entered:
         if self.netns.fd < 0:
             raise ValueError("the namespace is closed")
         self.thread = threading.get_ident()
-        if current() == self.netns.inode:      # which needs no privilege
+        if current() == self.netns.inode:      # nothing to enter, so no privilege is needed
             return self.netns
         self.own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -242,7 +245,7 @@ cdef class Entered:
             return
         try:
             if threading.get_ident() != self.thread:
-                raise RuntimeError(f"left network namespace {self.netns.name} in another thread than entered it")
+                raise RuntimeError(f"network namespace {self.netns.name} was entered by another thread")
             try:
                 enter(self.own, "of before")
             except OSError as error:

@@ -1,4 +1,4 @@
-/* Messages between processes, with or without a descriptor. */
+/* Messages over a UNIX socket, with or without a descriptor (SCM_RIGHTS). */
 #ifndef NFCT_FAST_PASS_FD_H
 #define NFCT_FAST_PASS_FD_H
 
@@ -12,7 +12,7 @@ union nfct_fast_handle {
     char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-/* Sends a message, and a descriptor with it unless `passed` is -1. Like sendmsg(2), but not interrupted by signals. */
+/* Send a message, and a descriptor with it unless `passed` is -1. Like sendmsg(2), but not interrupted by signals. */
 static inline ssize_t nfct_fast_send(int fd, const void *data, size_t size, int passed)
 {
     union nfct_fast_handle handle = {
@@ -31,8 +31,8 @@ static inline ssize_t nfct_fast_send(int fd, const void *data, size_t size, int 
     return sent;
 }
 
-/* Receives a message, and in *passed the descriptor that came with it, which the caller closes, or -1. Like recvmsg(2),
- * but not interrupted by signals. */
+/* Receive a message, and in *passed the descriptor that came with it, which the caller must close, or -1. Like
+ * recvmsg(2), but not interrupted by signals. */
 static inline ssize_t nfct_fast_receive(int fd, void *data, size_t size, int flags, int *passed)
 {
     union nfct_fast_handle handle;

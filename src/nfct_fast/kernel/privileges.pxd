@@ -1,2 +1,2 @@
-# Have execve gain nothing for good, in the calling thread. Raise OSError.
+# Set no_new_privs in the calling thread, for good: execve gains no privileges from then on. OSError.
 cdef int no_new_privileges() except -1

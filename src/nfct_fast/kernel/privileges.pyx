@@ -1,7 +1,8 @@
-"""Gives up capabilities and the user, thread by thread, once everything that needs them is open. See capabilities(7).
+"""Give up capabilities and the user, thread by thread, once everything that needs them is open. See capabilities(7).
 
-capset(2), prctl(2) and the system call setresuid(2) change only the calling thread, so that each thread calls drop()
-for itself. glibc's setresuid() makes all threads do it, and aborts if one of them has already given up the right to.
+capset(2), prctl(2) and the system call setresuid(2) change only the calling thread, so each thread has to call drop()
+for itself. glibc's setresuid() is not used: it makes all threads change their user, and aborts the process if one of
+them has already given up the capability for that.
 """
 from libc.errno cimport EINVAL, errno
 from libc.stdint cimport uint32_t
@@ -60,14 +61,14 @@ cdef extern from "<unistd.h>" nogil:
 
 CAPABILITIES = {"dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN, "sys_admin": CAP_SYS_ADMIN,
                 "sys_ptrace": CAP_SYS_PTRACE}
-# What reading still needs: net_admin for the conntrack table and larger buffers, sys_ptrace for other users'
-# /proc/PID/fd, dac_read_search to open cgroups by id, sys_admin to enter the network namespaces of containers that
-# start later.
+# The capabilities that reading still needs: net_admin for the conntrack table and larger buffers, sys_ptrace for other
+# users' /proc/PID/fd, dac_read_search to open cgroups by id, sys_admin to enter the network namespaces of containers
+# that start later.
 KEPT = tuple(CAPABILITIES)
 
 
 def become(uid, gid) -> None:
-    """Set the ids of the calling thread and clear its other groups. Its capabilities stay.
+    """Set the ids of the calling thread and clear its supplementary groups. Its capabilities stay.
 
     Needs CAP_SETUID and CAP_SETGID. OSError.
     """
@@ -111,8 +112,10 @@ cdef int no_new_privileges() except -1:
 def drop(keep=KEPT) -> None:
     """Give up for good, in the calling thread, all capabilities except those in `keep`.
 
-    `keep` names some of CAPABILITIES; those that the thread does not have are not gained. After this, execve gains
-    nothing (no_new_privs). OSError.
+    Also sets no_new_privs, so that execve gains none back. OSError.
+
+    Args:
+        keep: Names from CAPABILITIES. Keeping one that the thread does not have does not give it that.
     """
     cdef __user_cap_header_struct header
     cdef __user_cap_data_struct data[2]

@@ -1,4 +1,4 @@
-"""Reading /proc without the GIL: whole small files, links of the form `socket:[N]`, numbered directories."""
+"""Read /proc without the GIL: small files as a whole, links of the form `socket:[N]`, numbered directories."""
 from libc.stdint cimport int32_t, uint64_t
 
 # Each of these returns a count, or -errno. `dirfd` may be AT_FDCWD.
@@ -9,13 +9,13 @@ cdef ssize_t procfs_link(int dirfd, const char *name, char *buf, size_t size) no
 cdef int procfs_link_number(int dirfd, const char *name, const char *kind, uint64_t *out) noexcept nogil
 cdef int procfs_name(char *out, int32_t pid, const char *rest) noexcept nogil   # "PID/rest"; out: 64 bytes
 
-# Parse the digits at *p and move *p behind them: the number of digits, 0 if there are none, -ERANGE beyond 64 bits.
+# Parse the digits at *p and move *p past them. Return how many there are, or -ERANGE beyond 64 bits.
 cdef int procfs_decimal(const char **p, const char *end, uint64_t *out) noexcept nogil
 
 # The entries of a directory whose names are numbers, as in /proc and /proc/PID/fd, a buffer at a time.
 ctypedef struct numbers_t:
     int fd
-    int32_t count           # numbers in at[]
+    int32_t count           # valid numbers in at[]
     int32_t at[1024]
 
 cdef int numbers_open(numbers_t *numbers, int dirfd, const char *name) noexcept nogil

@@ -1,4 +1,4 @@
-"""Reading /proc without the GIL: whole small files, links of the form `socket:[N]`, numbered directories.
+"""Read /proc without the GIL: small files as a whole, links of the form `socket:[N]`, numbered directories.
 
 This module does not know what the files mean. Errors are negated errno values.
 """

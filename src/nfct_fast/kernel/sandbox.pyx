@@ -1,7 +1,7 @@
-"""Restricts, for good, a process that reads untrusted input, once everything is open: seccomp(2) and landlock(7).
+"""Restrict, for good, a process that reads untrusted input, once everything is open: seccomp(2) and landlock(7).
 
-This adds to privileges.drop(): an attacker who makes the reader execute his code finds no system call with which to
-start a program, open a file for writing or trace another process, and no file to read except those that were allowed.
+This adds to privileges.drop(): an attacker who makes the reader execute code of theirs has no system call with which to
+start a program, open a file for writing or trace another process, and can read no files except those that were allowed.
 """
 from libc.errno cimport EINVAL, ENOSYS, EOPNOTSUPP, errno
 from libc.stdint cimport uint32_t, uint64_t
@@ -43,9 +43,8 @@ cdef extern from "nfct_fast/kernel/landlock_calls.h" nogil:
 cdef extern from * nogil:
     """
     #include <unwind.h>
-    /* glibc loads libgcc_s, which unwinds a thread's stack, at the first pthread_exit(3), and aborts if it cannot, as
-    under the
-     * filter. This reference loads it together with this module. */
+    /* glibc loads libgcc_s, which unwinds a thread's stack, at the first pthread_exit(3), and aborts if the filter does
+     * not let it. This reference has it loaded together with this module. */
     static void *volatile nfct_fast_unwinder = (void *)_Unwind_GetIP;
     """
     void *nfct_fast_unwinder
@@ -57,16 +56,16 @@ cdef bint _has_pidfds() noexcept nogil:
 def restrict_calls(bint setns=False, bint thread=False) -> bool:
     """Allow only the system calls that reading still needs, in all threads of the process, for good.
 
-    All others fail with EPERM. Files can be opened only for reading; no socket can be made; memory that is not
-    executable stays so; threads and processes that share the memory can be started, but no programs; and signals can be
-    sent only to this process (before Linux 5.1, which has no pidfds, also to others of its user).
+    All others fail with EPERM. Files can be opened only for reading; no socket can be made; no memory can be made
+    executable; threads and processes that share the memory can be started, but no programs; and signals can be sent
+    only to this process (before Linux 5.1, which has no pidfds, also to others of its user).
 
     Args:
         setns: Also allow entering network namespaces and making netlink sockets.
         thread: Restrict only the calling thread, and those that it starts.
 
     Returns:
-        False if the numbers of this machine's system calls are not known here.
+        False if there is no filter for this machine's architecture.
 
     Raises:
         OSError: The kernel refuses.
@@ -83,14 +82,14 @@ def restrict_calls(bint setns=False, bint thread=False) -> bool:
     program.len = nfct_fast_sandbox_filter(
         code, (SANDBOX_SETNS if setns else 0) | (0 if _has_pidfds() else SANDBOX_KILL), getpid())
     program.filter = code
-    # Without SPEC_ALLOW a filter slows the process down before 5.16, by the mitigation of Spectre v4.
+    # Without SPEC_ALLOW, kernels before 5.16 enable the Spectre v4 mitigation in a filtered process, which slows it.
     rc = syscall(SYS_seccomp, <long>SECCOMP_SET_MODE_FILTER, <long>(flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW), &program)
     if rc < 0 and errno == EINVAL:
         rc = syscall(SYS_seccomp, <long>SECCOMP_SET_MODE_FILTER, <long>flags, &program)
     if rc < 0:
         raise os_error("seccomp")
     if rc > 0:
-        raise OSError(EINVAL, f"seccomp: thread {rc} has a filter of its own already")
+        raise OSError(EINVAL, f"seccomp: thread {rc} already has a filter of its own")
     return True
 
 
@@ -100,15 +99,14 @@ def has_landlock() -> bool:
 
 
 def restrict_files(read=()) -> int:
-    """Deny the calling thread, and what it starts, all files except those at or below the paths in `read`, which it may
-    read.
+    """Deny the calling thread, and what it starts, access to files, except for reading at or below the paths in `read`.
 
-    This also denies TCP (since 6.7) and other processes' abstract sockets (since 6.12). What is open stays open. Other
-    processes' /proc/PID/exe, fd/* and ns/* cannot be read any more, whatever `read` says: Landlock counts that as
+    This also denies TCP (since 6.7) and other processes' abstract sockets (since 6.12). Open descriptors stay usable.
+    Other processes' /proc/PID/exe, fd/* and ns/* can no longer be read, whatever `read` says: Landlock counts that as
     tracing. A path that does not exist is skipped.
 
     Returns:
-        The version of the kernel's Landlock; 0 if it has none (before 5.13, or not enabled).
+        The version of the kernel's Landlock ABI; 0 if it has no Landlock (before 5.13, or not enabled).
 
     Raises:
         OSError: The kernel refuses.
@@ -135,7 +133,7 @@ def restrict_files(read=()) -> int:
                 raise os_error(f"landlock: {os.fsdecode(path)}")
             close(fd)
             fd = -1
-        no_new_privileges()    # last: after a failure before, nothing has changed
+        no_new_privileges()    # only now: if an earlier step fails, nothing has changed
         if nfct_fast_landlock_restrict(rules) < 0:
             raise os_error("landlock_restrict_self")
     finally:

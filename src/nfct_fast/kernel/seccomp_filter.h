@@ -1,5 +1,5 @@
-/* A filter for seccomp(2) that allows the system calls which reading, finding owners and writing need. All others fail
- * with EPERM. */
+/* A filter for seccomp(2) that allows the system calls needed for receiving events, finding owners and writing records.
+ * All others fail with EPERM. */
 #ifndef NFCT_FAST_SECCOMP_FILTER_H
 #define NFCT_FAST_SECCOMP_FILTER_H
 
@@ -32,9 +32,11 @@
 enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
-/* SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow signals
- * to other processes. Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of
- * `value` are set, or it equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: `value` <= it <=
+/* Options. SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow
+ * signals to other processes.
+ *
+ * Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of `value` are set, or
+ * the argument equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: it is from `value` to
  * `other`. */
 enum { SANDBOX_ANY, SANDBOX_CLEAR, SANDBOX_SET, SANDBOX_EQUAL, SANDBOX_FROM_TO };
 
@@ -93,7 +95,7 @@ static const struct sandbox_rule nfct_fast_sandbox_rules[] = {
     ALLOWED(clock_gettime),
     ALLOWED(clock_getres),
     ALLOWED(gettimeofday),
-    /* For sockets that exist already, or see SANDBOX_SETNS. */
+    /* For sockets that exist already, and those that SANDBOX_SETNS allows. */
     ALLOWED(bind),
     ALLOWED(connect),
     ALLOWED(setsockopt),
@@ -113,8 +115,8 @@ static const struct sandbox_rule nfct_fast_sandbox_rules[] = {
     {SYS_clone, SANDBOX_SET, 0, CLONE_VM | CLONE_THREAD, CLONE_VM | 0x1000},
     ALLOWED(exit),
     ALLOWED(exit_group),
-    /* For that helper, too. Every pidfd is the helper's, as pidfd_open(2) is not allowed. A pair of another type could
-     * be connected to a socket that somebody listens on. */
+    /* Also for that helper. Any pidfd refers to the helper, as pidfd_open(2) is not allowed. Sockets of another type
+     * could be connected elsewhere, to a listening socket. */
     {SYS_socketpair, SANDBOX_EQUAL, 1, SOCK_SEQPACKET | SOCK_CLOEXEC, SOCK_SEQPACKET | SOCK_CLOEXEC},
     ALLOWED(close_range),
     ALLOWED(chdir),
@@ -204,8 +206,8 @@ static inline struct sock_filter *nfct_fast_sandbox_allow(struct sock_filter *at
     return at;
 }
 
-/* Writes the filter to out[SANDBOX_FILTER_MAX] and returns its length. self: the process id, to which signals are
- * allowed. */
+/* Write the filter to out[SANDBOX_FILTER_MAX] and return its length in instructions. self: this process's id, the only
+ * one to which signals are allowed. */
 static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed, uint32_t self)
 {
     const uint8_t how = allowed & SANDBOX_KILL ? SANDBOX_ANY : SANDBOX_EQUAL;

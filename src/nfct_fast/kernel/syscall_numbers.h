@@ -1,4 +1,5 @@
-/* Calls that are newer than the headers of older C libraries. Since 5.1 a new call has one number on every machine.
+/* System calls newer than the headers of older C libraries. Since 5.1 a new call has the same number on every
+ * architecture.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_SYSCALL_NUMBERS_H
 #define NFCT_FAST_SYSCALL_NUMBERS_H

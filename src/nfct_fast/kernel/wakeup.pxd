@@ -2,6 +2,5 @@
 
 cdef class Wakeup:
     cdef int fd                      # -1: closed
-    # set() and clear() without the GIL.
-    cdef void notify(self) noexcept nogil
-    cdef void drain(self) noexcept nogil
+    cdef void notify(self) noexcept nogil    # set() without the GIL
+    cdef void drain(self) noexcept nogil     # clear() without the GIL

@@ -13,7 +13,7 @@ from sys_socket cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventf
 @cython.final
 @cython.auto_pickle(False)
 cdef class Wakeup:
-    """A descriptor that is not readable at first. OSError if it cannot be made."""
+    """An eventfd that is not readable at first. OSError if it cannot be made."""
 
     def __cinit__(self):
         self.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
@@ -25,7 +25,7 @@ cdef class Wakeup:
             close(self.fd)
 
     def fileno(self) -> int:
-        """The descriptor, or -1 once it is closed."""
+        """Return the descriptor, or -1 once it is closed."""
         return self.fd
 
     def set(self) -> None:

@@ -1,7 +1,7 @@
-"""Monitors all network namespaces as they come and go, in a thread of its own.
+"""Follow all network namespaces as they come and go, in a thread of its own.
 
-Finding them takes a look at processes, and opening a source in one some milliseconds within it: both are kept out of a
-flow's path. The flows that a namespace had before it was found are read from its conntrack table.
+Finding them takes looking at processes, and opening a source takes some milliseconds inside the namespace; no flow
+waits for either. The flows that a namespace had before it was found are read from its conntrack table.
 """
 
 import contextlib
@@ -19,34 +19,34 @@ from nfct_fast.namespaces.netns_finder import NamespaceFinder
 
 _TICK_MS = 50
 _CHORES_S = 1.0
-# After a look at all processes that took t seconds, the next one waits _CENSUS_FACTOR * t (2 % of the time), and
-# _CENSUS_S at least.
+# After a look at all processes that took t seconds, the next one waits _CENSUS_FACTOR * t (2 % of the time), and at
+# least _CENSUS_S.
 _CENSUS_S, _CENSUS_FACTOR = 1.0, 50
 # After opening a user's namespace took t seconds, the next one waits _USERS_FACTOR * t: 5 % of the time for all users
 # together.
 _USERS_FACTOR = 20
-_PROBED_MAX = 256  # of our namespaces that are probed at the start whether events can come
-_PROBE_DESCRIPTORS = 5  # that probing one takes
-_REASONS_MAX = 32  # reasons why events cannot come that are reported one by one
-_DESCRIPTORS = 7  # of each namespace: one for events, one for the table, five for finding owners
-_TRACKED_DESCRIPTORS = 6  # of each, in addition, where tracking is turned on
+_PROBED_MAX = 256  # most of our namespaces that are probed at the start to see whether events can come
+_PROBE_DESCRIPTORS = 5  # descriptors that probing a namespace takes
+_REASONS_MAX = 32  # most reasons why events cannot come that are reported one by one
+_DESCRIPTORS = 7  # descriptors for each namespace: one for events, one for the table, five for finding owners
+_TRACKED_DESCRIPTORS = 6  # additional descriptors for each namespace in which tracking is turned on
 
 
 def _capacity(limit, tracking):
-    """How many namespaces there are descriptors for, `limit` at most. A third of RLIMIT_NOFILE is left free."""
+    """Return how many namespaces there are descriptors for, at most `limit`. Leaves a third of RLIMIT_NOFILE free."""
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     each = _DESCRIPTORS + (_TRACKED_DESCRIPTORS if tracking else 0)
     return limit if soft_limit == resource.RLIM_INFINITY else max(1, min(limit, (soft_limit - soft_limit // 3) // each))
 
 
 class Follower:
-    """Monitors all namespaces there are. Call begin(), start(), stop() and close() in this order.
+    """A monitor of all namespaces of the host. Call begin(), start(), stop() and close() in this order.
 
     Args:
-        source_opener: Opens sources in namespaces: a SourceOpener.
-        rcvbuf: Bytes of the receive buffer of our own namespace at first.
+        source_opener: The SourceOpener that opens sources in namespaces.
+        rcvbuf: Initial bytes of receive buffer in our own namespace.
         memory: Bytes of receive buffers that all namespaces together may request.
-        notices: Notices, for the report that some namespaces are not monitored.
+        notices: The Notices to which the report goes that some namespaces are not monitored.
     """
 
     def __init__(self, source_opener, rcvbuf, memory, notices):
@@ -54,8 +54,8 @@ class Follower:
         self._notices = notices
         quotas = Quotas(_capacity(source_opener.capacity, source_opener.tracking), memory, rcvbuf)
         self.namespaces = MonitoredNamespaces(source_opener, quotas, notices)
-        self._not_found = set()  # inodes that the last census did not find
-        self._users_due = self._census_due = self._chores_due = 0.0  # monotonic s
+        self._not_found = set()  # inodes of monitored namespaces that the last census did not find
+        self._users_due = self._census_due = self._chores_due = 0.0  # monotonic seconds
         self._stopping = False
         self._fork_guard = ForkGuard()
         self._finder = NamespaceFinder()
@@ -64,7 +64,7 @@ class Follower:
         self._wakeup = Wakeup()
 
     def begin(self, probe) -> tuple[str, ...]:
-        """Monitor the namespaces there are; return why events may never come from some of ours.
+        """Monitor the namespaces that exist now, and return why events may never come from some of ours.
 
         Raises:
             OSError: Our own namespace cannot be monitored.
@@ -86,7 +86,7 @@ class Follower:
         return (*reasons[:_REASONS_MAX], *((f"and {more} more network namespaces like these",) if more > 0 else ()))
 
     def start(self, settled=None) -> None:
-        """Follow namespaces in a thread until stop(). The thread calls settled() first, which gives up privileges."""
+        """Follow namespaces in a thread until stop(). settled: called first in the thread, to give up privileges."""
         self._finished.acquire()
         self.thread = start_new_thread(self._run, (settled,))
 
@@ -141,12 +141,12 @@ class Follower:
             self._census_due = time.monotonic() + max(_CENSUS_S, _CENSUS_FACTOR * (time.thread_time() - began))
 
     def _take_census(self):
-        """Find all namespaces: old processes may have made some, by setns(2) or unshare(2), and others are gone."""
+        """Look at all processes: old ones may have made or entered namespaces (unshare, setns), and some are gone."""
         found = self._finder.all()
         if not found:
             return
         gone = self.namespaces.inodes() - found.keys()
-        # Only if two censuses did not find it: one may miss a process that forks while its parent is looked at.
+        # Only if two censuses missed it: a single one may miss a process that forks while its parent is looked at.
         for inode in gone & self._not_found:
             self.namespaces.gone(inode)
         self._not_found = gone - self._not_found

@@ -1,4 +1,4 @@
-"""The monitored namespaces, those that wait for their turn, and those that are left out."""
+"""The monitored namespaces, those that are queued, and those that are left out."""
 
 import collections
 import contextlib
@@ -9,7 +9,7 @@ from nfct_fast.kernel import netns
 from nfct_fast.monitoring.quotas import OURS, owner
 
 _RETRY_S = 10  # seconds after which a namespace that was left out is tried again
-_QUEUE_MAX = 256  # namespaces of one user that wait for their turn
+_QUEUE_MAX = 256  # most queued namespaces of one user
 
 
 class _Monitored:
@@ -21,35 +21,35 @@ class _Monitored:
 
     @property
     def active(self):
-        """When it last had traffic, or was added: CLOCK_MONOTONIC ns."""
+        """When it last had traffic or was added, CLOCK_MONOTONIC ns."""
         return max(self._added_at, self.source.last_event_at)
 
 
 class MonitoredNamespaces:
-    """Opens and retires the sources of namespaces, as the quotas allow. It does not look for namespaces itself.
+    """The set of monitored namespaces, whose sources it opens and retires as the quotas allow. Does not look for any.
 
     One thread at a time, except for reading the counts.
 
     Args:
-        source_opener: A SourceOpener.
-        quotas: Quotas.
-        notices: Notices, for the report that some namespaces are not monitored.
+        source_opener: The SourceOpener that opens sources in namespaces.
+        quotas: The Quotas that say whose namespaces are monitored.
+        notices: The Notices to which the report goes that some namespaces are not monitored.
     """
 
     def __init__(self, source_opener, quotas, notices):
         self._source_opener, self._quotas, self._notices = source_opener, quotas, notices
         self._monitored = {}  # {inode: _Monitored}
         self._retiring = {}  # {inode: _Monitored}: the reader has not closed their sources yet
-        self._our_queue = {}  # {inode: (name, path)}: namespaces of ours that wait to be added
+        self._our_queue = {}  # {inode: (name, path)}: namespaces of ours that are to be added
         self._user_queues = collections.OrderedDict()  # {owner: {inode: (name, path)}}: users' ones, next owner first
         self._deferred = {}  # {inode: (owner, monotonic s until which it is not tried again)}
-        self._unmonitored = set()  # inodes that exist and were counted as not monitored
-        self._reported = False  # the notice was given
+        self._unmonitored = set()  # inodes of existing namespaces that were counted as not monitored
+        self._reported = False  # the notice that some namespaces are not monitored was given
         self.added = self.removed = self.unmonitored = 0
 
     @property
     def capacity(self) -> int:
-        """How many can be monitored at once."""
+        """The most namespaces that can be monitored at once."""
         return self._quotas.capacity
 
     def inodes(self) -> set:
@@ -69,7 +69,7 @@ class MonitoredNamespaces:
             with netns.Netns(path, name) as space:
                 if space.inode == inode:
                     whose = owner(*netns.owner(space.fileno()))
-                    # The kernel reuses the inode of a namespace that is gone at once, perhaps for another owner.
+                    # The kernel immediately reuses the inode of a namespace that is gone, perhaps for another owner.
                     deferred, until = self._deferred.get(inode, (None, 0))
                     if deferred != whose or until < time.monotonic():
                         self.queue(inode, name, path, whose)
@@ -80,7 +80,7 @@ class MonitoredNamespaces:
                 self._defer(inode, None, error)
 
     def queue(self, inode, name, path, whose) -> None:
-        """Have a namespace wait for its turn."""
+        """Queue a namespace to be monitored later."""
         queue = self._our_queue if whose is OURS else self._user_queues.setdefault(whose, {})
         if whose is not OURS and len(queue) >= _QUEUE_MAX:
             self._defer(inode, whose)
@@ -96,13 +96,13 @@ class MonitoredNamespaces:
                     yield space
 
     def add_ours(self, report_existing=True) -> None:
-        """Monitor all our queued namespaces. report_existing: see monitor()."""
+        """Monitor all of our queued namespaces. report_existing: see monitor()."""
         waiting, self._our_queue = self._our_queue, {}
         for inode, (name, path) in waiting.items():
             self._try(inode, name, path, OURS, report_existing)
 
     def add_next_of_users(self, report_existing=True) -> bool:
-        """Monitor one namespace of the user whose turn it is; return whether there was one."""
+        """Monitor one namespace of the user whose turn it is. Return whether there was one."""
         if not self._user_queues:
             return False
         whose, queue = self._user_queues.popitem(last=False)
@@ -129,8 +129,9 @@ class MonitoredNamespaces:
         Args:
             space: The namespace, an open Netns.
             whose: Its owner.
-            report_existing: It came after the start: count it, and report the flows in its table.
-            needed: Raise OSError if it cannot be monitored.
+            report_existing: Whether the namespace appeared after the start: it is then counted, and the flows in its
+                table are reported.
+            needed: Whether to raise OSError if it cannot be monitored.
         """
         admitted = self._quotas.admit(whose, list(self._monitored.values()), time.monotonic_ns())
         if admitted is False:
@@ -155,7 +156,7 @@ class MonitoredNamespaces:
         self.added += report_existing
 
     def _defer(self, inode, whose, error=None):
-        """Leave a namespace out for now, count it, and report the first one. error: why; None: the quota is used up."""
+        """Leave a namespace out for now, count it, and report the first one. error: None if the quota is used up."""
         self._deferred[inode] = whose, time.monotonic() + _RETRY_S
         if inode in self._unmonitored:
             return
@@ -167,13 +168,13 @@ class MonitoredNamespaces:
             if error is not None and error.errno in (errno.EMFILE, errno.ENFILE):
                 why = "too many open files; allow more (ulimit -n, LimitNOFILE= in a unit)"
             self._notices.add(
-                f"some network namespaces are not monitored: {why}; {self.capacity} can be at once, "
-                "a fourth of these of one user, and those with traffic stay "
-                "(--debug reports at the end how many were not)"
+                f"some network namespaces are not monitored: {why}; at most {self.capacity} can be monitored at once, "
+                "a quarter of these for one user, and those with traffic are kept "
+                "(--debug reports at the end how many were not monitored)"
             )
 
     def gone(self, inode) -> None:
-        """Retire a namespace that does not exist any more."""
+        """Retire a namespace that no longer exists."""
         if inode in self._monitored:
             self._retire(inode)
             self.removed += 1
@@ -190,7 +191,7 @@ class MonitoredNamespaces:
             self._retiring = {inode: one for inode, one in self._retiring.items() if not one.source.closed}
 
     def keep(self, inodes) -> None:
-        """Forget namespaces that do not exist any more, given the inodes of all that do."""
+        """Forget namespaces that no longer exist. inodes: of all that do."""
         self._deferred = {inode: deferred for inode, deferred in self._deferred.items() if inode in inodes}
         self._unmonitored &= inodes
         self._quotas.forget(

@@ -1,4 +1,4 @@
-"""Notices for an operator, each delivered once, and a descriptor that tells when there are some."""
+"""Notices for an operator, each delivered once, and a descriptor that is readable when there are any."""
 
 import collections
 
@@ -18,7 +18,7 @@ class Notices:
         self._wakeup.set()
 
     def fileno(self) -> int:
-        """A descriptor that is readable while there are notices to take."""
+        """Return a descriptor that is readable while there are notices to take."""
         return self._wakeup.fileno()
 
     def take(self) -> tuple[str, ...]:

@@ -1,5 +1,4 @@
-"""The network namespaces of this host: their addresses, the links between them, and in which one a packet can have
-started.
+"""The network namespaces of this host: their addresses, the links between them, and where a packet may come from.
 
-This package can look up a socket in a namespace; it does not know who owns the socket.
+It can look up a socket in a namespace; it does not know who owns the socket.
 """

@@ -1,4 +1,4 @@
-"""Which way a flow goes, seen from this host."""
+"""The direction of a flow, seen from this host."""
 from libc.stdint cimport uint8_t
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t
@@ -17,5 +17,5 @@ cdef enum:
 cdef bint is_multicast(const uint8_t *addr, uint8_t family) noexcept nogil     # multicast, or IPv4's broadcast
 cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply, const local_routes_t *addresses) noexcept nogil
 cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil
-# The same, of a flow whose source, or the source of whose reply, is local.
+# The direction of a flow, given whether its originator's and its responder's address is local.
 cdef direction_t direction_from(const tuple_t *reply, bint originator, bint responder) noexcept nogil

@@ -1,7 +1,7 @@
-"""Which way a flow goes, seen from this host.
+"""The direction of a flow, seen from this host.
 
-The originator is the source of the original tuple, as it was before SNAT; the responder is the source of the reply
-tuple, as it is after DNAT. Where these two addresses are local decides.
+The originator is the source of the original tuple, before SNAT; the responder is the source of the reply tuple, after
+DNAT. Which of these two addresses are local determines the direction.
 """
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp, memcpy, memset
@@ -27,12 +27,12 @@ cdef direction_t direction_of(const tuple_t *orig, const tuple_t *reply,
 cdef direction_t direction_from(const tuple_t *reply, bint originator, bint responder) noexcept nogil:
     if originator:
         return DIRECTION_LOCAL if responder else DIRECTION_OUT
-    # Packets to a multicast group are for its members on this host, unless it is a multicast router.
+    # Assume that a packet to a multicast group is for members on this host, not to be routed on.
     return DIRECTION_IN if responder or is_multicast(&reply.src[0], reply.family) else DIRECTION_FORWARD
 
 
 cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil:
-    # SNAT may change an ICMP id like a port; the ports of an ICMP tuple are 0.
+    # SNAT may change an ICMP id as it changes a port; the ports of an ICMP tuple are 0.
     cdef uint8_t flags = 0
     cdef size_t size = 4 if orig.family == AF_INET else 16
     if memcmp(reply.dst, orig.src, size) != 0 or reply.dport != orig.sport or reply.icmp_id != orig.icmp_id:
@@ -44,7 +44,7 @@ cdef uint8_t nat_of(const tuple_t *orig, const tuple_t *reply) noexcept nogil:
 
 def direction_of_packed(bytes src, int sport, bytes dst, int dport, bytes reply_src, int reply_sport,
                         bytes reply_dst, int reply_dport, LocalAddresses addresses):
-    """The direction and the NAT flags of a flow given by packed addresses, as (str, set of str)."""
+    """Return (direction, set of NAT kinds) of a flow given by packed addresses, as strings."""
     cdef tuple_t orig, reply
     if not len(src) == len(dst) == len(reply_src) == len(reply_dst) or len(src) not in (4, 16):
         raise ValueError("all addresses must have 4 bytes, or all 16")

@@ -1,7 +1,7 @@
-"""Finds the network namespaces of this host and follows them, in a thread of its own.
+"""Find the network namespaces of this host and follow their changes, in a thread of its own.
 
-What this asks of the kernel may take as long as a user likes, who decides how many namespaces he makes and how much is
-in them. So it is kept out of a flow's path: the result is handed over as a namespace map, by an atomic exchange.
+How long the kernel's answers take is up to users, who can make any number of namespaces and fill them. Therefore no
+flow waits for them: the results are handed over as a namespace map, by an atomic exchange.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -37,26 +37,26 @@ cdef extern from * nogil:
 
 # After work that took t seconds, the next of its kind waits FACTOR * t.
 cdef enum:
-    OURS_FACTOR = 20            # reading one of our namespaces: 5 % of the time
-    USERS_FACTOR = 50           # reading the namespaces of all users together: 2 %
-    HEAVY_FACTOR = 400          # reading one namespace of a user: 0.25 %
-    SEARCH_FACTOR = 50          # a search through all processes: 2 %
+    OURS_FACTOR = 20            # reading one of our namespaces: takes 5 % of the time
+    USERS_FACTOR = 50           # reading the namespaces of all users together: takes 2 %
+    HEAVY_FACTOR = 400          # reading one namespace of a user: takes 0.25 %
+    SEARCH_FACTOR = 50          # searching all processes: takes 2 %
     DEFER_TTLS = 10             # a namespace that was left out is not entered again for this many times `ttl`
-    OUR_WEIGHT = 4              # as many namespaces of ours are kept as of four others
-    MAX_NEW = 64                # namespaces entered in one search; then the others have their turn
+    OUR_WEIGHT = 4              # when one has to be removed, this many namespaces of ours count like one of a user
+    MAX_NEW = 64                # most namespaces entered in one search
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Discovery:
-    """Watches namespaces and publishes maps of them. Before start() it works only within round().
+    """A watch on the namespaces of this host that publishes maps of them. Before start() it works only within round().
 
     Args:
-        limit: Namespaces besides the monitored ones, at most; each takes five file descriptors.
-        ttl: Seconds between two searches, at least.
+        limit: Most namespaces besides the monitored ones; each takes five file descriptors.
+        ttl: Least seconds between two searches.
         proc: Where /proc is mounted.
-        diag: Open a sock_diag socket in each namespace.
-        opener: Opens the sockets in them.
+        diag: Whether to open a sock_diag socket in each namespace.
+        opener: The Opener of sockets in other namespaces.
     """
 
     def __cinit__(self, *, int limit, double ttl, str proc, bint diag, Opener opener not None):
@@ -76,7 +76,7 @@ cdef class Discovery:
         namespace_map_free(self.new_map)
 
     def start(self, settled=None):
-        """Run in a thread until stop(). The thread calls settled() first, which gives up privileges."""
+        """Run in a thread until stop(). settled: called first in the thread, to give up privileges."""
         self.thread = threading.Thread(target=self._run, name="nfct-discovery", args=(settled,), daemon=True)
         self.thread.start()
 
@@ -107,7 +107,7 @@ cdef class Discovery:
             self.failure = error
 
     def _idle(self):
-        """Seconds until the next task that no descriptor announces."""
+        """Return the seconds until the next task that no descriptor announces."""
         now = time.monotonic()
         times = [self.search_due] if self.search_wanted else [self.checked_at + self.ttl]
         for space in self.namespaces.values():
@@ -116,7 +116,7 @@ cdef class Discovery:
         return max(0.0, min([1.0] + [when - now for when in times]))
 
     def monitor(self, added not None) -> int:
-        """Add a Netns to the monitored namespaces and return its number. Enters it for a moment. OSError."""
+        """Add a Netns to the monitored namespaces and return its number. The thread enters it for a moment. OSError."""
         with self.lock:
             space = self.namespaces.get(added.inode)
             if space is None:
@@ -133,7 +133,7 @@ cdef class Discovery:
             return (<WatchedNamespace>space).number
 
     def stop_monitoring(self, int number) -> None:
-        """Remove a namespace from the monitored ones; another may get its number."""
+        """Remove a namespace from the monitored ones; its number may be reused."""
         with self.lock:
             space = self.monitored[number]
             if space is not None:
@@ -146,17 +146,18 @@ cdef class Discovery:
         self.search_wanted = True
 
     def round(self, bint search, double timeout=0.0) -> bool:
-        """Wait for changes and take them in.
+        """Wait for changes and publish a map that has them.
 
         Args:
-            search: Also search for new namespaces, if there is a reason to and enough time since the last search.
+            search: Whether to search for new namespaces as well, if there is reason to and the last search was long
+                enough ago.
             timeout: Seconds to wait for a change.
 
         Returns:
             Whether it searched.
 
         Raises:
-            RuntimeError: The thread cannot come back from another namespace.
+            RuntimeError: The thread cannot return from another namespace.
         """
         searched = False
         events = self.poll.poll(timeout)
@@ -214,7 +215,7 @@ cdef class Discovery:
         was_too_large = space.too_large
         if space.read():
             self.changed = True
-            # A link of ours leads into a namespace that is not known yet.
+            # If a link of our namespace leads into one that is not known yet, search for that.
             if space.uid is None and space.linked_nsids() - space.nsids.keys():
                 self.search_wanted = True
         now = time.monotonic()
@@ -238,7 +239,7 @@ cdef class Discovery:
         self.changed = True
 
     def _remove(self, WatchedNamespace space):
-        # Its sockets have no other descriptor, so closing them removes them from both epolls.
+        # No other descriptor refers to its sockets, so closing them removes them from both epolls.
         del self.namespaces[space.inode]
         self.closed_foreign += space.foreign
         for other in self.namespaces.values():
@@ -268,16 +269,17 @@ cdef class Discovery:
                 continue
             if self._try_add(inode, name, path):
                 new += 1
-                # Users' namespaces may be linked to this one.
+                # Users' namespaces may be linked to the one just added.
                 self._connect()
         self.search_wanted = self.search_wanted or new == MAX_NEW
         self.changed = self.changed or len(self.skipped) != skipped
-        # A router sees new unknown addresses all the time: spend 2 % at most on searching (3 us a process each time).
+        # A router sees new unknown addresses all the time: spend at most 2 % of the time on searches (3 us per
+        # process).
         spent = time.thread_time() - spent
         self.search_due = time.monotonic() + max(self.ttl, min(SEARCH_FACTOR * spent, SEARCH_FACTOR * self.ttl))
 
     def _try_add(self, inode, name, path):
-        """Enter a namespace and watch it, a user's only if it is linked to a known one; return whether it did."""
+        """Enter a namespace and watch it, a user's only if it is linked to a known one. Return whether it did."""
         try:
             with netns.Netns(path, name) as space:
                 if space.inode != inode:
@@ -303,7 +305,7 @@ cdef class Discovery:
         return False
 
     cdef WatchedNamespace _least_needed(self):
-        """The namespace to remove: not connected to a monitored one, else an idle one of the largest owner."""
+        """Choose a namespace to remove: one not connected to a monitored one, else an idle one of the largest owner."""
         cdef WatchedNamespace space
         reachable = set()
         for space in self.monitored:
@@ -328,7 +330,7 @@ cdef class Discovery:
             connect_namespaces(self.namespaces, self.monitored)
 
     cdef int _publish(self) except -1:
-        """Make a map of all that is known and exchange it for the last one, if nobody has taken that yet."""
+        """Make a map of everything known. It replaces the previous one if that has not been taken yet."""
         cdef namespace_map_t *new_map
         self._connect()
         new_map = build_map(self.namespaces, self.monitored, len(self.skipped))
@@ -337,8 +339,8 @@ cdef class Discovery:
         return 0
 
     cdef namespace_map_t *take(self) noexcept nogil:
-        # Asked for each flow to an address that nobody here has, and nearly always in vain: a look costs less than a
-        # swap.
+        # Called for each flow to an address outside this host, and there is rarely a new map: a load costs less than an
+        # exchange.
         if nfct_peek(<void **>&self.new_map) == NULL:
             return NULL
         return <namespace_map_t *>nfct_swap(<void **>&self.new_map, NULL)
@@ -369,5 +371,5 @@ cdef class Discovery:
 
     @property
     def foreign(self) -> int:
-        """Datagrams that did not come from the kernel."""
+        """Datagrams ignored because a process sent them, not the kernel."""
         return self.closed_foreign + sum([space.foreign for space in list(self.namespaces.values())])

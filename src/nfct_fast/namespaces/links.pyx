@@ -1,4 +1,4 @@
-"""The interfaces of one network namespace: which of them lead into others, and which one a packet leaves by."""
+"""The interfaces of one network namespace: which ones lead into other namespaces, and by which one a packet leaves."""
 from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EHOSTUNREACH, ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
@@ -35,7 +35,7 @@ ctypedef struct route_request_t:
 
 
 cdef const uint8_t *attribute(const uint8_t **at, size_t *left, uint16_t *type, size_t *size) noexcept nogil:
-    """The data of the next attribute, and its type and size; NULL if there is none."""
+    """Return the data of the next attribute, with its type and size, and move *at past it; NULL if there is none."""
     cdef nlattr attr
     cdef const uint8_t *data = at[0] + sizeof(attr)
     cdef size_t step
@@ -135,7 +135,7 @@ cdef int add_link(uint16_t type, const uint8_t *message, size_t size, void *cont
 cdef int links_read(netquery_t *query, links_t *out, uint32_t most) noexcept nogil:
     cdef reading_t reading = reading_t(out, most)
     cdef link_request_t request
-    cdef bint changed = False      # ignored: a change comes with a notification, too
+    cdef bint changed = False      # ignored: there is a notification of each change as well
     memset(&request, 0, sizeof(request))
     request.header.nlmsg_len = sizeof(request)
     request.header.nlmsg_type = RTM_GETLINK
@@ -152,7 +152,7 @@ cdef void links_free(links_t *self) noexcept nogil:
 
 
 cdef ssize_t receive_reply(netquery_t *query, uint16_t type, uint8_t *buffer) noexcept nogil:
-    """Receive the reply to the last request into a buffer of NETQUERY_SIZE bytes: its size, or -errno."""
+    """Receive the reply to the last request into a buffer of NETQUERY_SIZE bytes. Return its size, or -errno."""
     cdef nlmsghdr header
     cdef int32_t error
     cdef ssize_t got

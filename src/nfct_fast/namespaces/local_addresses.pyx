@@ -1,8 +1,8 @@
 """The local addresses of one network namespace, kept current by rtnetlink.
 
-The kernel decides by its routes of type "local" which addresses are local. So this reads those instead of the
-interfaces'
-addresses: they include AnyIP prefixes, and leave out addresses that do not work yet (IPv6 duplicate detection).
+The kernel decides by its routes of type "local" which addresses are local. So this reads those routes instead of the
+interfaces' addresses: they include AnyIP prefixes, and leave out addresses that are not usable yet (IPv6 duplicate
+address detection).
 """
 cimport cython
 from libc.errno cimport E2BIG, EAGAIN, EBADMSG, EBUSY, EINTR, ENOBUFS, errno
@@ -43,7 +43,7 @@ ctypedef struct route_request_t:
 
 
 cdef int attach_filter(int fd) noexcept nogil:
-    # A router's own routes may change thousands of times a second: let only those of type local through.
+    # The routes of a router may change thousands of times a second: let only those of type local through.
     # BPF_H loads in network order, but nlmsg_type is in host order: hence htons.
     cdef sock_filter code[7]
     cdef sock_fprog program
@@ -88,8 +88,7 @@ cdef int local_addresses_adopt(local_addresses_t *self, int monitor, int query, 
     if rc == 0:
         memset(&address, 0, sizeof(address))
         address.nl_family = AF_NETLINK
-        # IPv4 sends no notification of a route that goes because its link is removed or moved to a VRF: hence
-        # RTMGRP_LINK.
+        # RTMGRP_LINK, as IPv4 does not notify of a route that vanishes because its link is removed or moved to a VRF.
         address.nl_groups = (RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE
                              | RTMGRP_IPV6_ROUTE)
         if bind(self.monitor, <const sockaddr *>&address, sizeof(address)) < 0:
@@ -132,7 +131,7 @@ cdef int add_route(uint16_t type, const uint8_t *message, size_t size, void *con
 
 
 cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t family) noexcept nogil:
-    """Read all local routes of one family. 0, -EAGAIN if they changed in between, or another -errno."""
+    """Read all local routes of one family. 0, -EAGAIN if they changed meanwhile, or another -errno."""
     cdef reading_t reading = reading_t(into, self.limit)
     cdef route_request_t request
     cdef bint changed = False
@@ -144,7 +143,7 @@ cdef int dump_family(local_addresses_t *self, local_routes_t *into, uint8_t fami
     request.body.rtm_family = family
     request.body.rtm_type = RTN_LOCAL
     rc = netquery_dump(&self.query, &request.header, add_route, &reading, &changed)
-    if rc == -EAGAIN:      # the dump ended too soon
+    if rc == -EAGAIN:      # the dump ended prematurely
         return -EBADMSG
     return -EAGAIN if rc == 0 and changed else rc
 
@@ -213,7 +212,7 @@ cdef int local_addresses_find(const local_addresses_t *self, const uint8_t *addr
 @cython.final
 @cython.auto_pickle(False)
 cdef class LocalAddresses:
-    """The local addresses of the calling thread's network namespace, by the kernel's own routing.
+    """The local addresses of the calling thread's network namespace, according to the kernel's routing tables.
 
     127.0.0.0/8 and ::1 are always local; broadcast, multicast and IPv6 anycast addresses are not. Needs no privilege
     and never waits. After close(), only loopback is local. One thread at a time.
@@ -244,11 +243,11 @@ cdef class LocalAddresses:
         local_addresses_close(&self.addresses)
 
     def fileno(self) -> int:
-        """Readable when addresses may have changed: then call update(). -1 when closed."""
+        """Return a descriptor that is readable when addresses may have changed and update() is due; -1 once closed."""
         return self.addresses.monitor
 
     def update(self) -> bool:
-        """Take in changes without waiting; return whether the addresses were read again. OSError."""
+        """Apply changes, without waiting. Return whether the addresses were read again. OSError."""
         cdef int rc
         if self.addresses.monitor < 0:
             raise ValueError("LocalAddresses is closed")
@@ -262,7 +261,7 @@ cdef class LocalAddresses:
         return self.ifindex(address) is not None
 
     def ifindex(self, address):
-        """The index of the interface that has the address (any form ipaddress takes), or None if it is not local."""
+        """Return the index of the interface with this address (any form ipaddress takes), None if it is not local."""
         cdef bytes packed = ipaddress.ip_address(address).packed
         cdef int found = local_addresses_find(&self.addresses, <const uint8_t *>packed,
                                         AF_INET if len(packed) == 4 else AF_INET6)
@@ -270,7 +269,7 @@ cdef class LocalAddresses:
 
     @property
     def foreign(self) -> int:
-        """Datagrams that did not come from the kernel, and were ignored."""
+        """Datagrams ignored because a process sent them, not the kernel."""
         return self.addresses.foreign + self.addresses.query.foreign
 
     @property

@@ -8,7 +8,7 @@ ctypedef struct address_t:
     uint8_t bits            # prefix length, of the mapped form for IPv4
     bint is_used            # False: this slot of the hash is free
 
-# A zeroed one is empty.
+# A set of prefixes. Empty if zeroed.
 ctypedef struct local_routes_t:
     address_t *slots        # hash of prefixes and whole addresses, open addressing
     uint32_t mask           # size of the hash - 1
@@ -19,8 +19,8 @@ ctypedef struct local_routes_t:
 
 cdef void routes_free(local_routes_t *self) noexcept nogil
 
-# Add the route of an RTM_NEWROUTE message, given without its netlink header. 1: added, 0: not a local route, -ENOMEM,
-# -EBADMSG.
+# Add the route of an RTM_NEWROUTE message, given without its netlink header. Return 1 if it was added, 0 if it is not a
+# local route, -ENOMEM or -EBADMSG.
 cdef int routes_add_message(local_routes_t *self, const uint8_t *data, size_t size) noexcept nogil
 
 # Add all that is in `other`. 0 or -ENOMEM.

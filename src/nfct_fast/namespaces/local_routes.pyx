@@ -18,7 +18,7 @@ cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_getrandom
 
 cdef extern from "<unistd.h>" nogil:
-    long syscall(long number, ...)     # getrandom() needs GLIBC_2.25, and wheels keep to 2.17
+    long syscall(long number, ...)     # glibc has getrandom() only since 2.25, and wheels have to run with 2.17
 
 cdef enum:
     LOOPBACK_IFINDEX = 1    # in every namespace, since 2.6.26
@@ -31,7 +31,7 @@ cdef void routes_free(local_routes_t *self) noexcept nogil:
 
 
 cdef address_t *slot_of(address_t *slots, uint32_t mask, const uint64_t *secret, const address_t *key) noexcept nogil:
-    """The slot that holds the prefix, or the free one in which to put it."""
+    """Return the slot that holds the prefix, or the free slot in which to put it."""
     cdef uint64_t mixed = (key.high + secret[0]) * (secret[1] | 1) + key.low + key.bits
     cdef uint32_t i = <uint32_t>((mixed ^ mixed >> 32) * (secret[0] | 1) >> 32) & mask
     while slots[i].is_used and ((slots[i].high ^ key.high) | (slots[i].low ^ key.low) | (slots[i].bits ^ key.bits)):
@@ -127,8 +127,9 @@ cdef int routes_add_message(local_routes_t *self, const uint8_t *at, size_t left
     memcpy(&route, at, sizeof(route))
     if route.rtm_type != RTN_LOCAL or (route.rtm_family != AF_INET and route.rtm_family != AF_INET6):
         return 0
-    # The kernel puts the local routes of a VRF into the VRF's own table. But the route that a transparent proxy sets up
-    # for marked packets ("local default dev lo table 100") must not make every address local.
+    # The kernel puts the local routes of a VRF into the VRF's own table, so other tables count as well. But the route
+    # that a transparent proxy sets up for marked packets ("local default dev lo table 100") must not make every address
+    # local.
     if route.rtm_table != RT_TABLE_LOCAL and route.rtm_protocol != RTPROT_KERNEL:
         return 0
     size = 4 if route.rtm_family == AF_INET else 16

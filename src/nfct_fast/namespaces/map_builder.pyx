@@ -1,11 +1,10 @@
-"""Builds a namespace map from the watched namespaces.
+"""Build a namespace map from the watched namespaces.
 
-A link names the namespace of its other end by a number (nsid) that only its own namespace uses. connect_namespaces()
-finds out which namespace each number means, and which namespaces some chain of links connects; build_map() writes both
-into a namespace_map_t that never changes again.
+A link refers to the namespace of its other end by a number (nsid) that has a meaning only in its own namespace.
+connect_namespaces() finds out which namespace each number stands for, and which namespaces chains of links connect;
+build_map() writes both into a namespace_map_t, which never changes afterwards.
 
-`namespaces` is {inode: WatchedNamespace}; `monitored` lists the monitored ones of them by number, None where a number
-is free.
+`namespaces` is {inode: WatchedNamespace}; `monitored` lists the monitored ones by number, with None for a free number.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc
@@ -23,7 +22,7 @@ cdef int connect_namespaces(dict namespaces, list monitored) except -1:
     cdef WatchedNamespace space, other
     for space in namespaces.values():
         unknown = space.linked_nsids() - space.nsids.keys()
-        # The monitored ones first: most links lead there.
+        # Try the monitored namespaces first, as most links lead there.
         for other in [*[one for one in monitored if one is not None], *namespaces.values()]:
             if not unknown:
                 break

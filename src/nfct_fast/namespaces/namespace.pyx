@@ -1,6 +1,6 @@
 """One network namespace of this host, and the sockets in it.
 
-It is entered once to open netlink sockets, which stay in it; and again for each table of /proc/net that is needed.
+It is entered once to open netlink sockets, which stay in it, and again each time a table of /proc/net is needed.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint64_t
@@ -25,7 +25,7 @@ cdef enum:
 
 
 cdef uint64_t cookie_of(int fd) noexcept nogil:
-    # The cookie of the namespace that the socket is in.
+    # Return the cookie of the socket's network namespace, 0 if it is not known.
     cdef uint64_t cookie = 0
     cdef socklen_t size = sizeof(cookie)
     return cookie if getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0 else 0
@@ -81,8 +81,8 @@ cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, co
     cdef int rc, ifindex
     rc = diag_lookup_listener(&self.diag, tuple, 0, out) if listener else diag_lookup(&self.diag, tuple, 0, out)
     if rc == 0:
-        # sock_diag finds a socket that is bound to a device, as all with an IPv6 link-local address are, only if the
-        # request names the device. Most such sockets use an address of that device.
+        # sock_diag finds a socket that is bound to a device, as all sockets with an IPv6 link-local address are, only
+        # if the request names the device. Most of these use an address of that device, so try the one with the address.
         ifindex = routes_find(addresses, &tuple.src[0], tuple.family)
         if ifindex > 0:
             rc = (diag_lookup_listener(&self.diag, tuple, ifindex, out) if listener
@@ -101,7 +101,7 @@ cdef int open_through(void *context, const char *name) noexcept nogil:
 
 
 cdef procnet_t *tables_of(namespace_t *self, table_context_t *context) noexcept nogil:
-    """Its /proc/net, opened through `context` until the next call; NULL without memory."""
+    """Return the namespace's /proc/net, which opens tables through `context` until the next call; NULL: no memory."""
     if self.tables == NULL:
         self.tables = <procnet_t *>malloc(sizeof(procnet_t))
         if self.tables == NULL:

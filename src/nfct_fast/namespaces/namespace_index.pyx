@@ -1,8 +1,8 @@
-"""Which network namespace of this host has an address, and the sockets in it.
+"""Find which network namespace of this host has an address, and look up sockets there.
 
-A flow that is forwarded here may come from a container: its address is local in another namespace. But anybody can give
-himself any address in a namespace of his own, so that it counts only if a packet from there can reach the namespace in
-which the flow was seen.
+A flow that is forwarded here may come from a container: its address is local in another namespace. But anyone can
+configure any address in a namespace of their own. Therefore a namespace counts only if a packet from there can reach
+the one in which the flow was seen.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -33,15 +33,15 @@ import weakref
 from nfct_fast.kernel import netns
 
 cdef enum:
-    DRAIN_NS = 1_000_000        # a flood of unknown addresses causes one round of discovery in this time at most
-    WAIT_MS = 20                # waiting for discovery, at most,
-    WAIT_FACTOR = 50            # and not again for this many times as long
-    UNKNOWN_ADDRESS_NS = 10_000_000_000     # an unknown address causes one search in this time
+    DRAIN_NS = 1_000_000        # least time between two rounds of discovery that unknown addresses cause
+    WAIT_MS = 20                # longest wait for discovery
+    WAIT_FACTOR = 50            # after a wait, there is none for this many times as long
+    UNKNOWN_ADDRESS_NS = 10_000_000_000     # least time between two searches that one unknown address causes
     UNKNOWN_ADDRESSES = 256
     CACHED_ROUTES = 256
-    CACHED_ROUTE_NS = 100_000_000    # no notification covers a router's own routes, which change all the time
-    # Following routes for t ns moves namespace_t.paid_until on by FOLLOW_FACTOR * t, up to FOLLOW_DEBT_NS into the
-    # future: 1 % of the time, and 2 ms, some hundred addresses, at once.
+    CACHED_ROUTE_NS = 100_000_000    # how long a followed route is trusted: notifications cover only local routes
+    # Following routes for t ns moves namespace_t.paid_until forward by FOLLOW_FACTOR * t, up to FOLLOW_DEBT_NS into the
+    # future. This allows 1 % of the time, and 2 ms (some hundred addresses) without a pause.
     FOLLOW_FACTOR = 100
     FOLLOW_DEBT_NS = 200_000_000
 
@@ -50,7 +50,7 @@ memset(&LOOPBACK_ONLY, 0, sizeof(LOOPBACK_ONLY))
 
 
 cdef bint is_private(const tuple_t *tuple) noexcept nogil:
-    # The addresses that containers have: RFC 1918, RFC 6598, link-local, and for IPv6 unique local.
+    # The ranges that containers use: RFC 1918, RFC 6598, link-local, and for IPv6 unique local.
     cdef const uint8_t *a = &tuple.src[0]
     if tuple.family == AF_INET6:
         return a[0] & 0xfe == 0xfc or a[0] == 0xfe and a[1] & 0xc0 == 0x80
@@ -69,18 +69,17 @@ cdef uint32_t tuple_slot(const tuple_t *tuple) noexcept nogil:
 cdef class NamespaceIndex:
     """The network namespaces of this host, each with its addresses and a sock_diag socket.
 
-    Call refresh() about once a second: until then our sockets keep a namespace alive whose last process has ended.
-    After start() a thread does that. Entering other namespaces needs CAP_SYS_ADMIN, seeing those of other users'
-    processes CAP_SYS_PTRACE; those that it cannot enter are counted in `skipped`.
+    Call refresh() about once a second, since our sockets keep a namespace alive after its last process has ended. After
+    start() a thread does the work. Entering other namespaces needs CAP_SYS_ADMIN, and finding those of other users'
+    processes needs CAP_SYS_PTRACE. Namespaces that cannot be entered are counted in `skipped`.
 
     Args:
         space: The first monitored namespace, a Netns; None: the calling thread's own.
-        limit: Namespaces besides the monitored ones, at most. Each takes five file descriptors; all together take no
-            more
-            than 5/16 of RLIMIT_NOFILE.
-        ttl: Seconds between two searches for namespaces, at least.
+        limit: Most namespaces besides the monitored ones. Each takes five file descriptors, and all together at most
+            5/16 of RLIMIT_NOFILE.
+        ttl: Least seconds between two searches for namespaces.
         proc: Where /proc is mounted.
-        diag: Open a sock_diag socket in each namespace.
+        diag: Whether to open a sock_diag socket in each namespace.
         spawn_helper: See Opener.
     """
 
@@ -100,15 +99,22 @@ cdef class NamespaceIndex:
         self._take_map()
 
     def start(self, settled=None) -> None:
-        """Run discovery in a thread until close(). The thread calls settled() first, which gives up privileges."""
+        """Run discovery in a thread until close(). settled: called first in the thread, to give up privileges."""
         self.discovery.start(settled)
         self.threaded = True
 
     def monitor(self, space=None) -> int:
-        """Add a Netns, None for the calling thread's namespace, to the monitored ones and return its number, from 0.
+        """Add a namespace to the monitored ones and return its number, counted from 0.
 
-        After the next refresh_monitored(), flows from there are looked up by that number. A namespace that is monitored
-        already keeps its number. Enters the namespace for a moment. Any thread may call this. OSError.
+        From the next refresh_monitored() on, that number stands for the namespace in look-ups. A namespace that is
+        monitored already keeps its number. The calling thread enters the namespace for a moment. Any thread may call
+        this.
+
+        Args:
+            space: A Netns; None for the calling thread's namespace.
+
+        Raises:
+            OSError: The namespace cannot be entered, or its sockets cannot be opened.
         """
         if space is not None:
             return self.discovery.monitor(space)
@@ -116,7 +122,7 @@ cdef class NamespaceIndex:
             return self.discovery.monitor(own)
 
     def stop_monitoring(self, int number) -> None:
-        """Remove a namespace from the monitored ones; another may get its number. Any thread may call this."""
+        """Remove a namespace from the monitored ones; its number may be reused. Any thread may call this."""
         self.discovery.stop_monitoring(number)
 
     def __dealloc__(self):
@@ -139,7 +145,7 @@ cdef class NamespaceIndex:
             self.opener.close()
 
     def abandon(self):
-        """Close the descriptors in a forked child, and touch nothing that another thread may have been changing."""
+        """Close the descriptors in a forked child, without touching what another thread may have been changing."""
         if self.discovery is not None:
             self.discovery.stop()
         namespace_map_free(self.namespace_map)
@@ -148,25 +154,27 @@ cdef class NamespaceIndex:
             self.opener.close()
 
     def refresh(self) -> bool:
-        """Search for new namespaces if there was an unknown address, and close those that are gone; return whether it
-        searched.
+        """Search for new namespaces if an unknown address was seen, and close those that are gone.
 
-        Takes one stat() for each known namespace; a search through /proc only if there is a reason, and at most every
-        ttl seconds (less often where it takes long). Enters other namespaces for a moment. After start() it only
-        reports a failure of the thread.
+        Takes one stat() per known namespace. /proc is searched only if there is reason to, at most every `ttl` seconds,
+        and less often where that takes long. The calling thread enters other namespaces for a moment. After start()
+        this only reports a failure of the discovery thread.
+
+        Returns:
+            Whether it searched.
 
         Raises:
-            RuntimeError: The thread could not come back from another namespace, or discovery has ended.
+            RuntimeError: The thread could not return from another namespace, or discovery has ended.
         """
         if self.namespace_map == NULL:
             raise ValueError("the namespace index is closed")
         self.opener.check()
         if self.opener.stranded:
-            raise RuntimeError("the thread could not come back from another network namespace")
+            raise RuntimeError("the thread could not return from another network namespace")
         if self.threaded:
             if self.discovery.failure is not None:
                 raise RuntimeError(f"network namespaces are not followed any more: {self.discovery.failure}")
-            # Where no flows come, nothing else frees the last map, which keeps namespaces that are gone alive.
+            # Without flows nothing else frees the last map, which keeps namespaces alive that are gone otherwise.
             self._take_map()
             return False
         searched = self.discovery.round(True)
@@ -185,7 +193,7 @@ cdef class NamespaceIndex:
         return True
 
     cdef bint _wait(self, bint search) noexcept nogil:
-        """Wait for a round of discovery, unless that was done just before; return whether there is a new map."""
+        """Wait for a round of discovery, unless the last wait was just before. Return whether there is a new map."""
         cdef uint64_t began = <uint64_t>monotonic_ns()
         if began < self.wait_again_at:
             return False
@@ -205,11 +213,11 @@ cdef class NamespaceIndex:
         cdef int i
         if self.monitored_routes(monitored) == NULL:
             return -1
-        # The flow was seen in the monitored namespace: an address that is local there is that namespace's, whoever else
-        # has it too. Multicast groups have their members there.
+        # The flow was seen in the monitored namespace: an address that is local there means that namespace, even if
+        # others have it too. A multicast group means its members there.
         if self.is_local(monitored, tuple) or is_multicast(&tuple.src[0], tuple.family):
             return monitored if after < 0 else -1
-        # With a hundred containers, asking each would take a quarter of all the time that a flow takes.
+        # With a hundred containers, asking each one would take a quarter of the time that a flow takes.
         if after < 0 and self.namespace_map.reachable.slots != NULL and routes_find(
                 &self.namespace_map.reachable, &tuple.src[0], tuple.family) < 0:
             return -1
@@ -219,8 +227,8 @@ cdef class NamespaceIndex:
         return -1
 
     cdef bint is_local(self, int monitored, const tuple_t *tuple) noexcept nogil:
-        # Each end of a flow is asked for two times, and one address for flow after flow: a look at each length of
-        # prefix takes 5 ns, of which there are three to six.
+        # Cached, since this is called twice for each end of a flow, often with the same address flow after flow, and
+        # routes_find() takes 5 ns for each of three to six prefix lengths.
         cdef is_local_t *known = &self.known_addresses[tuple_slot(tuple) ^ monitored & (UNKNOWN_ADDRESSES - 1)]
         cdef const local_routes_t *own
         if (known.turn != self.turn or known.monitored != monitored or known.family != tuple.family
@@ -234,7 +242,7 @@ cdef class NamespaceIndex:
         return known.yes
 
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil:
-        cdef uint64_t now = self.refreshed_at       # of the batch: to ask for it took as long as all the rest
+        cdef uint64_t now = self.refreshed_at       # of the batch: reading the clock took as long as all the rest
         cdef unknown_address_t *unknown = &self.unknown_addresses[tuple_slot(tuple)]
         if not search and is_private(tuple) and not (
                 unknown.until > now and memcmp(unknown.addr, tuple.src, 16) == 0):
@@ -254,7 +262,7 @@ cdef class NamespaceIndex:
         return namespace_map_by_cookie(self.namespace_map, cookie) if self.namespace_map != NULL else -1
 
     cdef int _follow_routes(self, int monitored, int index, const tuple_t *end) noexcept nogil:
-        """Where the monitored namespace's routes for end.src end; -1: not certain, or `index` has used up its time."""
+        """Return where the monitored namespace's routes to end.src lead; -1: not certain, or `index` is out of time."""
         cdef namespace_t *namespace = self.namespace_map.nodes[index].namespace
         cdef cached_route_t *cached = &self.cached_routes[tuple_slot(end) ^ (monitored & (CACHED_ROUTES - 1))]
         cdef uint64_t began = <uint64_t>monotonic_ns()
@@ -281,8 +289,8 @@ cdef class NamespaceIndex:
         origin = &self.namespace_map.nodes[index]
         if origin.connected_group != self.namespace_map.nodes[monitored].connected_group:
             return False
-        # The owner of the monitored namespace can make any address appear there: that proves nothing about other
-        # owners.
+        # The owner of the monitored namespace can make any address appear there, which proves nothing about the
+        # namespaces of other owners.
         if self.namespace_map.nodes[monitored].owner and origin.owner != self.namespace_map.nodes[monitored].owner:
             return False
         if origin.owner and self._follow_routes(monitored, index, end) != index:
@@ -333,10 +341,10 @@ cdef class NamespaceIndex:
 
     @property
     def foreign(self) -> int:
-        """Datagrams on its netlink sockets that did not come from the kernel, and were ignored."""
+        """Datagrams ignored because a process sent them, not the kernel."""
         return self.discovery.foreign
 
     def namespaces(self) -> dict:
-        """The known namespaces as {inode: name}; the monitored ones come first."""
+        """Return the known namespaces as {inode: name}; the monitored ones come first."""
         monitored = [space for space in self.discovery.monitored if space is not None]
         return {space.inode: space.name for space in [*monitored, *self.discovery.namespaces.values()]}

@@ -1,6 +1,6 @@
-"""The network namespaces known at one moment, their addresses, and the links between them.
+"""A map of the network namespaces known at one moment, their addresses, and the links between them.
 
-The discovery thread makes a map and hands it over to the thread that looks things up in it.
+The discovery thread makes it and hands it over to the thread that looks up addresses in it.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -66,7 +66,7 @@ cdef void namespace_map_free(namespace_map_t *self) noexcept nogil:
 
 
 cdef bint is_linked_to_monitored(const namespace_map_t *self, int index) noexcept nogil:
-    """Whether links connect the node to another monitored one."""
+    """Whether a chain of links connects the node to a monitored one other than itself."""
     cdef int i
     for i in range(self.monitored_count):
         if i == index or self.nodes[i].namespace == NULL:
@@ -84,7 +84,7 @@ cdef int namespace_map_finish(namespace_map_t *self) noexcept nogil:
     cdef uint32_t slot
     cdef int i, rc = 0
     for i in range(self.count):
-        # A monitored namespace counts as well, for the flows of the others.
+        # Monitored namespaces are included, since they are reachable from other monitored ones.
         if rc == 0 and self.nodes[i].addresses != NULL and is_linked_to_monitored(self, i):
             rc = routes_merge(&self.reachable, &self.nodes[i].addresses.routes)
     if rc < 0:
@@ -124,12 +124,12 @@ cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int inde
             and routes_find(&node.addresses.routes, addr, family) >= 0)
 
 
-# The nodes that one interface leads to. An index is -1 if there is none, -2 if there are several.
+# The nodes that one interface leads to, by index. An index is -1 if there is none, -2 if there are several.
 cdef struct neighbours_t:
-    int has_address         # the node that has the address
-    int has_gateway         # the node that has the route's gateway
-    int any                 # the node, whatever it has
-    bint has_unknown        # there may be other hosts, or namespaces that are not in the map
+    int has_address         # the neighbour that has the address
+    int has_gateway         # the neighbour that has the route's gateway
+    int any                 # the neighbour, whatever addresses it has
+    bint has_unknown        # there may be neighbours that are other hosts, or namespaces that are not in the map
 
 
 cdef void add_node(int *one, int index) noexcept nogil:
@@ -167,7 +167,7 @@ cdef int namespace_map_follow(namespace_map_t *self, int monitored, const uint8_
         if route_read(&self.nodes[at].namespace.routes, addr, family, &route) < 0:
             return -1
         find_neighbours(self, at, &route, addr, family, &neighbours)
-        # Other hosts on the same link, as on a bridge with a physical port, may have the address.
+        # Other hosts on the same link, such as behind a bridge with a physical port, may have the address.
         if neighbours.has_unknown or neighbours.has_address == -2:
             return -1
         if neighbours.has_address >= 0:

@@ -1,8 +1,9 @@
-"""Which network namespaces processes are in: all processes, or those that began lately.
+"""Find the network namespaces of processes: of all processes, or of those that were started recently.
 
-Looking at all processes takes 3 us each. But the kernel assigns process ids in turn and shows the last one in
-/proc/loadavg, so that the new processes are those in between: next to no work where nothing began. Most processes that
-enter a namespace do so soon after they began, so each new process is looked at three times within half a second.
+Looking at all processes takes 3 us each. But the kernel assigns process ids in sequence, and /proc/loadavg shows the
+last one. So the new processes are those with ids since the previous look: if none was started, there is almost nothing
+to do. Most processes that enter a namespace do so soon after their start, so each new process is looked at three times
+within half a second.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -17,21 +18,27 @@ from nfct_fast.kernel.procfs cimport (numbers_close, numbers_next, numbers_open,
 import os
 
 cdef enum:
-    RANGE_MAX = 20000           # process ids in one range: beyond that, looking at all processes takes no longer
-    STRIDE = 64                 # processes between two looks at the clock
+    RANGE_MAX = 20000           # most process ids in one range; beyond that, looking at all processes is as fast
+    STRIDE = 64                 # processes between two readings of the clock
 
 
 cdef int64_t until_next(int looks) noexcept nogil:
-    """ns until the next look at a range; 0: that was the last."""
+    """Return the ns until the next look at a range; 0: there is none."""
     return 40_000_000 if looks == 1 else 400_000_000 if looks == 2 else 0
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class NetnsCensus:
-    """Reads /proc, mounted at `proc`. One thread at a time; OSError if it cannot be opened.
+    """A census of the network namespaces that processes are in. One thread at a time.
 
-    Seeing other users' processes needs CAP_SYS_PTRACE.
+    Other users' processes can be inspected only with CAP_SYS_PTRACE.
+
+    Args:
+        proc: Where /proc is mounted.
+
+    Raises:
+        OSError: `proc` cannot be opened.
     """
 
     def __cinit__(self, str proc="/proc"):
@@ -59,7 +66,7 @@ cdef class NetnsCensus:
         self.root = -1
 
     cdef int64_t _last_pid(self) noexcept nogil:
-        """The process id that was assigned last; -1 if /proc/loadavg cannot be read."""
+        """Return the process id that was assigned last; -1 if /proc/loadavg cannot be read."""
         cdef char buf[128]
         cdef const char *p
         cdef uint64_t last = 0
@@ -96,7 +103,7 @@ cdef class NetnsCensus:
     cdef void _scan(self, pid_range_t *range_, int64_t until) noexcept nogil:
         cdef int32_t pid = range_.begin
         while pid != range_.end and self.count < FOUND_MAX:
-            # After the largest process id, the kernel begins anew.
+            # After the largest process id, the kernel starts over from low ones.
             pid = pid + 1 if pid < self.pid_max else 1
             self._look_up(pid)
             if pid % STRIDE == 0 and monotonic_ns() > until:
@@ -105,9 +112,9 @@ cdef class NetnsCensus:
             self.is_overtaken = True
 
     def recent(self, double budget=0.005) -> dict:
-        """Namespaces of processes that began lately, as {inode: pid}. Takes `budget` seconds at most, and never blocks.
+        """Return the namespaces of recently started processes, as {inode: pid}. Never blocks.
 
-        If there were more processes than that allows, `overtaken` is true from then on.
+        Takes at most `budget` seconds. If there are more processes than that allows, `overtaken` is true from then on.
         """
         cdef int64_t now = monotonic_ns()
         cdef int64_t until = now + <int64_t>(budget * 1e9)
@@ -140,13 +147,13 @@ cdef class NetnsCensus:
 
     @property
     def overtaken(self) -> bool:
-        """Whether more processes have begun since all() than recent() could look at."""
+        """Whether more processes were started since all() than recent() could look at."""
         return self.is_overtaken
 
     def all(self) -> dict:
-        """Namespaces of all processes, as {inode: pid}; None if stop() was called, or /proc cannot be listed.
+        """Return the namespaces of all processes, as {inode: pid}; None if stop() was called or /proc cannot be listed.
 
-        Blocks for 3 us a process.
+        Blocks for 3 us per process.
         """
         cdef numbers_t numbers
         cdef int rc, i

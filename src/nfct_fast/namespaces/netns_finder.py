@@ -1,4 +1,4 @@
-"""Finds network namespaces by name and by process: all of them, or those that are new."""
+"""Find network namespaces by name and by process: all of them, or those that are new."""
 
 import contextlib
 import os
@@ -7,14 +7,20 @@ import time
 from nfct_fast.kernel import netns
 from nfct_fast.namespaces.netns_census import NetnsCensus
 
-_RECENT_S = 0.005  # time for the new processes in each call of recent()
-_NAMES_NS = 1_000_000_000  # a namespace is mounted at most this long after its file has changed the folder
+_RECENT_S = 0.005  # time that each call of recent() spends on new processes
+_NAMES_NS = 1_000_000_000  # longest time from the creation of a name's file, which changes the folder, to the mount
 
 
 class NamespaceFinder:
-    """Finds namespaces as {inode: (name, path)}; a name may turn out to be something else.
+    """A finder of network namespaces. One thread at a time, except for stop().
 
-    One thread at a time, except for stop(). OSError if `proc`, where /proc is mounted, cannot be opened.
+    Results are {inode: (name, path)}. Opening a path may show that it is no network namespace (yet).
+
+    Args:
+        proc: Where /proc is mounted.
+
+    Raises:
+        OSError: `proc` cannot be opened.
     """
 
     def __init__(self, proc="/proc"):
@@ -28,12 +34,12 @@ class NamespaceFinder:
             os.close(fd)
 
     def all(self) -> dict:
-        """All namespaces that can be seen; {} if stop() was called. Blocks for 3 us a process."""
+        """Return all visible namespaces; {} if stop() was called. Blocks for 3 us per process."""
         processes = self._census.all()
         return {} if processes is None else self._with_names(processes, netns.mounted(self._kept))
 
     def recent(self) -> dict:
-        """The namespaces of new processes and new names. Takes some ms at most."""
+        """Return the namespaces of new processes and new names. Takes a few ms at most."""
         changed = 0
         for folder in (*netns.NAMED, *self._kept.values()):
             with contextlib.suppress(OSError):
@@ -50,7 +56,7 @@ class NamespaceFinder:
 
     @property
     def overtaken(self) -> bool:
-        """Whether recent() could not look at everything, so that only all() finds the rest."""
+        """Whether recent() had no time to look at every new process, so that only all() finds the rest."""
         return self._census.overtaken
 
     def stop(self) -> None:

@@ -1,9 +1,9 @@
-"""Opens netlink sockets and tables of /proc/net in other network namespaces. They stay there, whoever reads them.
+"""Open netlink sockets and tables of /proc/net in other network namespaces. They stay there, whoever reads them.
 
 Entering a namespace takes CAP_SYS_ADMIN; reading a conntrack table takes a socket that was opened with CAP_NET_ADMIN.
-So that the program can give both up, it forks a helper process at the start, which receives the descriptor of a
+So that the program can give up both, it forks a helper process at the start, which receives the descriptor of a
 namespace, enters it, and returns the descriptor of a netlink socket or a table. The helper reads nothing from either.
-It also makes the larger maps for the BPF notes when they are needed, once, which takes CAP_SYS_ADMIN as well.
+It also makes the larger maps for the BPF notes, once and when they are needed, as that takes CAP_SYS_ADMIN, too.
 """
 cimport cython
 from libc.errno cimport EINVAL, EPERM, EPIPE, ESRCH, errno
@@ -29,8 +29,8 @@ cdef extern from "nfct_fast/sockets/owners_maps.h" nogil:
     int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
 
 cdef enum:
-    STRANDED = 1 << 20       # beyond any errno: the thread could not come back
-    LARGER_MAP = -2          # open_request_t.protocol for kind 0; less for the others
+    STRANDED = 1 << 20       # beyond any errno: the thread could not return from another namespace
+    LARGER_MAP = -2          # open_request_t.protocol for a map of kind 0; LARGER_MAP - kind for the others
 
 
 cdef int inode_of(int fd, uint64_t *inode) noexcept nogil:
@@ -53,7 +53,7 @@ cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
                 break
         else:
             return -EINVAL
-        if i == 0 or request.table[i] != 0:      # a program that was taken over may ask for other files
+        if i == 0 or request.table[i] != 0:      # an attacker who has taken over the program may request other files
             return -EINVAL
         strcpy(path, b"thread-self/net/")
         strcpy(path + strlen(path), request.table)
@@ -62,7 +62,7 @@ cdef int fetch_here(int root, const open_request_t *request) noexcept nogil:
 
 
 cdef int fetch(int root, int ns, const open_request_t *request) noexcept nogil:
-    """Open what is requested in the namespace `ns`, in the calling thread: a descriptor, -errno, or -STRANDED."""
+    """Open in the namespace `ns` what is requested. Return a descriptor, -errno, or -STRANDED."""
     cdef uint64_t here = 0, there = 0
     cdef int fd
     cdef int own = openat(root, b"thread-self/ns/net", O_RDONLY | O_CLOEXEC)
@@ -90,7 +90,7 @@ cdef int larger_here(int outer, const open_request_t *request) noexcept nogil:
 
 
 cdef int larger_once(int outer, const open_request_t *request, bint *made) noexcept nogil:
-    """Who asks may have come to want all of the kernel's memory."""
+    """Make each map only once: an attacker who has taken over the program must not use up the kernel's memory."""
     cdef int kind = LARGER_MAP - request.protocol
     if not 0 <= kind < OWNERS_GROWING or made[kind]:
         return -EINVAL
@@ -132,13 +132,12 @@ def _prepare(path):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Opener:
-    """Opens what other namespaces have.
+    """An opener of sockets and tables in other namespaces.
 
     Args:
         proc: Where /proc is mounted.
         spawn_helper: Rights.spawn_helper, to have a helper process enter namespaces; None: the calling thread enters
-            them
-            for a moment.
+            them for a moment.
 
     Raises:
         OSError: /proc cannot be opened, or the helper cannot be started.
@@ -202,7 +201,7 @@ cdef class Opener:
             A descriptor, which the caller closes.
 
         Raises:
-            RuntimeError: The thread entered the namespace and cannot come back.
+            RuntimeError: The thread entered the namespace and cannot return.
             OSError: The socket cannot be opened.
         """
         cdef int fd = self.netlink(space.fileno(), protocol)

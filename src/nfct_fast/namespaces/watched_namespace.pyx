@@ -23,13 +23,13 @@ import os
 
 from nfct_fast.kernel import netns
 
-# The most that is read of a namespace: users can fill theirs as they like; for ours it is only a bound.
+# Limits of what is read of a namespace. They matter for users' namespaces, which can be filled without limit.
 cdef enum:
     USERS_ROUTES = 1024
     USERS_LINKS = 1024
     OUR_ROUTES = 1 << 18
     OUR_LINKS = 1 << 17
-    IDLE_NS = 30_000_000_000    # a namespace counts as idle for this long when it is found
+    IDLE_NS = 30_000_000_000    # how long a namespace counts as having been idle when it is found
 
 
 cdef extern from "<sys/syscall.h>" nogil:
@@ -42,15 +42,15 @@ cdef extern from "<unistd.h>" nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class WatchedNamespace:
-    """Open netlink sockets in `space`, an open Netns, and read its addresses and links.
+    """A network namespace whose addresses and links are kept current by netlink sockets in it.
 
     Args:
-        space: The namespace.
-        diag: Open a sock_diag socket, too.
-        opener: Opens the sockets.
+        space: The namespace, an open Netns.
+        diag: Whether to open a sock_diag socket as well.
+        opener: The Opener of these sockets.
 
     Raises:
-        RuntimeError: The calling thread entered the namespace and cannot come back.
+        RuntimeError: The calling thread entered the namespace and cannot return.
         OSError: The sockets cannot be opened.
     """
 
@@ -101,7 +101,7 @@ cdef class WatchedNamespace:
         return 0
 
     cdef int _take_routes(self) except -1:
-        """Share the addresses that local_addresses_read() found, and read the links."""
+        """Put the addresses that local_addresses_read() found into a shared set, and read the links."""
         cdef links_t links
         cdef uint32_t limit = OUR_LINKS if self.uid is None else USERS_LINKS
         cdef int rc = -E2BIG
@@ -112,7 +112,7 @@ cdef class WatchedNamespace:
             self.routes = routes_share(&self.addresses.routes)
             with nogil:
                 rc = links_read(&self.addresses.query, &links, limit)
-        # Without its links no path leads to it.
+        # If the links cannot be read, no path leads to the namespace.
         if rc < 0:
             links_free(&links)
             self.too_large = self.too_large or rc == -E2BIG
@@ -144,34 +144,34 @@ cdef class WatchedNamespace:
         return rc == 1 or self.too_large
 
     def set_path(self, name, path):
-        """Set the path under which it was found."""
+        """Set the name and the path under which the namespace was found."""
         self.name, self.last_path = name, path
 
     def is_there(self) -> bool:
-        """Whether it still is at the path where it was last found."""
+        """Whether the namespace still is at the path where it was last found."""
         try:
             return os.stat(self.last_path).st_ino == self.inode
         except OSError:
             return False
 
     def fileno(self) -> int:
-        """Readable when something may have changed; -1 while it is too large."""
+        """Return a descriptor that is readable when something may have changed; -1 while the namespace is too large."""
         return self.addresses.monitor
 
     def nsid_of(self, int fd):
-        """The number (nsid) that it has for the namespace open as fd; None if it has none."""
+        """Return the number (nsid) that it uses for the namespace open as `fd`; None if it has none."""
         cdef int32_t number = -1
         if links_nsid(&self.addresses.query, fd, &number) < 0 or number < 0:
             return None
         return number
 
     def linked_nsids(self) -> set:
-        """The numbers (nsid) of the namespaces that its links lead into."""
+        """Return the numbers (nsid) of the namespaces that its links lead into."""
         cdef uint32_t i
         return {self.links.at[i].nsid for i in range(self.links.count) if self.links.at[i].nsid >= 0}
 
     @property
     def foreign(self) -> int:
-        """Datagrams that did not come from the kernel."""
+        """Datagrams ignored because a process sent them, not the kernel."""
         return (self.closed_foreign + self.addresses.foreign + self.addresses.query.foreign
                 + namespace_foreign(self.namespace))

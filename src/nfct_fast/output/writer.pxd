@@ -1,4 +1,4 @@
-from nfct_fast.records.batch cimport Batch
+from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.text.text_buffer cimport text_buffer_t
 from nfct_fast.output.sink cimport Sink
@@ -12,11 +12,11 @@ cdef class Writer:
     cdef text_buffer_t line          # scratch for a single line
     # Format and write what is left of a batch, and consume the records whose lines were written whole. Blocks and
     # returns as Sink.put(), or -ENOMEM.
-    cdef int put(self, Batch batch) noexcept nogil
+    cdef int put(self, TakenRecords batch) noexcept nogil
     # Whether put() was interrupted before everything was written: call resume() before the next put().
     cdef bint is_pending(self) noexcept nogil
     # Write the rest; as put().
-    cdef int resume(self, Batch batch) noexcept nogil
-    cdef void _consume_written(self, Batch batch) noexcept nogil
+    cdef int resume(self, TakenRecords batch) noexcept nogil
+    cdef void _consume_written(self, TakenRecords batch) noexcept nogil
 
 cdef object writer_error(int result)      # the exception for a -errno of put()

@@ -22,7 +22,7 @@ cdef class Writer:
         buffer_free(&self.out)
         buffer_free(&self.line)
 
-    cdef int put(self, Batch batch) noexcept nogil:
+    cdef int put(self, TakenRecords batch) noexcept nogil:
         cdef int i
         self.out.length = self.sent = self.consumed_length = 0
         for i in range(batch.consumed, batch.count):
@@ -36,7 +36,7 @@ cdef class Writer:
     cdef bint is_pending(self) noexcept nogil:
         return self.sent < self.out.length
 
-    cdef int resume(self, Batch batch) noexcept nogil:
+    cdef int resume(self, TakenRecords batch) noexcept nogil:
         cdef int result = self.sink.put(self.out.data + self.sent, self.out.length - self.sent)
         self.sent += self.sink.written
         if result == 0:
@@ -45,7 +45,7 @@ cdef class Writer:
             self._consume_written(batch)
         return result
 
-    cdef void _consume_written(self, Batch batch) noexcept nogil:
+    cdef void _consume_written(self, TakenRecords batch) noexcept nogil:
         # Format the lines again to find where each ends: this is rare, and noting it in put() would cost every flow.
         while batch.consumed < batch.count:
             self.line.length = 0

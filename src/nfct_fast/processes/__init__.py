@@ -1,4 +1,4 @@
 """Processes: their facts from /proc and from the kernel's fork, exec and exit events, and their cgroups.
 
-It knows neither sockets nor flows.
+It knows nothing of sockets or flows.
 """

@@ -3,9 +3,9 @@
 This reads only the path, no file and no process. Names stay as systemd escapes them (`\\x2d`), so that systemctl and
 journalctl accept them.
 
-Whoever may write a directory chooses the names below it. A user owns everything below user@UID.service, a container's
-root everything below the container, and either can `mkdir docker-ID.scope` there. So only the levels count that the
-host's root made; names from the rest of the path are kept separately, as claimed.
+Whoever may write to a directory chooses the names below it. A user owns everything below user@UID.service, root of a
+container everything below the container, and either can `mkdir docker-ID.scope` there. Therefore only levels that the
+host's root made count; names from the rest of the path are kept apart, as claimed.
 """
 from libc.string cimport memcmp, memset, strlen
 
@@ -154,8 +154,7 @@ cdef void machine_find(span_t s, const char *p, const char *end, cgroup_names_t 
 
 cdef void container_find(const char *p, const char *end, const cgroup_names_t *found, bint innermost,
                          cgroup_names_t *out) noexcept nogil:
-    # The first match is the outermost container, whose root may choose what is below. The last match is the innermost
-    # one.
+    # The first match is the outermost container, whose root may choose the names below it; the last is the innermost.
     cdef span_t s, last, older
     last.size = 0
     older.size = 0
@@ -182,7 +181,7 @@ cdef void container_find(const char *p, const char *end, const cgroup_names_t *f
 
 
 cdef void names_find(const char *path, const char *end, cgroup_names_t *out) noexcept nogil:
-    # `path` has only levels that the host's root made.
+    # The path given here has only levels that the host's root made.
     cdef const char **root = [b"-.slice"]
     cdef const char *p = path
     unit_find(&p, end, &out.unit, &out.slice)
@@ -223,13 +222,13 @@ def names(path, trusted=None):
 
     Args:
         path: As in /proc/PID/cgroup, a str or bytes.
-        trusted: Bytes at its beginning that name levels which the host's root made, see CgroupFilesystem.trusted_of();
-            None: all.
+        trusted: Leading bytes of the path that name levels which the host's root made, see
+            CgroupFilesystem.trusted_of(); None: all.
 
     Returns:
         A dict of unit (as `systemctl status PID` prints it), user_unit, slice, container, runtime, claimed_unit,
-        claimed_container and claimed_runtime, each a str or None. Others than the host's root can have chosen the
-        claimed names; a user chooses the user_unit.
+        claimed_container and claimed_runtime, each a str or None. Someone other than the host's root may have chosen
+        the claimed names; a user chooses the user_unit.
     """
     cdef bytes raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
     cdef cgroup_names_t found

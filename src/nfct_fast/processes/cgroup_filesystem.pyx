@@ -1,8 +1,7 @@
-"""Path and processes of a cgroup by its id, and which levels of a path the host's root made, from the cgroup file
-systems.
+"""Find the path and the processes of a cgroup by its id, and which levels of a path the host's root made.
 
-sock_diag and BPF report the id. It is the inode number of the cgroup's directory and also the whole file handle
-(kernfs), so that one open_by_handle_at(2) finds the directory among any number.
+sock_diag and BPF report the id. It is the inode number of the cgroup's directory, and all that a file handle of kernfs
+consists of, so that one open_by_handle_at(2) finds the directory, however many there are.
 """
 cimport cython
 from libc.errno cimport EINVAL, ENAMETOOLONG, ENOENT, errno
@@ -21,7 +20,7 @@ from nfct_fast.kernel.procfs cimport procfs_decimal, procfs_link, procfs_name
 import os
 
 cdef enum:
-    LEVELS = 32          # systemd and the container runtimes make ten at most
+    LEVELS = 32          # deepest path that is judged; systemd and the container runtimes make at most ten levels
     PATH_SIZE = 4096
 
 
@@ -64,7 +63,7 @@ cdef int pids_parse(int fd, int32_t *out, int limit) noexcept nogil:
         kept = 0
         while p < end and n < limit:
             digits = procfs_decimal(&p, end, &value)
-            if p == end:    # perhaps cut in two
+            if p == end:    # the number may be cut in two
                 if 0 < digits < 12:
                     kept = digits
                     memmove(buf, end - digits, digits)
@@ -96,9 +95,9 @@ cdef int mount_open(mount) except? -1:
 cdef class CgroupFilesystem:
     """The cgroup2 mount, and the v1 hierarchy of systemd if there is one.
 
-    If cgroup2 is not mounted, this makes a mount of its own (CAP_SYS_ADMIN). If that fails, every method returns an
-    error; the constructor never does. Finding a cgroup by id needs CAP_DAC_READ_SEARCH (in the initial user namespace
-    before Linux 6.11).
+    If cgroup2 is not mounted, this makes a private mount (CAP_SYS_ADMIN). If that fails, every method returns an error;
+    the constructor never raises one. Finding a cgroup by id needs CAP_DAC_READ_SEARCH (before Linux 6.11 in the initial
+    user namespace).
 
     Args:
         mount: Where cgroup2 is mounted; None: see find_mount().
@@ -126,7 +125,7 @@ cdef class CgroupFilesystem:
         self._close()
 
     cdef size_t trusted(self, const char *path, size_t size, bint systemd) noexcept nogil:
-        # Whoever can write a directory can have made the levels below it.
+        # Whoever can write to a directory may have made the levels below it.
         cdef char above[PATH_SIZE]
         cdef struct_stat st
         cdef int mount = self._systemd if systemd else self._mount
@@ -200,10 +199,10 @@ cdef class CgroupFilesystem:
         return n
 
     def trusted_of(self, path, systemd=False):
-        """The number of bytes of a path that name levels which the host's root made.
+        """Return how many leading bytes of a path name levels which the host's root made.
 
-        They end at the first directory that somebody else owns or may write, who can make and name what is below, or
-        that is gone.
+        They end at the first directory that is gone, or that someone else owns or may write to and can therefore make
+        and name directories in.
 
         Args:
             path: A path below the mount, str.
@@ -218,7 +217,7 @@ cdef class CgroupFilesystem:
         return self.trusted(raw, len(raw), systemd)
 
     def path_of(self, id):
-        """The path of a cgroup id below the mount, as str; OSError(ESTALE) if it is gone, ENOENT without a mount."""
+        """Return the path of a cgroup below the mount, a str. OSError: ESTALE if it is gone, ENOENT without a mount."""
         cdef char buf[4096]
         cdef ssize_t got = self._path(id, buf, sizeof(buf))
         if got < 0:
@@ -226,7 +225,7 @@ cdef class CgroupFilesystem:
         return os.fsdecode(buf[:got])
 
     def pids_of(self, id, limit=1024):
-        """At most `limit` (up to 1024) pids of the processes in a cgroup id, as a list; OSError as `path_of`."""
+        """Return a list of the pids in a cgroup, at most `limit` (up to 1024). OSError as path_of()."""
         cdef int32_t pids[1024]
         cdef int got = self.pids(id, pids, max(0, min(limit, 1024)))
         if got < 0:
@@ -235,10 +234,14 @@ cdef class CgroupFilesystem:
 
 
 def find_mount(mountinfo="/proc/self/mountinfo", kind=b"cgroup2"):
-    """Where the cgroup2 hierarchy is mounted, as bytes, preferably its root; None if it is not, or `mountinfo` cannot
-    be read.
+    """Find where the cgroup2 hierarchy is mounted, preferably its root.
 
-    kind b"cgroup": the v1 hierarchy name=systemd, which systemd uses where it does not use cgroup2.
+    Args:
+        mountinfo: The file to read, see proc_pid_mountinfo(5).
+        kind: b"cgroup" to find the v1 hierarchy name=systemd, which systemd uses if it does not use cgroup2.
+
+    Returns:
+        The mount point, bytes; None if there is none, or `mountinfo` cannot be read.
     """
     found = None
     try:
@@ -250,7 +253,7 @@ def find_mount(mountinfo="/proc/self/mountinfo", kind=b"cgroup2"):
                     continue
                 if kind == b"cgroup" and b"name=systemd" not in after.rstrip().rpartition(b" ")[2].split(b","):
                     continue
-                # proc(5) writes space, tab, newline and backslash as three octal digits.
+                # The kernel writes space, tab, newline and backslash as three octal digits.
                 root, path = [field.decode("unicode_escape").encode("latin-1") for field in fields[3:5]]
                 if root == b"/":
                     return path

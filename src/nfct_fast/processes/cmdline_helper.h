@@ -1,4 +1,4 @@
-/* Reads /proc/PID/cmdline in a helper process (helper.h), which receives a descriptor of /proc/PID and sends bytes
+/* Read /proc/PID/cmdline in a helper process (helper.h), which receives a descriptor of /proc/PID and sends the bytes
  * back.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -10,20 +10,20 @@
 
 #include <nfct_fast/kernel/helper.h>
 
-enum { CMDLINE_COUNTED = 1 << 20 }; /* bytes beyond the limit that are counted, at most */
+enum { CMDLINE_COUNTED = 1 << 20 }; /* most bytes that are read beyond the limit to find out the size */
 
 struct cmdline_ask {
-    uint32_t number; /* of the request, not 0, by which the caller recognizes a late reply */
-    uint32_t limit;  /* bytes to send back, at most */
+    uint32_t number; /* request number, not 0, by which the caller recognizes a late reply */
+    uint32_t limit;  /* most bytes to send back */
     uint64_t known;  /* size of the command line if the caller knows it, else 0 */
 };
 
-/* A reply, followed by the bytes. There are several if the bytes fill more than one buffer. */
+/* One message of a reply, followed by bytes of the command line. There are several if one buffer cannot hold them. */
 struct cmdline_answer {
     uint32_t number;
-    int32_t error;  /* -errno */
-    uint64_t whole; /* in the last one: size of the command line without the last NUL */
-    uint32_t last;  /* 1: no more will follow */
+    int32_t error;  /* 0 or -errno */
+    uint64_t whole; /* in the last message: size of the command line without its final NUL */
+    uint32_t last;  /* 1: this is the last message of the reply */
 };
 
 union cmdline_handle {
@@ -33,7 +33,7 @@ union cmdline_handle {
 
 /* ---- In the helper ---- */
 
-/* Reads `size` bytes, fewer only at the end. */
+/* Read `size` bytes, fewer only at the end of the file. */
 HELPER_CODE long cmdline_fill(long file, char *buf, long size)
 {
     long have = 0, got;
@@ -90,10 +90,10 @@ HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmd
     }
     answer.whole = (uint64_t)have;
     if (got >= 0 && have == ask->limit && ask->known > ask->limit) {
-        answer.whole = ask->known; /* from stat: 128 KB need not be read only to be counted */
+        answer.whole = ask->known; /* from stat, which saves reading up to 128 KB only to count them */
         last = 0;
     } else if (got >= 0 && have == ask->limit) {
-        /* PR_SET_MM_MAP, which needs no privilege, can make it terabytes large: do not count to the end. */
+        /* PR_SET_MM_MAP, which needs no privilege, can make a command line terabytes large: do not count to its end. */
         while (answer.whole - ask->limit < CMDLINE_COUNTED && (got = cmdline_fill(file, rest, sizeof(rest))) > 0) {
             answer.whole += (uint64_t)got;
             last = rest[got - 1];
@@ -126,7 +126,7 @@ HELPER_CODE void cmdline_work(int fd, struct helper_room *room)
         message.msg_flags = 0;
         if (helper_raw(SYS_recvmsg, fd, (long)&message, MSG_CMSG_CLOEXEC, 0) != sizeof(ask))
             return;
-        /* The message comes without a descriptor if the helper can have no more. */
+        /* The message arrives without a descriptor if the helper is at its limit of descriptors. */
         directory = -1;
         if (message.msg_controllen >= sizeof(struct cmsghdr))
             directory = *(const int *)(const void *)CMSG_DATA(&handle.head);
@@ -144,8 +144,8 @@ HELPER_CODE void cmdline_work(int fd, struct helper_room *room)
 
 static inline int cmdline_start(struct helper *helper) { return helper_start(helper, cmdline_work); }
 
-/* Sends a request without waiting. 0 or -errno. directory: a descriptor of /proc/PID, also O_PATH, which may be closed
- * then. */
+/* Send a request without waiting. 0 or -errno. directory: a descriptor of /proc/PID (O_PATH will do), which may be
+ * closed afterwards. */
 static inline int cmdline_post(struct helper *helper, const struct cmdline_ask *ask, int directory)
 {
     union cmdline_handle handle = {
@@ -162,7 +162,7 @@ static inline int cmdline_post(struct helper *helper, const struct cmdline_ask *
     return sent < 0 ? -errno : 0;
 }
 
-/* Receives the next reply and its bytes, `size` at most, into buf: their number, or an error of helper_receive(). */
+/* Receive the next message of a reply, with up to `size` bytes into buf. Return how many, or as helper_receive(). */
 static inline ssize_t cmdline_receive(const struct helper *helper, struct cmdline_answer *answer, char *buf,
                                       size_t size, int64_t until)
 {

@@ -1,12 +1,13 @@
-"""Reads command lines of processes in a helper process, which is killed if it is kept waiting.
+"""Read command lines of processes in a helper process, which is killed if it blocks.
 
-The kernel copies a command line out of the process's own memory, for which it takes that memory's lock. Any user can
-hold that lock for as long as they like: one thread reads, through /proc/self/mem, a page of a file whose server does
-not reply; another thread waits to map something.
+The kernel copies a command line out of the process's own memory and takes that memory's lock (mmap_lock) for it. Any
+user can hold that lock for as long as they like: one thread reads, through /proc/self/mem, a page of a file whose
+server does not reply; another thread waits to map something.
 
-Waiting for such processes has three bounds. Each wait ends after 20 ms. A process that was waited for in vain is not
-read again for 10 s. All waits of more than 1 ms together take 2 % of the time at most; when they have used that up, the
-users whose processes were waited for in vain are refused, and then everybody, as long as there are such users.
+Waiting for such processes is bounded in three ways. Each wait ends after 20 ms. A process that blocked is not read
+again for 10 s. All waits of more than 1 ms together take at most 2 % of the time; once they have used that up,
+processes of the users whose processes blocked are refused, and later those of everyone, as long as there are such
+users.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EPIPE, ETIMEDOUT
@@ -23,15 +24,15 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     DEADLINE_NS = 20000000
-    FREE_NS = 1000000            # shorter waits, which every machine has now and then, are not charged
-    SAVED_NS = 40000000          # the largest credit; all are refused at this much debt
-    SHARE = 50                   # one part in this many of the time may be spent on waiting
-    KEPT_MAX = 2                 # helpers, of HELPER_ENDING, that one user may keep from ending
+    FREE_NS = 1000000            # waits up to this long, which happen on any machine, are not charged
+    SAVED_NS = 40000000          # largest credit; at the same amount of debt everyone is refused
+    SHARE = 50                   # 1/SHARE of the time may be spent on waiting
+    KEPT_MAX = 2                 # killed helpers, out of HELPER_ENDING, that one user may keep from ending
     PENDING = -1000000           # cmdline_t.size until the reply comes
 
 
 cdef void replenish(CommandLineReader self, int64_t now) noexcept nogil:
-    # Keep a remainder of less than one nanosecond for the next time.
+    # Carry over the remainder of the division, so that frequent calls do not lose it.
     cdef int64_t more = (now - self._credited_at) // SHARE
     self._credit = min(<int64_t>SAVED_NS, self._credit + more)
     self._credited_at += more * SHARE
@@ -43,7 +44,7 @@ cdef void charge(CommandLineReader self, int64_t waited) noexcept nogil:
 
 
 cdef int deferred_count(deferred_t *deferred, int64_t now) noexcept nogil:
-    # The number of those whose time is not over.
+    # Remove the entries that have expired, and return how many are left.
     cdef int i = 0
     while i < deferred.count:
         if deferred.at[i].until <= now:
@@ -63,7 +64,7 @@ cdef bint deferred_has(const deferred_t *deferred, uint64_t id, uint64_t start) 
 
 
 cdef void deferred_put(deferred_t *deferred, uint64_t id, uint64_t start, int64_t until) noexcept nogil:
-    # Into the same entry, a free one, or the one with the least time left.
+    # Use the entry with the same id, else a free one, else the one that expires next.
     cdef int i, place = 0
     for i in range(deferred.count):
         if deferred.at[i].id == id and deferred.at[i].start == start:
@@ -87,25 +88,26 @@ cdef void defer(CommandLineReader self, const cmdline_t *one) noexcept nogil:
 cdef bint is_refused(CommandLineReader self, const cmdline_t *one, int64_t now) noexcept nogil:
     if deferred_count(&self._processes, now) and deferred_has(&self._processes, one.pid, one.start):
         return True
-    # If a process ends while the helper reads its memory, the helper has to release that memory: to write changes back
-    # to a file, for as long as the file's server likes, and no signal ends that (seen with Linux 6.18).
+    # If a process ends while the helper reads its memory, it is the helper that has to release the memory. That
+    # includes writing changed pages back to a file, which takes as long as the file's server likes and which no signal
+    # ends (seen on Linux 6.18).
     if helper_kept(&self._helper, one.user) >= KEPT_MAX:
         return True
-    # Without such users the machine is just busy: quick replies are still welcome.
+    # Without such users the machine is just busy, and quick replies are still worth having.
     if self._credit > 0 or deferred_count(&self._users, now) == 0:
         return False
     return self._credit <= -<int64_t>SAVED_NS or deferred_has(&self._users, one.user, 0)
 
 
 cdef void replace(CommandLineReader self, uint64_t user) noexcept nogil:
-    # The next one is started when it is needed.
+    # send() starts the next one when it is needed.
     helper_kill(&self._helper, user)
     self.restarted += 1
 
 
 cdef int send(CommandLineReader self, int dirfd) noexcept nogil:
-    # To the present helper, or to a new one if that has ended (as it does with the thread that started it) or an
-    # earlier request keeps it waiting.
+    # Send to the present helper, or to a new one if it has ended (as it does with the thread that started it) or is
+    # still blocked by an earlier request.
     cdef int _, rc = 0
     for _ in range(2):
         self._ask.number = self._ask.number + 1 or 1
@@ -120,7 +122,7 @@ cdef int send(CommandLineReader self, int dirfd) noexcept nogil:
 
 
 cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t until) noexcept nogil:
-    # *have: bytes of the reply that are in the buffer already.
+    # *have: bytes of the reply already received.
     cdef cmdline_answer answer
     cdef ssize_t got
     while True:
@@ -138,7 +140,7 @@ cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t u
 
 
 cdef int give_up(CommandLineReader self, cmdline_t *one, size_t *have) noexcept nogil:
-    # Only a helper that waits for a lock is stuck; one that waits for a processor is not.
+    # Replace only a helper that waits for a lock; one that waits for a processor is merely late.
     cdef bint blocked = helper_is_blocked(&self._helper)
     cdef bint guilty = blocked and cmdline_is_inside(&self._helper, self._ask.number)
     if receive(self, one, have, 0) == 0:
@@ -156,14 +158,14 @@ cdef int give_up(CommandLineReader self, cmdline_t *one, size_t *have) noexcept 
 @cython.final
 @cython.auto_pickle(False)
 cdef class CommandLineReader:
-    """Reads command lines in a helper process, which is started when it is first needed. Any thread may use it.
+    """A reader of command lines with a helper process, which is started when it is first needed. For any thread.
 
-    Of the requests that were `asked`, each was `answered` (perhaps by an error), `given_up` (the process kept the
-    helper waiting), `late` (the helper had no processor) or `refused` (deferred), or it `failed` (there is no helper).
-    `restarted` counts the helpers that were replaced.
+    Counts: of the requests that were `asked`, each was `answered` (perhaps by an error), `given_up` (the process
+    blocked the helper), `late` (the helper got no processor) or `refused` (deferred), or it `failed` (no helper could
+    be started). `restarted` counts the helpers that were replaced.
 
     Args:
-        aside: Seconds for which a process that kept the helper waiting is not read again.
+        aside: Seconds for which a process that blocked the helper is not read again.
     """
 
     def __cinit__(self, double aside=10.0):
@@ -231,7 +233,7 @@ cdef class CommandLineReader:
 
     @property
     def ending(self):
-        """Helpers that were killed and have not ended yet, int."""
+        """Number of helpers that were killed and have not ended yet, int."""
         with nogil:
             pthread_mutex_lock(&self._mutex)
             helper_reap(&self._helper)
@@ -239,7 +241,7 @@ cdef class CommandLineReader:
         return self._helper.ending_count
 
     def close(self):
-        """Ends the helper. What is asked afterwards starts another one."""
+        """End the helper. A later request starts another one."""
         with nogil:
             pthread_mutex_lock(&self._mutex)
             helper_close(&self._helper)

@@ -1,10 +1,10 @@
-"""Which program ran in which process, from the kernel's events of fork, execve and exit.
+"""The programs that processes ran, from the kernel's events of fork, execve and exit.
 
-An identity (the first thread's start time, pid, exec id) stands for one program in one process, for ever. It joins a
-BPF note with the program that the note means, however late and in whatever order they come. A program that began before
-we did is read from /proc, which does not show exec ids: it gets the id of the process's first note or event, unless
-that is an execve. Then its id was one less; or /proc had already shown the new program, which the address of the
-arguments tells, as every execve draws that anew.
+An identity (pid, start time of the first thread, exec id) stands for one program in one process and is never reused. It
+joins a BPF note with the program that wrote it, however late and in whatever order the two are seen. A program that was
+running before us is read from /proc, which does not show exec ids: it gets the exec id of the first note or event of
+its process. If that event is an execve, either the program's id was one less, or /proc already showed the new program;
+the address of the arguments tells which, since every execve randomizes it.
 
 This file has more than 400 lines: the hash, its lists and the two sources of events share one lock and one set of
 invariants.
@@ -33,9 +33,9 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 
 cdef enum:
     NO_LOGIN = 0xffffffff
-    PROGRAMS_PER_PROCESS = 16    # a process that calls execve in a loop must not evict all others
+    PROGRAMS_PER_PROCESS = 16    # limit, so that a process that calls execve in a loop cannot evict all others
     # ns by which /proc may show a new program before the proc connector's time stamp of its execve: usually
-    # microseconds, more if the process has to wait for a processor in between.
+    # microseconds, more if the process is preempted in between.
     EXEC_SHOWN_EARLY = 5000000
 
 
@@ -99,7 +99,7 @@ cdef void program_end(History self, program_t *program) noexcept nogil:
 
 
 cdef uint64_t bytes_of(const program_t *program) noexcept nogil:
-    # An upper bound: what several programs share is counted for each.
+    # An upper bound: memory that several programs share is counted for each.
     cdef uint64_t bytes = sizeof(program_t)
     if program.facts != NULL:
         bytes += program.facts.bytes
@@ -166,8 +166,8 @@ cdef program_t *find_program(History self, const process_id *id) noexcept nogil:
 
 
 cdef ancestor_t *ancestors_of(History self, program_t *program, int depth) noexcept nogil:
-    # The ancestors of a program that was read from /proc are found when they are first needed: all have been read by
-    # then.
+    # The ancestors of a program that was read from /proc are looked up when first needed, since by then all of them
+    # have been read as well.
     cdef program_t *parent
     if program.ancestors == NULL and program.is_read and program.ppid > 0 and depth < 64:
         parent = newest_of(self, program.ppid)
@@ -195,7 +195,7 @@ cdef ancestor_t *node_of(History self, program_t *program, int depth) noexcept n
 
 
 cdef size_t path_put(char *room, const process_event *event, const char *text) noexcept nogil:
-    """Write a path from its components, which are in reverse order and each end with a NUL; return its size."""
+    """Write a path, given by its components in reverse order with a NUL after each. Return its size."""
     cdef size_t size = event.path_size
     cdef char *at = room + size
     cdef const char *end = text + size
@@ -217,7 +217,7 @@ cdef size_t path_put(char *room, const process_event *event, const char *text) n
 
 
 cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nogil:
-    """What the event of an execve tells of the program: a reference, NULL without memory."""
+    """Build a process from the event of an execve. Return a reference; NULL if memory is exhausted."""
     cdef char path[PROCESS_PATH_MAX + 16]
     cdef const char *text = <const char *>(event + 1)
     cdef process_t facts
@@ -227,7 +227,7 @@ cdef process_t *facts_of(const process_event *event, uint32_t size) noexcept nog
     if event.path_size:
         facts.exe.at, facts.exe.size = path, path_put(path, event, text)
         facts.has |= PROCESS_EXE
-    # Encoded as st_dev: the kernel's own device numbers have 20 bits for the minor number.
+    # Encode as st_dev: the kernel's own device numbers have 20 bits for the minor number.
     facts.exe_dev = ((event.device >> 20 & 0xfff) << 8 | event.device & 0xff | <uint64_t>(event.device & 0xfff00) << 12
                      | <uint64_t>(event.device >> 20 & ~0xfff) << 32)
     facts.exe_inode = event.inode
@@ -271,7 +271,7 @@ cdef void apply_fork(History self, const process_event *event) noexcept nogil:
 
 
 cdef void remove_read(History self, const process_event *event) noexcept nogil:
-    # Remove what was read of the same program: the event tells more.
+    # Remove the same program as read from /proc: the event says more.
     cdef program_t *at = newest_of(self, event.id.tgid)
     cdef program_t *next
     while at != NULL:
@@ -282,8 +282,8 @@ cdef void remove_read(History self, const process_event *event) noexcept nogil:
 
 
 cdef void settle_fresh(History self, process_ring *ring) noexcept nogil:
-    # Find the programs that /proc had already shown when their execve was reported. This looks at all events first: a
-    # fresh program must not be taken for the one before an execve.
+    # Find the programs that /proc showed before their execve event was read. Look at all queued events first, so that
+    # such a program is not taken for the one before the execve.
     cdef const process_event *event
     cdef program_t *program
     cdef uint64_t at = ring_begin(ring)
@@ -312,7 +312,7 @@ cdef void apply_exec(History self, const process_event *event, uint32_t size) no
     fill(self, program, event)
     program.arg_start = event.arg_start
     program.facts = facts_of(event, size)
-    # execve keeps the ancestors. A program that was read has them too, whichever of the two it was.
+    # execve keeps the ancestors. So take those of the previous program, or of the same one as read from /proc.
     at = newest_of(self, event.id.tgid)
     while at != NULL and at.ticks != program.ticks:
         at = older_of(at)
@@ -355,7 +355,7 @@ cdef void apply(History self, const process_event *event, uint32_t size) noexcep
 
 
 cdef void facts_copy(History self, program_t *program, process_t *facts, process_t **holder) noexcept nogil:
-    # The text belongs to *holder, to which the caller gets a reference.
+    # *holder owns the text; the caller gets a reference to it.
     cdef process_t *known = program.title if program.title != NULL else program.facts
     memset(facts, 0, sizeof(facts[0]))
     holder[0] = process_take(known)
@@ -387,7 +387,7 @@ cdef void facts_copy(History self, program_t *program, process_t *facts, process
 @cython.final
 @cython.auto_pickle(False)
 cdef class History:
-    """At most `limit` programs, running or ended, in at most `bytes_limit` bytes."""
+    """A record of at most `limit` programs, running or ended, in at most `bytes_limit` bytes of memory."""
 
     def __cinit__(self, uint32_t limit=32768, uint64_t bytes_limit=24 << 20):
         cdef uint32_t size = 64
@@ -435,7 +435,7 @@ cdef class History:
                 break
             if not length & RING_DISCARDED:
                 apply(self, event, length)
-            # Release the room in steps: the kernel may need it for further events.
+            # Give room back in steps, as the kernel may need it for further events meanwhile.
             if at - done > ring.size // 8:
                 ring_release(ring, at)
                 done = at
@@ -448,7 +448,7 @@ cdef class History:
         cdef program_t *known
         pthread_mutex_lock(&self._mutex)
         known = newest_of(self, process.pid)
-        # A program that was reported needs no reading, as long as it is still the same one.
+        # Ignore what was read if an event has reported the same program.
         if known == NULL or known.ticks != process.start or known.arg_start != process.arg_start:
             program = <program_t *>calloc(1, sizeof(program_t))
             if program != NULL:
@@ -478,7 +478,7 @@ cdef class History:
         cdef program_t *program
         pthread_mutex_lock(&self._mutex)
         program = newest_of(self, pid)
-        # A running process may have executed another program that has not been reported yet.
+        # A running process may have executed another program whose event has not been read yet.
         while program != NULL and not (program.since <= when and when <= (program.until or self._reported_until)):
             program = older_of(program)
         if program != NULL:
@@ -533,7 +533,7 @@ cdef class History:
             program.ppid, program.ticks = old.ppid, old.ticks
             program.ancestors = ancestor_take(ancestors_of(self, old, 0))
             old.until = when
-            # What was read just before may already have been this program.
+            # A title read just before the event may already have been the new program's command line.
             if old.title_read_at and old.title_read_at > when - EXEC_SHOWN_EARLY:
                 process_drop(old.facts)
                 old.facts = NULL
@@ -593,7 +593,7 @@ cdef class History:
                 process_drop(program.pending_title)
                 program.pending_title = NULL
             elif program.pending_title != NULL and is_text(&program.pending_title.cmdline, &process.cmdline):
-                # The same was read twice, and no execve was reported in between: it is a title, not the next program.
+                # The same text was read twice without an execve in between: a title, not another program's arguments.
                 process_drop(program.title)
                 program.title, program.pending_title = program.pending_title, NULL
                 self.changes += 1

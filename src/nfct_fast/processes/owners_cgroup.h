@@ -1,7 +1,7 @@
-/* A cgroup v2 mount where there is none: no path leads to it, and it ends with its descriptor.
+/* Mount cgroup v2 privately where it is not mounted: no path leads to the mount, and it ends with its descriptor.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * This is C because glibc has wrappers only since 2.36, so that the calls (Linux 5.2) are made by number. */
+ * The system calls (Linux 5.2) are made by number, since glibc has wrappers only from 2.36 on. */
 #ifndef NFCT_FAST_OWNERS_CGROUP_H
 #define NFCT_FAST_OWNERS_CGROUP_H
 
@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <nfct_fast/kernel/syscall_numbers.h>
 
-/* A directory descriptor or -errno. Needs CAP_SYS_ADMIN. */
+/* Return a descriptor of the mount's root directory, or -errno. Needs CAP_SYS_ADMIN. */
 static inline int owners_cgroup_mount(void)
 {
     enum { CLOEXEC = 1, CMD_CREATE = 6 }; /* FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC; FSCONFIG_CMD_CREATE */

@@ -1,4 +1,4 @@
-"""The kernel's proc connector: subscribing to its messages, and parsing them. Source: linux/cn_proc.h.
+"""The kernel's proc connector: subscribe to its messages, and parse them. Source: linux/cn_proc.h.
 
 It exists only in the initial network namespace, and only for the initial pid and user namespaces.
 """
@@ -23,8 +23,8 @@ from nfct_fast.kernel.netns import Netns
 
 cdef enum:
     BODY = sizeof(nlmsghdr) + sizeof(cn_msg)
-    DATA = 16                # of proc_event: what, cpu, timestamp
-    FIRST = BODY + DATA      # process_pid, and of fork parent_pid
+    DATA = 16                # size of the first fields of proc_event: what, cpu, timestamp_ns
+    FIRST = BODY + DATA      # offset of process_pid; in a fork event that of parent_pid
 
 
 cdef sock_filter instruction(int code, uint32_t k, int jt=0, int jf=0) noexcept:
@@ -34,10 +34,9 @@ cdef sock_filter instruction(int code, uint32_t k, int jt=0, int jf=0) noexcept:
 
 
 cdef bytes process_filter():
-    """A socket filter that accepts the events of processes, and rejects those of other threads, whose pid is not their
-    tgid.
+    """Return a socket filter that accepts events of processes and rejects those of other threads (pid != tgid).
 
-    A filter loads numbers as if they were in network order.
+    Constants are swapped, since a classic BPF filter loads numbers as if they were in network order.
     """
     cdef sock_filter program[16]
     program[0] = instruction(BPF_LD | BPF_W | BPF_ABS, BODY)
@@ -60,7 +59,7 @@ cdef bytes process_filter():
 
 
 cdef bint connector_event(const void *data, size_t size, proc_event *event, uint32_t *ack) noexcept nogil:
-    """Parse a datagram; False if it is no event. Copies it, as a proc_event is not aligned to 8 bytes."""
+    """Parse a datagram; return False if it is not an event. Copies it, as its proc_event is not aligned to 8 bytes."""
     cdef nlmsghdr header
     cdef cn_msg message
     cdef size_t length
@@ -84,8 +83,8 @@ cdef NetlinkSocket connector_open(int slots, int receive_buffer):
     try:
         return subscribed_socket(slots, receive_buffer)
     except ConnectionRefusedError:
-        # This is not the initial network namespace. Pid 1 is in that, but even root may not access it; pid 2 is
-        # kthreadd.
+        # This is not the initial network namespace, which is that of pid 1 and of kthreadd (pid 2). Root may be denied
+        # access to pid 1.
         for path in ("/proc/1/ns/net", "/proc/2/ns/net", "/proc/self/ns/net"):
             try:
                 with Netns(path) as initial, initial.entered():
@@ -116,8 +115,8 @@ cdef NetlinkSocket subscribed_socket(int slots, int receive_buffer):
 
 cdef connector_close(NetlinkSocket sock):
     try:
-        # Kernels before 6.6 count subscribers, and go on making events for one that has closed its socket without this.
-        # A forked child must not do it, as that would unsubscribe its parent.
+        # Kernels before 6.6 count subscribers, and go on making events for one that closed its socket without
+        # unsubscribing. A forked child must not do it, as that would unsubscribe its parent.
         if sock.fork_guard:
             sock.send(request(PROC_CN_MCAST_IGNORE, 0))
     except OSError:
@@ -140,7 +139,7 @@ cdef bytes request(int what, uint32_t ack):
 
 
 cdef subscribe(NetlinkSocket sock):
-    """Subscribe and wait for the kernel's acknowledgement, ignoring all that comes before it."""
+    """Subscribe and wait for the kernel's acknowledgement, ignoring events that come before it."""
     cdef proc_event event
     cdef uint32_t ack
     cdef uint32_t mine = int.from_bytes(os.urandom(4), "little")

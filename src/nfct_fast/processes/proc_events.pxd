@@ -15,6 +15,6 @@ cdef class ProcEvents:
     cdef readonly int failed             # the errno that ended the thread; 0: none
     cdef int _serve(self) noexcept nogil
     cdef int _receive(self) noexcept nogil
-    # Wait until nothing is queued, 1 ms at most: then all that has happened before was reported. Any thread may call
+    # Wait until the queue is empty, for 1 ms at most: then all earlier events have been reported. Any thread may call
     # this.
     cdef void settle(self) noexcept nogil

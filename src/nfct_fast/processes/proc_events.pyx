@@ -1,4 +1,4 @@
-"""Fork, exec and exit events from the proc connector, where the kernel cannot report programs by BPF.
+"""Fork, exec and exit events from the proc connector, for kernels that cannot report programs by BPF.
 
 A thread receives them and reads each new program from /proc. That is late: most programs that live for a millisecond
 have ended by then. Source: linux/cn_proc.h.
@@ -26,7 +26,7 @@ cdef enum:
 
 
 cdef int64_t boottime_offset() noexcept nogil:
-    """How far CLOCK_BOOTTIME, the clock of the BPF notes, is ahead of CLOCK_MONOTONIC, the connector's."""
+    """Return by how many ns CLOCK_BOOTTIME, the clock of the notes, is ahead of CLOCK_MONOTONIC, the connector's."""
     return boottime_ns() - monotonic_ns()
 
 
@@ -51,18 +51,18 @@ cdef void apply_event(ProcEvents self, const proc_event *event) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcEvents:
-    """Reports every fork, exec and exit to a History, from start() to close().
+    """A thread that reports every fork, exec and exit to a History, from start() to close().
 
     Needs CAP_NET_ADMIN, CAP_SYS_ADMIN if the thread is not in the initial network namespace, and the initial pid and
     user namespaces.
 
     Args:
         programs: The History.
-        reader: Reads what was executed.
-        receive_buffer: Bytes of kernel memory for events that were not received yet.
+        reader: The reader of new programs.
+        receive_buffer: Bytes of kernel memory for events that have not been received yet.
 
     Raises:
-        OSError: The message tells which of these is missing.
+        OSError: The message says which of these privileges or namespaces is missing.
     """
 
     def __init__(self, History programs not None, ProcessReader reader not None, int receive_buffer=8 << 20):
@@ -79,7 +79,7 @@ cdef class ProcEvents:
         self.close()
 
     cdef int _receive(self) noexcept nogil:
-        """Receive the events at hand. 0 or -errno. The next event of a process makes up for a lost one."""
+        """Receive the events queued now. 0 or -errno. A lost event is made up for by the process's next one."""
         cdef proc_event event
         cdef const void *data
         cdef size_t size
@@ -104,8 +104,8 @@ cdef class ProcEvents:
         pause.tv_sec, pause.tv_nsec = 0, 100000
         queue.fd, queue.events = self._socket.fd, POLLIN
         for _ in range(10):
-            # poll() reports an overrun as an error. It comes first: what had left the queue by then was being reported
-            # already.
+            # poll() reports an overrun as an error. The order matters: an event that had left the queue before poll()
+            # was already being reported.
             queue.revents = 0
             if poll(&queue, 1, 0) == 0 and self._history.has_reported(now):
                 return
@@ -127,7 +127,7 @@ cdef class ProcEvents:
         return result
 
     def start(self, settled=None):
-        """Run in a daemon thread until close(). It calls settled() first, which gives up privileges. OSError."""
+        """Run in a daemon thread until close(). settled: called first in the thread, to give up privileges. OSError."""
         if self._thread is not None:
             raise ValueError("started already")
         self._wake = Wakeup()
@@ -155,7 +155,7 @@ cdef class ProcEvents:
 
     @property
     def lost(self):
-        """Events that the kernel dropped for want of buffer space, int."""
+        """Number of events that the kernel dropped because the receive buffer was full, int."""
         return self._socket.lost if self._socket is not None else 0
 
     def close(self):

@@ -1,4 +1,4 @@
-"""The files of one process in /proc, parsed: stat, status, cgroup.
+"""Parse files of one process in /proc: stat, status, cgroup.
 
 The parsers accept any input: a name may contain anything, and a file may end anywhere.
 """
@@ -53,8 +53,8 @@ cdef int stat_parse(const char *buf, size_t size, stat_t *out) noexcept nogil:
         elif field == 22:
             out.start = value
         elif field in (26, 28, 48, 49):
-            # The addresses of code, stack and arguments: every execve draws them anew, unless randomization is off. The
-            # kernel shows them to those who may trace the process, and 0 or 1 to others.
+            # The addresses of code, stack and arguments: every execve randomizes them, unless randomization is turned
+            # off. The kernel shows them to those who may trace the process, and 0 or 1 to others.
             hash = hash_mix(hash, word, p - word)
             if field == 26:
                 out.code = value
@@ -73,8 +73,8 @@ cdef int read_parsed(int dirfd, const char *name, char *buf, stat_t *out) noexce
     return 0 if stat_parse(buf, got, out) else -ESRCH
 
 
-# This reads the first thread's stat: the process's own sums up the times of all threads, which takes 2.5 ms with 20,000
-# of them (Linux 6.18).
+# This reads the main thread's stat file (task/PID/stat). The one of the process sums up the times of all threads, which
+# takes 2.5 ms for 20,000 threads (Linux 6.18).
 cdef int stat_read(int root, int32_t pid, char *buf, stat_t *out) noexcept nogil:
     cdef char name[64]
     cdef int n = procfs_name(name, pid, b"task/")
@@ -104,8 +104,8 @@ cdef bint status_number(const char *buf, const char *end, const char *key, size_
 
 
 cdef span_t cgroup_choose(const char *buf, size_t size, bint *systemd) noexcept nogil:
-    # Where both hierarchies exist (hybrid), docker and lxc use name=systemd and leave the unified one at systemd's
-    # service. So name=systemd wins, unless it is just "/" and the other is not.
+    # If both hierarchies exist (hybrid), docker and lxc use name=systemd, and leave their processes in their own
+    # service in the unified one. So name=systemd wins, unless it is just "/" and the other is not.
     cdef const char *p = buf
     cdef const char *end = buf + size
     cdef const char *line_end

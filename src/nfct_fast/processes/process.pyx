@@ -1,7 +1,7 @@
-"""The facts about one process: read from /proc once, then a plain block of memory that outlives the process.
+"""The facts about one process: read from /proc once, then kept in a plain block of memory that outlives the process.
 
-What cannot be read (another user's exe, a process that ends meanwhile) stays unknown. Only the start time is needed,
-since it and the pid identify a process.
+Facts that cannot be read (another user's exe, or a process that ends meanwhile) stay unknown. Only the start time is
+indispensable, since it and the pid identify a process.
 
 This file has more than 400 lines: half of them are the properties of the class Process.
 """
@@ -32,13 +32,13 @@ import os
 from typing import NamedTuple
 
 cdef enum:
-    STATUS_SIZE = 1024       # the ids stand in its first 300 bytes
+    STATUS_SIZE = 1024       # bytes read of /proc/PID/status; the ids are in its first 300
     CGROUP_SIZE = 16384
     PATH_SIZE = 4096
 
 
 cdef uint64_t owner_hash_mix(uint64_t hash, int root, const char *name) noexcept nogil:
-    # The owner of /proc/PID is the effective user and group, so that this notices a daemon that drops its privileges.
+    # The owner of /proc/PID is the effective user and group, so this notices a daemon that drops its privileges.
     cdef struct_stat st
     cdef uint32_t ids[2]
     if fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0:
@@ -59,7 +59,7 @@ cdef span_t put(char **room, span_t text) noexcept nogil:
 
 
 cdef inline void move(span_t *name, span_t old, span_t new) noexcept nogil:
-    # "-.slice" is not part of any path.
+    # The root slice "-.slice" is not part of any path, so it does not move.
     if name.size and old.at <= name.at < old.at + old.size:
         name.at = new.at + (name.at - old.at)
 
@@ -100,7 +100,7 @@ cdef void ancestor_link(ancestor_t *child, ancestor_t *next) noexcept nogil:
 
 
 cdef ancestor_t *ancestors_cut(ancestor_t *ancestor) noexcept nogil:
-    # Copies of the nearest ANCESTORS: the ancestors of a daemon that keeps forking and exiting would grow for ever.
+    # Copy only the nearest ANCESTORS: for a daemon that keeps forking and exiting the chain would grow forever.
     cdef ancestor_t *copies[ANCESTORS]
     cdef ancestor_t *above = NULL
     cdef int count = 0
@@ -170,7 +170,7 @@ cdef void status_read(int dirfd, process_t *facts) noexcept nogil:
 
 
 cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
-    # A process that writes a title over its arguments fills the rest of that memory with NULs.
+    # A process that writes a title over its arguments fills the rest of that memory with NULs: leave them out.
     cdef size_t end = size
     while end and arguments[end - 1] == 0:
         end -= 1
@@ -178,8 +178,8 @@ cdef size_t unpadded(const char *arguments, size_t size) noexcept nogil:
 
 
 cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthread) noexcept nogil:
-    # Kernel threads have an empty command line; with others it means that execve or exit is going on, as there are no
-    # empty argument lists since Linux 5.18.
+    # A kernel thread has an empty command line. For any other process that means that an execve or exit is in progress,
+    # since there are no empty argument lists any more (Linux 5.18).
     if cmdline.size < 0 and cmdline.size != -ESRCH and cmdline.size != -ENOENT:
         facts.has |= PROCESS_UNREAD
     elif cmdline.size > 0 or (cmdline.size == 0 and is_kthread):
@@ -191,8 +191,8 @@ cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthre
 
 cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesystem cgroups, process_t *facts,
                     char *scratch, uint32_t limit) noexcept nogil:
-    # 0, 1 if the program has changed meanwhile, or -errno. scratch holds 2 * STAT_SIZE, PATH_SIZE, CGROUP_SIZE, then
-    # `limit` bytes.
+    # Return 0, 1 if the process executed another program meanwhile, or -errno. scratch: room for 2 * STAT_SIZE +
+    # PATH_SIZE + CGROUP_SIZE + `limit` bytes, used in this order.
     cdef char name[64]
     cdef char *exe = scratch + 2 * STAT_SIZE
     cdef char *cgroup = exe + PATH_SIZE
@@ -200,13 +200,13 @@ cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesyst
     cdef stat_t before, after
     cdef ssize_t got
     cdef bint systemd
-    cdef int32_t pid = facts.pid     # perhaps a thread's id
+    cdef int32_t pid = facts.pid     # may be a thread's id
     cdef int rc = stat_read_below(dirfd, pid, scratch, &before)
     if rc < 0:
         return rc
     status_read(dirfd, facts)
-    # Read what never waits while the helper reads the command line, but the cgroup later: that takes a lock of the
-    # whole machine.
+    # While the helper reads the command line, read everything that never waits. The cgroup has to wait until later, as
+    # it takes a lock that the whole machine shares.
     cmdline.dirfd, cmdline.pid, cmdline.start, cmdline.known = dirfd, facts.pid, before.start, before.arguments
     cmdline.buf, cmdline.limit = cgroup + CGROUP_SIZE, limit
     cmdline.user = facts.uid if facts.has & PROCESS_IDS else <uint64_t>CMDLINES_UNKNOWN_USER
@@ -236,7 +236,7 @@ cdef int facts_read(int root, int dirfd, CommandLineReader lines, CgroupFilesyst
     rc = stat_read_below(dirfd, pid, scratch + STAT_SIZE, &after)
     if rc == 0 and after.program_hash != before.program_hash:
         return 1
-    # execve has made the new memory but not filled it in yet. A process without an exe is ending.
+    # execve has made the new memory but not filled it in yet, or, if there is no exe, the process is exiting.
     if facts.has & PROCESS_UNREAD or not facts.has & PROCESS_EXE:
         return 0
     return 1 if facts.cmdline.size == 0 or before.code == 0 else 0
@@ -253,16 +253,16 @@ cdef process_t *process_read(int root, int32_t pid, CommandLineReader lines, Cgr
     scratch = <char *>malloc(2 * STAT_SIZE + PATH_SIZE + CGROUP_SIZE + <size_t>cmdline_limit)
     if scratch == NULL:
         return NULL
-    # Read again for the process of a thread id, and up to twice if an execve came in between: a new name with old ids
-    # is wrong.
+    # Read again if `pid` was a thread's, and up to twice if the process called execve meanwhile, since a mixture of two
+    # programs (the new name with the old ids) would be wrong.
     for _ in range(4):
         memset(&facts, 0, sizeof(facts))
         facts.pid = pid
         if procfs_name(name, pid, b"") < 0:
             error[0] = -ESRCH
             break
-        # Read everything below one descriptor: it returns ESRCH once the process has ended, even if its pid is used
-        # again.
+        # Read everything relative to one descriptor: it returns ESRCH once the process has ended, even if its pid has
+        # been reused.
         dirfd = openat(root, name, O_PATH | O_DIRECTORY | O_CLOEXEC)
         if dirfd < 0:
             error[0] = -errno
@@ -348,7 +348,7 @@ class Ancestor(NamedTuple):
     pid: int
     comm: str           # name of its main thread, at most 15 bytes
     exe: str | None     # path of its executable; None: not known
-    start_ns: int       # CLOCK_BOOTTIME, ns since boot
+    start_ns: int       # start time: CLOCK_BOOTTIME, ns since boot
 
 
 cdef object text(span_t s):
@@ -358,10 +358,10 @@ cdef object text(span_t s):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Process:
-    """The facts about a process when it was read. Immutable, and valid after the process has ended.
+    """The facts about a process as they were when it was read. Immutable, and still valid after the process has ended.
 
-    What could not be read is None. Names are str; bytes that are not UTF-8 are kept as surrogates, and os.fsencode()
-    restores them. Two objects are equal if pid and start time are. Only the library makes them.
+    Facts that could not be read are None. Names are str; bytes that are not UTF-8 are kept as surrogates, and
+    os.fsencode() restores them. Two objects are equal if pid and start time are. Only the library makes such objects.
     """
 
     def __init__(self):
@@ -377,7 +377,7 @@ cdef class Process:
 
     @property
     def ppid(self):
-        """Process id of the parent, int; 0 if the parent is outside of our pid namespace."""
+        """Process id of the parent, int; 0 if the parent is outside our pid namespace."""
         return self._process.ppid if self._process.has & PROCESS_PPID else None
 
     @property
@@ -392,23 +392,24 @@ cdef class Process:
 
     @property
     def comm(self):
-        """Name of its main thread, at most 15 bytes; the program can change it."""
+        """Name of the main thread, at most 15 bytes; the program can change it."""
         return text(self._process.comm) or ""
 
     @property
     def exe(self):
         """Path of the executable as the kernel shows it, followed by " (deleted)" if the file was deleted.
 
-        It is a path in the process's own mount namespace: a container's root, or any user in a user namespace of their
-        own, can put a file at any path there. `exe_dev` and `exe_inode` identify the file.
+        The path is valid in the process's own mount namespace, where root of a container, or any user in a user
+        namespace of their own, can put a file at any path. `exe_dev` and `exe_inode` identify the file itself.
         """
         return text(self._process.exe)
 
     @property
     def exe_dev(self):
-        """Device of the file system that holds the executable, int: st_dev, as in os.stat().
+        """Device of the file system that holds the executable, int, encoded like os.stat().st_dev.
 
-        On btrfs, and on overlayfs with several layers, stat(2) invents numbers, and this is the kernel's own.
+        On btrfs, and on overlayfs with several layers, it is the kernel's own number, while stat(2) shows a made-up
+        one.
         """
         return self._process.exe_dev if self._process.has & PROCESS_EXE_FILE else None
 
@@ -440,17 +441,17 @@ cdef class Process:
 
     @property
     def forked(self):
-        """True if it has executed nothing itself: `exe` and `cmdline` are those of the process it was forked from."""
+        """True if the process never called execve: `exe` and `cmdline` are those of the process it was forked from."""
         return bool(self._process.has & PROCESS_FORKED)
 
     @property
     def login_uid(self):
-        """The login user id of audit, int, which su and sudo do not change. None: no login, or not known."""
+        """Audit login uid, int, which su and sudo do not change; None if it is not set or not known."""
         return self._process.login_uid if self._process.has & PROCESS_LOGIN else None
 
     @property
     def ns_pid(self):
-        """Its process id in its own pid namespace, int; None where that is the initial one, or it is not known."""
+        """Process id in the process's own pid namespace, int; None if that is the initial one or is not known."""
         return self._process.ns_pid or None
 
     @property
@@ -460,12 +461,12 @@ cdef class Process:
 
     @property
     def ancestors(self) -> tuple:
-        """The processes it was forked from, nearest first, as `Ancestor`, including those that have ended. () if not
-        known.
+        """The processes it descends from by fork, as `Ancestor`, nearest first; () if they are not known.
 
-        The nearest is the process that called fork, even where CLONE_PARENT gives the child another parent. Each is as
-        it was at that moment: a shell that later executes something else is here as the shell. Ancestors that were
-        there before the program that monitors are as /proc showed them at its start. At least 16 are kept.
+        Includes processes that have ended. The nearest is the process that called fork, even if CLONE_PARENT gave the
+        child another parent. Each is described as it was when it forked: a shell that later executed another program is
+        listed as the shell. Ancestors that began before monitoring did are described as /proc showed them then. At
+        least 16 are kept.
         """
         cdef ancestor_t *at = self._process.ancestors
         found = []
@@ -476,7 +477,7 @@ cdef class Process:
 
     @property
     def start(self):
-        """Start time: seconds since the epoch, float, to a hundredth of a second, by the present time of day."""
+        """Start time, float: seconds since the epoch, to 1/100 s, computed with the present setting of the clock."""
         return (realtime_ns() - boottime_ns()) / 1e9 + <double>self._process.start / <double>sysconf(_SC_CLK_TCK)
 
     @property
@@ -486,21 +487,21 @@ cdef class Process:
 
     @property
     def cgroup(self):
-        """Path of its cgroup, in the v1 hierarchy name=systemd or else in cgroup2."""
+        """Path of the process's cgroup, in the v1 hierarchy name=systemd or else in cgroup2."""
         return text(self._process.cgroup)
 
     @property
     def unit(self):
         """systemd unit, as `systemctl status PID` shows it.
 
-        Like `slice`, `container` and `runtime` it comes only from levels of the cgroup's path that the host's root
+        Like `slice`, `container` and `runtime`, it is taken only from levels of the cgroup path that the host's root
         made.
         """
         return text(self._process.names.unit)
 
     @property
     def user_unit(self):
-        """Unit of the user's own systemd (`systemctl --user`), if it is in one; the user chooses its name."""
+        """Unit of the user's own service manager (`systemctl --user`), if it is in one; the user chooses its name."""
         return text(self._process.names.user_unit)
 
     @property
@@ -510,30 +511,30 @@ cdef class Process:
 
     @property
     def container(self):
-        """Id of its container, or the name with runtimes that use names; of nested ones the outermost."""
+        """Id of its container, or its name if the runtime uses names; the outermost one if containers are nested."""
         return text(self._process.names.container)
 
     @property
     def runtime(self):
-        """What runs the container, if the cgroup shows it: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
+        """Container runtime, if the cgroup path shows it: "docker", "libpod", "cri-containerd", "crio", "lxc"..."""
         return text(self._process.names.runtime)
 
     @property
     def claimed_unit(self):
-        """The unit by the whole path of its cgroup, if that is not `unit`.
+        """systemd unit according to the whole cgroup path, if that differs from `unit`.
 
-        Others than the host's root can have chosen it: whoever owns a directory above, or a container's root.
+        Someone other than the host's root may have chosen it: the owner of a directory above, or root of a container.
         """
         return text(self._process.names.claimed_unit)
 
     @property
     def claimed_container(self):
-        """The innermost container by the whole path, if that is not `container`: a user's, or a nested one."""
+        """Innermost container according to the whole cgroup path, if it is not `container`: a user's, or nested."""
         return text(self._process.names.claimed_container)
 
     @property
     def claimed_runtime(self):
-        """The runtime of `claimed_container`."""
+        """Runtime of `claimed_container`."""
         return text(self._process.names.claimed_runtime)
 
     @property
@@ -568,7 +569,9 @@ cdef object process_object(process_t *process):
 
 
 def process(pid, proc="/proc", cmdline_limit=4096):
-    """Read a process now. Needs no privilege; without CAP_SYS_PTRACE other users' `exe` and `netns` are None.
+    """Read a process from /proc now.
+
+    Needs no privilege; without CAP_SYS_PTRACE other users' `exe` and `netns` are None.
 
     Args:
         pid: A process id, or a thread id for the process of that thread.
@@ -576,7 +579,7 @@ def process(pid, proc="/proc", cmdline_limit=4096):
         cmdline_limit: Bytes of the command line to keep, up to 1 MiB.
 
     Returns:
-        A `Process`, or None if there is none or it is hidden.
+        A `Process`, or None if there is no such process or /proc hides it (hidepid).
 
     Raises:
         OSError: `proc` cannot be opened.

@@ -1,4 +1,4 @@
-"""A cache of living processes by pid, which reads them again when they have changed."""
+"""A cache of living processes by pid, which are read again when they have changed."""
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from posix_pthread cimport pthread_mutex_t
 
@@ -10,7 +10,7 @@ cdef enum:
 
 cdef struct cached_t:
     process_t *process
-    int64_t read_at          # CLOCK_MONOTONIC ns: when it was read
+    int64_t read_at          # CLOCK_MONOTONIC ns at which the process was read
 
 # Any thread may call any method. The lock is never held while /proc is read.
 cdef class ProcessCache:
@@ -21,5 +21,5 @@ cdef class ProcessCache:
     cdef bint _mutex_made
     cdef readonly uint64_t reads, hits
 
-    # The living process with this pid: a new reference, or NULL.
+    # Return the living process with this pid, a new reference, or NULL.
     cdef process_t *get(self, int32_t pid) noexcept nogil

@@ -1,9 +1,9 @@
 """A cache of living processes by pid. Each slot holds one process; another one in the same slot replaces it.
 
-Every get() compares the process with one read of /proc/PID/stat and one stat(2) of /proc/PID. Another start time is
-another process with the same pid; another name, other effective ids or other addresses of code, stack and arguments,
-which execve draws anew, are another program in the same process. What this cannot notice (a title written over the
-arguments, a move to another cgroup) is at most `max_age` old.
+Every get() validates its entry by one read of /proc/PID/stat and one stat(2) of /proc/PID. A different start time means
+another process with the same pid. A different name, different effective ids or different addresses of code, stack and
+arguments, which execve randomizes, mean another program in the same process. Changes that this does not notice (a title
+written over the arguments, a move to another cgroup) are seen after `max_age`.
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -25,8 +25,8 @@ cdef class ProcessCache:
     """A cache of 4,096 processes, which any thread may use.
 
     Args:
-        reader: Reads them.
-        max_age: Seconds after which a process is read again although nothing seems to have changed.
+        reader: The reader of processes that are not cached.
+        max_age: Seconds after which a process is read again even if nothing seems to have changed.
     """
 
     def __cinit__(self, ProcessReader reader not None, double max_age=1.0):
@@ -56,7 +56,7 @@ cdef class ProcessCache:
         pthread_mutex_unlock(&self._mutex)
         if process != NULL:
             state = process_check(self.reader._root, process)
-            # A process that is ending cannot be read again, and what is known of it stays true.
+            # An exiting process cannot be read again, and what is known of it stays true.
             if state == PROCESS_ENDING or state == PROCESS_SAME and now - read_at < self._max_age:
                 self.hits += 1
                 return process
@@ -75,5 +75,5 @@ cdef class ProcessCache:
         return process
 
     def lookup(self, int32_t pid):
-        """The living process with this pid, a `Process`, or None."""
+        """Return the living process with this pid, a `Process`, or None."""
         return process_object(self.get(pid))

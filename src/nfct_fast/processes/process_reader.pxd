@@ -12,5 +12,5 @@ cdef class ProcessReader:
     cdef readonly CgroupFilesystem cgroups
     cdef readonly object proc
 
-    # See process_read: a new reference, or NULL.
+    # Return a new reference, or NULL; see process_read().
     cdef process_t *read(self, int32_t pid) noexcept nogil

@@ -1,4 +1,4 @@
-"""Reads processes from one /proc mount."""
+"""Read processes from one /proc mount."""
 cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from posix.unistd cimport close
@@ -14,7 +14,7 @@ import os
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcessReader:
-    """Reads processes and what belongs to them.
+    """A reader of processes, with what reading them takes: descriptors, command lines and cgroups.
 
     Args:
         proc: Where procfs is mounted.
@@ -55,9 +55,9 @@ cdef class ProcessReader:
         return process_read(self._root, pid, self.lines, self.cgroups, self._cmdline_limit, &error)
 
     def process(self, int32_t pid):
-        """The living `Process` with this pid, or None."""
+        """Return the living `Process` with this pid, or None."""
         return process_object(self.read(pid))
 
     def pids(self) -> list:
-        """All process ids; OSError if they cannot be listed."""
+        """Return all process ids. OSError if /proc cannot be listed."""
         return [int(name) for name in os.listdir(self.proc) if name.isdecimal()]

@@ -17,11 +17,10 @@
 #define RING_DISCARDED (1u << 30)
 #define RING_HEADER 8
 #define RING_EVENT_MAX (RING_HEADER + sizeof(struct process_event) + PROCESS_PATH_MAX + 256 + PROCESS_ARGS_MAX)
-#define RING_BUSY_LOOKS 20000 /* a writer takes a microsecond, or as long as its virtual processor does not run */
+#define RING_BUSY_LOOKS 20000 /* reads of a busy header: a writer takes 1 us, or longer if its vCPU is preempted */
 
 struct process_ring {
-    uint64_t *consumed; /* a page of ours, and the kernel's: how far it has written, and the data, whose begin comes
-                           once more */
+    uint64_t *consumed; /* our page; the kernel's pages follow: its write position, and the data, mapped twice */
     const uint64_t *produced;
     const char *data;
     size_t size, page, mapped;
@@ -36,7 +35,7 @@ static inline void ring_unmap(struct process_ring *self)
     memset(self, 0, sizeof(*self));
 }
 
-/* Maps the ring of a BPF map. size: its max_entries. 0 or -errno. */
+/* Map the ring of a BPF map. size: its max_entries. 0 or -errno. */
 static inline int ring_map(struct process_ring *self, int fd, size_t size)
 {
     void *memory;
@@ -47,8 +46,8 @@ static inline int ring_map(struct process_ring *self, int fd, size_t size)
     if (memory == MAP_FAILED)
         return -errno;
     self->consumed = (uint64_t *)memory;
-    /* The kernel has the data twice in a row, so that an event at the end can be read on. Of the second time no more
-     * than that takes: pages are counted as resident as often as they are mapped. */
+    /* The kernel offers the data twice in a row, so that an event that wraps around is contiguous. Map no more of the
+     * second copy than the longest event needs, as pages count as resident each time they are mapped. */
     self->mapped = self->page + size + (RING_EVENT_MAX + self->page - 1) / self->page * self->page;
     memory = mmap(NULL, self->mapped, PROT_READ, MAP_SHARED, fd, (off_t)self->page);
     if (memory == MAP_FAILED) {
@@ -63,7 +62,7 @@ static inline int ring_map(struct process_ring *self, int fd, size_t size)
 
 static inline uint64_t ring_begin(const struct process_ring *self) { return self->data ? *self->consumed : 0; }
 
-/* The event at *at and its length, valid until ring_release(); NULL if there is none yet. Moves *at behind it. */
+/* Return the event at *at and its length, valid until ring_release(), and move *at past it. NULL: there is none yet. */
 static inline const struct process_event *ring_next(const struct process_ring *self, uint64_t *at, uint32_t *length)
 {
     if (!self->data || *at >= __atomic_load_n(self->produced, __ATOMIC_ACQUIRE))
@@ -79,7 +78,7 @@ static inline const struct process_event *ring_next(const struct process_ring *s
     return NULL;
 }
 
-/* Returns the room of all events before `at` to the kernel. */
+/* Give the room of all events before `at` back to the kernel. */
 static inline void ring_release(struct process_ring *self, uint64_t at)
 {
     if (self->data)

@@ -1,1 +1,1 @@
-"""The thread that receives events and attributes flows, and the engine that starts and ends all threads."""
+"""The thread that receives events and has flows attributed, and the engine that starts and ends all threads."""

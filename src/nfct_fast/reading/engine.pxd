@@ -1,5 +1,5 @@
 from nfct_fast.attribution.resolver cimport Resolver
-from nfct_fast.records.batch cimport Batch
+from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
@@ -12,7 +12,7 @@ from nfct_fast.output.writer cimport Writer
 cdef class Engine:
     cdef readonly ForkGuard fork_guard
     cdef Ring ring
-    cdef Batch batch
+    cdef TakenRecords batch
     cdef Reader reader
     cdef Player player               # of a recording; None: events are read. With it, most of the others are None
     cdef Recorder recorder           # or None
@@ -20,19 +20,19 @@ cdef class Engine:
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
     cdef readonly object notices     # a Notices
-    cdef object opener               # an Opener, if the resolver has none; else None
-    cdef object thread               # the reading thread's identifier; None before it is started
+    cdef object opener               # an Opener if the resolver has none, else None
+    cdef object thread               # identifier of the reading thread; None before it is started
     cdef object lock
     cdef int epoll                   # readable when the consumer has something to do
-    cdef Wakeup wakeup               # in `epoll`: close() was called
+    cdef Wakeup wakeup               # wakes `epoll` when close() is called
     cdef bint closed                 # close() was called
     cdef bint ended                  # the threads have ended
     cdef bint released               # descriptors are closed and counts are final
     cdef bint counted                # the reader's counts are included in the three fields below
     cdef bint consumer_active        # a thread is within take(), or a task between begin_wait() and end_wait()
-    cdef readonly unsigned long long undelivered        # flows received that nobody had taken when it was closed
-    cdef readonly unsigned long long unreported_lost    # lost events whose report nobody had taken by then
-    cdef readonly bint at_least                         # both are lower bounds
+    cdef readonly unsigned long long undelivered        # flows received that had not been taken at close()
+    cdef readonly unsigned long long unreported_lost    # lost events whose report had not been taken at close()
+    cdef readonly bint at_least                         # `undelivered` and `unreported_lost` are lower bounds
     cdef int check(self) except -1
     cdef object producer(self)
     cdef bint _begin_consuming(self) except -1

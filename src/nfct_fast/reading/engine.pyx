@@ -1,9 +1,9 @@
 """The engine of a Conntrack: its threads, everything they use, and the consumer's side of the ring.
 
-It holds no reference to the Conntrack, so that a forgotten one can be collected. However a Conntrack goes - by close(),
-forgotten, or because opening failed - Engine.close() ends its threads. In a forked child close() closes the descriptors
-and nothing else: it touches nothing shared with the parent, and never looks at what the parent's threads were in the
-middle of.
+It holds no reference to the Conntrack, so that one that was never closed can be collected. However a Conntrack ends (by
+close(), by the garbage collector, or because opening it failed), Engine.close() ends its threads. In a forked child
+close() only closes the descriptors: it touches nothing that is shared with the parent, and reads nothing that the
+parent's threads may have left half changed.
 """
 cimport cython
 from cpython.ref cimport Py_INCREF
@@ -33,13 +33,13 @@ _RECORDING_S = 1.0       # how long close() waits until all is written to a reco
 
 cdef enum:
     READY = 8
-    WRITE_MS = 100       # how long records go to a Writer without the GIL; coming back costs 80 us when caches are cold
+    WRITE_MS = 100       # how long records are written before taking the GIL again, which takes 80 us with cold caches
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Engine:
-    """Opened once, closed once. One thread at a time may consume records."""
+    """The threads and descriptors of one Conntrack. Opened once, closed once. One thread at a time consumes records."""
 
     def __cinit__(self):
         self.epoll = -1
@@ -48,25 +48,29 @@ cdef class Engine:
 
     def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
              record=None, **opener_arguments) -> tuple[str, ...]:
-        """Open everything, start the threads, and return why events may never come, one sentence each.
+        """Open everything and start the threads.
 
         Args:
-            wanted: pairs of address family and protocol number.
-            rights: a Rights, whose settle() each thread calls first, or None.
-            track: whether to turn connection tracking on.
-            attribution: keyword arguments of Resolver.
-            spec: the namespaces to monitor: None, a name, pid or path, or "all".
-            probe: whether to send datagrams over loopback to see if events arrive.
-            rcvbuf: bytes of the first receive buffer.
-            memory: bytes of all receive buffers together.
-            record: a file to make and to record all that is delivered in, or None.
-            opener_arguments: further keyword arguments of SourceOpener.
+            wanted: Pairs of address family and protocol number.
+            rights: A Rights, whose settle() each thread calls first, or None.
+            track: Whether to turn connection tracking on.
+            attribution: Keyword arguments of Resolver.
+            spec: The namespaces to monitor: None, a name, pid or path, or "all".
+            probe: Whether to send datagrams over loopback to see if events arrive.
+            rcvbuf: Bytes of the first receive buffer.
+            memory: Bytes of all receive buffers together.
+            record: A file to make, in which all that is delivered is recorded; or None.
+            opener_arguments: Further keyword arguments of SourceOpener.
 
-        Raises OSError, ValueError; close() must be called then, too.
+        Returns:
+            Why events may never come, one sentence each.
+
+        Raises:
+            OSError, ValueError: Opening failed. close() must be called in this case, too.
         """
         settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.fork_guard)
+        self.batch = TakenRecords(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
         self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
         self.notices = Notices()
@@ -101,7 +105,7 @@ cdef class Engine:
     def open_replay(self, path, wanted, types, rights, double speed) -> None:
         """Open a recording instead, and start the thread that plays it; see Player. OSError, RecordingError."""
         self.ring = Ring(_RING)
-        self.batch = Batch(self.ring, self.fork_guard)
+        self.batch = TakenRecords(self.ring, self.fork_guard)
         self.notices = Notices()
         self.player = Player(path, self.ring, wanted, types, speed)
         self._open_epoll()
@@ -134,20 +138,20 @@ cdef class Engine:
         return 0
 
     def stop(self) -> None:
-        """Have the reading thread end."""
+        """Have the reading thread end soon."""
         self.fork_guard.check("this Conntrack")
         if self.thread is not None:
             self.producer().stop()
 
     def close(self) -> None:
-        """End the threads and close everything. If another thread is within take(), that one closes what it uses.
+        """End the threads and close everything. If another thread is within take(), that thread closes what it uses.
 
-        May be called again after a signal handler's exception has cut it short.
+        May be called again if an exception from a signal handler interrupted it.
         """
         if not self.fork_guard.here():
             self._abandon()
             return
-        # A garbage collection in one of the engine's threads may find the Conntrack: it cannot wait for itself.
+        # The garbage collector may call this in one of the engine's own threads, which cannot wait for itself.
         if get_ident() in (self.thread, self.follower.thread if self.follower is not None else None):
             start_new_thread(self.close, ())
             return
@@ -198,7 +202,7 @@ cdef class Engine:
         if self.released:
             return
         self.released = True
-        Py_INCREF(self)      # never freed: the parent's threads may have left it half changed
+        Py_INCREF(self)      # never free it: the parent's threads may have left it half changed
         if self.follower is not None:
             self.follower.close()
         if self.attribution is not None:
@@ -208,7 +212,7 @@ cdef class Engine:
         self._close_descriptors()
 
     cdef void _count_undelivered(self) noexcept nogil:
-        # The reading thread has ended: nothing is added any more.
+        # The reading thread has ended, so nothing is added any more.
         cdef int i
         if self.reader is not None and not self.counted:
             self.undelivered += self.reader.intake.undelivered
@@ -240,7 +244,7 @@ cdef class Engine:
         return 0
 
     cdef int _write_batches(self, Writer writer, int *result) noexcept nogil:
-        """Wait for records and write them and those that come within WRITE_MS: how many, or as _fill_batch().
+        """Wait for records, write them and those that come within WRITE_MS. Return how many, or as _fill_batch().
 
         *result is 0, or the -errno of a failed write.
         """
@@ -290,7 +294,7 @@ cdef class Engine:
                 self._release()
 
     cdef int take(self, int timeout, Writer writer=None) except -2:
-        """Be the one consumer: _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
+        """Be the one consumer in _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
         cdef int result = 0
         cdef int count
         cdef int number
@@ -305,7 +309,7 @@ cdef class Engine:
                 self.consumer_active = False
                 if self.closed:
                     count = -1
-                # Not before the threads have ended: they use what would be freed.
+                # Only once the threads have ended, as they use what is freed here.
                 if self.ended and not self.released:
                     self._release()
         if result < 0 and result != -EINTR:

@@ -11,9 +11,9 @@ cdef class Reader:
     cdef readonly Intake intake
     cdef readonly Sources sources
     cdef Recovery recovery
-    cdef object housekeeping     # a function called about once a second, or None
-    cdef int epoll               # of all sources and what else run() waits for
-    cdef Wakeup sources_changed  # add() or retire() was called
+    cdef object housekeeping     # a function to call about once a second, or None
+    cdef int epoll               # descriptor of the epoll of all sources and of everything else that run() waits for
+    cdef Wakeup sources_changed  # signals that add() or retire() was called
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
     cdef bint catch_up_due       # a source must be served although no event is queued

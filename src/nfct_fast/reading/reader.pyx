@@ -1,4 +1,4 @@
-"""The reading thread: waits until sources have events and reads each in turn."""
+"""The reading thread, which waits until sources have events and reads each in turn."""
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint32_t
@@ -20,25 +20,25 @@ from _thread import allocate_lock
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
-    DRAIN_MS = 300               # after stop(), how long queued events are still delivered as the consumer makes room
-    COUNT_MS = 400               # and how long the rest is counted: enough for 400,000 events, those of 256 MiB
+    DRAIN_MS = 300               # how long queued events are still delivered after stop(), as the consumer makes room
+    COUNT_MS = 400               # how long the rest is counted after that: enough for 400,000 events, those of 256 MiB
     ROUNDS = 4                   # batches read from one source before others have their turn
-    # In epoll's data: below SOURCES the number of a source, else one of these.
+    # Values of epoll_event.data: a source's number, which is below SOURCES, or one of these.
     STOPPED = SOURCES            # the eventfd of stop()
-    PROCESS_EVENTS = SOURCES + 1     # the resolver has process events to take in
+    PROCESS_EVENTS = SOURCES + 1     # the resolver's descriptor: process events are to be drained
     SOURCES_CHANGED = SOURCES + 2    # the eventfd of add() and retire()
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Reader:
-    """Reads the sources added to it into a ring, in run(), until stop().
+    """A reader of sources into a ring. run() reads the sources that were added, until stop().
 
     Args:
-        ring: where the records go.
-        attribution: the Resolver that finds the owners.
-        wanted: pairs of address family and protocol number.
-        housekeeping: called in the reading thread about once a second.
+        ring: The ring in which the records are put.
+        attribution: The Resolver that finds the owners.
+        wanted: Pairs of address family and protocol number.
+        housekeeping: Called in the reading thread about once a second; may be None.
     """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
@@ -76,7 +76,7 @@ cdef class Reader:
         return 0
 
     def add(self, Source source not None) -> None:
-        """Start reading a source; from any thread. OSError."""
+        """Start reading a source. Any thread may call this. OSError."""
         if self.intake.stopping:
             source.stop()
         self._watch(source.socket.fileno(), source.index)
@@ -84,14 +84,15 @@ cdef class Reader:
         self.sources_changed.notify()
 
     def retire(self, Source source not None) -> None:
-        """Read what a source still has queued and then release it; from any thread. OSError."""
+        """Read what a source still has queued, and then release it. Any thread may call this. OSError."""
         source.retire()
         self.sources_changed.notify()
 
     def stop(self, no_consumer=False) -> None:
-        """Have run() read what is queued and return within 0.7 seconds; from any thread.
+        """Have run() read what is queued and return within 0.7 seconds. Any thread may call this.
 
-        no_consumer: nobody empties the ring any more; what does not fit is only counted.
+        Args:
+            no_consumer: The ring is not emptied any more: events that do not fit are only counted.
         """
         self.intake.stop(no_consumer)
         for source in self.sources:
@@ -100,7 +101,8 @@ cdef class Reader:
     def run(self, settled=None) -> None:
         """Read until stop() or an error, which is kept in `failure`; then end the ring.
 
-        settled: called first, in this thread, to give up privileges.
+        Args:
+            settled: Called first, to give up this thread's privileges; may be None.
         """
         cdef int result = 0
         cdef Resolver attribution = self.intake.attribution
@@ -126,7 +128,8 @@ cdef class Reader:
                 self.finished.release()
 
     def _finish(self):
-        # Whatever the cause: queued events happened before it, and no more may come while they are read.
+        # Whatever ended the reading, queued events happened before it: read them, and receive no further ones
+        # meanwhile.
         self.intake.stopping = True
         for source in self.sources:
             source.stop()
@@ -146,7 +149,7 @@ cdef class Reader:
         self.sources_changed.close()
 
     cdef int _receive(self, Source source) noexcept nogil:
-        """Read one batch from a source: 1 if more may be queued, 0 if not, or -errno."""
+        """Read one batch from a source. Return 1 if more may be queued, 0 if not, or -errno."""
         cdef int64_t started
         cdef int room = 0
         cdef int count
@@ -160,14 +163,15 @@ cdef class Reader:
         if count < source.socket.slots:
             if count < room:
                 source.mark_drained(started)
-            # After a loss, read on until the kernel says that nothing is left: only then is the kind of loss known.
+            # After a loss, read on until nothing is queued: only then is it known which kind of loss it was
+            # (netlink.pyx).
             return count == room or source.socket.congested
-        # All slots were used: grow the buffer. If that fails, the kernel counts what does not fit.
+        # All slots were used, so the buffer may have to grow. If it cannot, the kernel counts what does not fit.
         source.grow(False)
         return 1
 
     cdef int _serve(self, Source source) noexcept nogil:
-        """Read a source until it is empty or its turn is over, and recover what it lost; 0 or -errno."""
+        """Read a source until it is empty or its turn is over, and recover what it lost. 0 or -errno."""
         cdef int result = 1
         cdef int _
         for _ in range(ROUNDS):
@@ -177,14 +181,14 @@ cdef class Reader:
         self.pacing.drained = self.pacing.drained and result == 0
         if result == 0:
             result = self._on_drained(source)
-        # After a loss during a dump no further event may ever come to wake us.
+        # After a loss during a dump there may be no further event to wake us.
         self.catch_up_due = self.catch_up_due or source.overrun and not source.dump_in_progress
         if result == 0 and source.retiring:
             result = self._release(source)
         return min(result, 0)
 
     cdef int _on_drained(self, Source source) noexcept nogil:
-        """Recover from losses, now that the queue is empty: before, what seems lost may be queued. 0 or -errno."""
+        """Recover from losses, now that the queue is empty and so nothing lost can still be queued. 0 or -errno."""
         cdef int result = 0
         if source.settle_pending:
             result = self.recovery.settle(source)
@@ -193,7 +197,7 @@ cdef class Reader:
         return result
 
     cdef int _release(self, Source source) noexcept nogil:
-        """Release a retired, empty source unless recovery still needs it. It may be freed at once. 0 or -errno."""
+        """Release a retired, empty source unless recovery still needs it. It may be freed immediately. 0 or -errno."""
         cdef epoll_event event
         cdef int result
         if source.overrun or source.dump_in_progress or source.settle_pending:
@@ -206,7 +210,7 @@ cdef class Reader:
         return result
 
     cdef int _catch_up(self) noexcept nogil:
-        """Serve the sources that have something to do although nothing may be queued; 0 or -errno."""
+        """Serve the sources that have something to do even though nothing may be queued. 0 or -errno."""
         cdef int i
         cdef int result = 0
         cdef void *at
@@ -220,7 +224,7 @@ cdef class Reader:
         return result
 
     cdef int _read_events(self) noexcept nogil:
-        """Read until stop() or for about HOUSEKEEPING_MS; 0 or -errno."""
+        """Read until stop(), or for about HOUSEKEEPING_MS. 0 or -errno."""
         cdef epoll_event ready[READY]
         cdef int64_t until = monotonic_ns() + <int64_t>HOUSEKEEPING_MS * 1000000
         cdef int64_t left
@@ -229,7 +233,7 @@ cdef class Reader:
         cdef int i
         cdef int result
         cdef void *at
-        # Without the BPF lookup an owner can only be found while its socket is open.
+        # Without the BPF look-up an owner can be found only while its socket is open.
         cdef bint brief = not self.intake.attribution.off and self.intake.attribution.bpf_lookup is None
         while not self.intake.stopping:
             left = (until - monotonic_ns()) // 1000000

@@ -1,7 +1,7 @@
-"""Dumps conntrack tables: to recover flows whose event was lost, and to forget flows that have ended.
+"""Dump conntrack tables, to recover flows whose event was lost and to forget flows that have ended.
 
-Dumps are done in pieces between events. A user who fills the table of a namespace of their own, or overruns its socket,
-therefore delays nobody else's flows.
+Dumps are done in pieces between events, so that a user who fills the table of a namespace of their own, or overruns its
+socket, delays nobody else's flows.
 """
 cimport cython
 from libc.stdint cimport int64_t
@@ -18,7 +18,7 @@ cdef enum:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Recovery:
-    """Recovery for all sources of one reading thread."""
+    """The recovery of lost events for all sources of one reading thread."""
 
     def __cinit__(self, Intake intake not None, Sources sources not None):
         self.intake = intake
@@ -59,11 +59,11 @@ cdef class Recovery:
             at = self.sources.get((first + i) % bound)
             if at == NULL:
                 continue
-            # A failed dump does not end the reading: the log keeps what it had, and the losses are counted.
+            # A failed dump does not end the reading thread: the log keeps what it had, and the losses are counted.
             while (<Source>at).dump_in_progress and result == 0 and monotonic_ns() < until:
                 (<Source>at).advance_dump()
                 result = self._deliver_missed(<Source>at)
-                self.next_source = (first + i + 1) % bound      # a larger table gets no more time
+                self.next_source = (first + i + 1) % bound      # so that a large table gets no more time than others
             self.in_progress = self.in_progress or (<Source>at).dump_in_progress
         return result
 
@@ -80,7 +80,7 @@ cdef class Recovery:
         return self.intake.report_loss(source, source.dump_incomplete)
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:
-        """Deliver the source's missed flows that are wanted; 0 or -errno."""
+        """Deliver the source's missed flows that are wanted. 0 or -errno."""
         cdef int64_t now = realtime_ns()
         cdef record_t *records
         cdef flow_t *flows = source.missed_flows

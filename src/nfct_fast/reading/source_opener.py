@@ -1,4 +1,4 @@
-"""Opens sources for the reading thread: the only place where events, attribution and tracking of a namespace meet."""
+"""Open sources for the reading thread: the only place where events, attribution and tracking of a namespace meet."""
 
 import contextlib
 import time
@@ -15,23 +15,23 @@ def _entered(space):
 
 
 def _prefix(space):
-    """What a notice about the namespace begins with; nothing for the calling thread's own."""
+    """Return how a notice about the namespace begins: with nothing for the calling thread's own."""
     return f"network namespace {space.name}: " if space is not None and space.name else ""
 
 
 class SourceOpener:
-    """Opens sources and adds them to the reader.
+    """An opener of sources, which it adds to the reader.
 
     Args:
-        reader: the Reader that is to read them.
-        resolver: the Resolver, which must know each namespace that events come from.
-        opener: the namespaces.opener.Opener that makes sockets in other namespaces.
-        tracking: a Tracking that turns connection tracking on, or None.
-        can_enter: whether threads may still enter other namespaces after the start.
-        wanted: pairs of address family and protocol number.
-        groups: values of events.open_sources.GROUPS.
-        program: a classic BPF socket filter, or None.
-        recover: whether to recover lost flows from the conntrack table.
+        reader: The Reader that is to read them.
+        resolver: The Resolver, which must know each namespace that events come from.
+        opener: The namespaces.opener.Opener that makes sockets in other namespaces.
+        tracking: A Tracking that turns connection tracking on, or None.
+        can_enter: Whether threads may still enter other namespaces after the start.
+        wanted: Pairs of address family and protocol number.
+        groups: Values of events.open_sources.GROUPS.
+        program: A classic BPF socket filter, or None.
+        recover: Whether to recover lost flows from the conntrack table.
     """
 
     def __init__(self, reader, resolver, opener, tracking, can_enter, wanted, groups, program, recover):
@@ -45,11 +45,11 @@ class SourceOpener:
 
     @property
     def capacity(self) -> int:
-        """The most namespaces that can be read at once."""
+        """The most namespaces that can be read at once, int."""
         return self._reader.sources.capacity
 
     def prepare(self, spaces, probe) -> list[str]:
-        """Turn tracking on in the namespaces if that was asked for, and return why events may never come from them.
+        """Turn tracking on in the namespaces, if requested, and return why events may never come from them.
 
         Call before open(), or the sources would receive the events of the probes. Blocks for up to half a second.
         """
@@ -70,12 +70,13 @@ class SourceOpener:
         """Open a namespace's source and add it to the reader. Blocks while the conntrack table is dumped.
 
         Args:
-            space: an open Netns; None for the calling thread's own namespace.
-            share: the Share its receive buffer is taken from.
-            size: bytes of receive buffer to ask for.
-            report_existing: also report the flows that are in the table already.
+            space: An open Netns; None for the calling thread's own namespace.
+            share: The Share that its receive buffer is taken from.
+            size: Bytes of receive buffer to request.
+            report_existing: Whether to report the flows that are in the table already.
 
-        Raises OSError.
+        Raises:
+            OSError: The source cannot be opened.
         """
         inode = netns.current() if space is None else space.inode
         since = time.monotonic_ns()
@@ -106,7 +107,7 @@ class SourceOpener:
         return -1 if space is None else self._opener.socket(space, NETLINK_NETFILTER)
 
     def open_namespaces(self, spec, share, size, probe) -> tuple[str, ...]:
-        """Open the namespaces `spec` names, None for the calling thread's own; return why events may never come."""
+        """Open sources in the namespaces of `spec` (None: the calling thread's). Return why events may never come."""
         with contextlib.ExitStack() as stack:
             spaces = [None] if spec is None else [stack.enter_context(space) for space in netns.resolve(spec)]
             reasons = self.prepare(spaces, probe)

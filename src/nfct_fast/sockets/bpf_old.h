@@ -1,5 +1,6 @@
-/* linux/bpf.h with what it lacks before Linux 5.7: a wheel is built with headers older than the kernels it runs on. The
- * newer names are enumerators, which #ifndef does not see, but defining the same numbers again does no harm. */
+/* linux/bpf.h, supplemented by what it lacks before Linux 5.7, since a wheel is built with headers older than the
+ * kernels it runs on. The newer names are enumerators, which #ifndef does not see, but redefining them as the same
+ * numbers does no harm. */
 #ifndef NFCT_FAST_BPF_OLD_H
 #define NFCT_FAST_BPF_OLD_H
 #include <linux/bpf.h>

@@ -1,4 +1,4 @@
-"""All processes that hold a socket now, for whoever asks in Python: a walk over the open files of the host."""
+"""Find all processes that hold a socket now, by a walk over the open files of the host."""
 
 import os
 
@@ -10,18 +10,19 @@ from nfct_fast.sockets.fd_scanner import FdScanner
 def find_holders(inode: int | None, proc: str | os.PathLike[str] = "/proc") -> tuple[Process, ...]:
     """Search /proc for every process that holds a socket now.
 
-    Blocks: it takes 4 us for each open file of the host. Needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for the processes
-    of other users.
+    Blocks for about 4 us per open file of the host. Needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for the processes of
+    other users.
 
     Args:
         inode: The socket's inode (`Owner.inode`), int; None for an unknown socket.
         proc: Where /proc is mounted.
 
     Returns:
-        A tuple of `Process`, the one that was started first first, pid 1 and systemd last; empty if nobody holds it.
+        A tuple of `Process`, the oldest first but pid 1 and systemd last; empty if no process holds the socket.
 
     Raises:
-        OSError: /proc cannot be read. PermissionError: no holder was found, and some processes could not be inspected.
+        PermissionError: No holder was found, but some processes could not be inspected.
+        OSError: /proc cannot be read.
     """
     if not inode:
         return ()

@@ -1,4 +1,4 @@
-"""Build sock_diag requests for one tuple, and judge the replies.
+"""Build sock_diag requests for one tuple, and match the replies against it.
 
 These are pure functions over bytes. A reply counts only if its own addresses and ports fit the tuple of the request.
 """
@@ -68,7 +68,7 @@ cdef void diag_request(diag_request_t *out, const tuple_t *tuple, uint32_t ifind
     cdef const uint8_t *local = &tuple.src[0]
     cdef const uint8_t *remote = &tuple.dst[0]
     cdef uint8_t family = tuple.family
-    # The kernel's IPv6 look-up for UDP does not convert mapped addresses back, the one for TCP does. Ask both for IPv4.
+    # The kernel's IPv6 look-up converts mapped addresses to IPv4 for TCP, but not for UDP. Make both requests as IPv4.
     if family == AF_INET6 and is_mapped(local) and is_mapped(remote):
         family = AF_INET
         local += 12

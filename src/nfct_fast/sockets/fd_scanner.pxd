@@ -4,32 +4,32 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from nfct_fast.sockets.socket_holders cimport HOLDERS_MAX, holder_t, holders_t
 
 cdef enum:    # holders_t.stage: which stage of the search found the holder
-    STAGE_CACHE = 1          # it was known, and one readlink confirmed it
-    STAGE_RECENT = 2         # a process that held a socket found recently
-    STAGE_LIKELY = 3         # one of the likely_pids of the caller
-    STAGE_UID = 4            # a process of the socket's user
-    STAGE_REST = 5           # any other process
+    STAGE_CACHE = 1          # a cached holder, which one readlink confirmed
+    STAGE_RECENT = 2         # the processes that held recently found sockets
+    STAGE_LIKELY = 3         # the caller's likely_pids
+    STAGE_UID = 4            # the processes of the socket's user
+    STAGE_REST = 5           # all other processes
 
-# A holder that was found before.
+# A cached holder.
 cdef struct known_t:
-    uint64_t inode           # of the socket; 0: unused
+    uint64_t inode           # inode of the socket; 0: unused entry
     int32_t pid
     int32_t fd               # the descriptor by which the process holds the socket
-    uint8_t exclusive        # its relatives were checked, and none of them holds the socket
+    uint8_t exclusive        # the process's relatives were checked, and none of them holds the socket
 
-# A search that found no holder.
+# A cached search that found no holder.
 cdef struct negative_t:
-    uint64_t inode           # of the socket; 0: unused
+    uint64_t inode           # inode of the socket; 0: unused entry
     int64_t until            # CLOCK_MONOTONIC ns at which the entry expires
-    int32_t answer           # what the search returned
-    uint8_t exiting          # holders_t.exiting of that search
+    int32_t answer           # return value of the search: 0 or -errno
+    uint8_t exiting          # holders_t.exiting as the search set it
 
-# A process that a search has dealt with.
+# A process that a search has scanned or skipped.
 cdef struct visit_t:
     int32_t pid
-    uint32_t search          # number of that search, FdScanner._search
+    uint32_t search          # number of the search (FdScanner._search)
 
-# A process that held a socket found recently, and under which descriptor.
+# A process that held a recently found socket, and under which descriptor.
 cdef struct recent_t:
     int32_t pid
     int32_t fd
@@ -43,7 +43,7 @@ cdef class FdScanner:
     cdef known_t *_known
     cdef negative_t *_negatives
     cdef visit_t *_visits            # processes that the current search has scanned
-    cdef visit_t *_other_users       # processes of which the current search knows that they are another user's
+    cdef visit_t *_other_users       # processes that the current search knows to be another user's
     cdef int32_t *_pids              # all processes, in ascending order
     cdef uint32_t _pids_room         # allocated size of _pids
     cdef uint32_t _search            # number of the current search

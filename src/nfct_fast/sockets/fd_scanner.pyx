@@ -1,10 +1,11 @@
 """Find the processes that hold a socket, given its inode, by the links in /proc/PID/fd.
 
-Reading a link takes 4 us, so a full scan is the last resort. A known holder is confirmed by reading one link. Otherwise
-these are scanned in turn: processes that held a socket found recently, those that the caller considers likely (the
-socket's cgroup), those of the socket's user, newest first, and the rest. A token bucket limits the time spent on that.
+Reading a link takes 4 us, so a full scan is the last resort. A cached holder is confirmed by reading one link.
+Otherwise these are scanned in turn: processes that held recently found sockets, those that the caller considers likely
+(in the socket's cgroup), those of the socket's user, newest first, and the rest. A token bucket limits the time spent
+on that.
 
-This file has more than 400 lines: the stages go on where a scan was cut short, and share its state.
+This file has more than 400 lines: the stages share the state that lets them resume a search that was cut short.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, ENOMEM, EPERM
@@ -29,7 +30,7 @@ cdef enum:
     KNOWN = 32768            # entries of FdScanner._known, 24 bytes each
     NEGATIVES = 4096         # entries of FdScanner._negatives
     VISITS = 32768           # entries of FdScanner._visits and _other_users
-    BURST_NS = 40_000_000    # of scanning at a stretch; after that the search waits for the next flow
+    BURST_NS = 40_000_000    # longest scan without a pause, in ns; the next flow resumes the search
     CLOCK_EVERY = 64         # processes between two readings of the clock
     RECENT = 8               # entries of FdScanner._recent
 
@@ -80,7 +81,7 @@ cdef bint refill(FdScanner self) noexcept nogil:
 
 
 cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
-    """Charge the time since *began and set *began to now. Whether tokens are left."""
+    """Charge the time since *began and set *began to now. Return whether tokens are left."""
     cdef int64_t now = monotonic_ns()
     self._tokens -= now - began[0]
     began[0] = now
@@ -338,19 +339,21 @@ cdef bint any_is_exiting(FdScanner self) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class FdScanner:
-    """Finds the processes that hold a socket.
+    """A search for the processes that hold a socket. One thread at a time.
 
-    Args:
-        proc: where procfs is mounted.
-        budget: seconds of scanning allowed per second, of which 0.04 at a stretch; inf for no limit.
-        negative_ttl: seconds for which it is trusted that no process holds a socket.
-
-    Scanning another user's processes takes CAP_SYS_PTRACE. Use it from one thread at a time. Raises OSError if `proc`
-    cannot be opened.
+    Scanning another user's processes needs CAP_SYS_PTRACE.
 
     If several processes hold a socket, the oldest comes first, since a socket is inherited from the process that opened
     it; pid 1 and systemd come last. Further holders are found if they inherited the socket. One that received it over a
-    UNIX socket is found only if it is the sole holder, or by `all_holders`.
+    UNIX socket is found only if it is the sole holder, or by all_holders().
+
+    Args:
+        proc: Where procfs is mounted.
+        budget: Seconds of scanning allowed per second, of which 0.04 without a pause; inf for no limit.
+        negative_ttl: Seconds for which a search that found no holder is cached.
+
+    Raises:
+        OSError: `proc` cannot be opened.
     """
 
     def __cinit__(self, proc="/proc", double budget=0.2, double negative_ttl=2.0):
@@ -449,15 +452,16 @@ cdef class FdScanner:
         """Find the processes that hold the socket with this inode.
 
         Args:
-            uid: the socket's user, whose processes are scanned before others.
-            likely_pids: processes to scan first, at most 256.
+            inode: The socket's inode number.
+            uid: The socket's user, whose processes are scanned before others.
+            likely_pids: Processes to scan first, at most 256.
 
         Returns:
-            A list of (pid, fd), the process to name first; [] if no process holds it.
+            A list of (pid, fd), the process to name first; [] if no process holds the socket.
 
         Raises:
-            BlockingIOError: the budget is exhausted.
-            PermissionError: no holder was found, but some processes could not be scanned.
+            BlockingIOError: The budget is exhausted.
+            PermissionError: No holder was found, but some processes could not be scanned.
         """
         cdef int32_t pids[256]
         cdef holders_t out
@@ -468,7 +472,7 @@ cdef class FdScanner:
         return holders_list(self.find(inode, uid or 0, uid is not None, pids, n, &out), &out)
 
     def all_holders(self, uint64_t inode):
-        """Find all processes that hold the socket, at most 32, as `holders` returns them.
+        """Find all processes that hold the socket, at most 32, in the form that holders() returns.
 
         Scans every process, which can take seconds.
         """

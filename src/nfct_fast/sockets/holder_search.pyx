@@ -1,7 +1,7 @@
-"""Find the processes that hold a socket, and the paths of cgroups, with privileges that the reading thread lacks.
+"""Find holders of sockets and paths of cgroups, with privileges that the reading thread has given up.
 
 Listing the open files of another user's process takes CAP_DAC_READ_SEARCH, and so does opening a cgroup by its id, but
-that capability also allows reading any file. A helper process, forked at the start, therefore does both. Its requests
+that capability also allows reading any file. Therefore a helper process, forked at the start, does both. Its requests
 are numbers, its answers are numbers and paths, and it parses nothing but what the kernel writes.
 """
 cimport cython
@@ -19,7 +19,7 @@ from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_UID
 import functools
 
 cdef enum:
-    HOLDERS = 1              # request_t.kind
+    HOLDERS = 1              # this and the next two are values of request_t.kind
     HOLDS = 2
     CGROUP_PATH = 3
     LIKELY_PIDS = 64         # processes of the socket's cgroup that are scanned before others
@@ -78,14 +78,15 @@ def _prepare(proc, budget):
 @cython.final
 @cython.auto_pickle(False)
 cdef class HolderSearch:
-    """Finds the processes that hold a socket, and the paths of cgroups.
+    """A search for holders of sockets and paths of cgroups, in a helper process or in the calling thread.
 
     Args:
-        proc, budget: see FdScanner.
-        cgroups: used without a helper process.
-        spawn_helper: Rights.spawn_helper, to have a helper process scan; None: the calling process scans itself.
+        proc, budget: See FdScanner.
+        cgroups: The cgroup file systems to use without a helper process.
+        spawn_helper: Rights.spawn_helper, to have a helper process search; None: the calling thread does.
 
-    Raises OSError if /proc cannot be opened or the helper process cannot be started.
+    Raises:
+        OSError: /proc cannot be opened, or the helper process cannot be started.
     """
 
     def __init__(self, proc, double budget, CgroupFilesystem cgroups, spawn_helper=None):

@@ -6,10 +6,10 @@
  * position. The cookie index is direct-mapped, since the kernel assigns cookies in sequence. Writing to a kernel LRU
  * hash takes 2.5 times as long, and reading one from user space takes a system call.
  *
- * A host with few flows needs little of that. It starts with a small ring and its index; a larger ring and index are
- * made when notes come fast. From then on new records go to the larger ring, and the small one remains as it was.
- * Look-ups search both and take the newest record, until the larger ring has been filled once. A position contains
- * which of the two rings it belongs to, so the change takes no lock, and loses nothing.
+ * A host with few flows needs little of that. So there is a small ring with its index at first, and a larger ring and
+ * index are made when notes come fast. From then on new records go to the larger ring, and the small one is left as it
+ * is. Look-ups search both and take the newest record, until the larger ring has been filled once. A position says
+ * which of the two rings it belongs to, so the switch takes no lock and loses nothing.
  *
  * A record is valid at position p while its seq is p. A writer sets OWNERS_BUSY first, and a reader compares seq before
  * and after copying. No second writer touches a busy record, so a half-written one is never taken for complete. */
@@ -29,7 +29,7 @@
 #define OWNERS_GROWN (1ULL << OWNERS_GROWN_SHIFT) /* 2^46 are 22 years of 100,000 a second */
 
 enum owners_hook {
-    OWNERS_CREATE = 1, /* made the socket (ping, raw, SCTP, which have no later hook in the context of the process) */
+    OWNERS_CREATE = 1, /* created the socket (ping, raw, SCTP, which have no later hook in the process's context) */
     OWNERS_CONNECT,    /* connected the socket */
     OWNERS_SEND,       /* sent to this destination on the socket */
     OWNERS_ACCEPT,     /* accepted the connection, so is not the originator of the tuple */
@@ -57,11 +57,11 @@ struct owners_key {
 
 struct owners_who {
     __u64 cgroup;
-    __u64 time; /* CLOCK_BOOTTIME ns, as a process's start time */
+    __u64 time; /* when the record was made, CLOCK_BOOTTIME ns */
     struct process_id id;
     __u32 uid;
     __u32 gid;
-    char comm[16]; /* of the process's main thread; of the calling thread if task_struct cannot be read */
+    char comm[16]; /* name of the process's main thread; of the calling thread if task_struct cannot be read */
 };
 
 struct owners_record {
@@ -81,7 +81,7 @@ struct owners_bucket {
 /* Set before the programs are loaded, then frozen, so that the verifier treats the values as constants. */
 struct owners_config {
     __u64 seed;           /* random, so that nobody can aim at one bucket */
-    __u32 record_mask[2]; /* of the small ring, and of the larger one */
+    __u32 record_mask[2]; /* size - 1 of the small ring, and of the larger one */
     __u32 bucket_mask[2];
     __u32 cookie_mask;
     __u32 ring_size; /* bytes of the ring of process events */
@@ -95,7 +95,7 @@ struct owners_state {
     __u64 retired; /* 1 once the larger ring, had it existed from the start, would have replaced all of the small one */
     __u64 share;   /* records that one user other than root may make in a second */
     __u64 displaced;   /* records evicted from a full bucket while they were still in the ring */
-    __u64 collided;    /* records dropped as a writer was interrupted there a lap ago, or two met in one slot */
+    __u64 collided;    /* records dropped as an interrupted writer still held the position, or two met in one slot */
     __u64 limited;     /* records refused as their user had used up the share */
     __u64 events_lost; /* process events for which the ring had no room */
     __u64 lost_at;     /* CLOCK_BOOTTIME ns at which the last process event was lost */

@@ -1,7 +1,7 @@
 /* Look up records in the memory that the BPF programs write, without a system call, lock or allocation.
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * This is C for its atomics: a record may be replaced while it is read, and then counts as absent. */
+ * This is C for the atomics. A record that is replaced while it is read counts as absent. */
 #ifndef NFCT_FAST_OWNERS_FIND_H
 #define NFCT_FAST_OWNERS_FIND_H
 
@@ -46,8 +46,8 @@ static inline const struct owners_record *owners_at(const struct owners *self, u
                : NULL;
 }
 
-/* Copy the record at a position. Return 1, or 0 if it has been replaced. A writer is busy with a record for tens of ns,
- * so reading a busy one is tried several times. */
+/* Copy the record at a position. Return 1, or 0 if it has been replaced. A writer holds a record for tens of ns, so try
+ * a busy one several times. */
 static inline int owners_read(const struct owners *self, uint64_t position, struct owners_record *out)
 {
     const struct owners_record *record = owners_at(self, position);
@@ -155,7 +155,7 @@ static inline int owners_keys(const struct owners_key *tuple, struct owners_key 
     return key->proto == IPPROTO_UDP || key->proto == IPPROTO_UDPLITE;
 }
 
-/* A prepared look-up. Those of many tuples are prepared first, so that their memory is fetched at the same time. */
+/* A prepared look-up. Many are prepared together, so that the memory they read is fetched at the same time. */
 struct owners_probe {
     struct owners_key key;
     uint64_t netns;   /* cookie of the network namespace; 0: there is nothing to look up */
@@ -184,15 +184,15 @@ static inline int owners_lookup(const struct owners *self, const struct owners_p
     return best != 0;
 }
 
-/* Fetch memory into the cache without waiting for it. This is a load, as measured on Zen a prefetch has no effect on a
- * page that is not in the TLB. */
+/* Fetch memory into the cache without waiting for it. This is a load, because a prefetch instruction had no effect on
+ * pages that were not in the TLB (measured on Zen). */
 static inline void owners_touch(const void *at)
 {
     uint8_t byte = *(const volatile uint8_t *)at;
     __asm__ volatile("" : : "r"(byte));
 }
 
-/* Fetch the buckets of a hash; below, the records in them. */
+/* Fetch the buckets of a hash. */
 static inline void owners_touch_buckets(const struct owners *self, uint64_t hash)
 {
     for (int i = owners_first_slot(self); i < owners_slots(self); i += OWNERS_SLOTS) {
@@ -258,7 +258,7 @@ static inline uint64_t owners_watch(struct owners *self, uint64_t cookie)
     return self->turns;
 }
 
-/* Whether the socket has not been closed since owners_watch() returned `turn`, and the watch was not evicted. */
+/* Whether the socket has stayed open since owners_watch() returned `turn`. Also false if the watch was evicted. */
 static inline int owners_is_watched(const struct owners *self, uint64_t cookie, uint64_t turn)
 {
     const struct owners_watch *watch = &self->watch[owners_watch_at(cookie, self->seed)];

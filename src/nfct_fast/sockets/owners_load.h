@@ -1,8 +1,8 @@
 /* Load and attach the BPF programs with bpf(2) alone, without libbpf, libelf or clang. Process events need the kernel's
  * BTF. SPDX-License-Identifier: GPL-2.0-or-later
  *
- * This is C because union bpf_attr consists of anonymous structs, which Cython cannot declare. Everything is held by
- * file descriptors, so that the kernel removes all of it with the process, however that ends. */
+ * This is C because union bpf_attr consists of anonymous structs, which Cython cannot declare. File descriptors hold
+ * everything, so the kernel removes it all when the process ends, however that happens. */
 #ifndef NFCT_FAST_OWNERS_LOAD_H
 #define NFCT_FAST_OWNERS_LOAD_H
 
@@ -38,7 +38,7 @@ struct owners {
     const uint64_t *cookie;
     const uint32_t *port;
     struct owners_watch *watch; /* written by user space, like a few fields of the state */
-    uint64_t turns;             /* watches so far, see struct owners_watch */
+    uint64_t turns;             /* watches made so far, see struct owners_watch */
     struct owners_state *state;
     struct process_ring ring;
     const char *step;     /* what failed: "map", "mmap", "load" or "attach" */
@@ -174,7 +174,7 @@ static inline int owners_configure(struct owners *self, const struct task_types 
     if (tasks)
         config.task = tasks->offsets;
     struct owners_state state = {.head = 1, .share = self->records[0] / 4};
-    /* glibc has getrandom() since 2.25, wheels need to run with 2.17. */
+    /* The system call, as glibc has getrandom() only since 2.25, and wheels have to run with 2.17. */
     if (syscall(SYS_getrandom, &config.seed, sizeof(config.seed), 0) != sizeof(config.seed))
         return -errno;
     self->seed = config.seed;
@@ -219,7 +219,7 @@ static inline int owners_program(struct owners *self, const struct owners_progra
     attr.license = (uint64_t)(uintptr_t)"GPL";
     strncpy(attr.prog_name, "nfct_owners", sizeof(attr.prog_name) - 1);
     int rc = owners_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
-    if (rc < 0 && rc != -EPERM) { /* load it again for the log, which would slow down every start */
+    if (rc < 0 && rc != -EPERM) { /* load it again only for the log: always writing one would slow down every start */
         attr.log_level = 1;
         attr.log_buf = (uint64_t)(uintptr_t)self->log;
         attr.log_size = sizeof(self->log);
@@ -267,9 +267,9 @@ static inline int owners_attach_all(struct owners *self, int cgroup, int packets
     return 0;
 }
 
-/* Make the maps, and load and attach the programs. Return 0 or -errno; after an error step, program and log say where.
- * records, larger and cookies are powers of two; larger is the size that the ring may grow to. packets: whether to
- * attach the program that runs for each packet. tasks: NULL for no process events, and notes without start time and
+/* Make the maps, and load and attach the programs. Return 0 or -errno; on an error `step`, `program` and `log` say
+ * where. records, larger and cookies are powers of two; larger is the size that the ring may grow to. packets: whether
+ * to attach the program that runs for each packet. tasks: NULL for no process events, and notes without start time and
  * exec id. */
 static inline int owners_open(struct owners *self, int cgroup, uint32_t records, uint32_t larger, uint32_t cookies,
                               int packets, const struct task_types *tasks)

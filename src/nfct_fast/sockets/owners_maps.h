@@ -1,5 +1,5 @@
-/* Make the maps of the notes, and give them to the programs. The helper process that has kept the privilege for this
- * uses it, too. SPDX-License-Identifier: GPL-2.0-or-later */
+/* Make the maps of the notes, and put them into the programs' outer maps. Also used by the helper process that has kept
+ * the privilege for it. SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_OWNERS_MAPS_H
 #define NFCT_FAST_OWNERS_MAPS_H
 

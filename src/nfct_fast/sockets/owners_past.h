@@ -1,11 +1,11 @@
-/* Search the ring itself for uses of a tuple before its newest record: the index has only the last of each process.
+/* Search the ring itself for uses of a tuple before its newest record, as the index has only the last one of a program.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_OWNERS_PAST_H
 #define NFCT_FAST_OWNERS_PAST_H
 
 #include <nfct_fast/sockets/owners_find.h>
 
-#define OWNERS_PAST 32768 /* records searched, in about 0.1 ms: 0.3 s at 100,000 flows a second */
+#define OWNERS_PAST 32768 /* records searched at most, in about 0.1 ms: those of 0.3 s at 100,000 flows a second */
 /* ns by which the record of an interrupted writer may be older than its position in the ring suggests. */
 #define OWNERS_LATE 20000000ul
 
@@ -46,10 +46,10 @@ static inline int owners_past(const struct owners *self, const struct owners_key
     return found;
 }
 
-#define OWNERS_MARGIN 64 /* records that may be overwritten while this is found out */
+#define OWNERS_MARGIN 64 /* records that may be overwritten while owners_whole_since() runs */
 
-/* The time from which on no record was overwritten, CLOCK_BOOTTIME ns; 0: none ever was. What was noted before may be
- * missing. */
+/* Return the time since which the records are complete, CLOCK_BOOTTIME ns: older ones may have been overwritten. 0:
+ * none ever was. */
 static inline uint64_t owners_whole_since(const struct owners *self)
 {
     uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
@@ -59,7 +59,7 @@ static inline uint64_t owners_whole_since(const struct owners *self)
     struct owners_record record;
     if (end <= self->records[grown])
         return 0;
-    /* The first ones may be in the hands of a writer. */
+    /* Writers may be replacing the oldest records right now. */
     for (uint64_t at = end - self->records[grown] + OWNERS_MARGIN; at < end; at++)
         if (owners_read(self, grown ? at | OWNERS_GROWN : at, &record))
             return record.who.time;

@@ -39,9 +39,9 @@ static inline int owners_users_scan(const struct owners *self, const struct owne
 }
 
 /* Find the programs that used the tuple from `since` to `until`, CLOCK_BOOTTIME ns, the latest first. Return how many
- * they are. A socket that goes on sending gets no further record. The last program recorded before `since` therefore
- * made the conntrack entry, unless another was recorded just after `since`: packets of a connected UDP socket are
- * recorded after conntrack has seen them. `slack`: the longest time in ns between the record and the entry. */
+ * there are. A socket that keeps sending gets no further record. The last program recorded before `since` therefore
+ * made the conntrack entry, unless another was recorded just after `since`, as packets of a connected UDP socket are
+ * recorded after conntrack has seen them. slack: the longest time between the record and the entry, ns. */
 static inline int owners_users(const struct owners *self, const struct owners_key *tuple, uint64_t netns,
                                uint64_t since, uint64_t slack, uint64_t until, struct owners_record out[OWNERS_USERS])
 {

@@ -21,13 +21,13 @@ cdef void procnet_init(procnet_t *net, procnet_open_t open, void *context, int64
                        int64_t min_interval) noexcept nogil
 cdef void procnet_free(procnet_t *net) noexcept nogil    # free the tables; `net` remains usable
 
-# Find the socket of a tuple. `tuple` is seen from the socket: src is the local end. `when`: CLOCK_MONOTONIC ns of the
+# Find the socket of a tuple. tuple: as seen from the socket, so src is the local end. when: CLOCK_MONOTONIC ns of the
 # event, 0 for now. Return 1 if there is one, 0 if not, -EAGAIN if the table is older than the event and min_interval
-# does not yet allow reading it again, or the -errno of reading a table. Blocks for as long as that takes.
+# does not allow reading it again yet, or the -errno of reading a table. Blocks for as long as that takes.
 cdef int procnet_lookup(procnet_t *net, const tuple_t *tuple, int64_t when, socket_info_t *out) noexcept nogil
 
-# Find every socket that could be meant, as diag_survey does, and also raw sockets of the tuple's protocol. Write up to
-# `room` of them to `out` and return how many there are, or -errno.
+# Find every socket to which the tuple may belong, as diag_survey() does, including raw sockets of the tuple's protocol.
+# Write up to `room` of them to `out` and return how many there are, or -errno.
 cdef int procnet_survey(procnet_t *net, const tuple_t *tuple, int64_t when, diag_match_t *out, int room) noexcept nogil
 
 # One caller at a time.

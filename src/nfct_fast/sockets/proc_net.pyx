@@ -119,7 +119,7 @@ cdef int tables_search(procnet_t *net, int first, int last, bint tcp, const uint
     memset(&wildcard, 0, sizeof(wildcard))
     for i in range(first, last + 1):
         chain_best(&net.tables[i], row_hash(sport, dst, dport), 0 if tcp else -1, src, v4, dst, sport, dport, &exact)
-    # An established connection without an inode waits in its listener's accept queue.
+    # An established connection without an inode is waiting in its listener's accept queue.
     if exact.row != NULL and not (tcp and exact.row.inode == 0 and (
             exact.row.state == TCP_ESTABLISHED or exact.row.state == TCP_SYN_RECV
             or exact.row.state == TCP_CLOSE_WAIT)):
@@ -159,8 +159,8 @@ cdef int tables_lookup(procnet_t *net, int first, int last, bint tcp, const uint
         when = now
     for i in range(first, last + 1):
         recent = recent and net.tables[i].loaded_at and when - net.tables[i].loaded_at <= net.max_age
-    # A socket of exactly this tuple is trusted for max_age. A listener or "no socket" never is: the socket
-    # may have been opened since the table was read.
+    # A socket of exactly this tuple is trusted for max_age. A listener or "no socket" never is, as a better match may
+    # have been opened since the table was read.
     if recent and tables_search(net, first, last, tcp, src, v4, dst, sport, dport, True, out):
         return 1
     rc = tables_refresh(net, first, last, when, now)
@@ -295,14 +295,15 @@ cdef int open_below(void *context, const char *name) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class ProcNet:
-    """The socket tables in `directory`.
+    """The socket tables of one network namespace. One thread at a time.
 
     Args:
         directory: /proc/thread-self/net for the network namespace of the calling thread, /proc/PID/net for another's.
-        max_age: seconds for which an exact match in a table that was already read is trusted.
-        min_interval: seconds between two readings of one table.
+        max_age: Seconds for which an exact match in a table that was already read is trusted.
+        min_interval: Seconds between two readings of one table.
 
-    Use it from one thread at a time. Raises OSError if the directory cannot be opened.
+    Raises:
+        OSError: The directory cannot be opened.
     """
 
     def __cinit__(self, directory="/proc/thread-self/net", double max_age=0.02, double min_interval=0.0):
@@ -322,7 +323,7 @@ cdef class ProcNet:
 
     @property
     def loads(self) -> int:
-        """The number of tables read so far."""
+        """Return the number of tables read so far."""
         return self.net.loads
 
     def find(self, int proto, src, sport, dst, dport, when=0):
@@ -330,8 +331,8 @@ cdef class ProcNet:
 
         Args:
             proto: IPPROTO_* number.
-            src, dst: addresses in any form that ipaddress accepts.
-            sport: of ICMP echo the id.
+            src, dst: Addresses in any form that ipaddress accepts.
+            sport, dport: Ports; for ICMP echo `sport` is the id.
             when: CLOCK_MONOTONIC ns; a table read before that is read again. 0 for now.
 
         Returns:
@@ -339,8 +340,8 @@ cdef class ProcNet:
             is None.
 
         Raises:
-            BlockingIOError: `min_interval` does not yet allow reading the table again.
-            OSError: a table cannot be read.
+            BlockingIOError: `min_interval` does not allow reading the table again yet.
+            OSError: A table cannot be read.
         """
         cdef tuple_t tuple
         cdef socket_info_t found

@@ -138,7 +138,7 @@ cdef int table_line(table_t *table, const char *p, const char *end, int form) no
         table.room = room
     if row_parse(p, end, form & FORM_V6, &table.rows[table.count]):
         if form & FORM_ICMP:
-            table.rows[table.count].dport = 0    # the port that was passed to connect(2) means nothing in ICMP
+            table.rows[table.count].dport = 0    # a port that was passed to connect(2) has no meaning in ICMP
         table.count += 1
     return 0
 
@@ -155,7 +155,7 @@ cdef int table_parse(table_t *table, int fd, int form) noexcept nogil:
         return -ENOMEM
     while rc == 0:
         if kept == CHUNK:
-            kept = 0    # no line of the kernel's is that long: drop it
+            kept = 0    # the kernel writes no line that long: drop it
         got = read(fd, buf + kept, CHUNK - kept)
         if got < 0 and errno == EINTR:
             continue

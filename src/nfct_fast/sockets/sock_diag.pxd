@@ -8,8 +8,8 @@ from nfct_fast.sockets.socket_info cimport socket_info_t
 
 # In all of these `diag` is open to NETLINK_SOCK_DIAG, and no call waits.
 
-# Find the socket of a tuple, or the listener that would accept a connection to its local end. `tuple` is seen from the
-# socket: src is the local end. `ifindex`: the device the socket may be bound to, 0 for none. Return 1 if there is one,
+# Find the socket of a tuple, or the listener that would accept a connection to its local end. tuple: as seen from the
+# socket, so src is the local end. ifindex: the device the socket may be bound to, 0 for none. Return 1 if there is one,
 # 0 if not, -EPROTONOSUPPORT for protocols that sock_diag cannot look up exactly (ICMP, raw, SCTP), or another -errno.
 cdef int diag_lookup(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, socket_info_t *out) noexcept nogil
 cdef int diag_lookup_listener(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex,

@@ -1,4 +1,4 @@
-"""The processes that hold one socket, and which of them to name."""
+"""Find the relatives that hold the same socket, and order the holders so that the one to name comes first."""
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 cdef enum:
@@ -7,16 +7,16 @@ cdef enum:
 ctypedef struct holder_t:
     int32_t pid
     int32_t fd               # the descriptor by which the process holds the socket
-    uint64_t start           # of the process, clock ticks since boot; 0: not read, as there was nothing to order
+    uint64_t start           # start time of the process, clock ticks since boot; 0: not read, as it is the only holder
 
 ctypedef struct holders_t:
-    int32_t count            # entries in at[]
+    int32_t count            # valid entries of at[]
     int32_t denied           # processes that could not be scanned for lack of permission
-    uint8_t stage            # STAGE_* of the search that found them
-    uint8_t more             # there are more holders than fit in at[]
-    uint8_t complete         # every process was scanned: no other holds the socket, except perhaps the denied ones
+    uint8_t stage            # stage of the search that found the first holder, STAGE_*
+    uint8_t more             # there are more holders than at[] has room for
+    uint8_t complete         # every process was scanned: nothing else holds the socket, except perhaps a denied process
     uint8_t exiting          # no holder was found, but some process was exiting and may have held the socket
-    holder_t at[HOLDERS_MAX] # the process to name comes first, see FdScanner
+    holder_t at[HOLDERS_MAX] # the holders, the process to name first, see FdScanner
 
 # In all of these `root` is an O_PATH descriptor of the proc mount.
 

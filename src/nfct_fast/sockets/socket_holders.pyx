@@ -1,4 +1,4 @@
-"""The processes that hold one socket, and which of them to name.
+"""Find the relatives that hold the same socket, and order the holders so that the one to name comes first.
 
 Processes share a socket by fork, and then hold it under the same descriptor: one readlink for each relative is enough.
 """
@@ -9,7 +9,7 @@ from nfct_fast.kernel.procfs cimport procfs_decimal, procfs_link_number, procfs_
 from nfct_fast.processes.proc_stat cimport STAT_SIZE, stat_read, stat_t
 
 cdef enum:
-    ANCESTORS = 32           # levels of parents that are checked
+    ANCESTORS = 32           # generations of parents that are checked
     LIKELY_CHECKED = 16      # likely pids that are checked, which takes 2 to 4 us each for every new socket
     NEWEST_CHILDREN = 4      # children that are checked before the older ones are skipped
 

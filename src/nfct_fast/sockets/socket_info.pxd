@@ -13,10 +13,10 @@ cdef enum:
     SOCK_PROTOCOL = 4   # a raw socket, which only the IP protocol identifies
 
 ctypedef struct socket_info_t:
-    uint64_t inode      # in sockfs; 0: unknown (orphaned, TIME_WAIT, not yet accepted)
-    uint64_t cookie     # SO_COOKIE, never reused before a reboot
-    uint64_t cgroup_id  # the cgroup v2 of the process that created the socket
-    uint32_t uid        # the user who created the socket
+    uint64_t inode      # inode number in sockfs; 0: unknown (orphaned, TIME_WAIT, not accepted yet)
+    uint64_t cookie     # SO_COOKIE, not reused before a reboot
+    uint64_t cgroup_id  # id of the cgroup (v2) in which the socket was created
+    uint32_t uid        # user who owns the socket
     uint8_t has         # which of the above are known: SOCK_UID | SOCK_COOKIE | SOCK_CGROUP
     uint8_t kind        # SOCK_EXACT, SOCK_LISTENER, SOCK_WILDCARD or SOCK_PROTOCOL
     uint8_t state       # TCP_ESTABLISHED etc., as in the kernel's net/tcp_states.h

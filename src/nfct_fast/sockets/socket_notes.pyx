@@ -1,7 +1,7 @@
-"""Notes of who opened, connected or used a socket, written by cgroup BPF programs and read without system calls.
+"""Notes of who created, connected or used a socket, written by cgroup BPF programs and read without system calls.
 
-They name the owners of closed sockets and exited processes, and need no scan. bpf/owners.bpf.c describes what each hook
-notes; this module reads it.
+They name the owners even of closed sockets and exited processes, without a scan. bpf/owners.bpf.c says what each hook
+notes; this module reads the notes.
 
 Covered:
 - TCP, whose tuple is known before the SYN leaves;
@@ -10,22 +10,22 @@ Covered:
 - ping sockets and raw sockets of any protocol, SCTP and DCCP, by their packets;
 - sockets that only io_uring holds;
 - IPv4, IPv6, and IPv4 over AF_INET6, which is stored with its IPv4 tuple;
-- of servers: who made or bound a socket, by its cookie; who accepted a connection, if accept(2) returned the peer's
+- servers: who created or bound a socket, by its cookie; who accepted a connection, if accept(2) returned the peer's
   address; and how often the sockets of a port have changed.
 
 Not covered:
 - sockets connected before the start, until they connect again; unconnected UDP sockets, until they send again;
-- a process that sends on a connected UDP, ping or raw socket that another process connected or made, which is named
-  instead; the same goes for the further subflows of MPTCP, which the kernel connects itself;
-- packets without a process's socket: forwarded or made by the kernel, tunnels, AF_PACKET, AF_XDP;
+- a process that sends on a connected UDP, ping or raw socket that another process connected or created: that one is
+  named instead. The same goes for the further subflows of MPTCP, which the kernel connects itself;
+- packets that belong to no process's socket: forwarded packets, the kernel's own, tunnels, AF_PACKET, AF_XDP;
 - addresses that another program at the same cgroup rewrites after ours (programs of lower cgroups run before ours).
 
-Conntrack reports a flow before the egress hook runs, where connected UDP, ping, raw and SCTP sockets get their tuple. A
-reader on another CPU can therefore look a few microseconds too early. It should ask sock_diag and then lookup_cookie(),
-or look again.
+Conntrack reports a flow before the egress hook runs, which is where connected UDP, ping, raw and SCTP sockets get their
+tuple. A reader on another CPU can therefore look a few microseconds too early. It should then find the socket by
+sock_diag and call lookup_cookie(), or look again.
 
-This file has more than 400 lines: one class owns the maps, from their loading to their end, and a fifth of it says why
-a kernel would not have them.
+This file has more than 400 lines: one class owns the maps from their creation to their end, and a fifth of the file
+explains why a kernel refuses them.
 """
 import os
 import socket
@@ -53,7 +53,7 @@ from nfct_fast.sockets.owners_find cimport (
 cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_ICMP, IPPROTO_ICMPV6
 
-cdef int64_t WINDOW_NS = 1_000_000_000   # in which is_due() counts notes
+cdef int64_t WINDOW_NS = 1_000_000_000   # interval over which is_due() counts notes
 
 HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send", OWNERS_ACCEPT: "accept",
          OWNERS_BIND: "bind"}
@@ -109,7 +109,7 @@ def netns_cookie():
 
 
 def _missing():
-    """Return the capabilities that loading takes and this process lacks."""
+    """Return the names of the capabilities that loading needs and this process lacks."""
     with open("/proc/self/status") as lines:
         effective, = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
     if effective >> 21 & 1:  # CAP_SYS_ADMIN includes both
@@ -141,24 +141,26 @@ def _reason(int error, step, program, log):
 cdef class SocketNotes:
     """The BPF programs, attached for as long as this object is open, and look-ups in their notes.
 
+    Opening takes about 0.13 s. CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) are needed for that
+    only. Nothing remains in the kernel after close() or the death of the process. A child forked meanwhile keeps the
+    programs attached until it calls exec or exits. Several objects can be open at once.
+
     Args:
-        flows: how many notes are kept before the oldest is replaced, rounded up to a power of two. A socket that binds
+        flows: How many notes are kept before the oldest is replaced, rounded up to a power of two. A socket that binds
             and then sends takes two. Each takes 152 bytes of kernel memory: 76 MiB for the default, plus 6 MiB in any
             case.
-        first: for how many notes there is room until grow() is called; None: for all. Eight bytes for each of `flows`
-            are used from the start.
-        cgroup: a cgroup v2 directory, to whose processes and those below the notes are limited. By default it is the
-            root of the hierarchy, which is mounted privately if it is not mounted.
-        packets: False leaves out the only program that runs for each packet sent. The notes then lack ping, raw, SCTP
-            and DCCP sockets, have connected UDP sockets by cookie only, and unconnected UDP sockets without a source
-            address, so that there is no answer for forwarded flows. For each packet the kernel takes about 0.1 us to
-            call the program, which itself takes 0.035 us.
-        btf: the file with the kernel's BTF.
+        first: How many notes there is room for until grow() is called; None: all. Eight bytes for each of `flows` are
+            used from the start.
+        cgroup: A cgroup v2 directory: only processes in it and below it are noted. By default it is the root of the
+            hierarchy, which is mounted privately if it is not mounted.
+        packets: Whether to attach the only program that runs for each packet sent. Without it the notes lack ping, raw,
+            SCTP and DCCP sockets, have connected UDP sockets by cookie only, and unconnected UDP sockets without a
+            source address, so that forwarded flows are not found. Per packet the kernel takes about 0.1 us to call the
+            program, which itself takes 0.035 us.
+        btf: The file with the kernel's BTF.
 
-    Opening takes about 0.13 s. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (and CAP_SYS_ADMIN to mount) at the
-    start only, and raises OSError that says what is missing. Nothing remains in the kernel after close() or the death
-    of the process. A child forked meanwhile keeps the programs until it calls exec or exits. Several objects can be
-    open at once.
+    Raises:
+        OSError: The programs cannot be loaded; the message says what is missing.
     """
 
     def __cinit__(self, *, flows=300_000, first=None, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
@@ -266,8 +268,12 @@ cdef class SocketNotes:
     def grow(self, make=None):
         """Make room for all notes; existing ones stay valid. One thread at a time, while others may look up notes.
 
-        make(outer, kind, entries) returns the descriptor of a map like owners_larger_map(); None: the map is made here.
-        Raises OSError if that fails, which changes nothing.
+        Args:
+            make: A function (outer, kind, entries) that makes a map and returns its descriptor, as owners_larger_map()
+                does; None to make it here.
+
+        Raises:
+            OSError: A map cannot be made; nothing has changed then.
         """
         cdef int fd, rc, kind
         if not self._open:
@@ -291,13 +297,13 @@ cdef class SocketNotes:
         """Return counters since the start, as a dict.
 
         written: notes written.
-        replaced: of these, the ones replaced as the oldest of a full ring.
-        room: for how many notes there is room now.
+        replaced: of these, notes that newer ones have replaced as the ring was full.
+        room: how many notes there is room for now.
         displaced: notes that can no longer be found although they were not the oldest, as many tuples shared a bucket.
         collided: notes that were dropped because two writers met.
         limited: notes refused because their user, who is not root, wrote more than a quarter of `room` within a second.
         programs_lost: forks, executions and exits for which the ring had no room.
-        wakeups: how often the ring was half full, see fileno().
+        wakeups: how often the ring of process events was half full, see fileno().
         """
         if not self._open:
             raise ValueError("SocketNotes is closed")
@@ -400,9 +406,13 @@ cdef class SocketNotes:
         return rc
 
     def find(self, proto, src, sport, dst, dport, netns_cookie):
-        """Find the newest note of a tuple, seen from its socket. Return a dict, or None if there is none.
+        """Find the newest note of a tuple, as seen from its socket. Return a dict, or None if there is none.
 
-        proto: IPPROTO_* number. For ICMP, sport is the id and dport is type << 8 | code.
+        Args:
+            proto: IPPROTO_* number.
+            src, dst: Addresses in any form that ipaddress accepts.
+            sport, dport: Ports; for ICMP `sport` is the id and `dport` is type << 8 | code.
+            netns_cookie: Cookie of the socket's network namespace.
         """
         cdef tuple_t tuple
         tuple_fill(&tuple, proto, src, sport, dst, dport)

@@ -1,4 +1,4 @@
-/* Find in the kernel's BTF the offsets of what the BPF programs read of a process.
+/* Find the offsets of what the BPF programs read of a process, in the kernel's BTF.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_TASK_OFFSETS_H
 #define NFCT_FAST_TASK_OFFSETS_H

@@ -1,4 +1,4 @@
-"""sock_diag from Python, for tests."""
+"""sock_diag for tests in Python."""
 from nfct_fast.sockets.socket_info cimport socket_info_t
 
 # Return the socket as a dict. Unknown values are None.

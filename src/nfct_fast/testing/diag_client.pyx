@@ -1,4 +1,4 @@
-"""sock_diag from Python, for tests: find the socket of a tuple, and the sockets that share its port."""
+"""sock_diag for tests in Python: find the socket of a tuple, and the sockets that share its port."""
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
@@ -85,9 +85,9 @@ cdef class SockDiag:
 
         Args:
             proto: IPPROTO_* number.
-            src, dst: addresses in any form that ipaddress accepts.
-            listener: find only the listener.
-            ifindex: the device the socket is bound to, if any.
+            src, dst: Addresses in any form that ipaddress accepts.
+            listener: Find only the listener.
+            ifindex: Index of the device that the socket is bound to; 0 for none.
 
         Returns:
             A dict, or None if there is no such socket. Unknown values are None; "ambiguous" is True if other sockets of

@@ -1,4 +1,4 @@
-"""Look up flows, sockets and namespaces without an event, decode messages: hooks for tests and benchmarks."""
+"""Hooks for tests and benchmarks: look up flows, sockets and namespaces without an event, and decode messages."""
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
@@ -17,16 +17,14 @@ import os
 
 def find_flow(Resolver resolver not None, proto, src, sport, dst, dport, *, reply=None, netns=0, icmp_id=0,
               double age=0.0, begins=False):
-    """Resolve a flow as if its event had been received `age` seconds ago, and return it as a `Flow`.
+    """Resolve a flow as if its event had been received `age` seconds ago, and return it as a `Flow`. May block.
 
     Args:
         proto: IPPROTO_* number.
-        src, dst: addresses in any form that ipaddress accepts.
+        src, dst: Addresses in any form that ipaddress accepts.
         reply: (src, sport, dst, dport) of the reply direction, if NAT changes it.
-        netns: number of the monitored namespace in which the event was received.
-        begins: the flow's state is SYN_SENT; for TCP only.
-
-    Blocks while it searches.
+        netns: Number of the monitored namespace in which the event was received.
+        begins: Whether the flow's state is SYN_SENT; for TCP only.
     """
     cdef record_t record
     memset(&record, 0, sizeof(record))
@@ -54,7 +52,7 @@ def find_sockets(NamespaceIndex namespaces not None, proto, src, sport, dst, dpo
         A list of (inode of the namespace, dict of the socket).
 
     Raises:
-        LookupError: no known namespace has the address.
+        LookupError: No known namespace has the address.
         OSError: sock_diag failed.
     """
     cdef tuple_t tuple
@@ -85,7 +83,7 @@ def refresh_addresses(NamespaceIndex namespaces not None):
 
 
 def may_come_from(NamespaceIndex namespaces not None, address, inode, *, monitored=0):
-    """Whether a packet from that address, seen in a monitored namespace, can come from the one with that inode."""
+    """Return whether a packet from that address, seen in a monitored namespace, can come from the other namespace."""
     cdef tuple_t tuple
     cdef int i
     tuple_set(&tuple, 17, address, 1, address, 1)
@@ -114,7 +112,8 @@ def decode_directly(bytes message not None):
 def decode_by_library(bytes message not None):
     """Decode one conntrack message by the library. Return the C struct without type and time, None if it is refused.
 
-    Comparing the bytes covers all fields, comparing `Flow` objects only some.
+    The struct is returned because comparing its bytes covers all fields; comparing `Flow` objects would cover only
+    some.
     """
     cdef FlowDecoder decoder = FlowDecoder(by_library=True)
     cdef flow_t flow

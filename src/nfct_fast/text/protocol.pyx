@@ -22,7 +22,7 @@ cdef int protocol_write(uint8_t family, uint8_t proto, char *out) noexcept nogil
 
 
 def protocol_name(int family, int proto) -> str:
-    """The name of an address family (AF_*) and an IP protocol number (0 to 255): "ipv4/tcp", "ipv6/253"."""
+    """Return the name of an address family (AF_*) and an IP protocol number (0 to 255): "ipv4/tcp", "ipv6/253"."""
     cdef char out[32]
     cdef int length
     if family not in (AF_INET, AF_INET6) or not 0 <= proto <= 255:

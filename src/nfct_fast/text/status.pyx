@@ -17,7 +17,7 @@ Status.__doc__ = "Status bits of a conntrack entry: IPS_* of linux/netfilter/nf_
 
 
 cdef void status_put(text_buffer_t *out, uint32_t status, const char *between) noexcept nogil:
-    """Append the names of the set bits, separated by `between`. Bits without a name are left out."""
+    """Append the names of the bits that are set, separated by `between`. Bits without a name are left out."""
     cdef int i
     cdef bint first = True
     for i in range(WORD_COUNT):

@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-# A growing buffer of output. A failed allocation sets `failed`, and everything after it is dropped, so that a writer
-# checks once a batch instead of once a field.
+# A growing buffer of output. If an allocation fails, `failed` is set and everything appended afterwards is dropped, so
+# that a writer has to check only once per batch, not once per field.
 ctypedef struct text_buffer_t:
     char *data
     size_t length

@@ -1,4 +1,4 @@
-"""Formats a time by strftime(3), again only when the second has changed."""
+"""Format times by strftime(3), calling it only when the second has changed."""
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset

@@ -1,11 +1,11 @@
-/* Decodes one UTF-8 character by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF. */
+/* Decode UTF-8 by RFC 3629 (no overlong form, no surrogate, nothing above U+10FFFF), and tell unsafe characters. */
 #ifndef NFCT_FAST_UTF8_H
 #define NFCT_FAST_UTF8_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* The number of bytes of the character at data, and its code point; 0 if there is no valid character. */
+/* Decode the character at `data` into *point. Return its size in bytes; 0 if there is no valid character. */
 static inline int nfct_fast_utf8(const unsigned char *data, size_t length, uint32_t *point)
 {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};

@@ -1,6 +1,6 @@
-/* The program that runs for each packet, for tuples that no other hook sees. It may run in a softirq or in the context
- * of a queue daemon, so it takes the owner from the socket's record, never from `current`. SPDX-License-Identifier:
- * GPL-2.0-or-later */
+/* The program that runs for each outgoing packet, for tuples that no other hook sees. It may run in a softirq or in the
+ * context of any process (a queue daemon), so it takes the owner from the socket's record, never from `current`.
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_BPF_EGRESS_H
 #define NFCT_FAST_BPF_EGRESS_H
 
@@ -25,8 +25,8 @@ INLINE void socket_key(struct bpf_sock *sk, struct owners_key *key)
     }
 }
 
-/* Add to the record of an unconnected sender, which has no source address before routing, that of its first packet. It
- * distinguishes flows with the same ports that another namespace forwards. */
+/* Add the source address of the first packet to the record of an unconnected sender, which has none before routing. It
+ * distinguishes the flow from forwarded ones with the same ports. */
 INLINE void wire_source(struct __sk_buff *skb, struct owners_record *record, __u64 position)
 {
     __u64 at[4] = {};
@@ -143,8 +143,8 @@ INLINE int packet(struct __sk_buff *skb, __u64 cookie)
     return 1;
 }
 
-/* For most packets only the part before bpf_sk_fullsock() runs: it reads the header and one slot, and calls one helper,
- * which takes about 10 ns on kernels with return thunks. */
+/* For most packets only the part before bpf_sk_fullsock() runs. It reads the header and one slot, and calls one BPF
+ * helper, which takes about 10 ns on kernels with return thunks. */
 SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
 {
     struct bpf_sock *sk = skb->sk;

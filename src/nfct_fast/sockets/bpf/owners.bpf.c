@@ -1,5 +1,5 @@
-/* Record who makes, connects and sends on sockets when it happens, by cgroup programs with a stable UAPI, without BTF.
- * SPDX-License-Identifier: GPL-2.0-or-later
+/* Record who creates, connects and sends on sockets when it happens, by cgroup programs with a stable UAPI, without
+ * BTF. SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The programs never refuse or change traffic: all return 1. They take the owner from `current` only in hooks that run
  * in the system call of the process (create, bind, connect, sendmsg). sockops and egress may run in a softirq or in the
@@ -58,7 +58,7 @@ INLINE int remember(void *ctx, __u8 hook)
     return 1;
 }
 
-/* ---- create: sockets whose later sends pass no hook of their own ---- */
+/* ---- create: sockets whose sends do not run any hook in the context of the process ---- */
 
 SEC("cgroup/sock_create") int sock_create(struct bpf_sock *ctx)
 {
@@ -96,7 +96,7 @@ INLINE int connected_for(struct bpf_sock_addr *ctx)
     __u64 time = record->who.time;
     record->who = maker->who;
     record->who.time = time;
-    /* If the maker's record was replaced while it was copied, leave the new one the kernel's. */
+    /* If the maker's record was replaced while it was copied, the new record stays a kernel thread's. */
     if (*(volatile __u64 *)&maker->seq == from)
         record->key.flags &= ~OWNERS_KERNEL;
     record_end(record, position);
@@ -114,8 +114,8 @@ INLINE int connect(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return connect(ctx); }
 SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return connect(ctx); }
 
-/* ---- getpeername: accept(2) calls this hook in the context of the process if it has to return the peer's address.
- * There is no other hook for accept(2); without it the owner of the listener is known ---- */
+/* ---- getpeername: accept(2) runs this hook in the context of the process if it has to return the peer's address.
+ * accept(2) has no other hook. If this one does not run, only the owner of the listener is known ---- */
 
 INLINE int accepted(struct bpf_sock_addr *ctx)
 {
@@ -160,7 +160,7 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
     record->key.flags |= OWNERS_PUBLISHED;
     record_end(record, position);
     bucket_put(bucket, hash, position, record);
-    if (!connected) /* sendto() past the peer must not stop egress from adding the tuple of the peer */
+    if (!connected) /* a sendto() another address must not stop egress from adding the tuple of the peer */
         cookie_set(cookie, position);
     return 1;
 }
@@ -176,7 +176,7 @@ SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx)
     struct owners_key key = {.family = AF_INET, .proto = ctx->protocol, .hook = OWNERS_SEND};
     key.src[0] = ctx->msg_src_ip4;
     __u32 to = ctx->user_ip4, port = ctx->user_port;
-    hide(to); /* else clang loads through a selected pointer, which the verifier rejects */
+    hide(to); /* or clang would load through a conditionally selected pointer, which the verifier rejects */
     hide(port);
     int connected = sk->state == BPF_TCP_ESTABLISHED;
     if (connected && !port) {
@@ -316,8 +316,8 @@ SEC("sockops") int tcp(struct bpf_sock_ops *ctx)
     return 1;
 }
 
-/* ---- release: one socket less serves the port. Its records stay valid for its flows. The hook cannot read the port:
- * if the socket has no record (any more), the change is not counted, and only a watch notices it ---- */
+/* ---- release: one socket less at the port. Its records stay valid for its flows. The hook cannot read the port, so
+ * for a socket that has no record (any more) the change is not counted, and only a watch notices it ---- */
 
 SEC("cgroup/sock_release") int sock_release(struct bpf_sock *ctx)
 {

@@ -74,7 +74,7 @@ INLINE int current_is_kernel(void)
     return (field(__u32, task, flags) & PF_KTHREAD) != 0;
 }
 
-/* Fill in the running process. The key has to be filled in before. */
+/* Fill in the running process. The record's key must be filled in already. */
 INLINE void who_is_current(struct owners_record *record, const struct process_id *id)
 {
     struct owners_who *who = &record->who;
@@ -101,7 +101,7 @@ INLINE __u32 current_account(void)
 INLINE void event_send(struct process_event *event, __u64 size)
 {
     __u64 flags = BPF_RB_NO_WAKEUP;
-    /* The reader looks into the ring when flows arrive. Without flows, wake it once the ring is half full. */
+    /* The reader drains the ring whenever flows arrive. If none do, wake it once the ring is half full. */
     if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.ring_size / 2) {
         flags = BPF_RB_FORCE_WAKEUP;
         __sync_fetch_and_add(&state.wakeups, 1);

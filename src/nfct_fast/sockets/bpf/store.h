@@ -1,4 +1,4 @@
-/* The memory that the programs write: taking a record from the ring, completely or not at all, and its two indexes.
+/* The memory that the programs write: allocating a record from the ring, completely or not at all, and its two indexes.
  * SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef NFCT_FAST_BPF_STORE_H
 #define NFCT_FAST_BPF_STORE_H
@@ -78,7 +78,7 @@ INLINE void port_changed(__u64 netns, __u8 proto, __u16 port)
         __sync_fetch_and_add(&pair[at & 1], 1);
 }
 
-/* Remove the watch of a socket, which its last holder is closing. */
+/* Remove the watch of a socket that its last holder is closing. */
 INLINE void watched_gone(__u64 cookie)
 {
     __u32 index = owners_watch_at(cookie, config.seed);
@@ -202,9 +202,9 @@ INLINE int repeats(__u64 position, const struct owners_record *record, __u8 *aga
     return 1;
 }
 
-/* Put a record into the slot of the program's last record of this tuple, else of the oldest record. If half of the
- * slots have the same tag, replace the oldest of these, so that programs that share a tuple do not evict all other
- * tuples. */
+/* Put a record into the slot of the same program's last record of this tuple, or else into that of the oldest record.
+ * If half of the slots have the record's tag, replace the oldest of these, so that programs that share a tuple do not
+ * evict all other tuples. */
 INLINE void bucket_put(struct owners_bucket *bucket, __u64 hash, __u64 position, struct owners_record *record)
 {
     const __s64 none = 1ULL << 62;

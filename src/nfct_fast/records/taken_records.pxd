@@ -7,7 +7,7 @@ cdef enum:               # what becomes of a RECORD_LOSS where Python objects ar
     LOSS_YIELDED = 1     # a Lost
     LOSS_RAISED = 2      # the exception LostEvents
 
-cdef class Batch:
+cdef class TakenRecords:
     cdef Ring ring
     cdef ForkGuard fork_guard
     cdef record_t *records       # in the ring's memory, this batch's until clear()

@@ -11,7 +11,7 @@ cdef object _lost(const loss_t *loss):
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Batch:
+cdef class TakenRecords:
     """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
     def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None):
@@ -51,7 +51,7 @@ cdef class Batch:
 
     cdef object next_one(self, bint may_raise):
         cdef loss_t *loss
-        self.fork_guard.check("this Batch")
+        self.fork_guard.check("these records")
         while self.consumed < self.count:
             if self.records[self.consumed].kind == RECORD_FLOW:
                 self.consumed += 1
