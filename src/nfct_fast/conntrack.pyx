@@ -81,8 +81,8 @@ cdef class Conntrack:
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
         on_loss: what to do where events were lost: "count" in stats() only, "yield" a `Lost` in the flows' place, or
             "raise" `LostEvents` there, once; reading can go on after it.
-        record: a file to make, with mode 0600, and to record all that is delivered in. What a slow disk does not take in
-            time is left out, and counted in stats().unrecorded.
+        record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not take
+            in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
             `protocol`, `on_loss` and `drop_privileges` go with it.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
@@ -96,8 +96,9 @@ cdef class Conntrack:
 
     Needs CAP_NET_ADMIN for the events, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to inspect other users' processes, and
     CAP_SYS_ADMIN to enter other namespaces. Raises ValueError for a bad argument, and OSError (PermissionError) with
-    what to do about it. Reading raises the OSError that ended the events, if there was one. Where no event can ever come,
-    or some owners cannot be found, opening gives a NoEventsWarning or UnknownOwnersWarning for each reason.
+    what to do about it; RecordingError for a file that cannot be replayed. Reading raises the OSError or RecordingError
+    that ended the events, if there was one. Where no event can ever come, or some owners cannot be found, opening gives
+    a NoEventsWarning or UnknownOwnersWarning for each reason.
     """
     cdef object __weakref__
     cdef Engine engine
@@ -332,7 +333,7 @@ cdef class Conntrack:
         return None if count < 0 else count
 
     cdef object _at_hand(self, bint may_raise):
-        """Return the next flow that was taken from the ring already, or None; see Batch.next_one()."""
+        """Return the next flow that was taken from the ring already, or None; see TakenRecords.next_one()."""
         if self.kept_flows is not None:
             for flow in self.kept_flows:
                 return flow
@@ -340,11 +341,11 @@ cdef class Conntrack:
         return self.engine.batch.next_one(may_raise)
 
     def read(self, *, limit: int | None = None, timeout: float | None = None) -> list:
-        """Wait up to `timeout` seconds for a flow, and return all at hand, `limit` at most; [] if none came or will come.
+        """Wait for a flow and return all that are there by then; [] if none came in time, or none will ever come.
 
         Args:
-            limit: the most flows to return, 1 or more; None for no limit. The others are left for the next call.
-            timeout: None to wait without limit.
+            limit: The most flows to return, 1 or more; None for no limit. The others are left for the next call.
+            timeout: The most seconds to wait; None for no limit.
 
         If a signal handler raises meanwhile, as for ^C, the next read() or iteration returns the flows already taken.
         """

@@ -1,6 +1,6 @@
 """Look up names of destinations in worker processes, which may take their time: python workers.py [WORKERS]
 
-The workers are started before the Conntrack is opened, and get values of their own: a Conntrack does not survive a fork.
+The workers are started before the Conntrack is opened, and get plain values: a Conntrack does not survive a fork.
 """
 
 import multiprocessing

@@ -25,7 +25,8 @@ before = len(os.listdir("/proc/self/fd"))
 with Conntrack(protocol="udp", attribution="off") as conntrack:
     print("ready", flush=True)
     flows = iter(conntrack) if sys.argv[1] == "iterate" else (
-        flow for wait in iter(lambda: None, 0) for flow in conntrack.read(timeout=1e6 if sys.argv[1] == "timeout" else None))
+        flow for wait in iter(lambda: None, 0)
+        for flow in conntrack.read(timeout=1e6 if sys.argv[1] == "timeout" else None))
     try:
         for flow in flows:
             print(flow.sport, flush=True)

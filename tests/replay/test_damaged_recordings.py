@@ -21,10 +21,11 @@ def chunk(kind, data):
     return CHUNK.pack(len(data), kind) + data + bytes(-len(data) % 8)
 
 
-def process(slot, comm=b"curl", exe=b"/usr/bin/curl", cmdline=b"curl\0-s", cgroup=b"/system.slice/a.service", ancestors=()):
+def process(slot, comm=b"curl", ancestors=()):
+    exe, cmdline, cgroup = b"/usr/bin/curl", b"curl\0-s", b"/system.slice/a.service"
     fixed = struct.pack(
         "=IIiiIIIIQQQQQQIIIIII",
-        slot, 0x1FF & ~256, 4000 + slot, 1, 1000, 1000, 0, 0, 77, 770_000_000, 4026531840, len(cmdline), 1, 2,
+        slot, 0xFF, 4000 + slot, 1, 1000, 1000, 0, 0, 77, 770_000_000, 4026531840, len(cmdline), 1, 2,
         len(comm), len(exe), len(cmdline), len(cgroup), len(cgroup), len(ancestors),
     )  # fmt: skip
     parts = b"".join(struct.pack("=QiHH", 5, pid, len(name), 0) + name for pid, name in ancestors)
@@ -38,7 +39,8 @@ def owner(slot=0, others=(), reason=0):
 
 
 def flow(message, *owners, time=10**18):
-    return chunk(FLOW, struct.pack("=qQqIHBBB7x", time, 4026531840, 0, len(message), 0, 1, 1, 0) + message + b"".join(owners))
+    fixed = struct.pack("=qQqIHBBB7x", time, 4026531840, 0, len(message), 0, 1, 1, 0)
+    return chunk(FLOW, fixed + message + b"".join(owners))
 
 
 def whole(*chunks, flows=None, losses=0):

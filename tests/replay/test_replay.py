@@ -17,10 +17,12 @@ from support.users import as_user
 
 JSON = ("--json",)
 TEMPLATE = (
-    "-t", "%F %T.%f", "-f",
-    "{ts} {ev.type} {ev.proto} {ev.src}:{ev.sport} {ev.reply_src} {ev.id} {ev.status} {ev.netns} {ev.recovered} {info.pid} "
-    "{info.parent} {info.exe_inode} {info.unit} {info.match} {info.reason} {info.cmdline} {peer.pid} {peer.comm}",
-)  # fmt: skip
+    "-t",
+    "%F %T.%f",
+    "-f",
+    "{ts} {ev.type} {ev.proto} {ev.src}:{ev.sport} {ev.reply_src} {ev.id} {ev.status} {ev.netns} {ev.recovered} "
+    "{info.pid} {info.parent} {info.exe_inode} {info.unit} {info.match} {info.reason} {info.cmdline} {peer.comm}",
+)
 
 
 def replay(file, *arguments, **options):
@@ -149,8 +151,10 @@ def test_losses_are_played_too(tracked, within, flood, recording):
         made = flood(20_000, 0)
         live = []
         until(
-            lambda: live.extend(conntrack.read(timeout=0.1))
-            or sum(item.count if isinstance(item, Lost) else 1 for item in live) == made
+            lambda: (
+                live.extend(conntrack.read(timeout=0.1))
+                or sum(item.count if isinstance(item, Lost) else 1 for item in live) == made
+            )
         )
     with Conntrack(replay=recording, on_loss="yield") as conntrack:
         played = list(conntrack)
@@ -170,8 +174,8 @@ def test_recovered_flows(tracked, within, flood, recording):
 
     def told(flows):
         return [
-            (flow.time_ns, flow.type, flow.original, flow.reply, flow.status, flow.timeout, flow.id, flow.use, flow.mark,
-             flow.recovered, flow.owner.pid, flow.owner.cookie, flow.owner.reason)
+            (flow.time_ns, flow.type, flow.original, flow.reply, flow.status, flow.timeout, flow.id, flow.use,
+             flow.mark, flow.recovered, flow.owner.pid, flow.owner.cookie, flow.owner.reason)
             for flow in flows
         ]  # fmt: skip
 

@@ -1,7 +1,6 @@
 """A flow as the conntrack message that says the same: for flows that were read from a table, not from an event.
 
-Numbers are those of linux/netfilter/nfnetlink_conntrack.h. The kernel's own order of attributes is kept, for which there is
-a fast way to decode.
+Numbers are those of linux/netfilter/nfnetlink_conntrack.h, and attributes have the kernel's order.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset

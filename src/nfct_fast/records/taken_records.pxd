@@ -14,7 +14,8 @@ cdef class TakenRecords:
     cdef int count               # number of records
     cdef int consumed            # how many of them, from the first on, were written or made into objects
     cdef int on_loss             # LOSS_*
-    # The next record as a Flow, or as a Lost. None if there is none, or unless `may_raise` if LostEvents is to be raised.
+    # The next record as a Flow or a Lost; None if there is none. Raises LostEvents; unless `may_raise`, it then returns
+    # None, and the next call raises.
     cdef object next_one(self, bint may_raise)
     # Take what the ring holds and return its size: 0 if it is empty now, -1 if no record will ever come again.
     cdef int fill(self) noexcept nogil

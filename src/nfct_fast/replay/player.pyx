@@ -1,7 +1,7 @@
 """Plays a recording: the same flows with the same owners, into the same ring as a reading thread's.
 
-Whatever the file holds, it is checked before it is used: it may be damaged, or made by somebody else. What stands in it:
-recording_format.pxd.
+Whatever the file holds is checked before it is used: it may be damaged, or made by somebody else. recording_format.pxd
+describes it.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM, errno
@@ -15,12 +15,13 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.process cimport ancestor_build, ancestor_drop, process_build, process_drop, process_take
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.records.labels cimport event_name
-from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT, owner_drop
+from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT
 from nfct_fast.records.record cimport RECORD_LOSS, record_drop
 from nfct_fast.replay.recording_format cimport (
     ANCESTORS_MAX, BYTE_ORDER, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, FORMAT_VERSION,
     MARKS,
-    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, header_t, loss_chunk_t, owner_part_t, process_chunk_t,
+    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, header_t, loss_chunk_t, owner_part_t,
+    process_chunk_t,
 )
 
 import os
@@ -236,7 +237,7 @@ cdef class Player:
         return -errno if poll(&fd, 1, <int>min(early // 1000000 + 1, <int64_t>WAIT_MS)) < 0 and errno != EINTR else 0
 
     cdef int _next(self, record_t *record) noexcept nogil:
-        """Read one chunk: NEXT_RECORD if it is a record, which then owns its references, else NEXT_NOTHING; or -errno."""
+        """Read one chunk. Return NEXT_RECORD if it is a record, which then owns its references, NEXT_NOTHING, or -errno."""
         cdef chunk_t chunk
         cdef const char *data
         cdef int result = self._fill(sizeof(chunk))

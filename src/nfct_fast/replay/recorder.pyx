@@ -1,4 +1,4 @@
-"""Writes a recording while flows are read. What stands in it: recording_format.pxd.
+"""Writes a recording while flows are read. recording_format.pxd describes it.
 
 The reading thread only copies into memory; a thread of its own writes. Where the disk is so slow that BUFFER bytes wait
 already, flows are left out of the recording, counted, and told as lost in their place of it.
@@ -16,7 +16,8 @@ from nfct_fast.events.message_encoder cimport message_put
 from nfct_fast.processes.process cimport ancestor_t, process_drop, process_t, process_take
 from nfct_fast.replay.recording_format cimport (
     ANCESTORS_MAX, BYTE_ORDER, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_PROCESS, FORMAT_VERSION, MARKS,
-    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, header_t, loss_chunk_t, owner_part_t, process_chunk_t,
+    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, header_t, loss_chunk_t, owner_part_t,
+    process_chunk_t,
 )
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 
