@@ -1,6 +1,6 @@
 import os
 from collections.abc import Iterable
-from types import TracebackType
+from types import GenericAlias, TracebackType
 from typing import Generic, Literal, NamedTuple, Self, TypedDict, final, overload
 
 from typing_extensions import TypeVar, Unpack
@@ -62,6 +62,7 @@ class Conntrack(Generic[_T]):
     ) -> None: ...
     @overload
     def __init__(self: Conntrack[Flow | Lost], *, on_loss: Literal["yield"], **options: Unpack[_Options]) -> None: ...
+    def __class_getitem__(cls, item: object, /) -> GenericAlias: ...
     no_event_reasons: tuple[str, ...]
     @property
     def degraded(self) -> tuple[str, ...]: ...

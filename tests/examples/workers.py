@@ -17,7 +17,7 @@ Job = tuple[str, int | None, str]  # address, port, program
 
 def job(flow: Flow) -> Job:
     process = flow.owner.process
-    return flow.dst, flow.dport, process.comm if process is not None else "?"
+    return flow.dst, flow.dport, (process.comm if process is not None else None) or "?"
 
 
 def work(jobs: "multiprocessing.Queue[Job | None]") -> None:
