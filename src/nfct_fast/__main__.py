@@ -36,6 +36,7 @@ _EPILOG = """\
 examples:
   nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
+  nfct-fast -e new,destroy               also when a flow ends
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
@@ -76,7 +77,7 @@ def _size(text):
     return int(number) << shift
 
 
-def _flows(text):
+def _notes(text):
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 24}")
     return int(text)
@@ -90,6 +91,16 @@ def _speed(text):
     if not 0 < speed < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return speed
+
+
+def _events(text):
+    names = {"new": "NEW", "update": "UPDATE", "updates": "UPDATE", "destroy": "DESTROY"}  # conntrack(8) says updates
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["all"]:
+        return ("NEW", "UPDATE", "DESTROY")
+    if not all(word in names for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of new, update and destroy, such as new,destroy")
+    return tuple(dict.fromkeys(names[word] for word in words))
 
 
 def _version():
@@ -112,6 +123,14 @@ def _parser():
         "--protocol",
         metavar="REGEX",
         help='log only protocols that match this regular expression, such as "ipv4/tcp" or "ipv6/udp"',
+    )
+    parser.add_argument(
+        "-e",
+        "--events",
+        metavar="EVENTS",
+        type=_events,
+        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new; with --replay, "
+        "all that was recorded)",
     )
     parser.add_argument(
         "-t",
@@ -137,9 +156,9 @@ def _parser():
         help="how to look for the process (default: auto, the best way this kernel supports)",
     )
     parser.add_argument(
-        "--flows",
+        "--notes",
         metavar="N",
-        type=_flows,
+        type=_notes,
         default=NOTED_FLOWS,
         help="how many flows the BPF programs remember, with the memory for that from the start "
         "(default: 65536, and %(default)s once there are thousands per second)",
@@ -341,13 +360,14 @@ def _run(arguments, formatter):
     if arguments.netns == "all":
         _allow_descriptors()
     with Conntrack(
+        events=arguments.events,
         protocol=arguments.protocol,
         attribution=arguments.attribution,
         rcvbuf=arguments.rcvbuf,
         rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
         track=arguments.track,
         netns=arguments.netns,
-        flows=arguments.flows,
+        notes=arguments.notes,
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,

@@ -39,7 +39,7 @@ class Stats(NamedTuple):
 _T = TypeVar("_T", default=Flow)
 
 class _Options(TypedDict, total=False):
-    events: str | Iterable[str]
+    events: str | Iterable[str] | None
     protocol: str | None
     netns: str | int | os.PathLike[str] | None
     attribution: str
@@ -48,7 +48,7 @@ class _Options(TypedDict, total=False):
     recover: bool
     track: bool
     probe: bool
-    flows: int
+    notes: int
     record: str | os.PathLike[str] | None
     replay: str | os.PathLike[str] | None
     speed: float | None

@@ -64,7 +64,7 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY".
+        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", and all with `replay`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
         netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
             path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
@@ -77,7 +77,7 @@ cdef class Conntrack:
         track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
             of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
-        flows: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
+        notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
         on_loss: what to do where events were lost: "count" in stats() only, "yield" a `Lost` in the flows' place, or
             "raise" `LostEvents` there, once; reading can go on after it.
@@ -110,12 +110,14 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=("NEW",), protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
+    def __init__(self, *, events=None, protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
                  int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
-                 int flows=NOTED_FLOWS, on_loss="count", record=None, replay=None, speed=None,
+                 int notes=NOTED_FLOWS, on_loss="count", record=None, replay=None, speed=None,
                  drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
+        if events is None:
+            events = ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
         groups = _groups(events)
         wanted = wanted_protocols(protocol)
         if on_loss not in _ON_LOSS:
@@ -132,14 +134,14 @@ cdef class Conntrack:
         weakref.finalize(self, self.engine.close)
         # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they
         # can. While the program is stopped no room can be made: whoever asks for a number has it from the start.
-        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and flows == NOTED_FLOWS else flows
+        first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
                 self.engine.open_replay(replay, wanted, [_TYPES[group] for group in groups], rights, speed or 0)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             self.no_event_reasons = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, flows=flows, first=first),
+                wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
                 recover=recover, record=record)
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)

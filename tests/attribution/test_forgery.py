@@ -332,7 +332,7 @@ def test_connecting_again_and_again(watched, family, address, kind):
 
     with (
         entered(),
-        SocketNotes(flows=100_000, cgroup=str(watched)) as owners,
+        SocketNotes(notes=100_000, cgroup=str(watched)) as owners,
         moved(watched, ATTACKER, work) as attacker,
     ):
         assert attacker.hear() > 5000
@@ -359,7 +359,7 @@ def test_a_share_of_the_ring(watched, how):
 
     with (
         entered(),
-        SocketNotes(flows=1024, cgroup=str(watched)) as owners,
+        SocketNotes(notes=1024, cgroup=str(watched)) as owners,
         moved(watched, 0, send(INET, "127.0.0.1", PORT, ("127.0.0.1", 7000))) as root,
     ):
         assert root.hear() == "done"

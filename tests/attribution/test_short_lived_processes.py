@@ -169,7 +169,7 @@ def test_without_the_notes_auto_goes_on_and_bpf_refuses():
 
 def test_a_small_memory_of_flows_names_nobody_else():
     with pytest.raises(ValueError):
-        Resolver("bpf", flows=0)
+        Resolver("bpf", notes=0)
     prefix = [
         sys.executable,
         "-c",
@@ -180,7 +180,7 @@ def test_a_small_memory_of_flows_names_nobody_else():
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.sendto(b"x", ("127.0.0.1", 1000 + i))
     """,
     ]
-    with entered(), Conntrack(track=True, probe=False, flows=1024) as conntrack:
+    with entered(), Conntrack(track=True, probe=False, notes=1024) as conntrack:
         pids = {
             int(out)
             for out in (subprocess.run(prefix, check=True, capture_output=True, text=True).stdout for _ in range(2))

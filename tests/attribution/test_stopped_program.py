@@ -250,7 +250,7 @@ def test_where_notes_were_overwritten_nobody_is_named(tracked, senders, second):
     """The note of the first user is gone, that of the second is there: nothing proves that the flow is his."""
     living, truth = [], Truth(tracked)
     with ExitStack() as stack:
-        program = stack.enter_context(Program(tracked, "--json", "-p", "^ipv4/udp$", "--flows", "1000"))
+        program = stack.enter_context(Program(tracked, "--json", "-p", "^ipv4/udp$", "--notes", "1000"))
         stack.enter_context(ended(living))
         os.kill(program.pid, signal.SIGSTOP)
         truth.send_and_end("first", "udp", 8000, [25_000])

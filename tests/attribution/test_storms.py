@@ -112,7 +112,7 @@ def size(program):
 def checked(netns, attack):
     """The records of the attacker's flows, after the victim's were found to be right, with all that was said."""
     # All room for notes from the start: that it grows with need is tested by test_notes_growth.
-    with Program(netns, "--json", "--track", "-p", "udp", "--flows", "500000") as program:
+    with Program(netns, "--json", "--track", "-p", "udp", "--notes", "500000") as program:
         before = size(program)
         with attack:
             words = [sys.executable, "-c", VICTIM_PROGRAM, *map(str, (VICTIM, PORT, COUNT))]

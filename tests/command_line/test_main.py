@@ -121,6 +121,27 @@ def test_fields_of_the_event(tracked, within):
     assert all(line.rsplit(" ", 1)[1].isdecimal() for line in program.lines)
 
 
+@pytest.mark.parametrize("events, types", [("New, destroy", ["NEW", "DESTROY"]), ("DESTROY", ["DESTROY"])])
+def test_events_are_those_asked_for(tracked, within, events, types):
+    with Program(tracked, "-p", "udp", "-e", events, "-f", "{ev.type} {ev.dport} {info.pid}") as program:
+        with within(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"x", ("127.0.0.1", 77))
+            if "NEW" in types:
+                program.await_lines(1)
+            subprocess.run(["conntrack", "-D", "-p", "udp", "--dport", "77"], check=True, capture_output=True)
+            program.await_lines(len(types))
+        program.end()
+    assert program.lines == [f"{kind} 77 {os.getpid()}" for kind in types]
+
+
+@pytest.mark.parametrize("events", ["", "old", "new,,destroy", "all,new"])
+def test_events_there_are_none_of(netns, events):
+    ended = run(netns, "-e", events)
+    assert ended.returncode == 2 and ended.stdout == b""
+    [line] = ended.stderr.decode().splitlines()
+    assert repr(events) in line and "new, update and destroy" in line
+
+
 def test_time_is_when_it_happened(tracked, within):
     with Program(tracked, "-p", "udp", "-t", "%s.%f", "-f", "{ts}") as program:
         with within(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -47,7 +47,7 @@ def recording(tmp_path):
 
 @pytest.mark.parametrize("form", [(), JSON, TEMPLATE], ids=["default", "json", "template"])
 def test_the_same_lines(tracked, within, recording, form):
-    with Program(tracked, "--record", recording, *form) as program:
+    with Program(tracked, "--record", recording, "-e", "all", *form) as program:
         with within():
             traffic()
         program.await_lines(9)

@@ -60,7 +60,7 @@ connected.send(b""); sender.sendto(b"", ("127.0.0.1", 9)); sender.sendto(b"", ("
 
 def test_what_was_noted_before_is_found_after(netns, part):
     """And what was connected before, and sends after, too: its record is in the small ring."""
-    with SocketNotes(first=1024, flows=8192, cgroup=part) as owners:
+    with SocketNotes(first=1024, notes=8192, cgroup=part) as owners:
         process = netns.script(STEPS, cgroup=part)
         sender, connected, *cookies = map(int, process.stdout.readline().split())
         small = owners.memory
@@ -80,7 +80,7 @@ def test_what_was_noted_before_is_found_after(netns, part):
 
 
 def test_of_two_programs_the_later_one_and_that_there_was_another(netns, part):
-    with SocketNotes(first=1024, flows=8192, cgroup=part) as owners:
+    with SocketNotes(first=1024, notes=8192, cgroup=part) as owners:
         pids = []
         for _ in range(2):
             process = netns.script(SEND, "127.0.0.1", cgroup=part)
@@ -95,7 +95,7 @@ def test_of_two_programs_the_later_one_and_that_there_was_another(netns, part):
 @pytest.mark.parametrize("other", [True, False])
 def test_one_program_as_two_users(netns, part, other):
     """Between the two it grew: that it was another user before is seen all the same."""
-    with SocketNotes(first=1024, flows=8192, cgroup=part) as owners:
+    with SocketNotes(first=1024, notes=8192, cgroup=part) as owners:
         process = netns.script(
             f"""
 import os, socket
@@ -118,7 +118,7 @@ s.sendto(b"", ("127.0.0.1", 9))
 @pytest.mark.parametrize("mode", ["udp", "cudp", "tcp"])
 def test_nothing_is_lost_while_it_grows(netns, part, senders, mode):
     """Two senders at full speed meanwhile."""
-    with SocketNotes(first=1 << 16, flows=1 << 17, cgroup=part) as owners:
+    with SocketNotes(first=1 << 16, notes=1 << 17, cgroup=part) as owners:
         command = f"sleep 0.2; exec {senders} ports {mode} 9000"
         processes = [netns.start("sh", "-c", command, cgroup=part) for _ in range(2)]
         until(lambda: owners.counters()["written"] > 2000, 30, "the first notes")
@@ -147,7 +147,7 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
     """Every flow of 60,000 is named, first in the one, then in both, then in the larger one that has gone round."""
     monkeypatch.setattr(conntrack_module, "_NOTED_FIRST", 4096)
     monkeypatch.setattr(conntrack_module, "NOTED_FLOWS", 32768)
-    with entered(), Conntrack(protocol="ipv4/udp", track=True, probe=False, flows=32768) as conntrack:
+    with entered(), Conntrack(protocol="ipv4/udp", track=True, probe=False, notes=32768) as conntrack:
         assert 32768 * 128 >> 10 not in mapped()
         # Root, whose notes are not limited, but in a group of its own: another program may probe what it hears of here.
         process = subprocess.Popen(
@@ -162,11 +162,11 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
         assert len(mine) >= 59_000 and {flow.owner.pid for flow in mine} == {process.pid}
 
 
-@pytest.mark.parametrize("arguments", [{"events": ("NEW", "DESTROY")}, {"flows": 1 << 18}])
+@pytest.mark.parametrize("arguments", [{"events": ("NEW", "DESTROY")}, {"notes": 1 << 18}])
 def test_all_room_from_the_start(arguments):
     """For events that ask what was noted long ago, and for whoever says how much it shall be."""
     with entered(), Conntrack(track=True, probe=False, **arguments):
-        assert arguments.get("flows", 1 << 19) * 128 >> 10 in mapped()
+        assert arguments.get("notes", 1 << 19) * 128 >> 10 in mapped()
 
 
 def test_the_program_is_small_until_a_user_sends_fast():

@@ -248,7 +248,7 @@ print(s.getsockname()[1])
 
 
 def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
-    with SocketNotes(flows=1024) as small:
+    with SocketNotes(notes=1024) as small:
         process = netns.start(senders, "ports", "udp", 4000)
         out = process.communicate(timeout=60)[0]
         peer, *ports = map(int, out.split())
@@ -263,7 +263,7 @@ def test_a_full_ring_forgets_the_oldest_and_names_nobody_else(netns, senders):
 
 def test_a_reader_never_sees_a_torn_record(netns, senders):
     """Two processes overwrite a small ring as fast as they can; whatever is found is of the one that sent there."""
-    with SocketNotes(flows=1) as small:
+    with SocketNotes(notes=1) as small:
         processes = {
             port: netns.start("sh", "-c", f"exec {senders} ports udp 60000 {port} >/dev/null") for port in (901, 902)
         }

@@ -33,7 +33,7 @@ pytestmark = [
 
 
 def test_two_instances_do_not_disturb_each_other(owners, netns, senders):
-    with SocketNotes(flows=4000) as second:
+    with SocketNotes(notes=4000) as second:
         process = netns.start(senders, "ports", "tcp", 300)
         wanted = tuples("tcp", process.communicate(timeout=60)[0])
         for each in (owners, second):
@@ -44,7 +44,7 @@ def test_only_the_cgroup_asked_for(netns):
     path = f"{os.fsdecode(find_mount())}/nfbpf-test-{os.getpid()}"
     os.mkdir(path)
     try:
-        with SocketNotes(flows=1000, cgroup=path) as part:
+        with SocketNotes(notes=1000, cgroup=path) as part:
             assert part.cgroup == path and not part.whole
             outside = netns.script(SEND, "127.0.0.1")
             outside.communicate(timeout=60)
@@ -145,7 +145,7 @@ def test_nothing_is_left_after_kill_9(netns):
 def test_the_least_capabilities(kept, refused):
     text = """
 from nfct_fast.sockets.socket_notes import SocketNotes
-try: SocketNotes(flows=1)
+try: SocketNotes(notes=1)
 except PermissionError as error: print(error)
 else: print("loaded")
 """
@@ -163,14 +163,14 @@ else: print("loaded")
 
 
 def test_wrong_arguments_and_use_after_close(tmp_path):
-    for flows in (0, 1 << 25):
+    for notes in (0, 1 << 25):
         with pytest.raises(ValueError):
-            SocketNotes(flows=flows)
+            SocketNotes(notes=notes)
     with pytest.raises(FileNotFoundError):
         SocketNotes(cgroup=str(tmp_path / "none"))
     with pytest.raises(OSError, match="not a cgroup v2 directory"):
-        SocketNotes(flows=1, cgroup=str(tmp_path))
-    owners = SocketNotes(flows=1)
+        SocketNotes(notes=1, cgroup=str(tmp_path))
+    owners = SocketNotes(notes=1)
     owners.close()
     owners.close()
     assert owners.find(17, "127.0.0.1", 1, "127.0.0.1", 2, 1) is None and owners.find_cookie(1) is None
@@ -179,11 +179,11 @@ def test_wrong_arguments_and_use_after_close(tmp_path):
 
 
 def test_default_memory(owners):
-    assert owners.memory == (82 << 20) + (256 << 10) and owners.flows == 1 << 19
+    assert owners.memory == (82 << 20) + (256 << 10) and owners.notes == 1 << 19
 
 
 def test_without_the_program_for_packets(netns, senders):
-    with SocketNotes(flows=5000, packets=False) as owners:
+    with SocketNotes(notes=5000, packets=False) as owners:
         assert not owners.packets
         for mode in ("tcp", "udp"):
             process = netns.start(senders, "ports", mode, 500)
@@ -203,7 +203,7 @@ def test_a_cgroup_root_of_its_own_where_none_is_mounted(monkeypatch, netns):
     monkeypatch.setattr(socket_notes, "find_mount", lambda: None)
     with open("/proc/self/mountinfo") as before:
         mounts = before.read()
-    with SocketNotes(flows=1000) as owners:
+    with SocketNotes(notes=1000) as owners:
         assert owners.whole
         process = netns.script(SEND, "127.0.0.1")
         process.communicate(timeout=60)

@@ -22,7 +22,7 @@ def unusable():
     if not shutil.which("ip"):
         return "no ip(8) to make network namespaces with"
     try:
-        SocketNotes(flows=1).close()
+        SocketNotes(notes=1).close()
     except OSError as error:
         return str(error)
     return None

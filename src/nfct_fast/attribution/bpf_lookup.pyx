@@ -51,7 +51,7 @@ cdef class BpfLookup:
     Args:
         reader: The reader of processes whose events were lost.
         cgroup_paths: The paths of the cgroups that notes refer to.
-        flows, first: See SocketNotes.
+        notes, first: See SocketNotes.
         opener: The Opener that makes the larger maps when more than `first` notes are needed; None: a thread does.
         settled: Called first in each thread that is started, to give up privileges.
         btf: The file with the kernel's BTF.
@@ -60,14 +60,14 @@ cdef class BpfLookup:
         OSError: The programs cannot be attached; the message says what is missing.
     """
 
-    def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int flows, first=None,
+    def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int notes, first=None,
                  Opener opener=None, settled=None, btf="/sys/kernel/btf/vmlinux"):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("BPF reports pids of the initial pid namespace, and this process is in another one")
         self.reader, self.cgroup_paths = reader, cgroup_paths
         self.history = History()
         try:
-            self.notes = SocketNotes(flows=flows, first=first, btf=btf)
+            self.notes = SocketNotes(notes=notes, first=first, btf=btf)
             self.processes_missing = self.notes.processes_missing
             if self.processes_missing is not None:
                 self._connect(settled)

@@ -59,7 +59,7 @@ cdef class Resolver:
         proc: Where procfs is mounted.
         budget: Seconds allowed per second for scanning the open files of processes, of which 0.04 without a pause; inf
             for no limit.
-        flows: How many notes are kept once `first` are no longer enough.
+        notes: How many notes are kept once `first` are no longer enough.
         first: How many notes there is room for at first; None: `flows`.
         settled: Called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
@@ -68,7 +68,7 @@ cdef class Resolver:
         OSError: Something that the mode needs is missing.
     """
 
-    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int flows=NOTED_FLOWS,
+    def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int notes=NOTED_FLOWS,
                  first=NOTED_FIRST, settled=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
@@ -85,7 +85,7 @@ cdef class Resolver:
         if mode in ("auto", "bpf"):
             try:
                 self.bpf_lookup = BpfLookup(
-                    self.live_lookup.reader, self.cgroup_paths, flows, first, self.namespaces.opener, settled)
+                    self.live_lookup.reader, self.cgroup_paths, notes, first, self.namespaces.opener, settled)
             except OSError as error:
                 if mode == "bpf":
                     raise

@@ -31,7 +31,7 @@ cdef class SocketNotes:
     cdef readonly str cgroup             # the cgroup v2 directory to which the programs are attached
     cdef readonly bint packets           # the program that runs for each packet is attached
     cdef readonly str processes_missing  # why the kernel does not report processes; None: it does
-    cdef readonly uint32_t flows         # after grow(), how many notes are kept before the oldest is replaced
+    cdef readonly uint32_t notes         # after grow(), how many are kept before the oldest is replaced
     cdef int64_t _since                  # CLOCK_BOOTTIME ns at which is_due() last began to count notes
     cdef uint64_t _counted               # number of notes written before `_since`
 

@@ -146,10 +146,10 @@ cdef class SocketNotes:
     programs attached until it calls exec or exits. Several objects can be open at once.
 
     Args:
-        flows: How many notes are kept before the oldest is replaced, rounded up to a power of two. A socket that binds
+        notes: How many notes are kept before the oldest is replaced, rounded up to a power of two. A socket that binds
             and then sends takes two. Each takes 152 bytes of kernel memory: 76 MiB for the default, plus 6 MiB in any
             case.
-        first: How many notes there is room for until grow() is called; None: all. Eight bytes for each of `flows` are
+        first: How many notes there is room for until grow() is called; None: all. Eight bytes for each of `notes` are
             used from the start.
         cgroup: A cgroup v2 directory: only processes in it and below it are noted. By default it is the root of the
             hierarchy, which is mounted privately if it is not mounted.
@@ -163,16 +163,16 @@ cdef class SocketNotes:
         OSError: The programs cannot be loaded; the message says what is missing.
     """
 
-    def __cinit__(self, *, flows=300_000, first=None, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
+    def __cinit__(self, *, notes=300_000, first=None, cgroup=None, packets=True, btf="/sys/kernel/btf/vmlinux"):
         cdef bint each = packets
         cdef uint32_t records = 1024, small = 1024
         cdef task_types tasks
         cdef int fd, rc
         cdef bytes types = b"" if btf is None else os.fsencode(btf)
         owners_init(&self._owners)
-        if not 1 <= flows <= 1 << 24:
-            raise ValueError(f"flows must be from 1 to {1 << 24}")
-        while records < flows:
+        if not 1 <= notes <= 1 << 24:
+            raise ValueError(f"notes must be from 1 to {1 << 24}")
+        while records < notes:
             records *= 2
         while small < records and (first is None or small < first):
             small *= 2
@@ -203,7 +203,7 @@ cdef class SocketNotes:
                 self._load(fd, small, records, each, NULL)
         finally:
             os.close(fd)
-        self.flows = records
+        self.notes = records
         self.packets = each
         self._open = True
 
