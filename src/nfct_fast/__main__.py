@@ -129,8 +129,8 @@ def _parser():
         "--events",
         metavar="EVENTS",
         type=_events,
-        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new; with --replay, "
-        "all that was recorded)",
+        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new; with "
+        "--replay, all that was recorded)",
     )
     parser.add_argument(
         "-t",

@@ -81,8 +81,8 @@ cdef class Conntrack:
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
         on_loss: what to do where events were lost: "count" in stats() only, "yield" a `Lost` in the flows' place, or
             "raise" `LostEvents` there, once; reading can go on after it.
-        record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not take
-            in time is left out, and counted in stats().unrecorded.
+        record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
+            take in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
             `protocol`, `on_loss` and `drop_privileges` go with it.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.

@@ -237,7 +237,7 @@ cdef class Player:
         return -errno if poll(&fd, 1, <int>min(early // 1000000 + 1, <int64_t>WAIT_MS)) < 0 and errno != EINTR else 0
 
     cdef int _next(self, record_t *record) noexcept nogil:
-        """Read one chunk. Return NEXT_RECORD if it is a record, which then owns its references, NEXT_NOTHING, or -errno."""
+        """Read one chunk. Return NEXT_RECORD if it is one, which then owns its references, NEXT_NOTHING, or -errno."""
         cdef chunk_t chunk
         cdef const char *data
         cdef int result = self._fill(sizeof(chunk))
