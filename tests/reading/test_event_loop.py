@@ -93,7 +93,7 @@ def test_cancellations_lose_nothing(run, flood, way):
     async def main():
         with Conntrack(**OPTIONS) as conntrack:
             task = asyncio.create_task(one_after_the_other(conntrack))
-            made = await asyncio.to_thread(flood, 10_000, 20_000)
+            made = await asyncio.to_thread(flood, 5_000, 5_000)
             while len(flows) + conntrack.stats().lost < made and not task.done():
                 await asyncio.sleep(0.01)
             task.cancel()
@@ -103,7 +103,7 @@ def test_cancellations_lose_nothing(run, flood, way):
             return made
 
     made = run(main())
-    assert cancelled > 10
+    assert cancelled > 3
     assert [flow.dport for flow in flows] == [1024 + i for i in range(made)]
 
 
