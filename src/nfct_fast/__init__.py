@@ -14,6 +14,7 @@ _MODULES = {
     "ConntrackWarning": "monitoring.warned",
     "NoEventsWarning": "monitoring.warned",
     "UnknownOwnersWarning": "monitoring.warned",
+    "Batch": "columns.batch",
     "Flow": "records.record",
     "Tuple": "records.record",
     "Counters": "records.record",

@@ -1,3 +1,4 @@
+from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
 from nfct_fast.monitoring.warned import ConntrackWarning as ConntrackWarning
@@ -26,6 +27,7 @@ __all__ = [
     "ConntrackWarning",
     "NoEventsWarning",
     "UnknownOwnersWarning",
+    "Batch",
     "Flow",
     "Tuple",
     "Counters",

@@ -18,6 +18,7 @@ from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
+from nfct_fast.reading.batches import Batches
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
@@ -375,6 +376,20 @@ cdef class Conntrack:
         except BaseException:
             self.kept_flows = iter(flows + list(self.kept_flows or ()))
             raise
+
+    def batches(self, max_rows=65536, max_wait=1.0) -> Batches:
+        """Return an iterator, for `for` and `async for`, of flows as columns: each `Batch` is of at most `max_rows`.
+
+        Args:
+            max_rows: how many rows make a batch, up to 16,777,216.
+            max_wait: seconds after its first row when a batch comes with fewer.
+
+        It ends when this object is stopped or closed; a wait that is interrupted or cancelled loses nothing. Events
+        that were lost are counted in `Batch.lost`, so that a batch may have no rows. Raises as iteration does,
+        ValueError for a bad argument, and MemoryError.
+        """
+        self.engine.check()
+        return Batches(self, self.engine, max_rows, max_wait)
 
     def __iter__(self):
         return self

@@ -21,7 +21,6 @@ from support.flows import (
     assert_all_named,
     both_ends,
     collect,
-    hold,
     listening,
     made,
     server,
@@ -43,7 +42,7 @@ def tcp(family, address, port):
         socks = [socket.socket(family, STREAM) for _ in range(COUNT)]
         for sock in socks:
             sock.connect((address, port))
-        hold()
+        worker.hold()
         return [made(sock) for sock in socks]
 
     return work
@@ -135,17 +134,16 @@ def test_inherited_by_fork_all_holders_are_there(netns, mode):
             os._exit(0)
         for sock in socks:
             sock.sendto(b"x", ("127.0.0.1", 5001))
-        hold()
+        worker.hold()
         told = [made(sock)._replace(src="127.0.0.1") for sock in socks]
         os.kill(child, 9)
         os.waitpid(child, 0)
-        worker.say(child)
-        return told
+        return child, told
 
     with listening(mode) as conntrack, Worker(work) as asking:
         flows = collect(conntrack, lambda flow: flow.dport == 5001)
-        child = asking.hear()
-        assert_all_named(flows, asking.result())
+        child, told = asking.result()
+        assert_all_named(flows, told)
         for flow in flows:
             assert [process.pid for process in flow.owner.processes] == [asking.pid, child]
 
@@ -168,7 +166,7 @@ def test_inherited_by_execve_and_let_go_by_the_parent(netns, mode):
             sock.close()
             os.write(other, b"x")
             os.close(other)
-        hold()
+        worker.hold()
         for child in children:
             child.kill()
             child.wait()
@@ -343,7 +341,7 @@ def test_accepted_by_a_forked_child(netns):
         socks = [socket.create_connection(("127.0.0.1", 5004)) for _ in range(COUNT)]
         for sock in socks:
             sock.recv(1)
-        hold()
+        worker.hold()
         return [made(sock) for sock in socks]
 
     with listening() as conntrack, Worker(serve) as answering:

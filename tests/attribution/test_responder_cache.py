@@ -5,9 +5,11 @@ import collections
 import contextlib
 import ctypes
 import os
+import platform
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -81,6 +83,10 @@ def opened(kind, address=OURS, port=PORT, options=(), v6only=None):
     if kind == STREAM:
         sock.listen(8)
     return sock
+
+
+def kernel_version():
+    return tuple(map(int, re.match(r"(\d+)\.(\d+)", platform.release()).groups()))
 
 
 def die_with(parent):
@@ -447,6 +453,55 @@ def test_who_accepted_is_named_in_the_end(netns, address, listen):
             assert accepted == new.peer.pid or server.pid == new.peer.pid or new.peer.pid is None
     os.close(told)
     os.close(tell)
+
+
+@pytest.mark.parametrize("address", [OURS, "fd77::1"])
+def test_who_accepted_a_new_connection_is_named_where_that_is_known(netns, address):
+    """Its event is read after accept(2). A second connection with the same addresses and ports, which nobody accepts,
+    is not named after who accepted the first one."""
+    if reason := unusable():
+        pytest.skip(reason)
+    if kernel_version() < (6, 14):
+        pytest.skip(f"Linux {'.'.join(map(str, kernel_version()))} does not say when it made an event; 6.14 does")
+    with open("/proc/sys/net/netfilter/nf_conntrack_timestamp", "w") as sysctl:
+        sysctl.write("1")
+    told, tell = os.pipe()
+
+    def fork(socks):
+        parent = os.getpid()
+        for _ in range(2):
+            if os.fork() == 0:
+                die_with(parent)
+                kept = socks[0].accept()
+                os.write(tell, os.getpid().to_bytes(4, "little"))
+                time.sleep(60)
+                del kept
+
+    def call(port):
+        client = socket.socket(INET6 if ":" in address else INET, STREAM)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.bind((address, port))
+        client.connect((address, PORT))
+        return client
+
+    template = "{ev.sport} {ev.dport} {peer.pid} {peer.match}"
+    with (
+        Program(netns, "--track", "-p", "tcp", "-f", template) as program,
+        ready((STREAM, address), act=fork) as server,
+    ):
+        do(server, "act")
+        program.stop()
+        wanted = []
+        for port in (40001, 40002):
+            with call(port):
+                wanted.append(f"{port} {PORT} {int.from_bytes(os.read(told, 4), 'little')} bpf")
+        with call(40001):
+            os.kill(program.pid, signal.SIGCONT)
+            lines = list(program.await_lines(3))
+    os.close(told)
+    os.close(tell)
+    assert lines == [*wanted, f"40001 {PORT} {server.pid} listener"]
 
 
 @pytest.mark.parametrize("asks", [True, False])

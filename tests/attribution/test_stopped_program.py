@@ -181,7 +181,7 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
             )
         )
         stack.enter_context(ended(living))
-        os.kill(program.pid, signal.SIGSTOP)
+        program.stop()
         targets = range(20_000, 20_000 + EACH)
         for number in range(2):
             living += [
@@ -252,7 +252,7 @@ def test_where_notes_were_overwritten_nobody_is_named(tracked, senders, second):
     with ExitStack() as stack:
         program = stack.enter_context(Program(tracked, "--json", "-p", "^ipv4/udp$", "--notes", "1000"))
         stack.enter_context(ended(living))
-        os.kill(program.pid, signal.SIGSTOP)
+        program.stop()
         truth.send_and_end("first", "udp", 8000, [25_000])
         truth.send_all(senders, ["cudp"], 5_000)
         living.append(truth.send("second", second, 8000, [25_000]))

@@ -10,7 +10,7 @@ import pytest
 
 from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.processes.cgroup_filesystem import find_mount
-from support.flows import Worker, alone, both_ends, collect_count, hold, inode, listening, made, server, udp
+from support.flows import Worker, alone, both_ends, collect_count, inode, listening, made, server, udp
 from support.hooks import find_flow
 from support.netns import inside, ip
 from support.netns import made as made_netns
@@ -292,7 +292,7 @@ def test_cgroup_of_a_named_flow(netns, path, unit, slice_, container):
             enter(folder)
             sock = socket.socket(INET, DGRAM)
             sock.sendto(b"x", ("127.0.0.1", 5503))
-            hold()
+            worker.hold()
             return made(sock)
 
         with listening("diag") as conntrack, Worker(work) as asking:

@@ -10,6 +10,7 @@ import time
 
 import bench_attribution
 import bench_cases
+import bench_columns
 import bench_delay
 import bench_growth
 import bench_loss
@@ -22,6 +23,7 @@ import bench_volume
 
 PARTS = {
     "volume": bench_volume.main,
+    "columns": bench_columns.main,
     "cases": bench_cases.main,
     "reading": bench_reading.main,
     "loss": bench_loss.main,

@@ -9,7 +9,13 @@ import sys
 from support_bench import HERE, NFCT_FAST, count_lines, first_number, measure, medians, rounds, space, table
 
 FLOWS, RATE = 200_000, 40_000
-WAYS = {"for": "for", "async for": "async", "read()": "read"}
+WAYS = {
+    "for": "flows",
+    "async for": "async",
+    "read()": "read",
+    "for, of batches()": "batches",
+    "async for, of batches()": "tasks",
+}
 
 
 def main(only=()):

@@ -17,6 +17,7 @@ FOLDERS = (
     "records",
     "attribution",
     "output",
+    "columns",
     "monitoring",
     "replay",
     "reading",

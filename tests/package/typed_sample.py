@@ -1,6 +1,6 @@
 """What a user may write, as mypy --strict sees it; see test_types.py."""
 
-from nfct_fast import Conntrack, Flow
+from nfct_fast import Batch, Conntrack, Flow
 
 
 def names(limit: int) -> list[tuple[str, int | None]]:
@@ -15,3 +15,13 @@ def names(limit: int) -> list[tuple[str, int | None]]:
             if len(found) == limit or conntrack.stats().lost:
                 break
     return found
+
+
+async def rows(conntrack: Conntrack) -> int:
+    count = 0
+    batch: Batch
+    for batch in conntrack.batches(max_rows=1000):
+        count += len(batch) + batch.lost
+    async for batch in conntrack.batches(max_wait=0.5):
+        count += len(batch.to_dicts())
+    return count

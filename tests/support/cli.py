@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 LINE = re.compile(
     r"(?P<ts>\d+): (?P<proto>ipv[46]/\S+) (?P<src>\S+)/(?P<sport>\d+) > (?P<dst>\S+)/(?P<dport>\d+) :: "
@@ -82,6 +83,17 @@ class Program:
         with open(f"/proc/{self.pid}/status") as status:
             [caught] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
         return caught >> signal.SIGTERM - 1 & 1
+
+    def stop(self):
+        """Stop it, until SIGCONT; return when each of its threads has stopped."""
+        self.process.send_signal(signal.SIGSTOP)
+
+        def has_stopped():
+            states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(tasks).glob("*/stat")]
+            return all(state == "T" for state in states)
+
+        tasks = f"/proc/{self.pid}/task"
+        until(has_stopped, what="the stop of every thread")
 
     def await_all_read(self, seconds=SECONDS):
         """Until nothing waits in its namespace's netfilter sockets."""

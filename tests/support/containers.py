@@ -8,7 +8,7 @@ import subprocess
 
 from nfct_fast.kernel.netns import Netns, resolve
 from support.cli import inside as command_inside
-from support.flows import COUNT, DGRAM, INET, STREAM, Worker, hold, inode, made
+from support.flows import COUNT, DGRAM, INET, STREAM, Worker, inode, made
 from support.netns import inside, ip
 from support.netns import made as made_netns
 from support.users import unshared
@@ -92,7 +92,7 @@ def clients(family, kind, address, port, src):
                 sock.connect((address, port))
             else:
                 sock.sendto(b"x", (address, port))
-        hold()
+        worker.hold()
         return [made(sock)._replace(src=src) for sock in socks]
 
     return work

@@ -60,6 +60,8 @@ cdef class BpfLookup:
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
     # Convert ns since the epoch to CLOCK_BOOTTIME ns.
     cdef int64_t boot_time(self, int64_t time) noexcept nogil
+    # The same for an event of this batch, but not earlier than the batch can be: the clock may have been set meanwhile.
+    cdef int64_t event_boot_time(self, int64_t time) noexcept nogil
     # Find the owner of the socket with this cookie. Return whether there is a note about it.
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil
     cdef void _fill(self, const bpf_owner_t *note, owner_t *out) noexcept nogil

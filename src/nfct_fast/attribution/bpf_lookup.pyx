@@ -7,11 +7,10 @@ CLOCK_BOOTTIME ns.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
-from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS
+from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS, others_new
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_COMM, PROCESS_IDS, ancestor_drop, process_build, process_drop, process_take,
@@ -234,15 +233,18 @@ cdef class BpfLookup:
     cdef int64_t boot_time(self, int64_t time) noexcept nogil:
         return time - (realtime_ns() - boottime_ns())
 
+    cdef int64_t event_boot_time(self, int64_t time) noexcept nogil:
+        return max(self.boot_time(time), self.times.drained_boot - SLACK_NS)
+
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil:
         cdef bpf_owner_t users[USERS]
         cdef int64_t since = max(0, self.boot_time(began)) if began else 0
         cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
         cdef process_t *process
         cdef int i
-        if count < 2 or out.other_count:
+        if count < 2 or out.others != NULL:
             return
-        out.others = <process_t **>malloc(count * sizeof(process_t *))
+        out.others = others_new(count)
         if out.others == NULL:
             return
         out.has |= OWNER_USERS
@@ -253,8 +255,8 @@ cdef class BpfLookup:
             if process == NULL or process == out.process:
                 process_drop(process)
             else:
-                out.others[out.other_count] = process
-                out.other_count += 1
+                out.others.at[out.others.count] = process
+                out.others.count += 1
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note

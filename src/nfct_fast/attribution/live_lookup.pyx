@@ -6,7 +6,6 @@ if several sockets could have sent a packet, no process is named.
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, EPERM, EPROTONOSUPPORT
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memset
 
 from netinet_in cimport IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
@@ -16,7 +15,7 @@ from nfct_fast.sockets.socket_holders cimport HOLDERS_MAX, holder_t
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_PROTOCOL, MATCH_SOCKET, MATCH_WILDCARD, OWNER_UID, REASON_AMBIGUOUS,
     REASON_BUDGET, REASON_CLOSED, REASON_ERROR, REASON_EXITED, REASON_KERNEL, REASON_NONE, REASON_ORPHANED,
-    REASON_PERMISSION, REASON_UNSUPPORTED,
+    REASON_PERMISSION, REASON_UNSUPPORTED, others_new,
 )
 from nfct_fast.processes.process cimport process_drop, process_t
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, monotonic_ns
@@ -225,12 +224,12 @@ cdef class LiveLookup:
                 self.last_holder = holders.at[i]
                 continue
             if out.others == NULL:
-                out.others = <process_t **>malloc(HOLDERS_MAX * sizeof(process_t *))
-            if out.others == NULL or out.other_count == HOLDERS_MAX:
+                out.others = others_new(HOLDERS_MAX)
+            if out.others == NULL or out.others.count == HOLDERS_MAX:
                 process_drop(process)
                 break
-            out.others[out.other_count] = process
-            out.other_count += 1
+            out.others.at[out.others.count] = process
+            out.others.count += 1
         if out.process != NULL:
             return REASON_NONE
         return REASON_CLOSED if started_later else REASON_EXITED

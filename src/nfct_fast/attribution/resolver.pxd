@@ -30,6 +30,7 @@ cdef class Resolver:
     cdef readonly ClosedPorts closed_ports        # None: without BPF
     cdef bint is_old               # the flow being resolved is not new, so several programs may have used its tuple
     cdef int64_t began             # when that flow began, ns since the epoch; 0: unknown
+    cdef int64_t occurred          # when the kernel made the event of that flow, if it is new, likewise
     # The prepared look-ups of the flows that are resolved together: originator and responder of each, in the namespace
     # in which the event was received. netns 0: there is nothing to look up.
     cdef owners_probe ends[128]

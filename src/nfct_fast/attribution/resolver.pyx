@@ -20,7 +20,8 @@ from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE
 from nfct_fast.attribution.bpf_lookup cimport NEVER
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_SOCKET, MATCH_WILDCARD, REASON_AMBIGUOUS, REASON_BUDGET, REASON_CLOSED,
-    REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_drop,
+    REASON_ERROR, REASON_FORWARDED, REASON_KERNEL, REASON_NETNS, REASON_NONE, REASON_OFF, REASON_REMOTE, owner_copy,
+    owner_drop,
 )
 from nfct_fast.processes.process cimport process_t, process_take
 from nfct_fast.kernel.clock cimport monotonic_ns
@@ -236,8 +237,9 @@ cdef class Resolver:
         cdef int how, reason
         if self.bpf_lookup is None or netns == 0 or end.proto != IPPROTO_TCP and end.proto != IPPROTO_UDP:
             return self.live_lookup.owner(index, end, False, out)
-        # When exactly a new flow began is not known, and the same addresses may have had a connection just before.
-        accepted = self.bpf_lookup.boot_time(self.began) if self.is_old and self.began else NEVER
+        # The same addresses and ports may have had a connection just before, which somebody else accepted.
+        accepted = (self.bpf_lookup.boot_time(self.began) if self.began
+                    else self.bpf_lookup.event_boot_time(self.occurred) if self.occurred else NEVER)
         if self._by_note(end, netns, &self.at[1], out, accepted) > 0:
             return REASON_NONE      # the note says that the socket was accepted from, connected to or sent to this peer
         if fresh:
@@ -245,7 +247,8 @@ cdef class Resolver:
             if how == RESPONDER_UNSURE and self.live_lookup.holds(&known.holder, known.owner.inode):
                 self.responder_cache.confirm(known, self.times.received_at)
                 how = RESPONDER_KNOWN
-            if how == RESPONDER_KNOWN and self.responder_cache.take(known, out):
+            if how == RESPONDER_KNOWN:
+                owner_copy(&known.owner, out)
                 return known.reason
             if self.closed_ports.is_vacant(netns, end.proto, end.sport, self.times.received_at):
                 out.match = MATCH_NONE
@@ -382,6 +385,7 @@ cdef class Resolver:
         self.at = ends
         self.is_old = record.flow.type != EVENT_NEW
         self.began = record.flow.start if record.flow.has & FLOW_START else 0
+        self.occurred = 0 if self.is_old else record.flow.occurred
         if self.namespaces.monitored_routes(monitored) == NULL:
             record.owner.reason = record.peer.reason = REASON_ERROR
             return

@@ -37,8 +37,6 @@ cdef class ResponderCache:
     cdef responder_t *_slot(self, const tuple_t *end, uint64_t netns) noexcept nogil
     # Find the entry of a local end. Return RESPONDER_*.
     cdef int find(self, const tuple_t *end, uint64_t netns, int64_t now, responder_t **out) noexcept nogil
-    # Copy the owner of an entry that find() returned, with references for the caller. False if memory is exhausted.
-    cdef bint take(self, const responder_t *found, owner_t *out) noexcept nogil
     # Report that the process was checked and holds the socket.
     cdef void confirm(self, responder_t *found, int64_t now) noexcept nogil
     # Add an entry. `changes` must have been read before the owner was looked up; that ended at `now` and took `cost`

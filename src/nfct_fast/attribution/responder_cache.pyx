@@ -9,14 +9,13 @@ TRUSTED_NS have passed since the process was last seen to hold the socket. Other
 """
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
 
 from nfct_fast.events.flow cimport tuple_t
 from nfct_fast.sockets.socket_holders cimport holder_t
 from nfct_fast.attribution.bpf_lookup cimport BpfLookup
-from nfct_fast.records.owner cimport REASON_BUDGET, owner_drop, owner_t
-from nfct_fast.processes.process cimport process_take, process_t
+from nfct_fast.records.owner cimport REASON_BUDGET, owner_copy, owner_drop, owner_t
 
 cdef enum:
     TTL_NS = 1_000_000_000
@@ -30,23 +29,6 @@ cdef enum:
     # holders of a server with a thousand processes takes a millisecond. DEBT_NS: how long one look-up can delay others.
     PAY_FACTOR = 50
     DEBT_NS = 10_000_000_000
-
-
-cdef bint owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
-    """Copy an owner and take references for the copy. False if memory is exhausted."""
-    cdef int i
-    out[0] = owner[0]
-    if owner.other_count:
-        out.others = <process_t **>malloc(owner.other_count * sizeof(process_t *))
-        if out.others == NULL:
-            memset(out, 0, sizeof(out[0]))
-            return False
-        memcpy(out.others, owner.others, owner.other_count * sizeof(process_t *))
-        for i in range(out.other_count):
-            process_take(out.others[i])
-    process_take(out.process)
-    process_take(out.cgroup)
-    return True
 
 
 @cython.final
@@ -89,9 +71,6 @@ cdef class ResponderCache:
             return RESPONDER_KNOWN
         return RESPONDER_UNSURE
 
-    cdef bint take(self, const responder_t *found, owner_t *out) noexcept nogil:
-        return owner_copy(&found.owner, out)
-
     cdef void confirm(self, responder_t *found, int64_t now) noexcept nogil:
         found.trusted_until = now + TRUSTED_NS
         self._recheck_after = max(self._recheck_after, now - TRUSTED_NS) + RECHECK_INTERVAL_NS
@@ -99,15 +78,12 @@ cdef class ResponderCache:
     cdef responder_t *put(self, const tuple_t *end, uint64_t netns, uint32_t changes, int64_t now, int64_t cost,
                           const owner_t *owner, const holder_t *holder, int reason) noexcept nogil:
         cdef responder_t *at = self._slot(end, netns)
-        cdef owner_t copy
         cdef uint32_t exec_id = 0
         self._refresh_after = min(max(self._refresh_after, now) + PAY_FACTOR * cost, now + DEBT_NS)
         if owner.process != NULL and not self._bpf_lookup.history.running(owner.process, &exec_id):
             return NULL
-        if not owner_copy(owner, &copy):
-            return NULL
         self.forget(at)
-        at.owner = copy
+        owner_copy(owner, &at.owner)
         at.end, at.netns, at.changes, at.trusted_until = end[0], netns, changes, now + TRUSTED_NS
         at.expires_at = now + (BUDGET_NS if reason == REASON_BUDGET else TTL_NS)
         at.exec_id, at.reason, at.holder = exec_id, reason, holder[0]

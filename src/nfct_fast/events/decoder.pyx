@@ -16,7 +16,7 @@ from linux_netlink cimport (
     NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR, nlmsghdr,
 )
 from netinet_in cimport IPPROTO_DCCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, ntohs
-from nfct_fast.events.direct_decode cimport direct_decode, icmp_answer
+from nfct_fast.events.direct_decode cimport direct_decode, event_time, icmp_answer
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE, FLOW_COUNTERS, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
     NUMBER_ZONE, NUMBERS, flow_t, number_attribute_of_library, tuple_t,
@@ -160,6 +160,7 @@ cdef void _message(_decoding *state, const nlmsghdr *message) noexcept nogil:
             return
         memset(out, 0, sizeof(flow_t))
         _copy_flow(state.object, out)
+        out.occurred = event_time(<const uint8_t *>message, message.nlmsg_len)
     if type == IPCTNL_MSG_CT_DELETE:
         out.type = EVENT_DESTROY
     elif message.nlmsg_flags & (NLM_F_CREATE | NLM_F_EXCL):

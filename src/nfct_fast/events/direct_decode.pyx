@@ -37,6 +37,7 @@ cdef enum:
     CTA_LABELS = 22
     CTA_LABELS_MASK = 23
     CTA_SYNPROXY = 24
+    CTA_TIMESTAMP_EVENT = 27
     CTA_TUPLE_IP = 1
     CTA_TUPLE_PROTO = 2
     CTA_TUPLE_ZONE = 3
@@ -223,6 +224,8 @@ cdef inline bint _attribute(const uint8_t *at, uint16_t type, size_t size, flow_
         return _two_numbers(at, size, &out.packets[1], &out.bytes[1])
     if type == CTA_TIMESTAMP:
         return _timestamp(at, size, out)
+    if type == CTA_TIMESTAMP_EVENT and size == 8:
+        out.occurred = <int64_t>_long(at)
     return _number(at, type, size, out)
 
 
@@ -246,6 +249,22 @@ cdef inline bint _finish(uint32_t seen, flow_t *out) noexcept nogil:
         out.reply.icmp_type = icmp_answer(out.orig.proto, out.orig.icmp_type)
         out.reply.icmp_code = out.orig.icmp_code
     return True
+
+
+cdef int64_t event_time(const uint8_t *message, size_t length) noexcept nogil:
+    cdef const uint8_t *at = message + HEADERS
+    cdef size_t left = length - HEADERS if length > HEADERS else 0
+    cdef size_t size
+    while left >= 12:
+        size = _half(at)
+        if size < 4 or size > left:
+            break
+        if size == 12 and (_half(at + 2) & TYPE) == CTA_TIMESTAMP_EVENT:
+            return <int64_t>_long(at + 4)
+        size = min(left, (size + 3) & ~<size_t>3)
+        at += size
+        left -= size
+    return 0
 
 
 cdef bint direct_decode(const uint8_t *message, size_t length, flow_t *out) noexcept nogil:

@@ -48,6 +48,7 @@ ctypedef struct flow_t:
     uint64_t bytes[2]        # bytes of the original and the reply direction; only with nf_conntrack_acct=1
     int64_t start            # ns since the epoch when the entry was made; only with nf_conntrack_timestamp=1
     int64_t stop             # ns since the epoch when the entry ended; only with nf_conntrack_timestamp=1
+    int64_t occurred         # ns since the epoch when the kernel made the event, or 0; as `start`, from Linux 6.14 on
     uint32_t status          # IPS_* bits
     uint32_t numbers[NUMBERS]    # values of the fields that are one number, by NUMBER_*
     uint16_t has             # FLOW_* bits

@@ -19,7 +19,9 @@ from nfct_fast.output.process_texts cimport (
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_JSON, buffer_base64, buffer_escaped, buffer_free, buffer_put, text_buffer_t, buffer_unsigned,
 )
-from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, owner_t, reason_name
+from nfct_fast.records.owner cimport (
+    OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, other_count, owner_t, reason_name,
+)
 from nfct_fast.processes.process cimport (
     ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
     PROCESS_PPID, ancestor_t, process_t,
@@ -201,6 +203,7 @@ cdef void _user(text_buffer_t *out, const process_t *process) noexcept nogil:
 
 cdef void _owner(process_text_t *texts, text_buffer_t *out, const char *key, const owner_t *owner) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
+    cdef int others = other_count(owner)
     cdef int i
     _raw(out, key)
     if owner.process != NULL:
@@ -217,18 +220,18 @@ cdef void _owner(process_text_t *texts, text_buffer_t *out, const char *key, con
         _number(out, b',"cookie":', owner.cookie)
     if owner.cgroup_id:
         _number(out, b',"cgroup_id":', owner.cgroup_id)
-    if owner.other_count and owner.has & OWNER_USERS:
+    if others and owner.has & OWNER_USERS:
         _raw(out, b',"users":[')
         if owner.process != NULL:
             _user(out, owner.process)
-        for i in range(owner.other_count):
+        for i in range(others):
             if i or owner.process != NULL:
                 buffer_put(out, b",", 1)
-            _user(out, owner.others[i])
+            _user(out, owner.others.at[i])
         buffer_put(out, b"]", 1)
-    elif owner.other_count:
-        for i in range(owner.other_count):
-            _number(out, b"," if i else b',"others":[', owner.others[i].pid)
+    elif others:
+        for i in range(others):
+            _number(out, b"," if i else b',"others":[', owner.others.at[i].pid)
         buffer_put(out, b"]", 1)
     _label(out, b',"match":', match_name(owner.match))
     _label(out, b',"reason":', reason_name(owner.reason))

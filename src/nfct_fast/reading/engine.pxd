@@ -1,4 +1,6 @@
+from libc.stdint cimport int64_t
 from nfct_fast.attribution.resolver cimport Resolver
+from nfct_fast.columns.batch_builder cimport BatchBuilder
 from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
@@ -13,6 +15,7 @@ cdef class Engine:
     cdef readonly ForkGuard fork_guard
     cdef Ring ring
     cdef TakenRecords batch
+    cdef BatchBuilder rows           # of the Batch that is being gathered; None before the first
     cdef Reader reader
     cdef Player player               # of a recording; None: events are read. With it, most of the others are None
     cdef Recorder recorder           # or None
@@ -35,9 +38,12 @@ cdef class Engine:
     cdef readonly bint at_least                         # `undelivered` and `unreported_lost` are lower bounds
     cdef int check(self) except -1
     cdef object producer(self)
-    cdef bint _begin_consuming(self) except -1
     cdef int watch(self, int fd, unsigned int events) except -1
     cdef int _fill_batch(self, int timeout) noexcept nogil
     cdef int _write_batches(self, Writer writer, int *result) noexcept nogil
+    cdef int _gather(self, int64_t most, int64_t wait, bint block) noexcept nogil
+    cdef bint _begin_taking(self) except -1
+    cdef int _end_taking(self) except -1
+    cdef object gather(self, int64_t most, int64_t wait, bint block)
     cdef int take(self, int timeout, Writer writer=*) except -2
     cdef void _count_undelivered(self) noexcept nogil

@@ -7,7 +7,7 @@ parent's threads may have left half changed.
 """
 cimport cython
 from cpython.ref cimport Py_INCREF
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOMEM, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close as c_close
@@ -33,6 +33,7 @@ _RECORDING_S = 1.0       # how long close() waits until all is written to a reco
 
 cdef enum:
     READY = 8
+    GATHER_MS = 10       # how long records are gathered for a task, while its event loop waits
     WRITE_MS = 100       # how long records are written before taking the GIL again, which takes 80 us with cold caches
 
 
@@ -219,6 +220,11 @@ cdef class Engine:
             self.unreported_lost += self.reader.intake.unreported_lost
             self.at_least = self.reader.intake.at_least
         self.counted = True
+        if self.rows is not None and self.rows.table != NULL:
+            self.undelivered += self.rows.table.rows
+            self.unreported_lost += self.rows.table.lost
+            self.at_least = self.at_least or self.rows.table.at_least
+            self.rows.clear()
         while True:
             for i in range(self.batch.consumed, self.batch.count):
                 if self.batch.records[i].kind == RECORD_LOSS:
@@ -266,8 +272,36 @@ cdef class Engine:
             count = self._fill_batch(<int>left) or self.batch.fill()
         return written or count
 
-    cdef bint _begin_consuming(self) except -1:
-        # False if it is closed.
+    cdef int _gather(self, int64_t most, int64_t wait, bint block) noexcept nogil:
+        """Gather records in `rows` until a Batch is due: 1 if one is, 0 if not yet, -1 if none will be, or -errno."""
+        cdef epoll_event ready[READY]
+        cdef int64_t now = monotonic_ns()
+        cdef int64_t until = now + (WRITE_MS if block else GATHER_MS) * <int64_t>1000000
+        cdef int64_t left = -1
+        cdef int count, result
+        while True:
+            count = self.batch.count - self.batch.consumed or self.batch.fill()
+            if count > 0:
+                result = self.rows.add(self.batch, most)
+                if result < 0 or self.rows.is_full(most):
+                    return result or 1
+            now = monotonic_ns()
+            if self.rows.has_any():
+                left = (self.rows.begun + wait - now + 999999) // 1000000
+                if count < 0 or self.closed or left <= 0:
+                    return 1
+            if count < 0 or self.closed:
+                return -1
+            if now >= until:
+                return 0
+            if count == 0:
+                if not block:
+                    return 0
+                if epoll_wait(self.epoll, ready, READY, <int>min(left, 60000)) < 0:
+                    return 0 if errno == EINTR else -errno
+
+    cdef bint _begin_taking(self) except -1:
+        """Become the one consumer, and return True; False once it is closed."""
         with self.lock:
             if self.closed:
                 return False
@@ -276,44 +310,75 @@ cdef class Engine:
             self.consumer_active = True
         return True
 
-    def begin_wait(self) -> int:
-        """Be the one consumer until end_wait(), and return a descriptor that polls readable once take(0) has something.
+    cdef int _end_taking(self) except -1:
+        with self.lock:
+            self.consumer_active = False
+            # Only once the threads have ended, as they use what is freed here.
+            if self.ended and not self.released:
+                self._release()
+        return 0
 
-        Call take(0) before. close() leaves the descriptor open until end_wait().
+    def begin_wait(self) -> int:
+        """Become the one consumer until end_wait(), and return a descriptor that polls readable once there is something.
+
+        Call it only when take() or gather() has just found nothing. close() leaves the descriptor open until
+        end_wait(). -1, and no end_wait() is due, if it is closed already.
         """
-        self.check()
-        if not self._begin_consuming():
-            self.check()
-        return self.epoll
+        self.fork_guard.check("this Conntrack")
+        return self.epoll if self._begin_taking() else -1
 
     def end_wait(self) -> None:
         """End what begin_wait() began."""
-        with self.lock:
-            self.consumer_active = False
-            if self.ended and not self.released:
-                self._release()
+        self._end_taking()
 
     cdef int take(self, int timeout, Writer writer=None) except -2:
         """Be the one consumer in _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
         cdef int result = 0
         cdef int count
         cdef int number
-        if not self._begin_consuming():
+        if not self._begin_taking():
             return -1
         try:
             with nogil:
                 count = self._fill_batch(timeout) if writer is None else self._write_batches(writer, &result)
                 number = errno
         finally:
-            with self.lock:
-                self.consumer_active = False
-                if self.closed:
-                    count = -1
-                # Only once the threads have ended, as they use what is freed here.
-                if self.ended and not self.released:
-                    self._release()
+            if self.closed:
+                count = -1
+            self._end_taking()
         if result < 0 and result != -EINTR:
             raise writer_error(result)
         if count == -2:
             raise OSError(number, f"waiting for flows: {os.strerror(number)}")
         return count
+
+    cdef object gather(self, int64_t most, int64_t wait, bint block):
+        """Be the one consumer, and return a Batch once it is due; None if it is not yet, False if no more will come.
+
+        Args:
+            most: rows of a batch.
+            wait: ns after its first row when it is due with fewer.
+            block: wait for that, up to 0.1 s or until a signal comes.
+
+        Whatever is raised, what was gathered is in the next Batch.
+        """
+        cdef int state
+        if self.rows is None:
+            self.rows = BatchBuilder()
+        batch = self.rows.pop()
+        if batch is not None:
+            return batch
+        if not self._begin_taking():
+            return False
+        try:
+            with nogil:
+                state = self._gather(most, wait, block)
+                if state > 0:
+                    self.rows.finish()
+        finally:
+            self._end_taking()
+        if state == -ENOMEM:
+            raise MemoryError("gathering a batch")
+        if state < -1:
+            raise OSError(-state, f"waiting for flows: {os.strerror(-state)}")
+        return False if state < 0 else self.rows.pop()

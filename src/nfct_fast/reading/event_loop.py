@@ -13,6 +13,14 @@ def _wake(future):
         future.set_result(None)
 
 
+async def next_batch(batches):
+    """Return the next Batch. A cancellation comes at an await, where no batch is at hand."""
+    await give_way()  # even where a batch is always due
+    while (batch := batches.take_now()) is None:
+        await wait(batches.engine, batches.seconds_left())
+    return batch
+
+
 async def wait(engine, timeout=None) -> None:
     """Return when the engine may have something to take, its end included, or after `timeout` seconds.
 
@@ -22,6 +30,8 @@ async def wait(engine, timeout=None) -> None:
     """
     loop = get_running_loop()
     fd = engine.begin_wait()
+    if fd < 0:
+        return
     timer = None
     try:
         future = loop.create_future()

@@ -32,22 +32,35 @@ cdef enum:               # owner_t.reason: why there is no process
     REASON_NETNS = 13        # possibly in a network namespace that could not be entered
     REASON_COUNT = 14
 
+# Further processes of an owner. References are counted, from any thread, and the reading thread's caches share the list
+# with every flow of a server: never change one that is not newly made, but make another by others_new() in its place.
+ctypedef struct others_t:
+    int refs
+    int count
+    process_t *at[1]         # `count` references
+
 # All zero: nothing is known. Owns its references until owner_drop().
 ctypedef struct owner_t:
     process_t *process       # a reference; NULL: unknown
-    process_t **others       # further holders of the socket or users of the tuple, a reference each; malloc()ed
+    others_t *others         # further holders of the socket or users of the tuple, a reference; NULL: none
     process_t *cgroup        # if `process` is unknown, a reference to one that has only the socket's cgroup; or NULL
     uint64_t inode           # of the socket; 0: unknown
     uint64_t cookie          # of the socket (SO_COOKIE); 0: unknown
     uint64_t cgroup_id       # of the socket (cgroup v2); 0: unknown
     uint32_t uid             # of the socket's user, if OWNER_UID is set
     uint32_t gid             # of the socket's user, if OWNER_GID is set
-    uint8_t other_count      # number of others
     uint8_t has              # OWNER_* bits
     uint8_t match            # MATCH_*
     uint8_t reason           # REASON_*
 
 cdef void owner_drop(owner_t *owner) noexcept nogil             # drop its references
+cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil    # with references of its own
+
+cdef others_t *others_new(int room) noexcept nogil              # empty, with room for as many; NULL without memory
+
+cdef inline int other_count(const owner_t *owner) noexcept nogil:
+    return owner.others.count if owner.others != NULL else 0
+
 cdef const char *match_name(uint8_t match) noexcept nogil       # NULL for MATCH_NONE
 cdef const char *reason_name(uint8_t reason) noexcept nogil     # NULL for REASON_NONE
 

@@ -1,6 +1,7 @@
 """The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
 from libc.stdlib cimport free, malloc
+from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 from nfct_fast.processes.process cimport (
     PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
 )
@@ -10,16 +11,36 @@ cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_reason_names[REASON_COUNT]
 
 
-cdef void owner_drop(owner_t *owner) noexcept nogil:
+cdef others_t *others_new(int room) noexcept nogil:
+    cdef others_t *others = <others_t *>malloc(sizeof(others_t) + room * sizeof(process_t *))
+    if others != NULL:
+        others.refs = 1
+        others.count = 0
+    return others
+
+
+cdef void _others_drop(others_t *others) noexcept nogil:
     cdef int i
+    if others != NULL and __atomic_sub_fetch(&others.refs, 1, __ATOMIC_ACQ_REL) == 0:
+        for i in range(others.count):
+            process_drop(others.at[i])
+        free(others)
+
+
+cdef void owner_drop(owner_t *owner) noexcept nogil:
     process_drop(owner.process)
     process_drop(owner.cgroup)
+    _others_drop(owner.others)
     owner.process = owner.cgroup = NULL
-    for i in range(owner.other_count):
-        process_drop(owner.others[i])
-    free(owner.others)
     owner.others = NULL
-    owner.other_count = 0
+
+
+cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
+    out[0] = owner[0]
+    process_take(out.process)
+    process_take(out.cgroup)
+    if out.others != NULL:
+        __atomic_add_fetch(&out.others.refs, 1, __ATOMIC_RELAXED)
 
 
 cdef const char *match_name(uint8_t match) noexcept nogil:
@@ -73,7 +94,8 @@ cdef class Owner:
         the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
-        return (*owner, *[process_object(process_take(self.owner.others[i])) for i in range(self.owner.other_count)])
+        others = range(other_count(&self.owner))
+        return (*owner, *[process_object(process_take(self.owner.others.at[i])) for i in others])
 
     @property
     def pid(self) -> int | None:
@@ -131,26 +153,7 @@ cdef class Owner:
         return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"
 
 
-cdef process_t **_copy(process_t **others, int count) noexcept nogil:
-    cdef process_t **result = <process_t **>malloc(count * sizeof(process_t *))
-    cdef int i
-    if result != NULL:
-        for i in range(count):
-            result[i] = process_take(others[i])
-    return result
-
-
 cdef object owner_object(const owner_t *owner):
     cdef Owner result = Owner.__new__(Owner)
-    result.owner = owner[0]
-    process_take(result.owner.process)
-    process_take(result.owner.cgroup)
-    # The list of others has no reference count: each object has its own copy.
-    result.owner.others = NULL
-    result.owner.other_count = 0
-    if owner.other_count:
-        result.owner.others = _copy(owner.others, owner.other_count)
-        if result.owner.others == NULL:
-            raise MemoryError("owner")
-        result.owner.other_count = owner.other_count
+    owner_copy(owner, &result.owner)
     return result

@@ -1,0 +1,41 @@
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
+
+from nfct_fast.columns.process_facts cimport facts_t
+from nfct_fast.columns.table cimport table_t
+from nfct_fast.events.flow cimport flow_t, tuple_t
+from nfct_fast.records.owner cimport owner_t
+from nfct_fast.records.record cimport record_t
+from nfct_fast.records.taken_records cimport TakenRecords
+
+cdef class BatchBuilder:
+    cdef table_t *table              # NULL: nothing was added since the last finish()
+    cdef table_t *finished           # what finish() made of it, until pop()
+    cdef facts_t facts
+    cdef uint64_t key[2]             # of the texts' hash
+    cdef int64_t begun               # CLOCK_MONOTONIC ns when the first row or loss was added
+    cdef int64_t usual               # rows of the last batch: what is made room for at first
+    cdef int8_t labels[4][32]        # of LABELS: the index of each label's number
+    cdef int32_t protocols[512]      # the index of each protocol's name, those of IPv6 from 256 on; -1: none yet
+    cdef uint8_t family              # address family of the last row
+    # Add records and consume them until there are `most` rows. 0, or -ENOMEM: what was added stays.
+    cdef int add(self, TakenRecords records, int64_t most) noexcept nogil
+    # Whether there is anything: a row, or a loss.
+    cdef bint has_any(self) noexcept nogil
+    # Whether no more is to be added: there are `most` rows, or their texts take as much memory as they may.
+    cdef bint is_full(self, int64_t most) noexcept nogil
+    # Make a batch of what was added, for pop(), and be empty. Only if has_any(), and after pop() of the last one.
+    cdef void finish(self) noexcept nogil
+    # The Batch that finish() made, once; then None.
+    cdef object pop(self)
+    # Drop what was added.
+    cdef void clear(self) noexcept nogil
+    cdef bint _begin(self) noexcept nogil
+    cdef bint _label(self, int dictionary, int number, const char *name) noexcept nogil
+    cdef int _put(self, const record_t *record, int64_t most) noexcept nogil
+    cdef int32_t _protocol(self, const tuple_t *tuple) noexcept nogil
+    cdef int32_t _entry(self, const owner_t *owner) noexcept nogil
+    cdef void _put_flow(self, const flow_t *flow) noexcept nogil
+    cdef void _put_numbers(self, const flow_t *flow) noexcept nogil
+    cdef void _put_address(self, int text, int packed, const uint8_t *address, uint8_t family) noexcept nogil
+    cdef void _put_no_address(self, int text, int packed) noexcept nogil
+    cdef void _put_owner(self, int end, const owner_t *owner, int32_t entry) noexcept nogil
