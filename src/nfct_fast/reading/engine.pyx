@@ -319,7 +319,7 @@ cdef class Engine:
         return 0
 
     def begin_wait(self) -> int:
-        """Become the one consumer until end_wait(), and return a descriptor that polls readable once there is something.
+        """Become the one consumer until end_wait(). Return a descriptor that polls readable once there is something.
 
         Call it only when take() or gather() has just found nothing. close() leaves the descriptor open until
         end_wait(). -1, and no end_wait() is due, if it is closed already.

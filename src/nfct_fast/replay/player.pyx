@@ -15,7 +15,7 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.process cimport ancestor_build, ancestor_drop, process_build, process_drop, process_take
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.records.labels cimport event_name
-from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT
+from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT, others_new
 from nfct_fast.records.record cimport RECORD_LOSS, record_drop
 from nfct_fast.replay.recording_format cimport (
     ANCESTORS_MAX, BYTE_ORDER, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, FORMAT_VERSION,
@@ -345,8 +345,9 @@ cdef class Player:
 
     cdef int _take_owner(self, const char **data, size_t *size, owner_t *owner) noexcept nogil:
         cdef owner_part_t part
+        cdef process_t *other
         cdef uint32_t number
-        cdef int i
+        cdef int _
         if size[0] < sizeof(part):
             return self._refuse(b"damaged: a flow that is too short")
         memcpy(&part, data[0], sizeof(part))
@@ -362,17 +363,18 @@ cdef class Player:
             return self._refuse(b"damaged: an owner whose process is not there")
         if part.other_count == 0:
             return 0
-        owner.others = <process_t **>malloc(part.other_count * sizeof(process_t *))
+        owner.others = others_new(part.other_count)
         if owner.others == NULL:
             return -ENOMEM
-        for i in range(part.other_count):
+        for _ in range(part.other_count):
             memcpy(&number, data[0], sizeof(number))
             data[0] += sizeof(number)
             size[0] -= sizeof(number)
-            owner.others[i] = self._process(number)
-            if owner.others[i] == NULL:
+            other = self._process(number)
+            if other == NULL:
                 return self._refuse(b"damaged: an owner whose process is not there")
-            owner.other_count = <unsigned char>(i + 1)
+            owner.others.at[owner.others.count] = other
+            owner.others.count += 1
         return 0
 
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil:

@@ -9,7 +9,8 @@ from nfct_fast.text.text_buffer cimport text_buffer_t
 
 cdef enum:
     HINTS = 4 * SLOTS
-    OWNER_SLOTS = 2 + 255        # other_count is a uint8_t
+    OTHERS_MAX = 255             # further processes of an owner that are recorded; there are 31 at most
+    OWNER_SLOTS = 2 + OTHERS_MAX
 
 # One thread calls add(), add_loss() and commit(), another one runs run(). The mutex protects what both use.
 cdef class Recorder:

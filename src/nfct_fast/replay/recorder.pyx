@@ -5,7 +5,7 @@ already, flows are left out of the recording, counted, and told as lost in their
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM, errno
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
@@ -13,6 +13,7 @@ from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mu
 from sys_socket cimport POLLIN, poll, pollfd
 from nfct_fast.kernel.clock cimport realtime_ns
 from nfct_fast.events.message_encoder cimport message_put
+from nfct_fast.records.owner cimport other_count
 from nfct_fast.processes.process cimport ancestor_t, process_drop, process_t, process_take
 from nfct_fast.replay.recording_format cimport (
     ANCESTORS_MAX, BYTE_ORDER, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_PROCESS, FORMAT_VERSION, MARKS,
@@ -395,8 +396,8 @@ cdef class Recorder:
         cdef slot_t entry
         cdef uint32_t slot
         cdef int i
-        for i in range(-2, owner.other_count):
-            process = owner.process if i == -2 else owner.cgroup if i == -1 else owner.others[i]
+        for i in range(-2, min(other_count(owner), <int>OTHERS_MAX)):
+            process = owner.process if i == -2 else owner.cgroup if i == -1 else owner.others.at[i]
             placed[i + 2] = 0
             if process == NULL:
                 continue
@@ -422,8 +423,9 @@ cdef class Recorder:
         cdef owner_part_t part
         memset(&part, 0, sizeof(part))
         part.inode, part.cookie, part.cgroup_id = owner.inode, owner.cookie, owner.cgroup_id
-        part.uid, part.gid, part.other_count = owner.uid, owner.gid, owner.other_count
+        part.uid, part.gid = owner.uid, owner.gid
+        part.other_count = <uint8_t>min(other_count(owner), <int>OTHERS_MAX)
         part.has, part.match, part.reason = owner.has, owner.match, owner.reason
         part.process, part.cgroup = placed[0], placed[1]
         buffer_put(&self.chunks, <const char *>&part, sizeof(part))
-        buffer_put(&self.chunks, <const char *>(placed + 2), owner.other_count * sizeof(uint32_t))
+        buffer_put(&self.chunks, <const char *>(placed + 2), part.other_count * sizeof(uint32_t))
