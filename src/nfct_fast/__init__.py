@@ -7,6 +7,7 @@ from ._version import __version__
 
 _MODULES = {
     "Conntrack": "conntrack",
+    "FilterError": "filters.filter_error",
     "Stats": "conntrack",
     "Lost": "records.loss",
     "LostEvents": "records.loss",

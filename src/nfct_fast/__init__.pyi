@@ -1,6 +1,7 @@
 from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
+from nfct_fast.filters.filter_error import FilterError as FilterError
 from nfct_fast.monitoring.warned import ConntrackWarning as ConntrackWarning
 from nfct_fast.monitoring.warned import NoEventsWarning as NoEventsWarning
 from nfct_fast.monitoring.warned import UnknownOwnersWarning as UnknownOwnersWarning
@@ -20,6 +21,7 @@ from ._version import __version__ as __version__
 __all__ = [
     "__version__",
     "Conntrack",
+    "FilterError",
     "Stats",
     "Lost",
     "LostEvents",

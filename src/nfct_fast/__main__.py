@@ -36,6 +36,7 @@ _EPILOG = """\
 examples:
   nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
+  nfct-fast dport 22,443 and not user root
   nfct-fast -e new,destroy               also when a flow ends
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
@@ -117,6 +118,12 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         description="Log every new network connection of this host with the process behind it.",
+    )
+    parser.add_argument(
+        "filter",
+        metavar="FILTER",
+        nargs="*",
+        help='log only such flows, as in "dst 192.0.2.0/24 and dport 443 and not user alice"; README.md has all words',
     )
     parser.add_argument(
         "-p",
@@ -362,6 +369,7 @@ def _run(arguments, formatter):
     with Conntrack(
         events=arguments.events,
         protocol=arguments.protocol,
+        filter=" ".join(arguments.filter),
         attribution=arguments.attribution,
         rcvbuf=arguments.rcvbuf,
         rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
@@ -376,7 +384,7 @@ def _run(arguments, formatter):
         stop = _Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
-        rights.settle()
+        rights.drop()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             _warn(reason)
         try:
@@ -395,7 +403,7 @@ def main(argv=None) -> int:
     """Run the program with these arguments, sys.argv's by default, and return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is output that must not be cut off
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if sys.stdout is None:
         _warn("standard output is closed")
         return 1

@@ -27,7 +27,7 @@ class Stats(NamedTuple):
     rcvbuf: int
     process_events_lost: int
     undelivered: int
-    foreign: int
+    spoofed: int
     unallocated: int
     rcvbuf_all: int
     namespaces: int
@@ -42,6 +42,7 @@ _T = TypeVar("_T", default=Flow)
 class _Options(TypedDict, total=False):
     events: str | Iterable[str] | None
     protocol: str | None
+    filter: str | None
     netns: str | int | os.PathLike[str] | None
     attribution: str
     rcvbuf: int

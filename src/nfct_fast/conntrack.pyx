@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
-from nfct_fast.events.filter import socket_filter, wanted_protocols
 from nfct_fast.events.open_sources import GROUPS
+from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
 from nfct_fast.reading.batches import Batches
 from nfct_fast.rights import Rights
@@ -37,9 +37,9 @@ class Stats(NamedTuple):
     """Counts since the start. Decoded events that were not filtered were delivered, or are still in the ring."""
 
     events: int                 # received and decoded
-    filtered: int               # of these, events that were not wanted and passed the socket filter
+    filtered: int               # events and recovered flows that passed the socket filter and were not wanted
     dropped: int                # events the kernel dropped because a receive buffer was full; exact
-    recovered: int              # flows delivered from the conntrack table, as their event was dropped or unallocated
+    recovered: int              # flows found in the conntrack table, as their event was dropped or unallocated
     lost: int                   # dropped or unallocated and not recovered; a lower bound if `unallocated` is not 0
     overruns: int               # how often the kernel reported a loss
     undecoded: int              # messages that were too long or malformed
@@ -48,7 +48,7 @@ class Stats(NamedTuple):
     rcvbuf: int                 # bytes of the largest receive buffer now, as the kernel counts them
     process_events_lost: int    # forks, execs and exits not reported; such processes are read from /proc if they live
     undelivered: int            # received, but at close() neither taken nor reported as lost; 0 before close()
-    foreign: int                # datagrams on netlink sockets that the kernel did not send; ignored
+    spoofed: int                # datagrams that processes, not the kernel, sent to the netlink sockets; ignored
     unallocated: int            # events the kernel had no memory for; a lower bound, as the kernel does not count them
     rcvbuf_all: int             # bytes the kernel may take for all receive buffers together
     namespaces: int             # network namespaces monitored now
@@ -67,6 +67,8 @@ cdef class Conntrack:
     Args:
         events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", and all with `replay`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
+        filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
+            FilterError, a ValueError, points at what is wrong in it.
         netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
             path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
             user, and each takes seven descriptors.
@@ -85,7 +87,7 @@ cdef class Conntrack:
         record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
             take in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
-            `protocol`, `on_loss` and `drop_privileges` go with it.
+            `protocol`, `filter`, `on_loss` and `drop_privileges` go with it.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
@@ -111,16 +113,16 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=None, protocol=None, netns=None, attribution="auto", int rcvbuf=DEFAULT_RCVBUF,
-                 int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True, bint track=False, bint probe=True,
-                 int notes=NOTED_FLOWS, on_loss="count", record=None, replay=None, speed=None,
-                 drop_privileges=False):
+    def __init__(self, *, events=None, protocol=None, filter=None, netns=None, attribution="auto",
+                 int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, on_loss="count", record=None, replay=None,
+                 speed=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
             events = ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
         groups = _groups(events)
-        wanted = wanted_protocols(protocol)
+        flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups)
         if on_loss not in _ON_LOSS:
             raise ValueError(f"on_loss {on_loss!r}: must be one of {', '.join(_ON_LOSS)}")
         if speed is not None and (replay is None or not 0 < speed < float("inf")):
@@ -138,13 +140,12 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
-                self.engine.open_replay(replay, wanted, [_TYPES[group] for group in groups], rights, speed or 0)
+                self.engine.open_replay(replay, flow_filter, [_TYPES[group] for group in groups], rights, speed or 0)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             self.no_event_reasons = self.engine.open(
-                wanted, rights, track, dict(mode=attribution, notes=notes, first=first),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, program=socket_filter(wanted),
-                recover=recover, record=record)
+                flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover, record=record)
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
             for reason in self.no_event_reasons:
                 warnings.warn(reason, NoEventsWarning, stacklevel=1)     # Cython's functions have no level of their own
@@ -214,7 +215,7 @@ cdef class Conntrack:
             rcvbuf=max(sizes, default=0),
             process_events_lost=(<object>self.engine.attribution).programs_lost,
             undelivered=self.engine.undelivered,
-            foreign=counts.foreign + (<object>self.engine.attribution).foreign,
+            spoofed=counts.spoofed + (<object>self.engine.attribution).spoofed,
             unallocated=counts.unallocated,
             rcvbuf_all=sum(sizes),
             namespaces=len(sources),

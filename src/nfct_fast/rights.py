@@ -31,7 +31,7 @@ def find_user(name=None) -> tuple[int, int]:
 
 
 class Rights:
-    """The privileges that each thread gives up, for good, by calling settle(); by default only capabilities.
+    """The privileges that each thread gives up, for good, by calling drop(); by default only capabilities.
 
     Steps that the kernel or the environment does not permit are skipped, and `reasons` has a sentence for each.
 
@@ -53,11 +53,11 @@ class Rights:
         if filtered and (split or not looks) and not sandbox.has_landlock():
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
 
-    def settle(self) -> None:
+    def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
-        self._settle(self._keep, self._enters, self._files)
+        self._drop(self._keep, self._enters, self._files)
 
-    def _settle(self, keep, enters, files):
+    def _drop(self, keep, enters, files):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filtered:
@@ -114,7 +114,7 @@ class Rights:
             with open("/proc/self/comm", "w") as comm:
                 comm.write(name)
             work = prepare()
-            self._settle(keep, enters, ["/proc"] if enters else None)
+            self._drop(keep, enters, ["/proc"] if enters else None)
             work(fd)
         finally:
             os._exit(0)

@@ -12,6 +12,7 @@ import bench_attribution
 import bench_cases
 import bench_columns
 import bench_delay
+import bench_filter
 import bench_growth
 import bench_loss
 import bench_mixture
@@ -28,6 +29,7 @@ PARTS = {
     "reading": bench_reading.main,
     "loss": bench_loss.main,
     "delay": bench_delay.main,
+    "filter": bench_filter.main,
     "growth": bench_growth.main,
     "attribution": bench_attribution.main,
     "spawn": bench_spawn.main,

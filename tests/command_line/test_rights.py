@@ -31,7 +31,7 @@ def mask(*capabilities):
 
 ALL = mask(NET_ADMIN, SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH)
 MODES = {"auto": mask(NET_ADMIN, SYS_PTRACE), "off": mask(NET_ADMIN)}
-APART = {"nfct-seeker": mask(SYS_PTRACE, DAC_READ_SEARCH), "nfct-netns": mask(SYS_ADMIN, NET_ADMIN)}
+APART = {"nfct-holders": mask(SYS_PTRACE, DAC_READ_SEARCH), "nfct-netns": mask(SYS_ADMIN, NET_ADMIN)}
 
 
 def status(path):
@@ -80,8 +80,8 @@ def expected(capabilities, user="nobody"):
     }
 
 
-def settled(pid):
-    """When every thread has a filter, the rights of each; none has for long what the start took."""
+def dropped_rights(pid):
+    """The rights of each thread, once every thread has dropped its own (which the seccomp filter shows)."""
     until(lambda: all(one["Seccomp"] == "2" for one in threads(pid)), what="the filter of every thread")
     return [rights(one) for one in threads(pid)]
 
@@ -112,7 +112,7 @@ def send(netns, port):
 @pytest.mark.parametrize("attribution", MODES)
 def test_rights_of_every_thread(tracked, attribution):
     with Program(tracked, "-p", "udp", "--attribution", attribution) as program:
-        found = settled(program.pid)
+        found = dropped_rights(program.pid)
         assert len(found) == (2 if attribution == "off" else 4)
         for one in found:
             assert one == expected(MODES[attribution], default_user())
@@ -124,7 +124,7 @@ def test_rights_while_namespaces_are_followed(tracked, attribution):
     with Program(
         tracked, "--netns", "all", "-p", "ipv4/udp", "--attribution", attribution, "-f", "{ev.netns} {ev.dport}"
     ) as program:
-        for one in settled(program.pid):
+        for one in dropped_rights(program.pid):
             assert one == expected(MODES["auto"], default_user())
         found = {status(f"/proc/{child}")["Name"]: child for child in children(program.pid)}
         assert rights(status(f"/proc/{found['nfct-netns']}")) == expected(APART["nfct-netns"], default_user())
@@ -140,21 +140,21 @@ def test_rights_while_namespaces_are_followed(tracked, attribution):
 def test_rights_of_each_process(tracked):
     """The helper that reads command lines is made when it is needed, by a thread that has given up its rights."""
     with Program(tracked, "-p", "udp", "--attribution", "diag") as program:
-        settled(program.pid)
+        dropped_rights(program.pid)
         with send(tracked, 4321) as sender:
             program.await_lines(1)
             sender.communicate(b"\n")
         found = {status(f"/proc/{child}")["Name"]: child for child in children(program.pid)}
         for name, capabilities in APART.items():
             pid = found.pop(name)
-            assert settled(pid) == [expected(capabilities, default_user())]
+            assert dropped_rights(pid) == [expected(capabilities, default_user())]
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 opened = os.readlink(f"/proc/{pid}/fd/{fd}")
                 assert opened.startswith(("/dev/null", "/proc", "socket:")) or "/cgroup" in opened or opened == "/", (
                     opened
                 )
-        assert list(found) == ["nfct-helper"]
-        assert rights(status(f"/proc/{found['nfct-helper']}")) == expected(MODES["auto"], default_user())
+        assert list(found) == ["nfct-cmdline"]
+        assert rights(status(f"/proc/{found['nfct-cmdline']}")) == expected(MODES["auto"], default_user())
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in found.values()), what="the end of its processes")
 
 
@@ -162,7 +162,7 @@ def test_rights_of_each_process(tracked):
 def test_no_process_is_left(tracked, number):
     """However it ends, and whoever gets its signals as well, as a service's processes do."""
     with Program(tracked, "-p", "udp") as program:
-        settled(program.pid)
+        dropped_rights(program.pid)
         apart = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] in APART]
         assert len(apart) == len(APART)
         for child in apart:
@@ -175,7 +175,7 @@ def test_no_process_is_left(tracked, number):
 @pytest.mark.parametrize("name", APART)
 def test_a_process_that_is_killed_ends_the_program(tracked, name):
     with Program(tracked, "-p", "udp") as program:
-        settled(program.pid)
+        dropped_rights(program.pid)
         (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == name]
         os.kill(victim, signal.SIGKILL)
         assert program.wait() == 1
@@ -194,8 +194,8 @@ def call(name, *arguments):
         raise OSError(ctypes.get_errno(), name)
 
 class Attacked(Rights):
-    def settle(self):
-        super().settle()
+    def drop(self):
+        super().drop()
         for what in {attacks}:
             try:
                 what()
@@ -206,7 +206,7 @@ class Attacked(Rights):
 
 rights = Attacked(user=find_user(), filtered=True, split=True)
 with Conntrack(protocol="udp", drop_privileges=rights) as conntrack:
-    rights.settle()
+    rights.drop()
     conntrack.read(timeout=0.5)
 assert len({{thread for thread, _ in found}}) == 4 and len(found) == 4 * len({attacks}), found
 assert {{error for _, error in found}} <= {{errno.EPERM, errno.EACCES}}, found
@@ -242,7 +242,7 @@ def test_owners_are_found(tracked, attribution):
     with Program(
         tracked, "-p", "ipv4/udp", "--attribution", attribution, "-f", "{ev.dport} {info.pid} {info.exe} {info.cmdline}"
     ) as program:
-        settled(program.pid)
+        dropped_rights(program.pid)
         with send(tracked, 4321) as sender:
             program.await_lines(1)
             sender.communicate(b"\n")
@@ -267,7 +267,7 @@ def user():
 
 def test_another_user(tracked, user):
     with Program(tracked, "--user", user) as program:
-        for one in settled(program.pid):
+        for one in dropped_rights(program.pid):
             assert one == expected(MODES["auto"], user)
 
 
@@ -288,7 +288,7 @@ def test_who_is_not_root_stays_who_he_is(tracked):
     caps = "+net_admin,+sys_ptrace,+dac_read_search"
     user = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", f"--inh-caps={caps}", f"--ambient-caps={caps}"]
     with Program(tracked, "-p", "udp", prefix=user, env=os.environ | {"HOME": "/"}) as program:
-        for one in settled(program.pid):
+        for one in dropped_rights(program.pid):
             assert (one["uid"], one["effective"], one["seccomp"]) == ({"1234"}, mask(NET_ADMIN, SYS_PTRACE), "2")
 
 
@@ -296,7 +296,7 @@ def test_a_user_that_the_kernel_refuses(tracked):
     """Without CAP_SETUID: it says so, and goes on with the rest."""
     prefix = ["setpriv", "--bounding-set=-setuid"]
     with Program(tracked, "-p", "udp", prefix=prefix) as program:
-        for one in settled(program.pid):
+        for one in dropped_rights(program.pid):
             assert one["uid"] == {"0"} and one["effective"] == MODES["auto"]
         until(lambda: program.complaints)
         assert program.complaints == [
@@ -308,7 +308,7 @@ def test_a_user_that_the_kernel_refuses(tracked):
 def test_others_of_its_user_cannot_look_into_it(tracked):
     """A process of the same user can signal it, but neither trace it nor read its memory."""
     with Program(tracked, "-p", "udp") as program:
-        settled(program.pid)
+        dropped_rights(program.pid)
         code = f"""
 import ctypes, os
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -445,7 +445,7 @@ from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filtered=True, split=True)
 generator = random.Random(20261127)
 prepare = functools.partial(holder_search._prepare, "/proc", 0.2)
-pid, fd = rights.spawn_helper("nfct-seeker", prepare, ("dac_read_search", "sys_ptrace"))
+pid, fd = rights.spawn_helper("nfct-holders", prepare, ("dac_read_search", "sys_ptrace"))
 with socket.socket(fileno=fd) as end:
     end.settimeout(5)
     for _ in range(3000):
@@ -468,8 +468,8 @@ def test_a_process_that_is_stopped(tracked):
     with Program(
         tracked, "-p", "ipv4/udp", "--attribution", "diag", "-f", "{ev.dport} {info.pid} {info.reason}"
     ) as program:
-        settled(program.pid)
-        (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == "nfct-seeker"]
+        dropped_rights(program.pid)
+        (victim,) = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] == "nfct-holders"]
         os.kill(victim, signal.SIGSTOP)
         with send(tracked, 4321) as first, send(tracked, 4322) as second:
             until(lambda: {"4321 ? budget", "4322 ? budget"} <= set(program.lines), what="both flows")
@@ -499,7 +499,7 @@ def test_containers_that_come_later(tracked, attribution):
             "{ev.proto} {ev.src} {info.pid} {info.reason} {info.match}",
         ) as program,
     ):
-        settled(program.pid)
+        dropped_rights(program.pid)
         wire_through(tracked, guest)
         subprocess.run(
             inside(

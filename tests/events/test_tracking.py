@@ -11,8 +11,8 @@ import time
 import pytest
 
 from nfct_fast import Conntrack
-from nfct_fast.events.filter import wanted_protocols
 from nfct_fast.events.tracking_rules import TrackingTable
+from nfct_fast.filters.flow_filter import FlowFilter
 from support.cli import Program, inside, until
 from support.nftables import tables
 
@@ -167,7 +167,7 @@ def test_without_track_nothing_is_said(tracked, within):
 
 def test_a_child_that_lives_on_does_not_keep_it(netns, within):
     with within():
-        table = TrackingTable(wanted_protocols("udp"), lambda: True)
+        table = TrackingTable(FlowFilter("udp").protocols, lambda: True)
     assert table.restricted and tables(netns) == [table.name]
     child = os.fork()
     if child == 0:

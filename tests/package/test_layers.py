@@ -15,6 +15,7 @@ FOLDERS = (
     "sockets",
     "namespaces",
     "records",
+    "filters",
     "attribution",
     "output",
     "columns",

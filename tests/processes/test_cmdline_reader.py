@@ -86,7 +86,7 @@ def test_the_helper_has_nothing_but_its_socket():
     assert lines.helper is None  # nothing was asked
     assert cache.lookup(os.getpid()).cmdline == process(os.getpid()).cmdline
     pid = lines.helper
-    assert status(pid, "Name") == "nfct-helper" and status(pid, "PPid") == str(os.getpid())
+    assert status(pid, "Name") == "nfct-cmdline" and status(pid, "PPid") == str(os.getpid())
     until(lambda: len(os.listdir(f"/proc/{pid}/fd")) == 1)
     [fd] = os.listdir(f"/proc/{pid}/fd")
     assert os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")

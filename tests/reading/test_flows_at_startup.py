@@ -35,12 +35,13 @@ def sent():
 
 
 def number(dst, dport):
-    """Which flow of the flood it is."""
+    """Return the number of a flow of the flood, given its destination."""
     return (int(dst.rpartition(".")[2]) - 1) * PORTS + dport - 1024
 
 
-def settled(conntrack):
-    """All flows until nothing came for half a second, once the first did: before, a large table may have to be read."""
+def read_until_quiet(conntrack):
+    """Return all flows that come before half a second passes without any. The first ones may take longer: a large table
+    may have to be read before."""
     flows, quiet = conntrack.read(timeout=SECONDS), time.monotonic() + 0.5
     while time.monotonic() < quiet:
         if more := conntrack.read(timeout=0.1):
@@ -50,13 +51,13 @@ def settled(conntrack):
 
 
 def assert_accounted(numbers, recovered, lost, made):
-    """numbers: of the flows told, in their order; recovered: those among them that were; of flows 0 to made - 1."""
+    """Check that flows 0 to made - 1 are reported or counted. numbers: those reported, in order; recovered: of them."""
     first = numbers[0]
     assert 0 < first < made and first not in recovered
-    assert len(set(numbers)) == len(numbers) and min(numbers) == first, "told twice, or of before the start"
+    assert len(set(numbers)) == len(numbers) and min(numbers) == first, "reported twice, or begun before the start"
     assert len(numbers) + lost == made - first
-    heard = [number for number in numbers if number not in recovered]
-    assert heard == sorted(heard)
+    received = [number for number in numbers if number not in recovered]
+    assert received == sorted(received)
 
 
 @pytest.mark.parametrize("rcvbuf", [4096, 1 << 17, 64 << 20])
@@ -68,7 +69,7 @@ def test_a_reader_that_starts_amid_a_flood_accounts_for_each_flow(tracked, withi
             with Conntrack(
                 protocol="ipv4/udp", attribution="off", probe=False, rcvbuf=rcvbuf, rcvbuf_limit=rcvbuf
             ) as conntrack:
-                flows = settled(conntrack)
+                flows = read_until_quiet(conntrack)
                 stats = conntrack.stats()
     assert_accounted(
         [number(flow.dst, flow.dport) for flow in flows],

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from support.cli import Program, until
-from support.overruns import listening, settled
+from support.overruns import listening, read_until_quiet
 
 
 def test_whoever_asks_for_the_counts_does_not_change_them(tracked, within, flood):
@@ -31,7 +31,7 @@ def test_whoever_asks_for_the_counts_does_not_change_them(tracked, within, flood
         for number in range(1, 11):
             made += flood(20_000, 30_000, address=f"10.99.{number}.1")
             flows += conntrack.read(timeout=0)
-        flows += settled(conntrack)
+        flows += read_until_quiet(conntrack)
         stop.set()
         for thread in threads:
             thread.join()

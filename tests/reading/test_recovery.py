@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.cli import until
-from support.overruns import listening, settled
+from support.overruns import listening, read_until_quiet
 
 
 def keys(flows):
@@ -19,10 +19,10 @@ def keys(flows):
 def test_all_lost_events_are_made_up_for(tracked, within, flood, rcvbuf):
     with within(), listening(flood, rcvbuf=rcvbuf, rcvbuf_limit=rcvbuf) as conntrack:
         made = flood(40_000, 0)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
         later = flood(3, 10, address="10.99.9.9")
-        assert [flow.dst for flow in settled(conntrack)] == ["10.99.9.9"] * later
+        assert [flow.dst for flow in read_until_quiet(conntrack)] == ["10.99.9.9"] * later
     assert len(flows) == len(set(keys(flows))) == made  # the table still had them all
     # A flow found in the table whose event then turned up in the queue had not been lost.
     assert stats.lost == 0 and stats.dropped == stats.recovered <= sum(flow.recovered for flow in flows)
@@ -32,7 +32,7 @@ def test_all_lost_events_are_made_up_for(tracked, within, flood, rcvbuf):
 def test_recovered_flows_are_marked_and_the_others_are_in_order(tracked, within, flood):
     with within(), listening(flood) as conntrack:
         flood(20_000, 0)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
     heard = [flow.dport for flow in flows if not flow.recovered]
     assert heard == sorted(heard) and 0 < len(heard) < len(flows)
     assert all(flow.type == "NEW" and flow.time_ns > 0 and flow.id is not None for flow in flows)
@@ -43,7 +43,7 @@ def test_recovered_flows_are_marked_and_the_others_are_in_order(tracked, within,
 def test_without_recovery_lost_is_what_was_dropped(tracked, within, flood):
     with within(), listening(flood, recover=False) as conntrack:
         made = flood(20_000, 0)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
         assert conntrack.lost == stats.lost
     assert not any(flow.recovered for flow in flows)
@@ -67,7 +67,7 @@ def test_what_was_there_before_is_not_recovered(tracked, within, flood):
     flood(5_000, 0, address="10.99.50.1")
     with within(), listening(flood) as conntrack:
         made = flood(20_000, 0)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         assert conntrack.stats().recovered > 0
     assert len(flows) == made and {flow.dst for flow in flows} == {"10.99.1.1"}
 
@@ -78,7 +78,7 @@ def test_only_what_the_filter_wants_is_recovered(tracked, within, flood):
         flood(5_000, 0, address="10.99.60.1")
         made = flood(10_000, 0, how="tcp")
         flood(5_000, 0, address="10.99.70.1")
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
     assert {flow.proto for flow in flows} == {"ipv4/tcp"} and stats.recovered > 0
     assert len(flows) + stats.lost == made and len(set(keys(flows))) == len(flows)
@@ -98,7 +98,7 @@ def test_events_and_overruns_amid_a_sweep(tracked, within, flood):
                 flows += conntrack.read(timeout=0.05)
             sender.join()
             made += 15_000 + flood(20_000, 0, address=address.replace(".1", ".100", 1))
-        flows += settled(conntrack)
+        flows += read_until_quiet(conntrack)
         stats = conntrack.stats()
     assert stats.overruns and stats.recovered > 100
     assert len(set(keys(flows))) == len(flows) == made and stats.lost == 0
@@ -152,7 +152,7 @@ def test_ended_flows_are_counted_as_lost(tracked, within, flood):
     with within(), listening(flood, events=("NEW", "DESTROY")) as conntrack:
         made = flood(10_000, 0)
         forget_all(tracked)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
     new = [flow for flow in flows if flow.type == "NEW"]
     assert len(set(keys(new))) == len(new) <= made
@@ -163,7 +163,7 @@ def test_updates_alone_are_never_recovered(tracked, within, flood):
     with within(), listening(flood, events=("DESTROY",)) as conntrack:
         made = flood(10_000, 0)
         forget_all(tracked)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
     assert {flow.type for flow in flows} <= {"DESTROY"} and stats.recovered == 0
     assert len(flows) + stats.lost == made
@@ -172,7 +172,7 @@ def test_updates_alone_are_never_recovered(tracked, within, flood):
 def test_recovered_flows_have_owners(tracked, within, flood):
     with within(), listening(flood, attribution="auto") as conntrack:
         made = flood(10_000, 0, how="one")
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
     recovered = [flow for flow in flows if flow.recovered]
     assert len(flows) == made and recovered
@@ -184,7 +184,7 @@ def test_the_buffer_grows_to_its_limit_and_no_further(tracked, within, flood):
     with within(), listening(flood, rcvbuf=65536, rcvbuf_limit=1 << 20) as conntrack:
         start = conntrack.stats().rcvbuf
         made = flood(30_000, 0)
-        flows = settled(conntrack)
+        flows = read_until_quiet(conntrack)
         stats = conntrack.stats()
     assert start == 2 * 65536 and start < stats.rcvbuf <= 2 << 20  # the kernel counts twice what was asked for
     assert len(flows) + stats.lost == made

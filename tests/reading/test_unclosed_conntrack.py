@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from nfct_fast import Conntrack
-from nfct_fast.events.filter import wanted_protocols
+from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.reading.engine import Engine
 from support.cli import SECONDS, inside, until
 from support.leaks import descriptors, tasks
@@ -43,13 +43,13 @@ def test_closed_in_its_own_thread(tracked, within):
         before = tasks(), descriptors()
         engine, ended = Engine(), threading.Event()
 
-        def settled():
+        def close_within():
             engine.close()  # must not wait for itself
             ended.set()
 
         engine.open(
-            wanted_protocols(None),
-            SimpleNamespace(settle=settled, spawn_helper=None),
+            FlowFilter(),
+            SimpleNamespace(drop=close_within, spawn_helper=None),
             True,
             {"mode": "off"},
             None,
@@ -57,7 +57,6 @@ def test_closed_in_its_own_thread(tracked, within):
             1 << 20,
             1 << 20,
             groups={1},
-            program=None,
             recover=True,
         )
         assert ended.wait(SECONDS)
@@ -66,7 +65,7 @@ def test_closed_in_its_own_thread(tracked, within):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"flows": 0}, {"protocol": "("}],
+    [{"netns": "no-such-namespace"}, {"rcvbuf": 1}, {"attribution": "magic"}, {"notes": 0}, {"protocol": "("}],
 )
 def test_a_constructor_that_fails_leaves_nothing(tracked, within, arguments):
     with within():
@@ -125,19 +124,19 @@ Conntrack(probe=False, attribution="off").close()
 gc.collect()
 
 
-def standing():
+def resources():
     return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
 
-def settled(wanted):
-    # The last of a thread is after its last word: its task may be there for a moment still.
+def await_resources(wanted):
+    # A thread's task may still exist for a moment after its last instruction.
     end = time.monotonic() + 2
-    while standing() != wanted and time.monotonic() < end:
+    while resources() != wanted and time.monotonic() < end:
         time.sleep(0.002)
-    return standing()
+    return resources()
 
 
-before = settled((1, standing()[1]))
+before = await_resources((1, resources()[1]))
 left, interrupted = [], 0
 for moment in range(1, 300):
     try:
@@ -151,7 +150,7 @@ for moment in range(1, 300):
         interrupted += 1
     conntrack = None
     gc.collect()
-    now = settled(before)
+    now = await_resources(before)
     if now != before:
         left.append([moment, *now])
 print(json.dumps([interrupted, before, left]))

@@ -12,7 +12,7 @@ from nfct_fast import Conntrack, Lost, RecordingError
 from support.cli import COMMAND, SECONDS, Program, until
 from support.events import make_ping
 from support.flows import Worker, send
-from support.overruns import settled
+from support.overruns import read_until_quiet
 from support.users import as_user
 
 JSON = ("--json",)
@@ -168,7 +168,7 @@ def test_recovered_flows(tracked, within, flood, recording):
     options = dict(rcvbuf=4096, rcvbuf_limit=4096, probe=False, protocol="ipv4/udp")
     with within(), Conntrack(record=recording, **options) as conntrack:
         flood(20_000, 0)
-        live = settled(conntrack)
+        live = read_until_quiet(conntrack)
     with Conntrack(replay=recording) as conntrack:
         played = list(conntrack)
 

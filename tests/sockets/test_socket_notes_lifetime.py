@@ -45,7 +45,7 @@ def test_only_the_cgroup_asked_for(netns):
     os.mkdir(path)
     try:
         with SocketNotes(notes=1000, cgroup=path) as part:
-            assert part.cgroup == path and not part.whole
+            assert part.cgroup == path and not part.covers_all
             outside = netns.script(SEND, "127.0.0.1")
             outside.communicate(timeout=60)
             assert owner_of(part, netns) is None
@@ -204,7 +204,7 @@ def test_a_cgroup_root_of_its_own_where_none_is_mounted(monkeypatch, netns):
     with open("/proc/self/mountinfo") as before:
         mounts = before.read()
     with SocketNotes(notes=1000) as owners:
-        assert owners.whole
+        assert owners.covers_all
         process = netns.script(SEND, "127.0.0.1")
         process.communicate(timeout=60)
         assert owner_of(owners, netns)["pid"] == process.pid

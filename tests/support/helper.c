@@ -32,7 +32,7 @@ int main(void)
                 printf("no answer: %d %zd\n", rc, got);
                 return 1;
             }
-            printf("%zd %s %d %d %d\n", got, buf, (int)answer.whole, (int)answer.last, (int)answer.error);
+            printf("%zd %s %d %d %d\n", got, buf, (int)answer.full_size, (int)answer.last, (int)answer.error);
         }
         helper_kill(&helper, 0);
     }

@@ -9,6 +9,7 @@ if not is_source_tree():
     pytest.importorskip("nfct_fast.testing.hooks", reason="an installed wheel has no hooks for tests")
 
 from nfct_fast.testing.diag_client import SockDiag, parse_reply  # noqa: E402, F401
+from nfct_fast.testing.filtered import verdicts  # noqa: E402, F401
 from nfct_fast.testing.hooks import (  # noqa: E402, F401
     by_cookie,
     decode_by_library,

@@ -20,8 +20,8 @@ def listening(flood, **options):
         yield conntrack
 
 
-def settled(conntrack, seconds=10):
-    """All flows until nothing came for half a second."""
+def read_until_quiet(conntrack, seconds=10):
+    """Return all flows that come before half a second passes without any."""
     flows, quiet = [], time.monotonic() + 0.5
     deadline = time.monotonic() + seconds
     while time.monotonic() < min(quiet, deadline):

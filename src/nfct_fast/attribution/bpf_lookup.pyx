@@ -52,7 +52,7 @@ cdef class BpfLookup:
         cgroup_paths: The paths of the cgroups that notes refer to.
         notes, first: See SocketNotes.
         opener: The Opener that makes the larger maps when more than `first` notes are needed; None: a thread does.
-        settled: Called first in each thread that is started, to give up privileges.
+        drop_rights: Called first in each thread that is started, to give up privileges.
         btf: The file with the kernel's BTF.
 
     Raises:
@@ -60,7 +60,7 @@ cdef class BpfLookup:
     """
 
     def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int notes, first=None,
-                 Opener opener=None, settled=None, btf="/sys/kernel/btf/vmlinux"):
+                 Opener opener=None, drop_rights=None, btf="/sys/kernel/btf/vmlinux"):
         if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
             raise OSError("BPF reports pids of the initial pid namespace, and this process is in another one")
         self.reader, self.cgroup_paths = reader, cgroup_paths
@@ -69,19 +69,19 @@ cdef class BpfLookup:
             self.notes = SocketNotes(notes=notes, first=first, btf=btf)
             self.processes_missing = self.notes.processes_missing
             if self.processes_missing is not None:
-                self._connect(settled)
+                self._connect(drop_rights)
             self.process_watch = ProcessWatch(self.history, self.notes, reader, opener)
-            self.process_watch.start(settled)
+            self.process_watch.start(drop_rights)
             with nogil:
                 self.drain()
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, settled):
+    def _connect(self, drop_rights):
         try:
             self.proc_events = ProcEvents(self.history, self.reader)
-            self.proc_events.start(settled)
+            self.proc_events.start(drop_rights)
         except OSError as error:
             self.processes_missing += f"; {error.strerror or error}"
 
@@ -127,13 +127,13 @@ cdef class BpfLookup:
         self.notes.retire(self.times.received_boot)
         # If notes from that interval were overwritten, another program's use of the tuple may be among them, and no
         # note proves whose flow it is.
-        self.is_overwritten = self.notes.whole_since() > <uint64_t>max(0, self.times.drained_boot - SLACK_NS)
+        self.is_overwritten = self.notes.complete_since() > <uint64_t>max(0, self.times.drained_boot - SLACK_NS)
         self.searches = SEARCHES
         self.readings = READINGS
         # The events of the programs that sent these packets are in the ring already.
         self.drain()
         if self.proc_events is not None:
-            self.proc_events.settle()
+            self.proc_events.wait_drained()
 
     cdef bint _find(self, const bpf_owner_t *note, process_t *facts, process_t **holder) noexcept nogil:
         cdef process_t *process

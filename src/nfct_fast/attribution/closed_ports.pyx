@@ -70,7 +70,7 @@ cdef class ClosedPorts:
         cdef port_list_t *at = self._slot(netns, proto)
         cdef int64_t now = monotonic_ns()
         cdef int rc
-        if not self._notes.whole:
+        if not self._notes.covers_all:
             return
         if at.netns != netns or at.proto != proto:
             if now <= at.expires_at:

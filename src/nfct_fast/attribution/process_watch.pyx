@@ -69,21 +69,21 @@ cdef class ProcessWatch:
                     self._history.check_title(process)
                 process_drop(process)
 
-    def start(self, settled=None):
-        """Run in a daemon thread until close(). settled: called first in that thread, to give up privileges."""
+    def start(self, drop_rights=None):
+        """Run in a daemon thread until close(). The thread calls drop_rights() first, if given."""
         ready = threading.Event()
         failed = []
         self._thread = threading.Thread(target=self._run, name="nfct_fast processes", daemon=True,
-                                        args=(settled, ready, failed))
+                                        args=(drop_rights, ready, failed))
         self._thread.start()
         ready.wait()
         if failed:
             raise failed[0]
 
-    def _run(self, settled, ready, failed):
+    def _run(self, drop_rights, ready, failed):
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
         except OSError as error:
             failed.append(error)
             return

@@ -35,7 +35,7 @@ cdef class Resolver:
     # in which the event was received. netns 0: there is nothing to look up.
     cdef owners_probe ends[128]
     cdef owners_probe *at          # the two look-ups of the flow being resolved
-    cdef uint64_t turn             # NamespaceIndex.turn when the directions were determined
+    cdef uint64_t generation       # value of NamespaceIndex.generation when the directions were determined
 
     # Process the kernel's process events. To be called about once a second, and when fileno() is readable.
     cdef void drain(self) noexcept nogil

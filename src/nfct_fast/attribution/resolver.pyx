@@ -61,8 +61,8 @@ cdef class Resolver:
         budget: Seconds allowed per second for scanning the open files of processes, of which 0.04 without a pause; inf
             for no limit.
         notes: How many notes are kept once `first` are no longer enough.
-        first: How many notes there is room for at first; None: `flows`.
-        settled: Called first in each thread that is started, to give up privileges.
+        first: How many notes there is room for at first; None: `notes`.
+        drop_rights: Called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
     Raises:
@@ -70,7 +70,7 @@ cdef class Resolver:
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int notes=NOTED_FLOWS,
-                 first=NOTED_FIRST, settled=None, spawn_helper=None):
+                 first=NOTED_FIRST, drop_rights=None, spawn_helper=None):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -86,7 +86,7 @@ cdef class Resolver:
         if mode in ("auto", "bpf"):
             try:
                 self.bpf_lookup = BpfLookup(
-                    self.live_lookup.reader, self.cgroup_paths, notes, first, self.namespaces.opener, settled)
+                    self.live_lookup.reader, self.cgroup_paths, notes, first, self.namespaces.opener, drop_rights)
             except OSError as error:
                 if mode == "bpf":
                     raise
@@ -94,8 +94,8 @@ cdef class Resolver:
         if self.bpf_lookup is not None:
             self.responder_cache = ResponderCache(self.bpf_lookup)
             self.closed_ports = ClosedPorts(self.bpf_lookup.notes, self.namespaces)
-        self.namespaces.start(settled)
-        if settled is not None:
+        self.namespaces.start(drop_rights)
+        if drop_rights is not None:
             # Its helper process has more privileges than the one that will replace it.
             self.live_lookup.reader.lines.close()
 
@@ -170,9 +170,9 @@ cdef class Resolver:
             self.bpf_lookup.drain()
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel; on sockets for namespaces and sock_diag."""
-        return self.namespaces.foreign if self.namespaces is not None else 0
+        return self.namespaces.spoofed if self.namespaces is not None else 0
 
     cdef void begin(self, int64_t received_at, int64_t drained_at) noexcept nogil:
         if self.off:
@@ -215,7 +215,7 @@ cdef class Resolver:
         # Having the port does not prove having sent from it, since a packet may carry any source address (IP_PKTINFO,
         # raw sockets). If the notes cover all processes, an unconnected sender would have one. If notes were
         # overwritten, one of another user of the tuple may have been among them.
-        if (out.match == MATCH_WILDCARD and self.bpf_lookup.notes.whole
+        if (out.match == MATCH_WILDCARD and self.bpf_lookup.notes.covers_all
                 or out.match != MATCH_NONE and self.bpf_lookup.is_overwritten):
             owner_drop(out)
             memset(out, 0, sizeof(out[0]))
@@ -341,7 +341,7 @@ cdef class Resolver:
         cdef int i, size
         while begin < count:
             size = min(<int>GROUP, count - begin)
-            self.turn = 0 if self.off else self.namespaces.turn
+            self.generation = 0 if self.off else self.namespaces.generation
             for i in range(size):
                 self._prepare(&records[begin + i], &self.ends[2 * i])
             if self.bpf_lookup is not None and not self.off:
@@ -391,7 +391,7 @@ cdef class Resolver:
             return
         reply_of(&record.flow, &reply)
         # Addresses may have been added while an earlier flow of the batch was resolved.
-        if self.turn != self.namespaces.turn:
+        if self.generation != self.namespaces.generation:
             record.direction = self._direction(monitored, orig, &reply)
         here = record.direction == DIRECTION_OUT or record.direction == DIRECTION_LOCAL
         # Only a note shows that a packet was sent here with an address that is not local (IP_FREEBIND, IP_TRANSPARENT).

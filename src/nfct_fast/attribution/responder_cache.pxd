@@ -17,7 +17,7 @@ cdef enum:                   # what ResponderCache.find() returns
 cdef struct responder_t:
     tuple_t end              # local end; only family, protocol, local address and port are used
     uint64_t netns           # cookie of the network namespace; 0: unused entry
-    uint64_t watch_turn      # what SocketNotes.watch() returned for the socket
+    uint64_t watch_id        # what SocketNotes.watch() returned for the socket
     uint32_t changes         # value of SocketNotes.port_changes() of the port when the owner was looked up
     uint32_t exec_id         # of the program that owner.process ran
     int64_t expires_at       # CLOCK_MONOTONIC ns at which the entry expires

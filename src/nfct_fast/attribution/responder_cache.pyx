@@ -61,7 +61,7 @@ cdef class ResponderCache:
                 or now > at.expires_at and (now > self._refresh_after or at.reason == REASON_BUDGET)
                 or memcmp(at.end.src, end.src, 16) != 0
                 or at.changes != self._bpf_lookup.notes.port_changes(netns, end.proto, end.sport)
-                or at.owner.cookie and not self._bpf_lookup.notes.is_watched(at.owner.cookie, at.watch_turn)
+                or at.owner.cookie and not self._bpf_lookup.notes.is_watched(at.owner.cookie, at.watch_id)
                 or at.owner.process != NULL and not self._bpf_lookup.history.runs(at.owner.process, at.exec_id)):
             self.misses += 1
             return RESPONDER_UNKNOWN
@@ -88,7 +88,7 @@ cdef class ResponderCache:
         at.expires_at = now + (BUDGET_NS if reason == REASON_BUDGET else TTL_NS)
         at.exec_id, at.reason, at.holder = exec_id, reason, holder[0]
         if owner.cookie:
-            at.watch_turn = self._bpf_lookup.notes.watch(owner.cookie)
+            at.watch_id = self._bpf_lookup.notes.watch(owner.cookie)
         return at
 
     cdef void forget(self, responder_t *found) noexcept nogil:

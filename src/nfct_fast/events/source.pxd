@@ -31,7 +31,7 @@ cdef class Source:
     cdef bint dump_requested             # the log is indexed, and the table was requested from the kernel
     cdef bint dump_incomplete            # the last dump failed or was cut short
     cdef bint deduplicating              # events still queued may be of flows that the dump found as well
-    cdef bint settle_pending             # the dump is over, and finish_deduplicating() is due once the queue is empty
+    cdef bint finish_due                 # the dump is over, and finish_deduplicating() is due once the queue is empty
     cdef flow_t *missed_flows            # flows the last advance_dump() found to be unreported
     cdef int missed_count                # number of missed_flows
     cdef flow_t *existing_flows          # flows found by load_existing(), in malloc()ed memory

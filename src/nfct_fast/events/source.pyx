@@ -135,12 +135,12 @@ cdef class Source:
     @property
     def unallocated(self) -> int:
         """A lower bound of the events that the kernel could not allocate, of which it keeps no count."""
-        return self.socket.unmade + self.unaccounted
+        return self.socket.unallocated + self.unaccounted
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.socket.foreign + (self.dump.socket.foreign if self.dump is not None else 0)
+        return self.socket.spoofed + (self.dump.socket.spoofed if self.dump is not None else 0)
 
     cdef int grow(self, bint full) noexcept nogil:
         return self.share.grow(self.socket, full)
@@ -175,7 +175,7 @@ cdef class Source:
                 self.add_recovered(-1)
                 return False
             # The dump in progress will find this flow as well.
-            if not self.settle_pending:
+            if not self.finish_due:
                 fingerprint_set_add(&self.reported_flows, fingerprint)
         # If memory is exhausted, the flow may be reported twice after an overrun.
         fingerprint_log_add(&self.log, fingerprint)
@@ -230,10 +230,10 @@ cdef class Source:
     cdef void finish_deduplicating(self) noexcept nogil:
         cdef uint64_t known
         cdef uint64_t found
-        self.deduplicating = self.settle_pending = False
+        self.deduplicating = self.finish_due = False
         fingerprint_set_free(&self.recovered_flows)
         self.socket.count_lost()
-        known = self.socket.lost + self.socket.unmade + self.unaccounted
+        known = self.socket.lost + self.socket.unallocated + self.unaccounted
         found = max(known, self.recovered_count + self.reported_lost) - known     # more than were lost
         self.reported_lost -= min(found, self.tentative)
         self.unaccounted += found - min(found, self.tentative)
@@ -262,7 +262,7 @@ cdef class Source:
         if result <= 0:
             self.dump_in_progress = False
             self.dump_incomplete = result < 0
-            self.settle_pending = self.deduplicating
+            self.finish_due = self.deduplicating
             self._finish_dump(result == 0)
         return result
 
@@ -274,7 +274,7 @@ cdef class Source:
             free(self.existing_flows)
             self.existing_flows = NULL
             self.dump_in_progress = False
-            self.settle_pending = True
+            self.finish_due = True
         return self.dump_in_progress
 
     cdef void run_dump(self) noexcept nogil:
@@ -308,7 +308,7 @@ cdef class Source:
 
     cdef void count_losses(self) noexcept nogil:
         self.socket.count_lost()
-        self.unallocated_counted = self.socket.unmade
+        self.unallocated_counted = self.socket.unallocated
         self.losses_counted = self.socket.lost + self.unallocated_counted
 
     cdef uint64_t take_unreported(self, bint tentative) noexcept nogil:

@@ -23,13 +23,13 @@ class Counts(NamedTuple):
     lost: int = 0
     overruns: int = 0
     truncated: int = 0
-    foreign: int = 0
+    spoofed: int = 0
     unallocated: int = 0
 
 
 cdef object counts_of(Source source):
     return Counts(source.socket.dropped(), source.recovered_count, source.existing_count, source.lost,
-                  source.socket.overruns, source.socket.truncated, source.foreign, source.unallocated)
+                  source.socket.overruns, source.socket.truncated, source.spoofed, source.unallocated)
 
 
 @cython.final

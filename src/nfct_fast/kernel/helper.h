@@ -102,7 +102,7 @@ HELPER_CODE void helper_run(void *argument)
     int fd = room->fd;
     /* If the program has ended before this, its end of the socket is closed already. */
     helper_raw(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
-    helper_raw(SYS_prctl, PR_SET_NAME, (long)"nfct-helper", 0, 0);
+    helper_raw(SYS_prctl, PR_SET_NAME, (long)"nfct-cmdline", 0, 0);
     helper_raw(SYS_chdir, (long)"/", 0, 0, 0);
     if (helper_raw(SYS_close_range, fd + 1, ~0U, 0, 0) != 0 ||
         (fd > 0 && helper_raw(SYS_close_range, 0, fd - 1, 0, 0) != 0))

@@ -20,10 +20,10 @@ cdef class NetlinkSocket:
     cdef readonly uint64_t lost      # datagrams that the kernel dropped because the receive buffer was full
     cdef uint64_t lost_at_overrun    # value of `lost` when drops last explained an overrun
     cdef uint64_t unexplained_overruns    # overruns since `congested` was set that no drops explain so far
-    cdef readonly uint64_t unmade    # overruns without drops: a lower bound of events the kernel could not allocate
+    cdef readonly uint64_t unallocated   # overruns without drops: a lower bound of events the kernel could not allocate
     cdef readonly uint64_t overruns  # how often the kernel reported ENOBUFS
     cdef readonly uint64_t truncated # datagrams dropped because they were longer than a slot
-    cdef readonly uint64_t foreign   # datagrams ignored because a process sent them, not the kernel
+    cdef readonly uint64_t spoofed   # datagrams ignored because a process sent them, not the kernel
     cdef readonly int rcvbuf         # bytes of the receive buffer as the kernel counts them: twice what was requested
     cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil

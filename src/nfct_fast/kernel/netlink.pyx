@@ -58,7 +58,7 @@ cdef class Inbox:
 cdef class NetlinkSocket:
     """A bound netlink socket in the calling thread's network namespace. Receiving from it never blocks.
 
-    Datagrams sent by a process instead of the kernel are counted in `foreign` and dropped.
+    Datagrams sent by a process instead of the kernel are counted in `spoofed` and dropped.
 
     Args:
         protocol: NETLINK_* number.
@@ -192,10 +192,10 @@ cdef class NetlinkSocket:
         return -errno
 
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil:
-        """Return a datagram of the last receive(), valid until the next one; NULL if it is truncated or foreign."""
+        """Return a datagram of the last receive(), valid until the next one; NULL if it is truncated or spoofed."""
         cdef mmsghdr *message = &self.inbox.messages[index]
         if not is_of_kernel(&self.inbox.senders[index], message.msg_hdr.msg_namelen):
-            self.foreign += 1
+            self.spoofed += 1
             return NULL
         if message.msg_hdr.msg_flags & MSG_TRUNC:
             self.truncated += 1
@@ -237,7 +237,7 @@ cdef class NetlinkSocket:
     cdef void _end_loss(self) noexcept nogil:
         self.congested = False
         self._explain_loss()
-        self.unmade += self.unexplained_overruns
+        self.unallocated += self.unexplained_overruns
         self.unexplained_overruns = 0
 
     cdef bint _explain_loss(self) noexcept nogil:

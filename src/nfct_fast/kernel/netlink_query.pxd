@@ -10,7 +10,7 @@ cdef enum:
 ctypedef struct netquery_t:
     int fd
     uint32_t seq            # sequence number of the last request
-    uint64_t foreign        # datagrams ignored because a process sent them, not the kernel
+    uint64_t spoofed        # datagrams ignored because a process sent them, not the kernel
 
 # All of these return 0, or a count, or -errno, and never wait: the kernel queues the reply within send(), and continues
 # a dump within recv().

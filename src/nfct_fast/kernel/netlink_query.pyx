@@ -19,7 +19,7 @@ cdef int netquery_adopt(netquery_t *self, int fd) noexcept nogil:
     cdef sockaddr_nl kernel
     cdef int error
     self.seq = 0
-    self.foreign = 0
+    self.spoofed = 0
     self.fd = max(fd, -1)
     if fd < 0:
         return fd
@@ -57,7 +57,7 @@ cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil:
         length = sizeof(sender)
         got = recvfrom(self.fd, buffer, NETQUERY_SIZE, MSG_DONTWAIT | MSG_TRUNC, <sockaddr *>&sender, &length)
         if got >= 0 and not is_of_kernel(&sender, length):
-            self.foreign += 1
+            self.spoofed += 1
             continue
         if got > NETQUERY_SIZE:
             return -EBADMSG

@@ -85,10 +85,10 @@ class Follower:
         more = len(reasons) - _REASONS_MAX
         return (*reasons[:_REASONS_MAX], *((f"and {more} more network namespaces like these",) if more > 0 else ()))
 
-    def start(self, settled=None) -> None:
-        """Follow namespaces in a thread until stop(). settled: called first in the thread, to give up privileges."""
+    def start(self, drop_rights=None) -> None:
+        """Follow namespaces in a thread until stop(). The thread calls drop_rights() first, if given."""
         self._finished.acquire()
-        self.thread = start_new_thread(self._run, (settled,))
+        self.thread = start_new_thread(self._run, (drop_rights,))
 
     def stop(self) -> None:
         """Have the thread end soon. Any thread may call this."""
@@ -104,10 +104,10 @@ class Follower:
         self._finder.close()
         self._wakeup.close()
 
-    def _run(self, settled):
+    def _run(self, drop_rights):
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             poll = select.poll()
             poll.register(self._wakeup, select.POLLIN)
             while not self._stopping:

@@ -21,7 +21,7 @@ cdef class Discovery:
     cdef double users_due          # monotonic seconds before which users' namespaces are not read
     cdef double checked_at         # monotonic seconds at which the paths of all namespaces were last checked
     cdef readonly set skipped      # inodes of namespaces left out: too large, too many, or they may not be entered
-    cdef uint64_t closed_foreign   # foreign datagrams received in namespaces that were removed since
+    cdef uint64_t closed_spoofed   # spoofed datagrams received in namespaces that were removed since
     cdef dict deferred             # {inode: monotonic s until which it is not entered again}
     cdef object finder             # a NamespaceFinder
     cdef bint diag                 # whether to open a sock_diag socket in each namespace

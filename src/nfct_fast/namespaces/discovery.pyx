@@ -75,9 +75,9 @@ cdef class Discovery:
     def __dealloc__(self):
         namespace_map_free(self.new_map)
 
-    def start(self, settled=None):
-        """Run in a thread until stop(). settled: called first in the thread, to give up privileges."""
-        self.thread = threading.Thread(target=self._run, name="nfct-discovery", args=(settled,), daemon=True)
+    def start(self, drop_rights=None):
+        """Run in a thread until stop(). The thread calls drop_rights() first, if given."""
+        self.thread = threading.Thread(target=self._run, name="nfct-discovery", args=(drop_rights,), daemon=True)
         self.thread.start()
 
     def stop(self):
@@ -97,10 +97,10 @@ cdef class Discovery:
         self.wake.close()
         self.done.close()
 
-    def _run(self, settled):
+    def _run(self, drop_rights):
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             while not self.stopping:
                 self.round(True, self._idle())
         except BaseException as error:
@@ -241,7 +241,7 @@ cdef class Discovery:
     def _remove(self, WatchedNamespace space):
         # No other descriptor refers to its sockets, so closing them removes them from both epolls.
         del self.namespaces[space.inode]
-        self.closed_foreign += space.foreign
+        self.closed_spoofed += space.spoofed
         for other in self.namespaces.values():
             for number in [number for number, inode in other.nsids.items() if inode == space.inode]:
                 del other.nsids[number]
@@ -370,6 +370,6 @@ cdef class Discovery:
         return True
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.closed_foreign + sum([space.foreign for space in list(self.namespaces.values())])
+        return self.closed_spoofed + sum([space.spoofed for space in list(self.namespaces.values())])

@@ -10,7 +10,7 @@ ctypedef struct local_addresses_t:
     bint dirty              # the routes have to be read again
     uint32_t limit          # most routes that are read; 0: no limit
     uint64_t overruns       # how often notifications were lost
-    uint64_t foreign        # datagrams ignored because a process sent them, not the kernel
+    uint64_t spoofed        # datagrams ignored because a process sent them, not the kernel
     local_routes_t routes   # the local routes as last read
 
 cdef void local_addresses_init(local_addresses_t *self) noexcept nogil    # as after local_addresses_close()

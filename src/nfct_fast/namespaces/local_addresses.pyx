@@ -79,7 +79,7 @@ cdef int local_addresses_adopt(local_addresses_t *self, int monitor, int query, 
     self.dirty = True
     self.limit = limit
     self.monitor = max(monitor, -1)
-    self.overruns = self.foreign = 0
+    self.overruns = self.spoofed = 0
     memset(&self.routes, 0, sizeof(self.routes))
     if monitor < 0:
         rc = monitor
@@ -178,7 +178,7 @@ cdef int local_addresses_receive(local_addresses_t *self) noexcept nogil:
             if is_of_kernel(&sender, length):
                 self.dirty = True
             else:
-                self.foreign += 1
+                self.spoofed += 1
         elif errno == ENOBUFS:
             self.overruns += 1
             self.dirty = True
@@ -268,9 +268,9 @@ cdef class LocalAddresses:
         return found if found >= 0 else None
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.addresses.foreign + self.addresses.query.foreign
+        return self.addresses.spoofed + self.addresses.query.spoofed
 
     @property
     def overruns(self) -> int:

@@ -27,7 +27,7 @@ ctypedef struct namespace_t:
 cdef namespace_t *namespace_open(uint64_t inode, int ns, bint diag, Opener opener, int *error) noexcept nogil
 cdef namespace_t *namespace_take(namespace_t *self) noexcept nogil
 cdef void namespace_drop(namespace_t *self) noexcept nogil
-cdef uint64_t namespace_foreign(const namespace_t *self) noexcept nogil    # datagrams sent by processes, and ignored
+cdef uint64_t namespace_spoofed(const namespace_t *self) noexcept nogil    # datagrams sent by processes, and ignored
 
 # As diag_lookup() or diag_lookup_listener(). Also finds sockets bound to the device that has the tuple's local address
 # according to `addresses`.

@@ -72,8 +72,8 @@ cdef void namespace_drop(namespace_t *self) noexcept nogil:
     free(self)
 
 
-cdef uint64_t namespace_foreign(const namespace_t *self) noexcept nogil:
-    return self.diag.foreign + self.routes.foreign
+cdef uint64_t namespace_spoofed(const namespace_t *self) noexcept nogil:
+    return self.diag.spoofed + self.routes.spoofed
 
 
 cdef int namespace_lookup(namespace_t *self, const local_routes_t *addresses, const tuple_t *tuple, bint listener,

@@ -24,7 +24,7 @@ cdef struct cached_route_t:
 # A cached result: whether a monitored namespace has this address in the current map.
 cdef struct is_local_t:
     uint8_t addr[16]
-    uint64_t turn           # NamespaceIndex.turn when that was found; another: not valid any more
+    uint64_t generation     # NamespaceIndex.generation of the map in which that was found
     int monitored           # number of the namespace
     uint8_t family          # AF_INET or AF_INET6
     bint yes
@@ -45,7 +45,7 @@ cdef class NamespaceIndex:
     cdef uint64_t drained_at        # CLOCK_MONOTONIC ns at which an unknown address last caused a round of discovery
     cdef uint64_t wait_again_at     # CLOCK_MONOTONIC ns before which no flow waits for discovery
     cdef uint64_t refreshed_at      # CLOCK_MONOTONIC ns at which refresh_monitored() was last called
-    cdef uint64_t turn              # from 1: another number whenever namespaces and their addresses may have changed
+    cdef uint64_t generation        # counted from 1: changes whenever namespaces and their addresses may have changed
     cdef str proc
     cdef object finalizer
 

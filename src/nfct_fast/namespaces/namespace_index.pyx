@@ -85,7 +85,7 @@ cdef class NamespaceIndex:
 
     def __cinit__(self):
         self.opener = None
-        self.turn = 1
+        self.generation = 1
 
     def __init__(self, space=None, *, int limit=128, double ttl=1.0, proc="/proc", bint diag=True, spawn_helper=None):
         self.close()
@@ -98,9 +98,9 @@ cdef class NamespaceIndex:
         self.monitor(space)
         self._take_map()
 
-    def start(self, settled=None) -> None:
-        """Run discovery in a thread until close(). settled: called first in the thread, to give up privileges."""
-        self.discovery.start(settled)
+    def start(self, drop_rights=None) -> None:
+        """Run discovery in a thread until close(). The thread calls drop_rights() first, if given."""
+        self.discovery.start(drop_rights)
         self.threaded = True
 
     def monitor(self, space=None) -> int:
@@ -187,7 +187,7 @@ cdef class NamespaceIndex:
             return False
         namespace_map_free(self.namespace_map)
         self.namespace_map = fresh
-        self.turn += 1
+        self.generation += 1
         self.skipped = fresh.skipped
         memset(self.cached_routes, 0, sizeof(self.cached_routes))
         return True
@@ -231,13 +231,13 @@ cdef class NamespaceIndex:
         # routes_find() takes 5 ns for each of three to six prefix lengths.
         cdef is_local_t *known = &self.known_addresses[tuple_slot(tuple) ^ monitored & (UNKNOWN_ADDRESSES - 1)]
         cdef const local_routes_t *own
-        if (known.turn != self.turn or known.monitored != monitored or known.family != tuple.family
+        if (known.generation != self.generation or known.monitored != monitored or known.family != tuple.family
                 or memcmp(known.addr, tuple.src, 16) != 0):
             own = self.monitored_routes(monitored)
             if own == NULL:
                 return False
             memcpy(known.addr, tuple.src, 16)
-            known.turn, known.monitored, known.family = self.turn, monitored, tuple.family
+            known.generation, known.monitored, known.family = self.generation, monitored, tuple.family
             known.yes = routes_find(own, &tuple.src[0], tuple.family) >= 0
         return known.yes
 
@@ -340,9 +340,9 @@ cdef class NamespaceIndex:
         return self.namespace_map.nodes[index].namespace.cookie if 0 <= index < self.namespace_map.count else 0
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return self.discovery.foreign
+        return self.discovery.spoofed
 
     def namespaces(self) -> dict:
         """Return the known namespaces as {inode: name}; the monitored ones come first."""

@@ -19,7 +19,7 @@ cdef class WatchedNamespace:
     cdef local_addresses_t addresses
     cdef shared_routes_t *routes   # local addresses, a reference; NULL: there are too many, or memory is exhausted
     cdef links_t links
-    cdef uint64_t closed_foreign   # foreign datagrams received on sockets that were closed since
+    cdef uint64_t closed_spoofed   # spoofed datagrams received on sockets that were closed since
     cdef bint too_large            # the namespace has more addresses or links than are read
     cdef bint changed              # a notification came since the namespace was last read
     cdef double due                # monotonic seconds before which it is not read again

@@ -16,7 +16,7 @@ from nfct_fast.namespaces.local_addresses cimport (
 )
 from nfct_fast.namespaces.namespace_map cimport routes_drop, routes_share
 from nfct_fast.namespaces.links cimport links_free, links_nsid, links_read, links_t
-from nfct_fast.namespaces.namespace cimport namespace_drop, namespace_foreign, namespace_open
+from nfct_fast.namespaces.namespace cimport namespace_drop, namespace_spoofed, namespace_open
 from nfct_fast.kernel.clock cimport monotonic_ns
 
 import os
@@ -87,7 +87,7 @@ cdef class WatchedNamespace:
     cdef int _open(self) except -1:
         cdef int rc, monitor, query
         cdef uint32_t limit = OUR_ROUTES if self.uid is None else USERS_ROUTES
-        self.closed_foreign += self.addresses.foreign + self.addresses.query.foreign
+        self.closed_spoofed += self.addresses.spoofed + self.addresses.query.spoofed
         with nogil:
             local_addresses_close(&self.addresses)
             monitor = self.opener.netlink(self.namespace.ns, NETLINK_ROUTE)
@@ -171,7 +171,7 @@ cdef class WatchedNamespace:
         return {self.links.at[i].nsid for i in range(self.links.count) if self.links.at[i].nsid >= 0}
 
     @property
-    def foreign(self) -> int:
+    def spoofed(self) -> int:
         """Datagrams ignored because a process sent them, not the kernel."""
-        return (self.closed_foreign + self.addresses.foreign + self.addresses.query.foreign
-                + namespace_foreign(self.namespace))
+        return (self.closed_spoofed + self.addresses.spoofed + self.addresses.query.spoofed
+                + namespace_spoofed(self.namespace))

@@ -21,9 +21,9 @@ struct cmdline_ask {
 /* One message of a reply, followed by bytes of the command line. There are several if one buffer cannot hold them. */
 struct cmdline_answer {
     uint32_t number;
-    int32_t error;  /* 0 or -errno */
-    uint64_t whole; /* in the last message: size of the command line without its final NUL */
-    uint32_t last;  /* 1: this is the last message of the reply */
+    int32_t error;      /* 0 or -errno */
+    uint64_t full_size; /* in the last message: size of the command line without its final NUL */
+    uint32_t last;      /* 1: this is the last message of the reply */
 };
 
 union cmdline_handle {
@@ -74,7 +74,7 @@ HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmd
     long have = 0, got = file < 0 ? file : 0, size = 0;
     answer.number = ask->number;
     answer.error = 0;
-    answer.whole = 0;
+    answer.full_size = 0;
     answer.last = 0;
     while (got >= 0 && have < ask->limit) {
         long want = ask->limit - have < HELPER_BUFFER ? ask->limit - have : HELPER_BUFFER;
@@ -88,19 +88,19 @@ HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmd
         cmdline_send(fd, &answer, room->buffer, got);
         size = 0;
     }
-    answer.whole = (uint64_t)have;
+    answer.full_size = (uint64_t)have;
     if (got >= 0 && have == ask->limit && ask->known > ask->limit) {
-        answer.whole = ask->known; /* from stat, which saves reading up to 128 KB only to count them */
+        answer.full_size = ask->known; /* from stat, which saves reading up to 128 KB only to count them */
         last = 0;
     } else if (got >= 0 && have == ask->limit) {
         /* PR_SET_MM_MAP, which needs no privilege, can make a command line terabytes large: do not count to its end. */
-        while (answer.whole - ask->limit < CMDLINE_COUNTED && (got = cmdline_fill(file, rest, sizeof(rest))) > 0) {
-            answer.whole += (uint64_t)got;
+        while (answer.full_size - ask->limit < CMDLINE_COUNTED && (got = cmdline_fill(file, rest, sizeof(rest))) > 0) {
+            answer.full_size += (uint64_t)got;
             last = rest[got - 1];
         }
     }
-    if (answer.whole && last == 0)
-        answer.whole--;
+    if (answer.full_size && last == 0)
+        answer.full_size--;
     answer.last = 1;
     answer.error = got < 0 ? (int32_t)got : 0;
     __atomic_store_n(&room->inside, 0, __ATOMIC_RELEASE);

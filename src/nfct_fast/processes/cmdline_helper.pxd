@@ -13,7 +13,7 @@ cdef extern from "nfct_fast/processes/cmdline_helper.h" nogil:
     struct cmdline_answer:
         uint32_t number
         int32_t error
-        uint64_t whole
+        uint64_t full_size
         uint32_t last
 
     void helper_init(helper *self)

@@ -18,7 +18,7 @@ cdef struct cmdline_t:
     char *buf
     uint32_t limit           # most bytes of the command line to read into buf
     ssize_t size             # result: bytes in buf, without the final NUL, or -errno
-    uint64_t whole           # result: size of the whole command line, without the final NUL
+    uint64_t full_size       # result: size of the whole command line, without the final NUL
 
 # A process (id: pid) or user (id: uid, start 0) that kept the helper waiting.
 cdef struct deferred_one_t:

@@ -134,8 +134,8 @@ cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t u
         have[0] += got
         if not answer.last:
             continue
-        one.whole = answer.whole
-        one.size = answer.error if answer.error else <ssize_t>min(<uint64_t>have[0], answer.whole)
+        one.full_size = answer.full_size
+        one.size = answer.error if answer.error else <ssize_t>min(<uint64_t>have[0], answer.full_size)
         return 0
 
 
@@ -188,7 +188,7 @@ cdef class CommandLineReader:
         now = monotonic_ns()
         replenish(self, now)
         self.asked += 1
-        one.size, one.whole = PENDING, 0
+        one.size, one.full_size = PENDING, 0
         if is_refused(self, one, now):
             one.size = -EAGAIN
             self.refused += 1

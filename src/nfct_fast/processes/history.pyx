@@ -281,7 +281,7 @@ cdef void remove_read(History self, const process_event *event) noexcept nogil:
         at = next
 
 
-cdef void settle_fresh(History self, process_ring *ring) noexcept nogil:
+cdef void match_fresh(History self, process_ring *ring) noexcept nogil:
     # Find the programs that /proc showed before their execve event was read. Look at all queued events first, so that
     # such a program is not taken for the one before the execve.
     cdef const process_event *event
@@ -428,7 +428,7 @@ cdef class History:
         if lost != self._lost:
             forget_unbound(self, lost)
         if self._fresh_count:
-            settle_fresh(self, ring)
+            match_fresh(self, ring)
         while True:
             event = ring_next(ring, &at, &length)
             if event == NULL:

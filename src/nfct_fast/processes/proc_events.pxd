@@ -17,4 +17,4 @@ cdef class ProcEvents:
     cdef int _receive(self) noexcept nogil
     # Wait until the queue is empty, for 1 ms at most: then all earlier events have been reported. Any thread may call
     # this.
-    cdef void settle(self) noexcept nogil
+    cdef void wait_drained(self) noexcept nogil

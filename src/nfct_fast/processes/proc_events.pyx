@@ -95,7 +95,7 @@ cdef class ProcEvents:
         self._history.reporting(False)
         return min(count, 0) if count != -ENOBUFS else 0
 
-    cdef void settle(self) noexcept nogil:
+    cdef void wait_drained(self) noexcept nogil:
         """See proc_events.pxd."""
         cdef int64_t now = monotonic_ns() + boottime_offset()
         cdef timespec pause
@@ -126,24 +126,24 @@ cdef class ProcEvents:
                 result = self._receive()
         return result
 
-    def start(self, settled=None):
-        """Run in a daemon thread until close(). settled: called first in the thread, to give up privileges. OSError."""
+    def start(self, drop_rights=None):
+        """Run in a daemon thread until close(). The thread calls drop_rights() first, if given. OSError."""
         if self._thread is not None:
             raise ValueError("started already")
         self._wake = Wakeup()
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, name="nfct_fast connector", daemon=True, args=(settled, ready))
+            target=self._run, name="nfct_fast connector", daemon=True, args=(drop_rights, ready))
         self._thread.start()
         ready.wait()
         if self.failed:
             raise OSError(self.failed, f"proc connector: cannot give up privileges: {os.strerror(self.failed)}")
 
-    def _run(self, settled, ready):
+    def _run(self, drop_rights, ready):
         cdef int result
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
         except OSError as error:
             self.failed = error.errno
         finally:

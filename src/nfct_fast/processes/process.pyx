@@ -185,7 +185,7 @@ cdef void cmdline_take(process_t *facts, const cmdline_t *cmdline, bint is_kthre
     elif cmdline.size > 0 or (cmdline.size == 0 and is_kthread):
         facts.cmdline.at = cmdline.buf
         facts.cmdline.size = unpadded(cmdline.buf, cmdline.size)
-        facts.cmdline_size = cmdline.whole if facts.cmdline.size == <size_t>cmdline.size else facts.cmdline.size
+        facts.cmdline_size = cmdline.full_size if facts.cmdline.size == <size_t>cmdline.size else facts.cmdline.size
         facts.has |= PROCESS_CMDLINE
 
 

@@ -47,13 +47,13 @@ cdef class Engine:
         self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
 
-    def open(self, wanted, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
+    def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
              record=None, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
-            wanted: Pairs of address family and protocol number.
-            rights: A Rights, whose settle() each thread calls first, or None.
+            flow_filter: Which flows are wanted, a FlowFilter.
+            rights: A Rights, whose drop() each thread calls first, or None.
             track: Whether to turn connection tracking on.
             attribution: Keyword arguments of Resolver.
             spec: The namespaces to monitor: None, a name, pid or path, or "all".
@@ -69,23 +69,23 @@ cdef class Engine:
         Raises:
             OSError, ValueError: Opening failed. close() must be called in this case, too.
         """
-        settled, spawn_helper = (None, None) if rights is None else (rights.settle, rights.spawn_helper)
+        drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
-        self.attribution.__init__(**attribution, settled=settled, spawn_helper=spawn_helper)
+        self.attribution.__init__(**attribution, drop_rights=drop_rights, spawn_helper=spawn_helper)
         self.notices = Notices()
         if track:
             self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, wanted,
+        self.reader = Reader(self.ring, self.attribution, flow_filter,
                              self.tracking.check if track and not everywhere else None)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         wanted, **opener_arguments)
+                                         flow_filter, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)
@@ -96,21 +96,22 @@ cdef class Engine:
         self._open_epoll()
         if record is not None:
             self.recorder = self.reader.intake.recorder = Recorder(record, self.notices)
-            self.recorder.start(settled)
-        # Not threading.Thread: a ^C within its start() or join() may leave its locks held, or mark a live thread ended.
-        self.thread = start_new_thread(self.reader.run, (settled,))
+            self.recorder.start(drop_rights)
+        # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
+        # ended.
+        self.thread = start_new_thread(self.reader.run, (drop_rights,))
         if everywhere:
-            self.follower.start(settled)
+            self.follower.start(drop_rights)
         return reasons
 
-    def open_replay(self, path, wanted, types, rights, double speed) -> None:
+    def open_replay(self, path, flow_filter, types, rights, double speed) -> None:
         """Open a recording instead, and start the thread that plays it; see Player. OSError, RecordingError."""
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard)
         self.notices = Notices()
-        self.player = Player(path, self.ring, wanted, types, speed)
+        self.player = Player(path, self.ring, flow_filter, types, speed)
         self._open_epoll()
-        self.thread = start_new_thread(self.player.run, (None if rights is None else rights.settle,))
+        self.thread = start_new_thread(self.player.run, (None if rights is None else rights.drop,))
 
     def _open_epoll(self):
         self.epoll = epoll_create1(EPOLL_CLOEXEC)

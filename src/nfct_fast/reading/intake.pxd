@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.decoder cimport FlowDecoder
 from nfct_fast.events.flow cimport flow_t
+from nfct_fast.filters.flow_filter cimport FlowFilter
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source
@@ -15,21 +16,20 @@ cdef class Intake:
     cdef FlowDecoder decoder
     cdef Recorder recorder               # of what is delivered, or None
     cdef readonly Resolver attribution
-    cdef unsigned char wanted4[256]      # by IP protocol: whether IPv4 flows of it are wanted
-    cdef unsigned char wanted6[256]      # the same for IPv6
+    cdef FlowFilter flow_filter
     cdef Wakeup wakeup                   # stop() was called
     cdef bint stopping                   # stop() was called
     cdef bint no_consumer                # nobody will make room in the ring any more
     cdef readonly uint64_t events        # events decoded
-    cdef readonly uint64_t filtered      # events not wanted that the socket filter let through
+    cdef readonly uint64_t filtered      # events and recovered flows not wanted that the socket filter let through
     cdef readonly uint64_t named         # flows for whose owner a process was found
     cdef readonly uint64_t undelivered   # events left over at stop(): no time to decode them, or no room in the ring
     cdef readonly uint64_t unreported_lost   # lost events whose report found no room in the ring at stop()
     cdef readonly bint at_least          # the two counts above are lower bounds: there was no time to count all
-    # Whether the address family and protocol are wanted.
-    cdef bint is_wanted(self, const flow_t *flow) noexcept nogil
-    # Attribute and publish the first `count` records of the ring's room. since: CLOCK_MONOTONIC ns before the oldest of
-    # their events. 0 or -errno.
+    # Whether a flow of that source may be wanted, as far as is known without its owners. Sets its netns_inode.
+    cdef bint is_wanted(self, Source source, flow_t *flow) noexcept nogil
+    # Attribute the first `count` records of the ring's room, which is_wanted() has let through, and publish those that
+    # are wanted. since: CLOCK_MONOTONIC ns before the oldest of their events. 0 or -errno.
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil
     # Receive and deliver up to `room` events. Return how many were received, 0 if none is queued, -ENOBUFS if events
     # were lost before the next one, or another -errno.

@@ -24,20 +24,16 @@ cdef class Intake:
     Args:
         ring: where the records go; this thread is its producer.
         attribution: finds the owners.
-        wanted: pairs of address family and protocol number.
+        flow_filter: which flows are wanted.
 
     Raises OSError if no eventfd can be had.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, FlowFilter flow_filter not None):
         self.ring = ring
         self.attribution = attribution
         self.decoder = FlowDecoder()
-        for family, proto in wanted:
-            if family == AF_INET:
-                self.wanted4[proto] = 1
-            else:
-                self.wanted6[proto] = 1
+        self.flow_filter = flow_filter
         self.wakeup = Wakeup()
 
     def stop(self, bint no_consumer=False) -> None:
@@ -56,10 +52,10 @@ cdef class Intake:
         """Messages that could not be decoded."""
         return self.decoder.errors
 
-    cdef bint is_wanted(self, const flow_t *flow) noexcept nogil:
-        if flow.orig.family == AF_INET:
-            return self.wanted4[flow.orig.proto]
-        return flow.orig.family == AF_INET6 and self.wanted6[flow.orig.proto]
+    cdef bint is_wanted(self, Source source, flow_t *flow) noexcept nogil:
+        flow.netns_inode = source.inode
+        return ((flow.orig.family == AF_INET or flow.orig.family == AF_INET6)
+                and self.flow_filter.may_be_wanted(flow))
 
     cdef int _decode(self, Source source, int count) noexcept nogil:
         """Decode and deliver the `count` datagrams just received, for which the ring has room; 0 or -errno."""
@@ -77,25 +73,29 @@ cdef class Intake:
             if data == NULL or self.decoder.decode(data, length, &records[kept].flow, 1, time, source.index) != 1:
                 continue
             self.events += 1
-            if not self.is_wanted(&records[kept].flow):
-                self.filtered += 1
-            elif source.admit(&records[kept].flow):
+            # First, as recovery looks for all flows whose events the socket filter lets through.
+            if not source.admit(&records[kept].flow):
+                continue
+            if self.is_wanted(source, &records[kept].flow):
                 records[kept].datagram = <uint16_t>(i + 1)
                 kept += 1
+            else:
+                self.filtered += 1
         return self.deliver(source, records, kept, source.drained_at)
 
     cdef int deliver(self, Source source, record_t *records, int count, int64_t since) noexcept nogil:
-        cdef int i
+        cdef int kept, i
         cdef int64_t now = monotonic_ns()
         source.mark_active(now)
         self.attribution.begin(now, since)
         self.attribution.resolve(records, count)
-        for i in range(count):
-            records[i].flow.netns_inode = source.inode
+        kept = self.flow_filter.keep_wanted(records, count)
+        self.filtered += count - kept
+        for i in range(kept):
             self.named += records[i].owner.process != NULL
         if self.recorder is not None:
-            self._record(source, records, count)
-        self.ring.publish(count)
+            self._record(source, records, kept)
+        self.ring.publish(kept)
         return 0
 
     cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil:
@@ -217,14 +217,15 @@ cdef class Intake:
                 self.undelivered += self._count_undelivered(source, count)
 
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
-        """How many of the received datagrams are undelivered: all whose flow was not just recovered from the table."""
+        """How many of the received datagrams are undelivered: those that may be wanted and whose flow was not just
+        recovered from the table."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow
         cdef int i
-        cdef int reported = 0
-        for i in range(count if source.deduplicating else 0):
+        cdef int others = 0
+        for i in range(count if source.deduplicating or self.flow_filter.possible is not None else 0):
             data = source.socket.datagram(i, &length)
             if data != NULL and self.decoder.decode(data, length, &flow, 1, 0, source.index) == 1:
-                reported += not source.admit(&flow)
-        return count - reported
+                others += not source.admit(&flow) or not self.is_wanted(source, &flow)
+        return count - others

@@ -37,13 +37,13 @@ cdef class Reader:
     Args:
         ring: The ring in which the records are put.
         attribution: The Resolver that finds the owners.
-        wanted: Pairs of address family and protocol number.
+        flow_filter: Which flows are wanted, a FlowFilter.
         housekeeping: Called in the reading thread about once a second; may be None.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, wanted, housekeeping=None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, flow_filter, housekeeping=None):
         self.epoll = -1
-        self.intake = Intake(ring, attribution, wanted)
+        self.intake = Intake(ring, attribution, flow_filter)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
         self.housekeeping = housekeeping
@@ -98,17 +98,17 @@ cdef class Reader:
         for source in self.sources:
             source.stop()
 
-    def run(self, settled=None) -> None:
+    def run(self, drop_rights=None) -> None:
         """Read until stop() or an error, which is kept in `failure`; then end the ring.
 
         Args:
-            settled: Called first, to give up this thread's privileges; may be None.
+            drop_rights: Called first, to give up this thread's privileges; may be None.
         """
         cdef int result = 0
         cdef Resolver attribution = self.intake.attribution
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             while not self.intake.stopping and result >= 0:
                 with nogil:
                     result = self._read_events()
@@ -190,8 +190,8 @@ cdef class Reader:
     cdef int _on_drained(self, Source source) noexcept nogil:
         """Recover from losses, now that the queue is empty and so nothing lost can still be queued. 0 or -errno."""
         cdef int result = 0
-        if source.settle_pending:
-            result = self.recovery.settle(source)
+        if source.finish_due:
+            result = self.recovery.report_unrecovered(source)
         if source.overrun and not source.dump_in_progress and result == 0:
             result = self.recovery.begin(source)
         return result
@@ -200,7 +200,7 @@ cdef class Reader:
         """Release a retired, empty source unless recovery still needs it. It may be freed immediately. 0 or -errno."""
         cdef epoll_event event
         cdef int result
-        if source.overrun or source.dump_in_progress or source.settle_pending:
+        if source.overrun or source.dump_in_progress or source.finish_due:
             return 0
         source.count_losses()
         result = self.intake.report_loss(source, False)
@@ -219,7 +219,7 @@ cdef class Reader:
             at = self.sources.get(i)
             if at == NULL or (<Source>at).dump_in_progress:
                 continue
-            if (<Source>at).overrun or (<Source>at).settle_pending or (<Source>at).retiring:
+            if (<Source>at).overrun or (<Source>at).finish_due or (<Source>at).retiring:
                 result = min(result, self._serve(<Source>at))
         return result
 

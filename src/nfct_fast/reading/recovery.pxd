@@ -17,7 +17,7 @@ cdef class Recovery:
     # Continue the dumps for 2 ms and deliver the flows that they found. 0 or -errno.
     cdef int advance(self) noexcept nogil
     # Report the losses that were not recovered, once a source's dump is over and its queue is empty. 0 or -errno.
-    cdef int settle(self, Source source) noexcept nogil
+    cdef int report_unrecovered(self, Source source) noexcept nogil
     # After stop(), finish the source's dump; flows for which the ring has no room are counted.
     cdef void finish(self, Source source) noexcept nogil
     cdef int _deliver_missed(self, Source source) noexcept nogil

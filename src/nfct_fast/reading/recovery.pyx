@@ -72,42 +72,50 @@ cdef class Recovery:
             source.advance_dump()
             self._deliver_missed(source)
 
-    cdef int settle(self, Source source) noexcept nogil:
+    cdef int report_unrecovered(self, Source source) noexcept nogil:
         source.finish_deduplicating()
         source.socket.count_lost()
-        if source.socket.lost + source.socket.unmade != source.losses_counted:
+        if source.socket.lost + source.socket.unallocated != source.losses_counted:
             source.mark_overrun()
         return self.intake.report_loss(source, source.dump_incomplete)
 
     cdef int _deliver_missed(self, Source source) noexcept nogil:
-        """Deliver the source's missed flows that are wanted. 0 or -errno."""
+        """Deliver the source's missed flows that are wanted. 0 or -errno.
+
+        Those that are not are made up for, too, if the socket filter had let their events through.
+        """
         cdef int64_t now = realtime_ns()
         cdef record_t *records
         cdef flow_t *flows = source.missed_flows
         cdef int room = 0
         cdef int i = 0
-        cdef int kept
+        cdef int kept, found
         cdef int result
         while i < source.missed_count:
             records = self.intake.room(&room)
             if records == NULL:
                 while i < source.missed_count:
-                    kept = self.intake.is_wanted(&flows[i])
-                    source.add_recovered(kept)
-                    self.intake.undelivered += kept
+                    source.add_recovered(self.intake.flow_filter.is_heard(&flows[i]))
+                    self.intake.undelivered += self.intake.is_wanted(source, &flows[i])
                     i += 1
                 return 0
-            kept = 0
+            kept = found = 0
             while i < source.missed_count and kept < room:
-                if self.intake.is_wanted(&flows[i]):
+                if not self.intake.flow_filter.is_heard(&flows[i]):
+                    i += 1
+                    continue
+                found += 1
+                if self.intake.is_wanted(source, &flows[i]):
                     memset(&records[kept], 0, sizeof(record_t))
                     records[kept].flow = flows[i]
                     records[kept].flow.type = EVENT_NEW
                     records[kept].flow.has |= FLOW_RECOVERED
                     records[kept].flow.time = now
                     kept += 1
+                else:
+                    self.intake.filtered += 1
                 i += 1
-            source.add_recovered(kept)
+            source.add_recovered(found)
             result = self.intake.deliver(source, records, kept, source.recovery_since)
             if result < 0:
                 return result

@@ -28,17 +28,16 @@ class SourceOpener:
         opener: The namespaces.opener.Opener that makes sockets in other namespaces.
         tracking: A Tracking that turns connection tracking on, or None.
         can_enter: Whether threads may still enter other namespaces after the start.
-        wanted: Pairs of address family and protocol number.
+        flow_filter: Which flows are wanted, a FlowFilter.
         groups: Values of events.open_sources.GROUPS.
-        program: A classic BPF socket filter, or None.
         recover: Whether to recover lost flows from the conntrack table.
     """
 
-    def __init__(self, reader, resolver, opener, tracking, can_enter, wanted, groups, program, recover):
+    def __init__(self, reader, resolver, opener, tracking, can_enter, flow_filter, groups, recover):
         self.tracking = tracking
         self._reader, self._resolver, self._opener = reader, resolver, opener
         self._can_enter = can_enter
-        self._wanted, self._groups, self._program = wanted, groups, program
+        self._filter, self._groups = flow_filter, groups
         self._recover = recover and GROUPS["NEW"] in groups
         self._inbox = event_inbox()
         self._tracked = {}  # {inode: what Tracking.remove() takes}
@@ -64,7 +63,7 @@ class SourceOpener:
 
     def _track(self, space):
         if self.tracking is not None and (inode := netns.current()) not in self._tracked:
-            self._tracked[inode] = self.tracking.add(_prefix(space), self._wanted)
+            self._tracked[inode] = self.tracking.add(_prefix(space), self._filter.protocols)
 
     def open(self, space, share, size, report_existing=False) -> Source:
         """Open a namespace's source and add it to the reader. Blocks while the conntrack table is dumped.
@@ -85,7 +84,9 @@ class SourceOpener:
             if self.tracking is not None and (self._can_enter or not report_existing):
                 with _entered(space):
                     self._track(space)
-            socket = open_event_socket(self._socket(space), self._inbox, self._groups, self._program, share, size)
+            socket = open_event_socket(
+                self._socket(space), self._inbox, self._groups, self._filter.socket_filter, share, size
+            )
             try:
                 dump = ConntrackDump(self._socket(space)) if self._recover else None
                 number = self._resolver.monitor(space)

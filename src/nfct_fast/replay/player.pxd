@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nfct_fast.events.decoder cimport FlowDecoder
 from nfct_fast.events.flow cimport flow_t
+from nfct_fast.filters.flow_filter cimport FlowFilter
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.processes.process cimport ancestor_t, process_t
 from nfct_fast.records.owner cimport owner_t
@@ -19,8 +20,7 @@ cdef class Player:
     cdef readonly object finished    # a lock that run() releases at its end
     cdef readonly bytes host         # the text of CHUNK_HOST
     cdef FlowDecoder decoder
-    cdef unsigned char wanted4[256]  # by IP protocol: whether IPv4 flows of it are wanted
-    cdef unsigned char wanted6[256]
+    cdef FlowFilter flow_filter
     cdef unsigned char wanted_types[8]   # by EVENT_*
     cdef double speed                # seconds of the recording played in a second; 0: without waiting
     cdef int64_t began               # CLOCK_MONOTONIC ns when the first record was played

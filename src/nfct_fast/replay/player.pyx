@@ -49,24 +49,20 @@ cdef class Player:
     Args:
         path: a recording.
         ring: where the records go; the thread of run() is its producer.
-        wanted: pairs of address family and protocol number.
+        flow_filter: which flows are wanted.
         types: the wanted EVENT_*.
         speed: seconds of the recording to play in a second; 0 for as fast as they are taken.
 
     Raises OSError, and RecordingError if this is not a recording, or one that this version cannot read.
     """
 
-    def __cinit__(self, path, Ring ring not None, wanted, types, double speed=0):
+    def __cinit__(self, path, Ring ring not None, FlowFilter flow_filter not None, types, double speed=0):
         self.fd = -1
         self.path = os.fsdecode(path)
         self.ring = ring
         self.speed = speed
         self.decoder = FlowDecoder()
-        for family, proto in wanted:
-            if family == AF_INET:
-                self.wanted4[proto] = 1
-            else:
-                self.wanted6[proto] = 1
+        self.flow_filter = flow_filter
         for kind in types:
             self.wanted_types[kind] = 1
         self.wakeup = Wakeup()
@@ -130,15 +126,15 @@ cdef class Player:
             close(self.fd)
         self.fd = -1
 
-    def run(self, settled=None) -> None:
+    def run(self, drop_rights=None) -> None:
         """Play until the end, stop() or an error, which is kept in `failure`; then end the ring.
 
-        settled: called first, in this thread, to give up privileges.
+        drop_rights: called first, to give up this thread's privileges; may be None.
         """
         cdef int result = 0
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             with nogil:
                 result = self._play()
             if self.problem != NULL:
@@ -380,9 +376,8 @@ cdef class Player:
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil:
         if not self.wanted_types[flow.type & 7]:
             return False
-        if flow.orig.family == AF_INET:
-            return self.wanted4[flow.orig.proto]
-        return flow.orig.family == AF_INET6 and self.wanted6[flow.orig.proto]
+        return ((flow.orig.family == AF_INET or flow.orig.family == AF_INET6)
+                and self.flow_filter.may_be_wanted(flow))
 
     cdef int _take_flow(self, const char *data, size_t size, record_t *record) noexcept nogil:
         cdef flow_chunk_t fixed
@@ -417,6 +412,9 @@ cdef class Player:
         if not self._is_wanted(&record.flow):
             self.filtered += 1
             record_drop(record)
+            return NEXT_NOTHING
+        if self.flow_filter.keep_wanted(record, 1) == 0:       # which has dropped it
+            self.filtered += 1
             return NEXT_NOTHING
         self.named += record.owner.process != NULL
         return NEXT_RECORD

@@ -151,11 +151,11 @@ cdef class Recorder:
         os.write(self.fd, (<const char *>&header)[:sizeof(header)] + (<const char *>&chunk)[:sizeof(chunk)] + host
                  + bytes((8 - len(host) % 8) % 8))
 
-    def start(self, settled=None) -> None:
-        """Start the writing thread. settled: called first in it, to give up privileges."""
+    def start(self, drop_rights=None) -> None:
+        """Start the writing thread. drop_rights: called first in it, to give up privileges."""
         self.finished.acquire()
         self.started = True
-        start_new_thread(self._run, (settled,))
+        start_new_thread(self._run, (drop_rights,))
 
     def finish(self, double seconds) -> None:
         """Write what was added, and close the file; when `seconds` have passed, count the rest as not recorded.
@@ -186,11 +186,11 @@ cdef class Recorder:
         """Flows that are not in the file, as it could not be written, or not fast enough."""
         return self.unrecorded_count
 
-    def _run(self, settled):
+    def _run(self, drop_rights):
         cdef int result = 0
         try:
-            if settled is not None:
-                settled()
+            if drop_rights is not None:
+                drop_rights()
             while result >= 0:
                 with nogil:
                     result = self._write_next()

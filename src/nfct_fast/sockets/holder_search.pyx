@@ -94,7 +94,7 @@ cdef class HolderSearch:
         if spawn_helper is None:
             self.scanner = FdScanner(proc, budget=budget)
         else:
-            self.channel = HelperChannel(*spawn_helper("nfct-seeker", functools.partial(_prepare, proc, budget),
+            self.channel = HelperChannel(*spawn_helper("nfct-holders", functools.partial(_prepare, proc, budget),
                                                        ("dac_read_search", "sys_ptrace")))
 
     def close(self):

@@ -137,7 +137,7 @@ static inline __attribute__((always_inline)) __u32 owners_port(__u64 netns, __u8
 struct owners_watch {
     struct {
         __u64 cookie;
-        __u64 turn; /* number of the watch, counted by the reader */
+        __u64 watch_id; /* what owners_watch() returned */
     } at[OWNERS_WATCH_PLACES];
 };
 

@@ -246,24 +246,24 @@ static inline uint64_t owners_watch(struct owners *self, uint64_t cookie)
     for (int i = 0; i < OWNERS_WATCH_PLACES; i++) {
         uint64_t there = __atomic_load_n(&watch->at[i].cookie, __ATOMIC_ACQUIRE);
         if (there == cookie)
-            return watch->at[i].turn;
+            return watch->at[i].watch_id;
         if (!there)
             at = i;
     }
-    self->turns++;
+    self->watch_count++;
     if (at < 0)
-        at = self->turns % OWNERS_WATCH_PLACES;
-    watch->at[at].turn = self->turns;
+        at = self->watch_count % OWNERS_WATCH_PLACES;
+    watch->at[at].watch_id = self->watch_count;
     __atomic_store_n(&watch->at[at].cookie, cookie, __ATOMIC_SEQ_CST);
-    return self->turns;
+    return self->watch_count;
 }
 
-/* Whether the socket has stayed open since owners_watch() returned `turn`. Also false if the watch was evicted. */
-static inline int owners_is_watched(const struct owners *self, uint64_t cookie, uint64_t turn)
+/* Whether the socket has stayed open since owners_watch() returned `watch_id`. Also false if the watch was evicted. */
+static inline int owners_is_watched(const struct owners *self, uint64_t cookie, uint64_t watch_id)
 {
     const struct owners_watch *watch = &self->watch[owners_watch_at(cookie, self->seed)];
     for (int i = 0; i < OWNERS_WATCH_PLACES; i++)
-        if (__atomic_load_n(&watch->at[i].cookie, __ATOMIC_ACQUIRE) == cookie && watch->at[i].turn == turn)
+        if (__atomic_load_n(&watch->at[i].cookie, __ATOMIC_ACQUIRE) == cookie && watch->at[i].watch_id == watch_id)
             return 1;
     return 0;
 }

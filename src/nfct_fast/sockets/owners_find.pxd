@@ -89,7 +89,7 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
     int owners_lookup(const owners *self, const owners_probe *probe, owners_found *out)
     void owners_approach(const owners *self, const owners_probe *probes, int count)
     uint64_t owners_watch(owners *self, uint64_t cookie)
-    bint owners_is_watched(const owners *self, uint64_t cookie, uint64_t turn)
+    bint owners_is_watched(const owners *self, uint64_t cookie, uint64_t watch_id)
     uint32_t owners_port(uint64_t netns, uint8_t proto, uint16_t port, uint64_t seed)
     enum: OWNERS_PORTS
     uint32_t owners_port_changes(const owners *self, uint64_t netns, uint8_t proto, uint16_t port)
@@ -100,6 +100,6 @@ cdef extern from "nfct_fast/sockets/owners_users.h" nogil:
                      uint64_t until, owners_record *out)
 
 cdef extern from "nfct_fast/sockets/owners_past.h" nogil:
-    uint64_t owners_whole_since(const owners *self)
+    uint64_t owners_complete_since(const owners *self)
     int owners_past(const owners *self, const owners_key *tuple, uint64_t netns, uint64_t begin, uint64_t until,
                     owners_found *out)

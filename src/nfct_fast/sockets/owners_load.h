@@ -38,7 +38,7 @@ struct owners {
     const uint64_t *cookie;
     const uint32_t *port;
     struct owners_watch *watch; /* written by user space, like a few fields of the state */
-    uint64_t turns;             /* watches made so far, see struct owners_watch */
+    uint64_t watch_count;       /* watches made so far, see struct owners_watch */
     struct owners_state *state;
     struct process_ring ring;
     const char *step;     /* what failed: "map", "mmap", "load" or "attach" */

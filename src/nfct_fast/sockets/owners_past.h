@@ -46,11 +46,11 @@ static inline int owners_past(const struct owners *self, const struct owners_key
     return found;
 }
 
-#define OWNERS_MARGIN 64 /* records that may be overwritten while owners_whole_since() runs */
+#define OWNERS_MARGIN 64 /* records that may be overwritten while owners_complete_since() runs */
 
 /* Return the time since which the records are complete, CLOCK_BOOTTIME ns: older ones may have been overwritten. 0:
  * none ever was. */
-static inline uint64_t owners_whole_since(const struct owners *self)
+static inline uint64_t owners_complete_since(const struct owners *self)
 {
     uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
     uint64_t head = __atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE) & (OWNERS_GROWN - 1);

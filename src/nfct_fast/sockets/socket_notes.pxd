@@ -27,7 +27,7 @@ cdef enum:
 cdef class SocketNotes:
     cdef owners _owners
     cdef bint _open
-    cdef readonly bint whole             # attached to the root cgroup, so that the notes cover every process
+    cdef readonly bint covers_all        # attached to the root cgroup, so that the notes cover every process
     cdef readonly str cgroup             # the cgroup v2 directory to which the programs are attached
     cdef readonly bint packets           # the program that runs for each packet is attached
     cdef readonly str processes_missing  # why the kernel does not report processes; None: it does
@@ -41,7 +41,7 @@ cdef class SocketNotes:
 
     # Return the time since which the notes are complete, CLOCK_BOOTTIME ns: older ones may have been overwritten. 0 if
     # none ever was.
-    cdef uint64_t whole_since(self) noexcept nogil
+    cdef uint64_t complete_since(self) noexcept nogil
 
     # Find the last use of a tuple between two times, CLOCK_BOOTTIME ns. Needed if the newest note is later or has
     # `again` set. Takes up to 0.1 ms. Return 1 if there is one, 0 if not, -E2BIG if there are too many later notes.
@@ -65,10 +65,10 @@ cdef class SocketNotes:
     # The same for all 65,536 ports.
     cdef void all_port_changes(self, uint64_t netns_cookie, uint8_t proto, uint32_t *out) noexcept nogil
     # Watch for the end of the socket with this cookie. From then on is_watched() is true until the socket is closed;
-    # `turn` is what watch() returned. The socket may have been closed before, so check after watch() that it exists.
+    # `watch_id` is what watch() returned. The socket may have been closed before, so check then that it exists.
     # One thread only.
     cdef uint64_t watch(self, uint64_t cookie) noexcept nogil
-    cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil
+    cdef bint is_watched(self, uint64_t cookie, uint64_t watch_id) noexcept nogil
 
     # Whether notes come so fast that grow() is due. To be called regularly, by one thread. now: CLOCK_BOOTTIME ns.
     cdef bint is_due(self, int64_t now) noexcept nogil

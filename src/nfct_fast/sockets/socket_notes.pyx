@@ -42,10 +42,10 @@ from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
     OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
-    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_found, owners_init,
-    owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open, owners_past,
-    owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire, owners_retired,
-    owners_switch, owners_take_larger, owners_users, owners_watch, owners_whole_since, owners_written, task_types,
+    OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_complete_since, owners_found,
+    owners_init, owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open,
+    owners_past, owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire,
+    owners_retired, owners_switch, owners_take_larger, owners_users, owners_watch, owners_written, task_types,
     task_types_read,
 )
 
@@ -187,7 +187,7 @@ cdef class SocketNotes:
             fd = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # ino 1 is the root of the hierarchy; in a container's cgroup namespace "/" is not.
-            self.whole = os.fstat(fd).st_ino == 1
+            self.covers_all = os.fstat(fd).st_ino == 1
             rc = task_types_read(&tasks, types)
             if rc < 0:
                 what = f"no {tasks.missing.decode()} in" if tasks.missing != NULL else f"{os.strerror(-rc)}:"
@@ -354,8 +354,8 @@ cdef class SocketNotes:
             owner_copy(out, &found)
         return rc
 
-    cdef uint64_t whole_since(self) noexcept nogil:
-        return owners_whole_since(&self._owners) if self._open else 0
+    cdef uint64_t complete_since(self) noexcept nogil:
+        return owners_complete_since(&self._owners) if self._open else 0
 
     cdef int lookup_users(self, const tuple_t *tuple, uint64_t netns_cookie, uint64_t since, uint64_t slack,
                           uint64_t until, bpf_owner_t *out) noexcept nogil:
@@ -381,8 +381,8 @@ cdef class SocketNotes:
     cdef uint64_t watch(self, uint64_t cookie) noexcept nogil:
         return owners_watch(&self._owners, cookie) if self._open else 0
 
-    cdef bint is_watched(self, uint64_t cookie, uint64_t turn) noexcept nogil:
-        return self._open and owners_is_watched(&self._owners, cookie, turn)
+    cdef bint is_watched(self, uint64_t cookie, uint64_t watch_id) noexcept nogil:
+        return self._open and owners_is_watched(&self._owners, cookie, watch_id)
 
     cdef void prepare(self, const tuple_t *tuple, uint64_t netns_cookie, owners_probe *out) noexcept nogil:
         cdef owners_key key

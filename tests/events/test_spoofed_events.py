@@ -83,7 +83,7 @@ def test_forged_events_are_counted_and_not_printed(netns, family):
             assert not [line for line in program.lines for port in forged if printed.format(port) in line]
             worker.say("end")
             assert program.end()[0] == 0
-            assert f"foreign={COUNT}" in program.complaints[-1]
+            assert f"spoofed={COUNT}" in program.complaints[-1]
 
 
 def test_forged_ends_and_groups_of_several(netns):
@@ -110,7 +110,7 @@ def test_forged_ends_and_groups_of_several(netns):
             flows = []
             until(lambda: flows.extend(conntrack.read(timeout=0.1)) or any(flow.sport == real for flow in flows))
             assert not [flow for flow in flows if 40_001 in (flow.sport, flow.dport)]
-            assert conntrack.stats().foreign == 6
+            assert conntrack.stats().spoofed == 6
             worker.say("end")
 
 
@@ -179,7 +179,7 @@ def test_forged_routes_are_not_looked_at():
             addresses.update()
             worker.say("go")
             assert worker.hear() == "sent"
-            assert not addresses.update() and addresses.foreign == 5
+            assert not addresses.update() and addresses.spoofed == 5
             worker.say("go")
             assert worker.hear() == "added"
             assert addresses.update() and "10.1.2.3" in addresses
