@@ -22,6 +22,12 @@ _MODULES = {
     "Owner": "records.owner",
     "Process": "processes.process",
     "Status": "text.status",
+    "EventType": "records.words",
+    "Direction": "records.words",
+    "Match": "records.words",
+    "Reason": "records.words",
+    "Host": "kernel.host",
+    "DEFAULT_REDACTIONS": "processes.redactor",
     "find_holders": "sockets.current_holders",
 }
 

@@ -26,7 +26,10 @@ from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.template import DEFAULT, Template
 from nfct_fast.output.writer import Writer
+from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
+from nfct_fast.records.presentation import Presentation
 from nfct_fast.replay.recording_error import RecordingError
+from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights, find_user
 
 from ._version import __version__
@@ -94,6 +97,12 @@ def _speed(text):
     return speed
 
 
+def _seed(text):
+    if not text.isascii() or not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to 65535")
+    return int(text)
+
+
 def _events(text):
     names = {"new": "NEW", "update": "UPDATE", "updates": "UPDATE", "destroy": "DESTROY"}  # conntrack(8) says updates
     words = [word.strip().lower() for word in text.split(",")]
@@ -155,6 +164,27 @@ def _parser():
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
+    )
+    parser.add_argument(
+        "--community-id",
+        metavar="SEED",
+        nargs="?",
+        type=_seed,
+        const=0,
+        help="add the Community ID of each flow to JSON, and set the seed of {ev.community_id} (default: 0)",
+    )
+    parser.add_argument("--no-cmdline", action="store_true", help="show no command lines")
+    parser.add_argument(
+        "--redact",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="show [redacted] for what matches in a command line, or for its group (?P<secret>...); may be repeated",
+    )
+    parser.add_argument(
+        "--redact-defaults",
+        action="store_true",
+        help="do so with the usual arguments for passwords, tokens and keys",
     )
     parser.add_argument(
         "--attribution",
@@ -263,10 +293,10 @@ def _fill_standard_descriptors():
 
 
 def _watch(conntrack, stop, output):
-    conntrack.watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
-    conntrack.watch(conntrack.notices_fileno())
+    conntrack._watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
+    conntrack._watch(conntrack.notices_fileno())
     try:
-        conntrack.watch(output, select.EPOLLERR)
+        conntrack._watch(output, select.EPOLLERR)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EEXIST):  # a regular file cannot be waited for
             raise
@@ -327,7 +357,7 @@ class _LossReport:
 def _log(conntrack, writer, stop, output, replayed):
     report = _LossReport(conntrack, replayed)
     try:
-        while (written := conntrack.write_to(writer)) is not None:
+        while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
             _warn(*conntrack.notices())
             if stop.asked:
@@ -379,6 +409,8 @@ def _run(arguments, formatter):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        cmdline=not arguments.no_cmdline,
+        redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
         drop_privileges=rights,
     ) as conntrack:
         stop = _Stop()
@@ -395,8 +427,11 @@ def _run(arguments, formatter):
 
 
 def _formatter(arguments):
-    template = Template(arguments.format, arguments.format_ts)  # an invalid one is an error even with --json
-    return JsonLines() if arguments.json else template
+    identity = () if arguments.replay is None else read_identity(arguments.replay)
+    presentation = Presentation(arguments.community_id, identity)
+    # An invalid template is an error even with --json.
+    template = Template(arguments.format, arguments.format_ts, presentation)
+    return JsonLines(presentation) if arguments.json else template
 
 
 def main(argv=None) -> int:

@@ -6,6 +6,8 @@ from sys_epoll cimport EPOLLIN
 from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
+from nfct_fast.processes.redactor cimport Redactor
+from nfct_fast.records.presentation cimport Presentation
 
 import time
 import warnings
@@ -19,6 +21,7 @@ from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
 from nfct_fast.reading.batches import Batches
+from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
@@ -82,12 +85,16 @@ cdef class Conntrack:
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
         notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
+        community_id: the seed of `Flow.community_id` and `community_id_nat`, by default 0.
+        cmdline: whether processes have a command line.
+        redact: regular expressions of what must not be seen of command lines, such as DEFAULT_REDACTIONS; None for
+            none. What matches, or the group (?P<secret>...) of it, becomes "[redacted]".
         on_loss: what to do where events were lost: "count" in stats() only, "yield" a `Lost` in the flows' place, or
             "raise" `LostEvents` there, once; reading can go on after it.
         record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
             take in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
-            `protocol`, `filter`, `on_loss` and `drop_privileges` go with it.
+            `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and `drop_privileges` go with it.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
@@ -107,6 +114,7 @@ cdef class Conntrack:
     cdef Engine engine
     cdef object kept_flows      # iterator over flows that a read() interrupted by an exception had taken; or None
     cdef int turn               # flows handed to an event loop in this turn
+    cdef readonly object host   # a Host: the one whose flows these are
     cdef readonly tuple no_event_reasons    # why events can never arrive and what to do, a sentence each; else empty
 
     def __cinit__(self):
@@ -115,8 +123,8 @@ cdef class Conntrack:
 
     def __init__(self, *, events=None, protocol=None, filter=None, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
-                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, on_loss="count", record=None, replay=None,
-                 speed=None, drop_privileges=False):
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
+                 redact=None, on_loss="count", record=None, replay=None, speed=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -129,6 +137,10 @@ cdef class Conntrack:
             raise ValueError(f"speed {speed}: must be above 0, and goes with replay only")
         if replay is not None and (netns is not None or track or record is not None):
             raise ValueError("replay reads a file: netns, track and record do not go with it")
+        patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
+        redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
+        presentation = Presentation(community_id, () if replay is None else read_identity(replay))
+        self.host = presentation.identity.host
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         # The command line passes a Rights, which says what threads give up and what helper processes do instead.
@@ -140,12 +152,16 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
-                self.engine.open_replay(replay, flow_filter, [_TYPES[group] for group in groups], rights, speed or 0)
+                self.engine.open_replay(replay, flow_filter, [_TYPES[group] for group in groups], rights, speed or 0,
+                                        presentation, redactor)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
-                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover, record=record)
+                netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
+                presentation=presentation, redactor=redactor,
+                # The recording's is one of its own, as it is used by another thread.
+                record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)))
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
             for reason in self.no_event_reasons:
                 warnings.warn(reason, NoEventsWarning, stacklevel=1)     # Cython's functions have no level of their own
@@ -164,8 +180,8 @@ cdef class Conntrack:
     def __exit__(self, *exception):
         self.close()
 
-    def watch(self, int fd, uint32_t events=EPOLLIN) -> None:
-        """Have next_batch() and write_to() return early when fd is ready for `events` (EPOLL*).
+    def _watch(self, int fd, uint32_t events=EPOLLIN) -> None:
+        """Have _next_batch() and _write_to() return early when fd is ready for `events` (EPOLL*).
 
         Raises OSError; EPERM for a regular file, which cannot be waited for.
         """
@@ -243,7 +259,7 @@ cdef class Conntrack:
         return self.engine.notices.take()
 
     def notices_fileno(self) -> int:
-        """Return a descriptor for poll() or watch() that is readable when notices() has something to return."""
+        """Return a descriptor for poll() that is readable when notices() has something to return."""
         self.engine.check()
         return self.engine.notices.fileno()
 
@@ -317,7 +333,7 @@ cdef class Conntrack:
             raise failure
         return count
 
-    def next_batch(self, timeout: float | None = None) -> TakenRecords | None:
+    def _next_batch(self, timeout: float | None = None) -> TakenRecords | None:
         """Wait up to `timeout` seconds, None without limit; return flows, valid until the next call.
 
         It is empty after the timeout, when a watched descriptor is ready or a signal came. None if no more will come.
@@ -326,7 +342,7 @@ cdef class Conntrack:
             return None
         return self.engine.batch
 
-    def write_to(self, Writer writer not None) -> int | None:
+    def _write_to(self, Writer writer not None) -> int | None:
         """Wait for flows, write them and those that come within the next 0.1 s, and return how many.
 
         0 if a watched descriptor is ready or a signal came: call it again for the rest. None if no more will come.

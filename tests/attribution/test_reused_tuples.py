@@ -216,7 +216,7 @@ def test_json(tmp_path):
         pids = [used_by(FIRST), used_by(SECOND)]
         delete()
         writer = Writer(JsonLines(), Sink(out.fileno()))
-        until(lambda: conntrack.write_to(writer) and len(Path(out.name).read_bytes().splitlines()) >= 2)
+        until(lambda: conntrack._write_to(writer) and len(Path(out.name).read_bytes().splitlines()) >= 2)
         new, end = [json.loads(line) for line in Path(out.name).read_bytes().splitlines()]
     assert new["type"] == "NEW" and "users" not in new["owner"]
     assert end["type"] == "DESTROY" and end["owner"]["match"] in ("bpf", "socket") and "others" not in end["owner"]

@@ -82,7 +82,7 @@ def test_zone_and_mark_do_not_leak_into_the_next(flows, recorded, version):
 
 @pytest.mark.parametrize(("name", "request_", "reply"), [("ipv4/icmp", 8, 0), ("ipv6/icmpv6", 128, 129)])
 def test_icmp(flows, name, request_, reply):
-    [flow] = flows["NEW", name, 0, 0]
+    [flow] = flows["NEW", name, None, None]
     assert flow.original[4:] == (request_, 0, 4321)
     assert flow.reply[4:] == (reply, 0, 4321)
 

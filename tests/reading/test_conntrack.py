@@ -104,7 +104,7 @@ def test_closed(inside_tracked):
     conntrack = Conntrack()
     conntrack.close()
     assert isinstance(conntrack.stats(), Stats)
-    for use in (conntrack.fileno, conntrack.next_batch, lambda: conntrack.watch(0)):
+    for use in (conntrack.fileno, conntrack._next_batch, lambda: conntrack._watch(0)):
         with pytest.raises(ValueError, match="closed"):
             use()
 

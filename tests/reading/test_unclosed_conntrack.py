@@ -167,7 +167,7 @@ def test_interrupted_while_it_is_made(tracked):
 
 def test_the_interpreter_ends_with_it_open(tracked):
     """At once, and without a word."""
-    code = "from nfct_fast import Conntrack; c = Conntrack(probe=False, track=True); next_batch = c.next_batch(0.1)"
+    code = "from nfct_fast import Conntrack; c = Conntrack(probe=False, track=True); next_batch = c._next_batch(0.1)"
     began = time.monotonic()
     done = subprocess.run(inside(tracked, [sys.executable, "-c", code]), capture_output=True, text=True, timeout=10)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,5 +1,6 @@
 """Whatever a file holds: it is played, or refused with the place, and nothing else happens."""
 
+import json
 import random
 import struct
 import subprocess
@@ -8,13 +9,21 @@ import sys
 import pytest
 
 from nfct_fast import Conntrack, Lost, RecordingError
-from nfct_fast.replay.recorder import MAGIC
+from nfct_fast.replay.recording_host import MAGIC
 from support.cli import COMMAND, SECONDS, until
 from support.events import saved
 
 HEADER = struct.Struct("=8sII")
 CHUNK = struct.Struct("=II")
 HOST, PROCESS, FLOW, LOSS, END = range(1, 6)
+ABOUT = {
+    "host": "box",
+    "machine_id": None,
+    "boot_id": "0" * 32,
+    "boot_time": 10**18,
+    "users": "joe:x:1000:\n",
+    "groups": "",
+}
 
 
 def chunk(kind, data):
@@ -45,7 +54,7 @@ def flow(message, *owners, time=10**18):
 
 def whole(*chunks, flows=None, losses=0):
     count = sum(CHUNK.unpack_from(one)[1] == FLOW for one in chunks) if flows is None else flows
-    head = HEADER.pack(MAGIC, 1, 0x01020304) + chunk(HOST, b"program=test\n")
+    head = HEADER.pack(MAGIC, 1, 0x01020304) + chunk(HOST, json.dumps(ABOUT).encode())
     return head + b"".join(chunks) + chunk(END, struct.pack("=QQ", count, losses))
 
 
@@ -85,6 +94,7 @@ def test_what_is_whole(play):
     assert items[-1] == Lost(3, None, 10**18, True, 5)
     first, second = items[0].owner, items[1].owner
     assert (first.process.comm, first.process.unit, first.process.cmdline) == ("curl", "a.service", ("curl", "-s"))
+    assert (first.process.user, first.process.group, first.process.start) == ("joe", None, 1e9 + 0.77)
     assert [one.comm for one in second.process.ancestors] == ["sh", "sshd"] and len(second.processes) == 3
 
 
@@ -100,11 +110,20 @@ def test_another_version_or_byte_order(play):
     assert "byte order" in play(HEADER.pack(MAGIC, 1, 0x04030201) + data[16:])[1]
 
 
+@pytest.mark.parametrize(
+    "about", [None, [], {}, {**ABOUT, "host": 1}, {**ABOUT, "boot_id": "é" * 32}, {**ABOUT, "boot_time": "x"}]
+)
+def test_a_host_that_cannot_be(play, about):
+    data = HEADER.pack(MAGIC, 1, 0x01020304) + chunk(HOST, json.dumps(about).encode())
+    for one in (data, data[:20], data[:-20]):
+        assert "at byte 16" in play(one)[1]
+
+
 def test_cut_off_anywhere(play):
     """What is there is told first."""
     data, count = sample()
     chance = random.Random(1)
-    for length in sorted(chance.sample(range(17, len(data)), 60)):
+    for length in sorted(chance.sample(range(200, len(data)), 60)):
         items, refusal = play(data[:length])
         assert len(items) <= count + 1 and "cut off" in refusal and " at byte " in refusal
 

@@ -44,7 +44,7 @@ def refusals(conntrack):
     """What of a Conntrack can be used here all the same."""
     uses = {
         "read": lambda: conntrack.read(timeout=0),
-        "next_batch": lambda: conntrack.next_batch(0),
+        "next_batch": lambda: conntrack._next_batch(0),
         "next": lambda: next(conntrack),
         "fileno": conntrack.fileno,
         "stats": conntrack.stats,
@@ -53,7 +53,7 @@ def refusals(conntrack):
         "recovered": lambda: conntrack.recovered,
         "degraded": lambda: conntrack.degraded,
         "unreported": lambda: conntrack.unreported,
-        "watch": lambda: conntrack.watch(0),
+        "watch": lambda: conntrack._watch(0),
         "enter": conntrack.__enter__,
     }
     worked = []

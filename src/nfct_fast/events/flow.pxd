@@ -2,7 +2,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libnetfilter_conntrack cimport ATTR_ID, ATTR_MARK, ATTR_TIMEOUT, ATTR_USE, ATTR_ZONE, nf_conntrack_attr
 
 # Addresses and ports of one direction. An IPv4 address fills the first 4 bytes of src and dst, the other 12
-# are zero; addresses are in network order, ports in host order. Protocols without ports have 0 there.
+# are zero; addresses are in network order, ports in host order. Protocols without ports have 0 there: see
+# tuple_has_ports().
 ctypedef struct tuple_t:
     uint8_t src[16]      # source address
     uint8_t dst[16]      # destination address
@@ -13,6 +14,10 @@ ctypedef struct tuple_t:
     uint16_t icmp_id     # identifier of an ICMP or ICMPv6 echo; 0 for other protocols, like the next two
     uint8_t icmp_type    # type of an ICMP or ICMPv6 message
     uint8_t icmp_code    # code of an ICMP or ICMPv6 message
+
+cdef inline bint tuple_has_ports(const tuple_t *tuple) noexcept nogil:
+    """Whether sport and dport mean anything: of TCP, UDP, DCCP, GRE (the keys of a call), SCTP and UDP-Lite."""
+    return tuple.proto in (6, 17, 33, 47, 132, 136)
 
 # Event types, with the values of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY.
 cdef enum:

@@ -1,9 +1,10 @@
 from nfct_fast.text.text_buffer cimport text_buffer_t
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 
 # Return the number of the field with that name, such as "ev.src"; -1 if there is none.
 cdef int field_find(str name)
 # Append one field of a record as text.
-cdef void field_put(text_buffer_t *out, const record_t *record, int field) noexcept nogil
+cdef void field_put(text_buffer_t *out, const record_t *record, int field, Presentation presentation) noexcept nogil
 # Whether it says the same of every flow whose owner is one process, the ids of which are known.
 cdef bint field_is_of_process(int field) noexcept nogil

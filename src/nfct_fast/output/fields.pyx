@@ -2,9 +2,10 @@
 
 An unknown field is written as `-`, an unknown pid as `?`.
 """
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
+from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
     FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t, number_is_known, number_name, tuple_t,
 )
@@ -12,8 +13,11 @@ from nfct_fast.text.text_buffer cimport (
     ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned,
 )
 from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
+from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
+from nfct_fast.processes.identity cimport ENTITY_ID_SIZE, START_SIZE, Identity
 from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, PROCESS_PPID, process_t
 from nfct_fast.text.protocol cimport protocol_write
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
@@ -21,20 +25,24 @@ from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_nam
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
+    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT,
     EV_NUMBERS               # NUMBERS of them
     EV_COUNT = EV_NUMBERS + NUMBERS
 
 cdef enum:
-    INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE,
+    INFO_PID, INFO_PPID, INFO_PARENT, INFO_UID, INFO_GID, INFO_USER, INFO_GROUP, INFO_START, INFO_ENTITY_ID,
+    INFO_COMM, INFO_EXE, INFO_EXE_DEV, INFO_EXE_INODE,
     INFO_CMDLINE, INFO_SERVICE, INFO_UNIT, INFO_USER_UNIT, INFO_SLICE, INFO_CONTAINER, INFO_CLAIMED_UNIT,
     INFO_CLAIMED_CONTAINER, INFO_INODE, INFO_MATCH, INFO_REASON,
     INFO_COUNT
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
+       "community_id", "community_id_nat",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
-_INFO = ("pid", "ppid", "parent", "uid", "gid", "comm", "exe", "exe_dev", "exe_inode", "cmdline", "service", "unit",
-         "user_unit", "slice", "container", "claimed_unit", "claimed_container", "inode", "match", "reason")
+_INFO = ("pid", "ppid", "parent", "uid", "gid", "user", "group", "start", "entity_id", "comm", "exe", "exe_dev",
+         "exe_inode", "cmdline", "service", "unit", "user_unit", "slice", "container", "claimed_unit",
+         "claimed_container", "inode", "match", "reason")
 
 FIELDS = (*[f"ev.{name}" for name in _EV], *[f"info.{name}" for name in _INFO], *[f"peer.{name}" for name in _INFO])
 
@@ -80,7 +88,16 @@ cdef void _put_tuple(text_buffer_t *out, const tuple_t *tuple, int field) noexce
         buffer_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
 
 
-cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
+cdef void _put_community_id(text_buffer_t *out, const flow_t *flow, bint nat, Presentation presentation) noexcept nogil:
+    cdef char text[COMMUNITY_ID_SIZE]
+    if nat and not community_id_differs(flow):
+        buffer_put(out, b"-", 1)
+        return
+    community_id_write(&flow.reply if nat else &flow.orig, presentation.seed, text)
+    buffer_put(out, text, COMMUNITY_ID_SIZE)
+
+
+cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Presentation presentation) noexcept nogil:
     cdef const flow_t *flow = &record.flow
     if field == EV_TYPE:
         _put_label(out, event_name(flow.type))
@@ -108,6 +125,8 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field) noex
         _put_label(out, direction_name(record.direction))
     elif field == EV_NETNS:
         buffer_unsigned(out, flow.netns_inode)
+    elif field == EV_COMMUNITY_ID or field == EV_COMMUNITY_ID_NAT:
+        _put_community_id(out, flow, field == EV_COMMUNITY_ID_NAT, presentation)
     elif field >= EV_NUMBERS:
         _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
     elif flow.has & FLOW_RECOVERED:
@@ -131,7 +150,20 @@ cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept no
         buffer_put(out, b"...", 3)
 
 
-cdef void _put_process(text_buffer_t *out, const process_t *process, const process_t *cgroup, int field) noexcept nogil:
+cdef void _put_identity(text_buffer_t *out, const process_t *process, bint entity, Identity identity) noexcept nogil:
+    cdef char text[START_SIZE]
+    cdef bint known = identity.entity_id(process.pid, process.start, text)
+    if not known:
+        buffer_put(out, b"-", 1)
+    elif entity:
+        buffer_put(out, text, ENTITY_ID_SIZE)
+    else:
+        identity.start_text(process.start, text)
+        buffer_put(out, text, START_SIZE)
+
+
+cdef void _put_process(text_buffer_t *out, const process_t *process, const process_t *cgroup, int field,
+                       Identity identity) noexcept nogil:
     if process == NULL and cgroup != NULL and INFO_SERVICE <= field <= INFO_CLAIMED_CONTAINER:
         process = cgroup
     if process == NULL:
@@ -145,6 +177,8 @@ cdef void _put_process(text_buffer_t *out, const process_t *process, const proce
             _put_span(out, &process.ancestors.comm)
         else:
             buffer_put(out, b"-", 1)
+    elif field == INFO_START or field == INFO_ENTITY_ID:
+        _put_identity(out, process, field == INFO_ENTITY_ID, identity)
     elif field == INFO_COMM:
         _put_span(out, &process.comm)
     elif field == INFO_EXE:
@@ -171,12 +205,25 @@ cdef void _put_process(text_buffer_t *out, const process_t *process, const proce
         _put_span(out, &process.names.claimed_container)
 
 
-cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field) noexcept nogil:
+cdef void _put_name(text_buffer_t *out, int field, bint known, uint32_t id, Identity identity) noexcept nogil:
+    cdef char name[ACCOUNT_NAME_MAX]
+    cdef span_t span
+    span.at, span.size = name, 0
+    if known:
+        span.size = identity.names.user(id, name) if field == INFO_USER else identity.names.group(id, name)
+    _put_span(out, &span)
+
+
+cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field, Identity identity) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     if field == INFO_UID:
         _put_known(out, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid)
     elif field == INFO_GID:
         _put_known(out, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid)
+    elif field == INFO_USER:
+        _put_name(out, field, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid, identity)
+    elif field == INFO_GROUP:
+        _put_name(out, field, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid, identity)
     elif field == INFO_INODE:
         if owner.inode:
             buffer_unsigned(out, owner.inode)
@@ -187,17 +234,17 @@ cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field) noexce
     elif field == INFO_REASON:
         _put_label(out, reason_name(owner.reason))
     else:
-        _put_process(out, owner.process, owner.cgroup, field)
+        _put_process(out, owner.process, owner.cgroup, field, identity)
 
 
 cdef bint field_is_of_process(int field) noexcept nogil:
     return EV_COUNT <= field < EV_COUNT + INFO_INODE
 
 
-cdef void field_put(text_buffer_t *out, const record_t *record, int field) noexcept nogil:
+cdef void field_put(text_buffer_t *out, const record_t *record, int field, Presentation presentation) noexcept nogil:
     if field < EV_COUNT:
-        _put_event(out, record, field)
+        _put_event(out, record, field, presentation)
     elif field < EV_COUNT + INFO_COUNT:
-        _put_owner(out, &record.owner, field - EV_COUNT)
+        _put_owner(out, &record.owner, field - EV_COUNT, presentation.identity)
     else:
-        _put_owner(out, &record.peer, field - EV_COUNT - INFO_COUNT)
+        _put_owner(out, &record.peer, field - EV_COUNT - INFO_COUNT, presentation.identity)

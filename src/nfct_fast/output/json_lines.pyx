@@ -4,13 +4,14 @@ Users choose the names of their processes, and must not be able to choose which 
 strings are valid UTF-8 that any parser accepts, and where a name is not, its exact bytes follow in base64.
 """
 cimport cython
-from libc.stdint cimport SIZE_MAX, int64_t, uint64_t
+from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset, strlen
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.processes.cgroup cimport span_t
+from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
     FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS, flow_t,
-    number_is_known, number_name, tuple_t,
+    number_is_known, number_name, tuple_has_ports, tuple_t,
 )
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.output.process_texts cimport (
@@ -22,25 +23,31 @@ from nfct_fast.text.text_buffer cimport (
 from nfct_fast.records.owner cimport (
     OWNER_GID, OWNER_UID, OWNER_USERS, REASON_REMOTE, match_name, other_count, owner_t, reason_name,
 )
+from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
+from nfct_fast.processes.identity cimport ENTITY_ID_SIZE, START_SIZE, Identity
 from nfct_fast.processes.process cimport (
     ANCESTORS, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
     PROCESS_PPID, ancestor_t, process_t,
 )
 from nfct_fast.text.protocol cimport protocol_write
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
 from nfct_fast.text.status cimport status_put
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+
+import os
 
 cdef extern from "<time.h>" nogil:
     tm *gmtime_r(const time_t *time, tm *result)
 
 cdef enum:
+    SCHEMA = 1               # changes when a key that was there means something else, or is gone
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
     # Fluent Bit stops at a line of 32 KiB and Vector drops one of 100 KiB, while escapes can turn each byte of a user's
     # names into six or more. So the JSON of one process is limited: to half of 32 KiB, less the flow's part and that of
     # eight users.
-    PROCESS_ROOM = 13000
+    PROCESS_ROOM = 12000
     CUT = 384                # bytes of exe, cmdline and cgroup that are kept of a process that exceeds this limit
 
 
@@ -122,7 +129,18 @@ cdef void _cmdline(text_buffer_t *out, const process_t *process, size_t limit) n
         _number(out, b',"cmdline_size":', process.cmdline_size)
 
 
-cdef void _ancestors(text_buffer_t *out, const process_t *process, bint cut) noexcept nogil:
+cdef void _identity(text_buffer_t *out, int32_t pid, uint64_t ticks, Identity identity) noexcept nogil:
+    cdef char text[START_SIZE]
+    if identity.entity_id(pid, ticks, text):
+        _raw(out, b',"entity_id":"')
+        buffer_put(out, text, ENTITY_ID_SIZE)
+        identity.start_text(ticks, text)
+        _raw(out, b'","start":"')
+        buffer_put(out, text, START_SIZE)
+        buffer_put(out, b'"', 1)
+
+
+cdef void _ancestors(text_buffer_t *out, const process_t *process, bint cut, Identity identity) noexcept nogil:
     cdef const ancestor_t *at = process.ancestors
     cdef int left = ANCESTORS
     _raw(out, b',"ancestors":[')
@@ -130,6 +148,7 @@ cdef void _ancestors(text_buffer_t *out, const process_t *process, bint cut) noe
         _number(out, b'{"pid":', at.pid)
         if at.start_ns:
             _number(out, b',"start_ns":', at.start_ns)
+        _identity(out, at.pid, identity.ticks(at.start_ns), identity)
         _span(out, b',"comm":', &at.comm)
         if not cut:
             _span(out, b',"exe":', &at.exe)
@@ -141,12 +160,13 @@ cdef void _ancestors(text_buffer_t *out, const process_t *process, bint cut) noe
     _raw(out, b']')
 
 
-cdef void _facts(text_buffer_t *out, const process_t *process, size_t limit) noexcept nogil:
+cdef void _facts(text_buffer_t *out, const process_t *process, size_t limit, Identity identity) noexcept nogil:
     _number(out, b'"pid":', process.pid)
     if process.ns_pid:
         _number(out, b',"ns_pid":', process.ns_pid)
     if process.start_ns:
         _number(out, b',"start_ns":', process.start_ns)
+    _identity(out, process.pid, process.start, identity)
     if process.has & PROCESS_PPID:
         _number(out, b',"ppid":', process.ppid)
     if process.has & PROCESS_LOGIN:
@@ -171,49 +191,63 @@ cdef void _facts(text_buffer_t *out, const process_t *process, size_t limit) noe
     _span(out, b',"claimed_container":', &process.names.claimed_container)
     _span(out, b',"claimed_runtime":', &process.names.claimed_runtime)
     if process.ancestors != NULL:
-        _ancestors(out, process, limit == CUT)
+        _ancestors(out, process, limit == CUT, identity)
 
 
-cdef void _process(text_buffer_t *out, const process_t *process) noexcept nogil:
+cdef void _process(text_buffer_t *out, const process_t *process, Identity identity) noexcept nogil:
     cdef size_t begin = out.length
-    _facts(out, process, SIZE_MAX)
+    _facts(out, process, SIZE_MAX, identity)
     if out.length - begin > PROCESS_ROOM and not out.failed:
         out.length = begin
-        _facts(out, process, CUT)
+        _facts(out, process, CUT, identity)
 
 
-cdef void _put_process(process_text_t *texts, text_buffer_t *out, process_t *process) noexcept nogil:
+cdef void _put_process(process_text_t *texts, text_buffer_t *out, process_t *process, Identity identity) noexcept nogil:
     cdef process_text_t *slot = process_text_find(texts, process)
     if slot.process == NULL:
-        _process(&slot.text, process)
+        _process(&slot.text, process, identity)
         if not process_text_keep(slot, process):
-            _process(out, process)
+            _process(out, process, identity)
             return
     buffer_put(out, slot.text.data, slot.text.length)
 
 
-cdef void _user(text_buffer_t *out, const process_t *process) noexcept nogil:
+cdef void _name(text_buffer_t *out, const char *key, const char *name, int size) noexcept nogil:
+    cdef span_t span
+    span.at, span.size = name, size
+    _span(out, key, &span)
+
+
+cdef void _user(text_buffer_t *out, const process_t *process, Identity identity) noexcept nogil:
     _number(out, b'{"pid":', process.pid)
     _number(out, b',"start_ns":', process.start_ns)
+    _identity(out, process.pid, process.start, identity)
     _number(out, b',"uid":', process.uid)
     _number(out, b',"gid":', process.gid)
     _span(out, b',"comm":', &process.comm)
     buffer_put(out, b"}", 1)
 
 
-cdef void _owner(process_text_t *texts, text_buffer_t *out, const char *key, const owner_t *owner) noexcept nogil:
+cdef void _owner(process_text_t *texts, text_buffer_t *out, const char *key, const owner_t *owner,
+                 Identity identity) noexcept nogil:
     cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     cdef int others = other_count(owner)
+    cdef char name[ACCOUNT_NAME_MAX]
+    cdef uint32_t id
     cdef int i
     _raw(out, key)
     if owner.process != NULL:
-        _put_process(texts, out, owner.process)
+        _put_process(texts, out, owner.process, identity)
     else:
         _raw(out, b'"pid":null')
     if ids or owner.has & OWNER_UID:
-        _number(out, b',"uid":', owner.process.uid if ids else owner.uid)
+        id = owner.process.uid if ids else owner.uid
+        _number(out, b',"uid":', id)
+        _name(out, b',"user":', name, identity.names.user(id, name))
     if ids or owner.has & OWNER_GID:
-        _number(out, b',"gid":', owner.process.gid if ids else owner.gid)
+        id = owner.process.gid if ids else owner.gid
+        _number(out, b',"gid":', id)
+        _name(out, b',"group":', name, identity.names.group(id, name))
     if owner.inode:
         _number(out, b',"inode":', owner.inode)
     if owner.cookie:
@@ -223,11 +257,11 @@ cdef void _owner(process_text_t *texts, text_buffer_t *out, const char *key, con
     if others and owner.has & OWNER_USERS:
         _raw(out, b',"users":[')
         if owner.process != NULL:
-            _user(out, owner.process)
+            _user(out, owner.process, identity)
         for i in range(others):
             if i or owner.process != NULL:
                 buffer_put(out, b",", 1)
-            _user(out, owner.others.at[i])
+            _user(out, owner.others.at[i], identity)
         buffer_put(out, b"]", 1)
     elif others:
         for i in range(others):
@@ -245,14 +279,23 @@ cdef void _tuple(text_buffer_t *out, const char *key, const tuple_t *tuple) noex
     buffer_put(out, text, address_write(tuple.src, tuple.family, text))
     _raw(out, b'","dst":"')
     buffer_put(out, text, address_write(tuple.dst, tuple.family, text))
+    buffer_put(out, b'"', 1)
     if tuple.proto == IPPROTO_ICMP or tuple.proto == IPPROTO_ICMPV6:
-        _number(out, b'","icmp_type":', tuple.icmp_type)
+        _number(out, b',"icmp_type":', tuple.icmp_type)
         _number(out, b',"icmp_code":', tuple.icmp_code)
         _number(out, b',"icmp_id":', tuple.icmp_id)
-    else:
-        _number(out, b'","sport":', tuple.sport)
+    elif tuple_has_ports(tuple):
+        _number(out, b',"sport":', tuple.sport)
         _number(out, b',"dport":', tuple.dport)
     buffer_put(out, b"}", 1)
+
+
+cdef void _community_id(text_buffer_t *out, const char *key, const tuple_t *tuple, uint16_t seed) noexcept nogil:
+    cdef char text[COMMUNITY_ID_SIZE]
+    community_id_write(tuple, seed, text)
+    _raw(out, key)
+    buffer_put(out, text, COMMUNITY_ID_SIZE)
+    buffer_put(out, b'"', 1)
 
 
 cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
@@ -267,22 +310,41 @@ cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
         _number(out, b',"stop_ns":', <uint64_t>flow.stop)
 
 
+cdef void _host(text_buffer_t *out, Identity identity):
+    cdef bytes name = os.fsencode(identity.host.name)
+    _number(out, b',"schema":', SCHEMA)
+    _name(out, b',"host":', name, <int>len(name))
+    for key, id in ((b',"machine_id":', identity.host.machine_id), (b',"boot_id":', identity.host.boot_id)):
+        if id is not None:
+            _label(out, key, <bytes>id.encode("ascii"))
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class JsonLines(Formatter):
-    """Writes one JSON object per line for each flow, and one of type LOST where events are missing."""
+    """Writes one JSON object per line for each flow, and one of type LOST where events are missing.
+
+    presentation: a Presentation.
+    """
     cdef char time[40]
     cdef size_t time_size
     cdef int64_t second
     cdef text_buffer_t stamp     # of `stamped`: events that were received together have one time
     cdef int64_t stamped
     cdef process_text_t texts[PROCESS_TEXTS]
+    cdef Presentation presentation
+    cdef text_buffer_t host      # the same in all lines
 
-    def __cinit__(self):
+    def __cinit__(self, Presentation presentation=None):
+        self.presentation = presentation if presentation is not None else Presentation()
+        _host(&self.host, self.presentation.identity)
+        if self.host.failed:
+            raise MemoryError("host")
         self.second = -1
 
     def __dealloc__(self):
         buffer_free(&self.stamp)
+        buffer_free(&self.host)
         process_texts_free(self.texts)
 
     cdef void _put_time(self, text_buffer_t *out, int64_t time) noexcept nogil:
@@ -305,6 +367,7 @@ cdef class JsonLines(Formatter):
         digits[10] = c'"'
         buffer_put(out, digits, 11)
         _number(out, b',"time_ns":', <uint64_t>time)
+        buffer_put(out, self.host.data, self.host.length)
 
     cdef void _put_loss(self, text_buffer_t *out, const loss_t *loss) noexcept nogil:
         if loss.events == 0 and not loss.at_least:      # all of them were recovered
@@ -335,6 +398,10 @@ cdef class JsonLines(Formatter):
         _tuple(out, b',"original":{', &flow.orig)
         if flow.has & FLOW_REPLY:
             _tuple(out, b',"reply":{', &flow.reply)
+        if self.presentation.has_community_id:
+            _community_id(out, b',"community_id":"', &flow.orig, self.presentation.seed)
+            if community_id_differs(flow):
+                _community_id(out, b',"community_id_nat":"', &flow.reply, self.presentation.seed)
         _label(out, b',"direction":', direction_name(record.direction))
         if flow.has & FLOW_STATUS:
             _raw(out, b',"status":["' if flow.status else b',"status":[')
@@ -352,7 +419,7 @@ cdef class JsonLines(Formatter):
         _counters(out, flow)
         if flow.has & FLOW_RECOVERED:
             _raw(out, b',"recovered":true')
-        _owner(self.texts, out, b',"owner":{', &record.owner)
+        _owner(self.texts, out, b',"owner":{', &record.owner, self.presentation.identity)
         if record.direction and record.peer.reason != REASON_REMOTE:
-            _owner(self.texts, out, b',"peer":{', &record.peer)
+            _owner(self.texts, out, b',"peer":{', &record.peer, self.presentation.identity)
         _raw(out, b"}\n")

@@ -12,6 +12,7 @@ from nfct_fast.output.process_texts cimport (
 )
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t
 from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.timestamp cimport TimeFormat
 
@@ -83,6 +84,7 @@ cdef class Template(Formatter):
     Args:
         template: str.format() syntax with the fields in FIELDS and `ts`.
         time_format: a strftime(3) format; see TimeFormat.
+        presentation: a Presentation.
 
     Raises ValueError with the reason if either is invalid.
     """
@@ -93,8 +95,10 @@ cdef class Template(Formatter):
     cdef int same_end
     cdef process_text_t texts[PROCESS_TEXTS]
     cdef TimeFormat time
+    cdef Presentation presentation
 
-    def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s"):
+    def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s", Presentation presentation=None):
+        self.presentation = presentation if presentation is not None else Presentation()
         try:
             # Under a C locale, command line arguments hold non-ASCII bytes as surrogates.
             parsed = list(string.Formatter().parse(template.encode(errors="surrogateescape").decode()))
@@ -189,6 +193,6 @@ cdef class Template(Formatter):
             if piece.field == TIME:
                 self.time.put(out, record.flow.time)
             else:
-                field_put(out, record, piece.field)
+                field_put(out, record, piece.field, self.presentation)
             if piece.width or piece.precision >= 0:
                 _justify(out, begin, piece)

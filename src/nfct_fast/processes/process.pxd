@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from nfct_fast.processes.cgroup cimport cgroup_names_t, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
+from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.cmdline_reader cimport CommandLineReader
 
 cdef enum:    # process_t.has: which facts are known
@@ -61,6 +62,9 @@ ctypedef struct process_t:
     uint32_t ns_pid          # pid in the process's own pid namespace; 0: that is the initial one, or it is not known
     ancestor_t *ancestors    # the process it was forked from, a reference; NULL: not known
     uint64_t bytes           # bytes of memory, without those of the ancestors
+    # As it is shown where command lines are redacted: another one, a reference, or this one itself. NULL: nobody has
+    # asked yet. Only the thread that takes records looks at it and writes it; see redactor.pyx.
+    process_t *shown
 
 cdef process_t *process_take(process_t *process) noexcept nogil    # add a reference; NULL stays NULL
 cdef void process_drop(process_t *process) noexcept nogil          # drop a reference; from any thread
@@ -100,6 +104,13 @@ cdef int process_check(int root, const process_t *process) noexcept nogil
 
 cdef class Process:
     cdef process_t *_process
+    cdef Identity _identity
+    cdef Identity _host(self)
+
+# Everything that is known of a process, as a tuple of values that can be compared, hashed and pickled; and back again:
+# a new reference.
+cdef tuple process_state(const process_t *process)
+cdef process_t *process_restore(tuple state) except NULL
 
 # Make a Process that takes over the caller's reference. None for NULL.
-cdef object process_object(process_t *process)
+cdef object process_object(process_t *process, Identity identity=*)

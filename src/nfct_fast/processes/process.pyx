@@ -20,8 +20,9 @@ from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_
 
 from nfct_fast.processes.cgroup cimport cgroup_names, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
+from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
+from nfct_fast.processes.identity cimport ENTITY_ID_SIZE, Identity
 from nfct_fast.processes.cmdline_reader cimport CMDLINES_UNKNOWN_USER, CommandLineReader, cmdline_t
-from nfct_fast.kernel.clock cimport boottime_ns, realtime_ns
 from nfct_fast.kernel.procfs cimport procfs_link, procfs_link_number, procfs_name, procfs_open, procfs_read
 from nfct_fast.processes.proc_stat cimport (
     PF_EXITING, PF_KTHREAD, STAT_SIZE, cgroup_choose, hash_mix, stat_read, stat_read_below, stat_t,
@@ -151,6 +152,7 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     cgroup_names(out.cgroup.at, out.cgroup.size, out.cgroup_trusted, &out.names)
     ancestor_take(out.ancestors)
     out.bytes = size
+    out.shown = NULL
     out.refs = 1
     return out
 
@@ -339,6 +341,8 @@ cdef process_t *process_take(process_t *process) noexcept nogil:
 cdef void process_drop(process_t *process) noexcept nogil:
     if process != NULL and __atomic_sub_fetch(&process.refs, 1, __ATOMIC_ACQ_REL) == 0:
         ancestor_drop(process.ancestors)
+        if process.shown != process:
+            process_drop(process.shown)
         free(process)
 
 
@@ -349,10 +353,17 @@ class Ancestor(NamedTuple):
     comm: str           # name of its main thread, at most 15 bytes
     exe: str | None     # path of its executable; None: not known
     start_ns: int       # start time: CLOCK_BOOTTIME, ns since boot
+    start: float        # as Process.start
+    entity_id: str | None   # as Process.entity_id
 
 
 cdef object text(span_t s):
     return s.at[:s.size].decode("utf-8", "surrogateescape") if s.size else None
+
+
+cdef str entity(Identity host, int32_t pid, uint64_t ticks):
+    cdef char out[ENTITY_ID_SIZE]
+    return out[:ENTITY_ID_SIZE].decode("ascii") if host.entity_id(pid, ticks, out) else None
 
 
 @cython.final
@@ -369,6 +380,11 @@ cdef class Process:
 
     def __dealloc__(self):
         process_drop(self._process)
+
+    cdef Identity _host(self):
+        if self._identity is None:
+            self._identity = Identity()
+        return self._identity
 
     @property
     def pid(self):
@@ -389,6 +405,20 @@ cdef class Process:
     def gid(self):
         """Real group id, int."""
         return self._process.gid if self._process.has & PROCESS_IDS else None
+
+    @property
+    def user(self) -> str | None:
+        """Name of the user, by /etc/passwd of this host; None if it has none there. No directory server is asked."""
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size = self._host().names.user(self._process.uid, name) if self._process.has & PROCESS_IDS else 0
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
+
+    @property
+    def group(self) -> str | None:
+        """Name of the group, by /etc/group of this host; None if it has none there."""
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size = self._host().names.group(self._process.gid, name) if self._process.has & PROCESS_IDS else 0
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
 
     @property
     def comm(self):
@@ -469,16 +499,32 @@ cdef class Process:
         least 16 are kept.
         """
         cdef ancestor_t *at = self._process.ancestors
+        cdef Identity host = self._host()
+        cdef uint64_t ticks
         found = []
         while at != NULL:
-            found.append(Ancestor(at.pid, text(at.comm) or "", text(at.exe), at.start_ns))
+            ticks = host.ticks(at.start_ns)
+            found.append(Ancestor(at.pid, text(at.comm) or "", text(at.exe), at.start_ns, host.start_time(ticks) / 1e9,
+                                  entity(host, at.pid, ticks)))
             at = at.next
         return tuple(found)
 
     @property
     def start(self):
-        """Start time, float: seconds since the epoch, to 1/100 s, computed with the present setting of the clock."""
-        return (realtime_ns() - boottime_ns()) / 1e9 + <double>self._process.start / <double>sysconf(_SC_CLK_TCK)
+        """Start time: seconds since the epoch, float, to a hundredth of a second.
+
+        By the clock as it was when the Conntrack was opened: a later step of the clock changes no process's start.
+        """
+        return self._host().start_time(self._process.start) / 1e9
+
+    @property
+    def entity_id(self) -> str | None:
+        """A name for this process among those of all hosts and boots, 16 characters.
+
+        The first 12 bytes of the SHA-1 of "BOOT_ID:PID:START", in URL-safe base64: the boot id as 32 hexadecimal
+        digits, and `start_ticks`. Every program that knows these can compute it.
+        """
+        return entity(self._host(), self._process.pid, self._process.start)
 
     @property
     def start_ticks(self):
@@ -542,11 +588,14 @@ cdef class Process:
         """Inode number of its network namespace, int."""
         return self._process.netns if self._process.has & PROCESS_NETNS else None
 
+    __match_args__ = ("pid", "uid", "comm", "exe", "cmdline")
+
     def __eq__(self, other):
         if not isinstance(other, Process):
             return NotImplemented
         return (self._process.pid == (<Process>other)._process.pid
-                and self._process.start == (<Process>other)._process.start)
+                and self._process.start == (<Process>other)._process.start
+                and self._host().host.boot_id == (<Process>other)._host().host.boot_id)
 
     def __hash__(self):
         return hash((self._process.pid, self._process.start))
@@ -554,8 +603,68 @@ cdef class Process:
     def __repr__(self):
         return f"<Process {self.pid} {self.comm!r}>"
 
+    def __copy__(self):
+        return self
 
-cdef object process_object(process_t *process):
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        ids = self._process.has & PROCESS_IDS
+        saved = self._host().saved([self._process.uid] if ids else [], [self._process.gid] if ids else [])
+        return _restored, (process_state(self._process), saved)
+
+
+cdef bytes raw(span_t s):
+    return s.at[:s.size] if s.size else b""
+
+
+cdef tuple process_state(const process_t *process):
+    cdef const ancestor_t *at = process.ancestors
+    ancestors = []
+    while at != NULL and len(ancestors) < ANCESTORS:
+        ancestors.append((at.pid, at.start_ns, raw(at.comm), raw(at.exe)))
+        at = at.next
+    return (process.pid, process.ppid, process.uid, process.gid, process.has, process.start, process.netns,
+            process.cmdline_size, process.cgroup_trusted, process.exe_dev, process.exe_inode, process.program_hash,
+            process.arg_start, process.start_ns, process.login_uid, process.ns_pid, raw(process.comm),
+            raw(process.exe), raw(process.cmdline), raw(process.cgroup), tuple(ancestors))
+
+
+cdef int span_set(span_t *out, bytes text) except -1:
+    out.at, out.size = text, len(text)
+    return 0
+
+
+cdef process_t *process_restore(tuple state) except NULL:
+    cdef process_t facts
+    cdef process_t *process
+    cdef span_t comm, exe
+    memset(&facts, 0, sizeof(facts))
+    (facts.pid, facts.ppid, facts.uid, facts.gid, facts.has, facts.start, facts.netns, facts.cmdline_size,
+     facts.cgroup_trusted, facts.exe_dev, facts.exe_inode, facts.program_hash, facts.arg_start, facts.start_ns,
+     facts.login_uid, facts.ns_pid) = state[:16]
+    span_set(&facts.comm, state[16])
+    span_set(&facts.exe, state[17])
+    span_set(&facts.cmdline, state[18])
+    span_set(&facts.cgroup, state[19])
+    for pid, start_ns, comm_text, exe_text in reversed(state[20]):
+        span_set(&comm, comm_text)
+        span_set(&exe, exe_text)
+        facts.ancestors = ancestor_build(pid, start_ns, comm, exe, facts.ancestors)
+    process = process_build(&facts)
+    ancestor_drop(facts.ancestors)
+    if process == NULL:
+        raise MemoryError("process")
+    return process
+
+
+def _restored(state, saved):
+    """Make a Process of what __reduce__() saved."""
+    return process_object(process_restore(state), Identity(*saved))
+
+
+cdef object process_object(process_t *process, Identity identity=None):
     cdef Process out
     if process == NULL:
         return None
@@ -564,7 +673,7 @@ cdef object process_object(process_t *process):
     except MemoryError:
         process_drop(process)
         raise
-    out._process = process
+    out._process, out._identity = process, identity
     return out
 
 

@@ -48,7 +48,7 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             record=None, **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, record=None, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
@@ -60,7 +60,9 @@ cdef class Engine:
             probe: Whether to send datagrams over loopback to see if events arrive.
             rcvbuf: Bytes of the first receive buffer.
             memory: Bytes of all receive buffers together.
-            record: A file to make, in which all that is delivered is recorded; or None.
+            presentation: A Presentation, of the flows.
+            redactor: A Redactor, or None.
+            record: File, Presentation and Redactor (or None) of a recording of all that is delivered; or None.
             opener_arguments: Further keyword arguments of SourceOpener.
 
         Returns:
@@ -71,7 +73,7 @@ cdef class Engine:
         """
         drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
-        self.batch = TakenRecords(self.ring, self.fork_guard)
+        self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
         self.attribution.__init__(**attribution, drop_rights=drop_rights, spawn_helper=spawn_helper)
         self.notices = Notices()
@@ -95,7 +97,8 @@ cdef class Engine:
             self.tracking.announce()
         self._open_epoll()
         if record is not None:
-            self.recorder = self.reader.intake.recorder = Recorder(record, self.notices)
+            # Last, so that a failure leaves no file.
+            self.recorder = self.reader.intake.recorder = Recorder(*record, self.notices)
             self.recorder.start(drop_rights)
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
@@ -104,10 +107,10 @@ cdef class Engine:
             self.follower.start(drop_rights)
         return reasons
 
-    def open_replay(self, path, flow_filter, types, rights, double speed) -> None:
+    def open_replay(self, path, flow_filter, types, rights, double speed, presentation, redactor) -> None:
         """Open a recording instead, and start the thread that plays it; see Player. OSError, RecordingError."""
         self.ring = Ring(_RING)
-        self.batch = TakenRecords(self.ring, self.fork_guard)
+        self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
         self.notices = Notices()
         self.player = Player(path, self.ring, flow_filter, types, speed)
         self._open_epoll()

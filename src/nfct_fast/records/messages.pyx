@@ -6,10 +6,11 @@ from libc.string cimport memset
 from nfct_fast.events.decoder cimport FlowDecoder
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.owner cimport REASON_OFF
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport flow_object, record_t
 
 
-cdef list _flows(flow_t *decoded, int count):
+cdef list _flows(flow_t *decoded, int count, Presentation presentation):
     cdef record_t record
     cdef int i
     result = []
@@ -17,7 +18,7 @@ cdef list _flows(flow_t *decoded, int count):
         memset(&record, 0, sizeof(record))
         record.flow = decoded[i]
         record.owner.reason = record.peer.reason = REASON_OFF
-        result.append(flow_object(&record))
+        result.append(flow_object(&record, presentation))
     return result
 
 
@@ -26,9 +27,11 @@ cdef list _flows(flow_t *decoded, int count):
 cdef class MessageDecoder:
     """Decodes NETLINK_NETFILTER datagrams. Reuses one library object; for one thread at a time."""
     cdef FlowDecoder decoder
+    cdef Presentation presentation
 
     def __cinit__(self):
         self.decoder = FlowDecoder()
+        self.presentation = Presentation()
 
     @property
     def errors(self) -> int:
@@ -48,6 +51,6 @@ cdef class MessageDecoder:
             raise MemoryError("decode")
         try:
             count = self.decoder.decode(<const char *>data, len(data), decoded, room, time_ns, 0)
-            return _flows(decoded, count) if count > 0 else []
+            return _flows(decoded, count, self.presentation) if count > 0 else []
         finally:
             free(decoded)

@@ -1,5 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport process_t
+from nfct_fast.processes.redactor cimport Redactor
 
 cdef enum:               # bits of owner_t.has
     OWNER_UID = 1        # owner_t.uid is known
@@ -37,6 +39,7 @@ cdef enum:               # owner_t.reason: why there is no process
 ctypedef struct others_t:
     int refs
     int count
+    others_t *shown          # as they are shown where command lines are redacted; see process_t.shown
     process_t *at[1]         # `count` references
 
 # All zero: nothing is known. Owns its references until owner_drop().
@@ -56,6 +59,9 @@ ctypedef struct owner_t:
 cdef void owner_drop(owner_t *owner) noexcept nogil             # drop its references
 cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil    # with references of its own
 
+# Replace its references by those to processes as they may be shown. For one thread at a time.
+cdef void owner_redact(owner_t *owner, Redactor redactor) noexcept nogil
+
 cdef others_t *others_new(int room) noexcept nogil              # empty, with room for as many; NULL without memory
 
 cdef inline int other_count(const owner_t *owner) noexcept nogil:
@@ -66,5 +72,11 @@ cdef const char *reason_name(uint8_t reason) noexcept nogil     # NULL for REASO
 
 cdef class Owner:
     cdef owner_t owner
+    cdef Identity identity
 
-cdef object owner_object(const owner_t *owner)    # an Owner with references of its own
+# All that is known of an owner as values, and back again; and the users and groups in it.
+cdef tuple owner_state(const owner_t *owner)
+cdef int owner_restore(owner_t *out, tuple state) except -1
+cdef tuple owner_ids(const owner_t *owner)
+
+cdef object owner_object(const owner_t *owner, Identity identity)    # an Owner with references of its own

@@ -1,10 +1,15 @@
 """The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
 from libc.stdlib cimport free, malloc
+from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
+from nfct_fast.processes.identity cimport Identity
 from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
+from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_t, process_take,
+    PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_restore, process_state, process_t, process_take,
 )
+
+from nfct_fast.records.words import Match, Reason
 
 cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_match_names[MATCH_COUNT]
@@ -16,6 +21,7 @@ cdef others_t *others_new(int room) noexcept nogil:
     if others != NULL:
         others.refs = 1
         others.count = 0
+        others.shown = NULL
     return others
 
 
@@ -24,6 +30,7 @@ cdef void _others_drop(others_t *others) noexcept nogil:
     if others != NULL and __atomic_sub_fetch(&others.refs, 1, __ATOMIC_ACQ_REL) == 0:
         for i in range(others.count):
             process_drop(others.at[i])
+        _others_drop(others.shown)
         free(others)
 
 
@@ -43,6 +50,32 @@ cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
         __atomic_add_fetch(&out.others.refs, 1, __ATOMIC_RELAXED)
 
 
+cdef others_t *_shown(others_t *others, Redactor redactor) noexcept nogil:
+    cdef others_t *shown = others_new(others.count)
+    cdef int i
+    if shown != NULL:
+        for i in range(others.count):
+            shown.at[shown.count] = process_take(others.at[i])
+            redactor.show(&shown.at[shown.count])
+            shown.count += shown.at[shown.count] != NULL
+    return shown
+
+
+cdef void owner_redact(owner_t *owner, Redactor redactor) noexcept nogil:
+    cdef others_t *others = owner.others
+    if owner.process != NULL:
+        redactor.show(&owner.process)
+        if owner.process == NULL:
+            owner.reason = REASON_ERROR
+    if others != NULL:
+        if others.shown == NULL:
+            others.shown = _shown(others, redactor)
+        owner.others = others.shown
+        if owner.others != NULL:
+            __atomic_add_fetch(&owner.others.refs, 1, __ATOMIC_RELAXED)
+        _others_drop(others)
+
+
 cdef const char *match_name(uint8_t match) noexcept nogil:
     return nfct_fast_match_names[match] if match < MATCH_COUNT else NULL
 
@@ -51,8 +84,12 @@ cdef const char *reason_name(uint8_t reason) noexcept nogil:
     return nfct_fast_reason_names[reason] if reason < REASON_COUNT else NULL
 
 
-cdef str _label(const char *word):
-    return None if word == NULL else word.decode("ascii")
+cdef tuple _words(const char *const *names, int count, kind):
+    return tuple([None if names[i] == NULL else kind(names[i].decode("ascii")) for i in range(count)])
+
+
+cdef tuple _MATCHES = _words(nfct_fast_match_names, MATCH_COUNT, Match)
+cdef tuple _REASONS = _words(nfct_fast_reason_names, REASON_COUNT, Reason)
 
 
 @cython.final
@@ -79,7 +116,7 @@ cdef class Owner:
     @property
     def process(self):
         """The owning `Process`, or None."""
-        return process_object(process_take(self.owner.process))
+        return process_object(process_take(self.owner.process), self.identity)
 
     @property
     def processes(self) -> tuple:
@@ -95,7 +132,7 @@ cdef class Owner:
         """
         owner = () if self.owner.process == NULL else (self.process,)
         others = range(other_count(&self.owner))
-        return (*owner, *[process_object(process_take(self.owner.others.at[i])) for i in others])
+        return (*owner, *[process_object(process_take(self.owner.others.at[i]), self.identity) for i in others])
 
     @property
     def pid(self) -> int | None:
@@ -115,6 +152,24 @@ cdef class Owner:
         if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
             return self.owner.process.gid
         return self.owner.gid if self.owner.has & OWNER_GID else None
+
+    @property
+    def user(self) -> str | None:
+        """The name of the user `uid`, by /etc/passwd of this host; None if it has none there."""
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size
+        uid = self.uid
+        size = 0 if uid is None else self.identity.names.user(uid, name)
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
+
+    @property
+    def group(self) -> str | None:
+        """The name of the group `gid`, by /etc/group of this host; None if it has none there."""
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size
+        gid = self.gid
+        size = 0 if gid is None else self.identity.names.group(gid, name)
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
 
     @property
     def inode(self) -> int | None:
@@ -140,20 +195,93 @@ cdef class Owner:
         return known.cgroup.at[:known.cgroup.size].decode("utf-8", "surrogateescape")
 
     @property
-    def match(self) -> str | None:
-        """How the owner was found: "bpf", "socket", "wildcard", "listener" or "protocol"; None if no socket was."""
-        return _label(match_name(self.owner.match))
+    def match(self) -> Match | None:
+        """How the owner was found: a `Match`, such as "bpf"; None if no socket was."""
+        return _MATCHES[self.owner.match]
 
     @property
-    def reason(self) -> str | None:
-        """Why there is no process: "closed", "forwarded", "ambiguous", ...; None if there is one."""
-        return _label(reason_name(self.owner.reason))
+    def reason(self) -> Reason | None:
+        """Why there is no process: a `Reason`, such as "closed"; None if there is one."""
+        return _REASONS[self.owner.reason]
 
     def __repr__(self):
         return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"
 
+    __match_args__ = ("pid", "uid", "match", "reason")
 
-cdef object owner_object(const owner_t *owner):
+    def __eq__(self, other):
+        if not isinstance(other, Owner):
+            return NotImplemented
+        return (owner_state(&self.owner) == owner_state(&(<Owner>other).owner)
+                and self.identity.host == (<Owner>other).identity.host)
+
+    def __hash__(self):
+        return hash(owner_state(&self.owner))
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        uids, gids = owner_ids(&self.owner)
+        return _restored, (owner_state(&self.owner), self.identity.saved(uids, gids))
+
+
+cdef tuple owner_ids(const owner_t *owner):
+    cdef const process_t *process
+    cdef int i
+    uids, gids = set(), set()
+    if owner.has & OWNER_UID:
+        uids.add(owner.uid)
+    if owner.has & OWNER_GID:
+        gids.add(owner.gid)
+    for i in range(-1, other_count(owner)):
+        process = owner.process if i < 0 else owner.others.at[i]
+        if process != NULL and process.has & PROCESS_IDS:
+            uids.add(process.uid)
+            gids.add(process.gid)
+    return uids, gids
+
+
+cdef tuple owner_state(const owner_t *owner):
+    return (None if owner.process == NULL else process_state(owner.process),
+            tuple([process_state(owner.others.at[i]) for i in range(other_count(owner))]),
+            None if owner.cgroup == NULL else process_state(owner.cgroup),
+            owner.inode, owner.cookie, owner.cgroup_id, owner.uid, owner.gid, owner.has, owner.match, owner.reason)
+
+
+cdef int owner_restore(owner_t *out, tuple state) except -1:
+    """Fill an owner that is all zero; what it holds after an exception is the caller's to drop."""
+    process, others, cgroup = state[:3]
+    out.inode, out.cookie, out.cgroup_id, out.uid, out.gid, out.has, out.match, out.reason = state[3:]
+    if out.match >= MATCH_COUNT or out.reason >= REASON_COUNT or len(others) > 255:
+        raise ValueError("not the state of an Owner")
+    if process is not None:
+        out.process = process_restore(process)
+    if cgroup is not None:
+        out.cgroup = process_restore(cgroup)
+    if others:
+        out.others = others_new(<int>len(others))
+        if out.others == NULL:
+            raise MemoryError("owner")
+        for other in others:
+            out.others.at[out.others.count] = process_restore(other)
+            out.others.count += 1
+    return 0
+
+
+def _restored(state, saved):
+    """Make an Owner of what __reduce__() saved."""
     cdef Owner result = Owner.__new__(Owner)
+    result.identity = Identity(*saved)
+    owner_restore(&result.owner, state)
+    return result
+
+
+cdef object owner_object(const owner_t *owner, Identity identity):
+    cdef Owner result = Owner.__new__(Owner)
+    result.identity = identity
     owner_copy(owner, &result.owner)
     return result

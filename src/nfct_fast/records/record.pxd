@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.owner cimport owner_t
+from nfct_fast.records.presentation cimport Presentation
 
 # What a record_t holds.
 cdef enum:
@@ -27,4 +28,5 @@ ctypedef struct record_t:
 
 cdef void record_drop(record_t *record) noexcept nogil    # drop its references
 
-cdef object flow_object(record_t *record)                 # the Flow of a RECORD_FLOW; takes its references over
+# The Flow of a RECORD_FLOW; takes its references over.
+cdef object flow_object(record_t *record, Presentation presentation=*)

@@ -1,27 +1,36 @@
 """A flow with its owners: the C struct of a batch, and the immutable Python object made from one."""
 cimport cython
 from libc.stdint cimport uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from nfct_fast.events.flow cimport (
+    EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE,
     FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
-    NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, number_is_known, tuple_t,
+    NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_has_ports, tuple_t,
 )
-from nfct_fast.records.owner cimport REASON_REMOTE, owner_drop, owner_object
+from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
+from nfct_fast.records.owner cimport (
+    REASON_REMOTE, owner_drop, owner_ids, owner_object, owner_restore, owner_state,
+)
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
 
 from typing import NamedTuple
 
+from nfct_fast.records.words import Direction, EventType
 from nfct_fast.text.status import Status
+
+cdef tuple _DIRECTIONS = (None, *[Direction(direction_name(i).decode("ascii")) for i in range(1, 5)])
+cdef dict _EVENT_TYPES = {i: EventType(event_name(i).decode("ascii")) for i in (EVENT_NEW, EVENT_UPDATE, EVENT_DESTROY)}
 
 
 class Tuple(NamedTuple):
-    """Addresses and ports of one direction. Ports are 0, and the ICMP fields None, if the protocol has none."""
+    """Addresses and ports of one direction. What the protocol does not have is None."""
 
     src: str
-    sport: int
+    sport: int | None
     dst: str
-    dport: int
+    dport: int | None
     icmp_type: int | None = None
     icmp_code: int | None = None
     icmp_id: int | None = None
@@ -51,7 +60,9 @@ cdef object _tuple(const tuple_t *tuple):
     src = _address(tuple.src, tuple.family)
     dst = _address(tuple.dst, tuple.family)
     if tuple.proto == 1 or tuple.proto == 58:
-        return Tuple(src, 0, dst, 0, tuple.icmp_type, tuple.icmp_code, tuple.icmp_id)
+        return Tuple(src, None, dst, None, tuple.icmp_type, tuple.icmp_code, tuple.icmp_id)
+    if not tuple_has_ports(tuple):
+        return Tuple(src, None, dst, None)
     return Tuple(src, tuple.sport, dst, tuple.dport)
 
 
@@ -63,6 +74,7 @@ cdef class Flow:
     Attributes the kernel did not send are None.
     """
     cdef record_t record
+    cdef Presentation presentation
 
     def __init__(self):
         raise TypeError("a Flow cannot be made directly; Conntrack makes it")
@@ -74,9 +86,9 @@ cdef class Flow:
         return self.record.flow.numbers[number] if number_is_known(&self.record.flow, number) else None
 
     @property
-    def type(self) -> str:
-        """"NEW", "UPDATE" or "DESTROY"."""
-        return event_name(self.record.flow.type).decode("ascii")
+    def type(self) -> EventType:
+        """What happened: "NEW", "UPDATE" or "DESTROY"."""
+        return _EVENT_TYPES[self.record.flow.type]
 
     @property
     def proto(self) -> str:
@@ -111,9 +123,9 @@ cdef class Flow:
         return _address(self.record.flow.orig.src, self.record.flow.orig.family)
 
     @property
-    def sport(self) -> int:
-        """Source port of the original direction; 0 for protocols without ports."""
-        return self.record.flow.orig.sport
+    def sport(self) -> int | None:
+        """Source port of the original direction; None if the protocol has no ports."""
+        return self.record.flow.orig.sport if tuple_has_ports(&self.record.flow.orig) else None
 
     @property
     def dst(self) -> str:
@@ -121,14 +133,32 @@ cdef class Flow:
         return _address(self.record.flow.orig.dst, self.record.flow.orig.family)
 
     @property
-    def dport(self) -> int:
-        """Destination port of the original direction; 0 for protocols without ports."""
-        return self.record.flow.orig.dport
+    def dport(self) -> int | None:
+        """Destination port of the original direction; None if the protocol has no ports."""
+        return self.record.flow.orig.dport if tuple_has_ports(&self.record.flow.orig) else None
+
+    cdef str _community_id(self, const tuple_t *tuple):
+        cdef char out[COMMUNITY_ID_SIZE]
+        community_id_write(tuple, self.presentation.seed, out)
+        return out[:COMMUNITY_ID_SIZE].decode("ascii")
 
     @property
-    def direction(self) -> str | None:
-        """"out", "in", "local" (both ends are on this host) or "forward" (neither is)."""
-        return direction_name(self.record.direction).decode("ascii") if self.record.direction else None
+    def community_id(self) -> str:
+        """Community ID v1 of `original`, the same in both directions; with the seed of Conntrack(community_id=), or 0.
+
+        Computed at each access, in 0.4 us.
+        """
+        return self._community_id(&self.record.flow.orig)
+
+    @property
+    def community_id_nat(self) -> str | None:
+        """Community ID v1 of `reply` if NAT made it another: what is seen on the other side of the NAT."""
+        return self._community_id(&self.record.flow.reply) if community_id_differs(&self.record.flow) else None
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which ends are on this host: "out", "in", "local" (both) or "forward" (neither)."""
+        return _DIRECTIONS[self.record.direction]
 
     @property
     def time_ns(self) -> int:
@@ -201,22 +231,64 @@ cdef class Flow:
     @property
     def owner(self):
         """The `Owner` of the originator's end, or of the responder's if only that one is on this host."""
-        return owner_object(&self.record.owner)
+        return owner_object(&self.record.owner, self.presentation.identity)
 
     @property
     def peer(self):
         """The `Owner` of the responder's end if both ends are on this host; else None."""
         if self.record.direction == 0 or self.record.peer.reason == REASON_REMOTE:
             return None
-        return owner_object(&self.record.peer)
+        return owner_object(&self.record.peer, self.presentation.identity)
 
     def __repr__(self):
         return (f"<Flow {self.type} {self.proto} {self.src}/{self.sport} > {self.dst}/{self.dport}"
                 f" pid={self.owner.pid}>")
 
+    __match_args__ = ("type", "proto", "src", "sport", "dst", "dport")
 
-cdef object flow_object(record_t *record):
+    def __eq__(self, other):
+        if not isinstance(other, Flow):
+            return NotImplemented
+        return (record_state(&self.record) == record_state(&(<Flow>other).record)
+                and self.presentation.identity.host == (<Flow>other).presentation.identity.host)
+
+    def __hash__(self):
+        return hash(record_state(&self.record))
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        uids, gids = owner_ids(&self.record.owner)
+        peer_uids, peer_gids = owner_ids(&self.record.peer)
+        return _restored, (record_state(&self.record), self.presentation.saved(uids | peer_uids, gids | peer_gids))
+
+
+cdef tuple record_state(const record_t *record):
+    return ((<const char *>&record.flow)[:sizeof(flow_t)], record.direction, owner_state(&record.owner),
+            owner_state(&record.peer))
+
+
+def _restored(state, saved):
+    """Make a Flow of what __reduce__() saved, by the same version of this package."""
     cdef Flow flow = Flow.__new__(Flow)
+    cdef bytes event
+    flow.presentation = Presentation(*saved)
+    event, flow.record.direction, owner, peer = state
+    if len(event) != sizeof(flow_t) or flow.record.direction >= 5:
+        raise ValueError("not the state of a Flow of this version of nfct_fast")
+    memcpy(&flow.record.flow, <const char *>event, sizeof(flow_t))
+    owner_restore(&flow.record.owner, owner)
+    owner_restore(&flow.record.peer, peer)
+    return flow
+
+
+cdef object flow_object(record_t *record, Presentation presentation=None):
+    cdef Flow flow = Flow.__new__(Flow)
+    flow.presentation = presentation if presentation is not None else Presentation()
     flow.record = record[0]
     memset(record, 0, sizeof(record_t))
     return flow

@@ -1,4 +1,6 @@
 from nfct_fast.kernel.fork_guard cimport ForkGuard
+from nfct_fast.processes.redactor cimport Redactor
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 
@@ -10,6 +12,8 @@ cdef enum:               # what becomes of a RECORD_LOSS where Python objects ar
 cdef class TakenRecords:
     cdef Ring ring
     cdef ForkGuard fork_guard
+    cdef Presentation presentation       # of the objects that are made
+    cdef Redactor redactor               # None: command lines are shown as they are
     cdef record_t *records       # in the ring's memory, this batch's until clear()
     cdef int count               # number of records
     cdef int consumed            # how many of them, from the first on, were written or made into objects

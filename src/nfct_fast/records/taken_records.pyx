@@ -1,5 +1,6 @@
 """Records taken from the ring, in order: written straight from its memory, or made into Flow objects."""
 cimport cython
+from nfct_fast.records.owner cimport owner_redact
 from nfct_fast.records.record cimport RECORD_FLOW, flow_object, loss_t, record_drop
 
 from nfct_fast.records.loss import Lost, LostEvents
@@ -14,9 +15,12 @@ cdef object _lost(const loss_t *loss):
 cdef class TakenRecords:
     """An iterator of the `Flow` objects of one batch. Valid until the next batch is read."""
 
-    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None):
+    def __cinit__(self, Ring ring not None, ForkGuard fork_guard not None, Presentation presentation=None,
+                  Redactor redactor=None):
         self.ring = ring
         self.fork_guard = fork_guard
+        self.presentation = presentation if presentation is not None else Presentation()
+        self.redactor = redactor
 
     cdef void consume(self, int until) noexcept nogil:
         while self.consumed < until:
@@ -32,9 +36,14 @@ cdef class TakenRecords:
 
     cdef int fill(self) noexcept nogil:
         cdef int count = 0
+        cdef int i
         self.clear()
         self.records = self.ring.take(&count)
         self.count = max(0, count)
+        if self.redactor is not None:       # here, before anybody can have seen them: nobody forgets it
+            for i in range(self.count):
+                owner_redact(&self.records[i].owner, self.redactor)
+                owner_redact(&self.records[i].peer, self.redactor)
         return count
 
     def __len__(self):
@@ -55,7 +64,7 @@ cdef class TakenRecords:
         while self.consumed < self.count:
             if self.records[self.consumed].kind == RECORD_FLOW:
                 self.consumed += 1
-                return flow_object(&self.records[self.consumed - 1])
+                return flow_object(&self.records[self.consumed - 1], self.presentation)
             loss = &self.records[self.consumed].loss
             if self.on_loss == LOSS_COUNTED or loss.events == 0 and not loss.at_least:    # all of them were recovered
                 self.consumed += 1

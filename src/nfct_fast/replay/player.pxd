@@ -18,7 +18,6 @@ cdef class Player:
     cdef bint stopping
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
-    cdef readonly bytes host         # the text of CHUNK_HOST
     cdef FlowDecoder decoder
     cdef FlowFilter flow_filter
     cdef unsigned char wanted_types[8]   # by EVENT_*

@@ -7,7 +7,7 @@ cimport cython
 from libc.errno cimport EINTR, ENOMEM, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close, read
 from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
 from nfct_fast.events.flow cimport FLOW_RECOVERED
@@ -18,20 +18,19 @@ from nfct_fast.records.labels cimport event_name
 from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT, others_new
 from nfct_fast.records.record cimport RECORD_LOSS, record_drop
 from nfct_fast.replay.recording_format cimport (
-    ANCESTORS_MAX, BYTE_ORDER, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, FORMAT_VERSION,
-    MARKS,
-    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, header_t, loss_chunk_t, owner_part_t,
+    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, MARKS,
+    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t,
     process_chunk_t,
 )
 
 import os
-import stat
 from _thread import allocate_lock
 
-from nfct_fast.replay.recorder import MAGIC
 from nfct_fast.replay.recording_error import RecordingError
+from nfct_fast.replay.recording_host import open_recording
 
 cdef enum:
+    HEADER = 16                  # bytes before the first chunk
     BUFFER = 1 << 20             # room for several chunks
     BATCH = 256                  # records handed over at once, at most
     DIRECTIONS = 5               # DIRECTION_*
@@ -71,11 +70,8 @@ cdef class Player:
         self.buffer = <char *>malloc(BUFFER)
         if self.buffer == NULL:
             raise MemoryError("replay")
-        # Not blocking: this may be a pipe that nobody writes to.
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
-            raise RecordingError(f"{self.path}: not a recording, as it is no regular file")
-        self._open()
+        self.fd = open_recording(self.path)
+        self.offset = HEADER
 
     def __dealloc__(self):
         cdef int i
@@ -84,34 +80,6 @@ cdef class Player:
         free(self.buffer)
         if self.fd >= 0:
             close(self.fd)
-
-    def _open(self):
-        cdef header_t header
-        cdef bytes magic = MAGIC
-        cdef chunk_t chunk
-        if self._fill(sizeof(header)) < 0:
-            self._raise()
-        if self.end < sizeof(header) or memcmp(self.buffer, <const char *>magic, sizeof(header.magic)) != 0:
-            raise RecordingError(f"{self.path}: not a recording of nfct-fast")
-        memcpy(&header, self.buffer, sizeof(header))
-        if header.byte_order != BYTE_ORDER:
-            raise RecordingError(f"{self.path}: recorded on a host of another byte order")
-        if header.version != FORMAT_VERSION:
-            raise RecordingError(f"{self.path}: format {header.version}, but this version of nfct-fast reads format "
-                                 f"{FORMAT_VERSION} only")
-        self.at = sizeof(header)
-        if self._fill(sizeof(chunk)) < 0:
-            self._raise()
-        self.host = b""
-        if self.end - self.at >= sizeof(chunk):
-            memcpy(&chunk, self.buffer + self.at, sizeof(chunk))
-            if chunk.type == CHUNK_HOST and chunk.size <= CHUNK_MAX:
-                if self._fill(sizeof(chunk) + chunk.size) < 0:
-                    self._raise()
-                self.host = self.buffer[self.at + sizeof(chunk):min(self.at + sizeof(chunk) + chunk.size, self.end)]
-
-    def _raise(self):
-        raise OSError(errno, os.strerror(errno), self.path)
 
     def stop(self, bint no_consumer=False) -> None:
         """Have run() return soon; from any thread."""

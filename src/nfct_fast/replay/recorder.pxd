@@ -2,7 +2,9 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from posix_pthread cimport pthread_mutex_t
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.processes.process cimport process_t
+from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.records.owner cimport owner_t
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport loss_t, record_t
 from nfct_fast.replay.recording_format cimport SLOTS
 from nfct_fast.text.text_buffer cimport text_buffer_t
@@ -17,6 +19,7 @@ cdef class Recorder:
     cdef readonly str path
     cdef int fd                      # the writing thread's; -1: closed
     cdef object notices
+    cdef Redactor redactor           # the writing thread's; or None
     cdef readonly object finished    # a lock that run() releases at its end
     # The thread that adds.
     cdef text_buffer_t chunks        # of this batch, until commit()
@@ -58,6 +61,7 @@ cdef class Recorder:
     cdef void _place(self, const owner_t *owner, uint32_t *placed) noexcept nogil
     cdef int _write_end(self) noexcept nogil
     cdef int _write_chunks(self, const char *data, size_t length) noexcept nogil
+    cdef void _put_process(self, uint32_t slot, process_t *process) noexcept nogil
     cdef void _discard(self) noexcept nogil
     cdef void _complete(self) noexcept nogil
     cdef void _forget(self) noexcept nogil

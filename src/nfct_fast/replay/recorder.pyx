@@ -16,8 +16,8 @@ from nfct_fast.events.message_encoder cimport message_put
 from nfct_fast.records.owner cimport other_count
 from nfct_fast.processes.process cimport ancestor_t, process_drop, process_t, process_take
 from nfct_fast.replay.recording_format cimport (
-    ANCESTORS_MAX, BYTE_ORDER, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_PROCESS, FORMAT_VERSION, MARKS,
-    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, header_t, loss_chunk_t, owner_part_t,
+    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_LOSS, CHUNK_PROCESS, MARKS, ancestor_part_t, chunk_step, chunk_t,
+    end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t,
     process_chunk_t,
 )
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
@@ -25,9 +25,7 @@ from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 import os
 from _thread import allocate_lock, start_new_thread
 
-from nfct_fast._version import __version__
-
-MAGIC = b"\x89NFCTrec"
+from nfct_fast.replay.recording_host import beginning
 
 # What a CHUNK_PROCESS holds in a buffer, with a reference: the writing thread makes the real one of it.
 cdef struct slot_t:
@@ -103,16 +101,19 @@ cdef class Recorder:
 
     Args:
         path: a file that does not exist. It is made with mode 0600: command lines may hold secrets.
+        presentation: of the host.
+        redactor: hides what must not be seen of command lines, in the writing thread alone; or None.
         notices: where a sentence goes if something cannot be recorded.
 
     Raises OSError: FileExistsError if there is such a file.
     """
 
-    def __cinit__(self, path, notices):
+    def __cinit__(self, path, Presentation presentation not None, Redactor redactor, notices):
         self.fd = -1
         if pthread_mutex_init(&self.mutex, NULL) != 0:
             raise MemoryError("mutex")
         self.path = os.fsdecode(path)
+        self.redactor = redactor
         self.notices = notices
         self.wakeup = Wakeup()
         self.finished = allocate_lock()
@@ -123,7 +124,7 @@ cdef class Recorder:
                 raise MemoryError("recording")
         # Never an existing file: others may have made it to read along, or a link to one that is not theirs.
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        self._begin()
+        os.write(self.fd, beginning(presentation.identity))
 
     def __dealloc__(self):
         cdef int i
@@ -137,19 +138,6 @@ cdef class Recorder:
         if self.fd >= 0:
             close(self.fd)
         pthread_mutex_destroy(&self.mutex)
-
-    def _begin(self):
-        cdef header_t header
-        cdef chunk_t chunk
-        cdef bytes magic = MAGIC
-        kernel = os.uname()
-        cdef bytes host = f"program=nfct-fast {__version__}\nkernel={kernel.release} {kernel.machine}\n".encode()
-        memset(&header, 0, sizeof(header))
-        memcpy(header.magic, <const char *>magic, sizeof(header.magic))
-        header.version, header.byte_order = FORMAT_VERSION, BYTE_ORDER
-        chunk.size, chunk.type = <uint32_t>len(host), CHUNK_HOST
-        os.write(self.fd, (<const char *>&header)[:sizeof(header)] + (<const char *>&chunk)[:sizeof(chunk)] + host
-                 + bytes((8 - len(host) % 8) % 8))
 
     def start(self, drop_rights=None) -> None:
         """Start the writing thread. drop_rights: called first in it, to give up privileges."""
@@ -234,7 +222,7 @@ cdef class Recorder:
             memcpy(&chunk, data, sizeof(chunk))
             if chunk.type == CHUNK_PROCESS:
                 memcpy(&placed, data + sizeof(chunk), sizeof(placed))
-                put_process(&self.out, placed.slot, placed.process)
+                self._put_process(placed.slot, placed.process)
                 process_drop(placed.process)
             else:
                 buffer_put(&self.out, data, chunk_step(&chunk))
@@ -244,6 +232,17 @@ cdef class Recorder:
             self.out.failed = False
             return -ENOMEM
         return self._write(self.out.data, self.out.length)
+
+    cdef void _put_process(self, uint32_t slot, process_t *process) noexcept nogil:
+        cdef process_t *shown = process
+        if self.redactor is not None:
+            shown = self.redactor._redacted(process)
+        if shown == NULL:
+            self.out.failed = True
+            return
+        put_process(&self.out, slot, shown)
+        if shown != process:
+            process_drop(shown)
 
     cdef void _discard(self) noexcept nogil:
         drop_processes(self.buffers[self.filling], self.filled)

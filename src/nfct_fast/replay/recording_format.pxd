@@ -1,18 +1,16 @@
 """What stands in a recording.
 
-A header_t, and then chunks: a chunk_t, `size` bytes that begin with the struct of its type, and zeros up to the next
-multiple of 8. Numbers are in the byte order of the host that recorded, which the header tells. The first chunk is
+A header of 16 bytes: b"\\x89NFCTrec", the version, and 0x01020304, a uint32_t each (recording_host.py). Then chunks: a
+chunk_t, `size` bytes that begin with the struct of its type, and zeros up to the next multiple of 8. Numbers are in the byte order of the host that recorded, which the header tells. The first chunk is
 CHUNK_HOST, the last one CHUNK_END; a file without it was cut off. A process is written once, into a slot that flows
 then name; a slot may be used again.
 
-Each change of a struct, or a new type of chunk, is a new FORMAT_VERSION, which older programs refuse.
+Each change of a struct, or a new type of chunk, is a new version, which older programs refuse.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from nfct_fast.events.flow cimport FLOW_RECOVERED
 
 cdef enum:
-    FORMAT_VERSION = 1
-    BYTE_ORDER = 0x01020304
     CHUNK_MAX = 1 << 17          # bytes of a chunk, without its chunk_t
     SLOTS = 2048                 # of processes
     ANCESTORS_MAX = 64           # of one process
@@ -21,16 +19,11 @@ cdef enum:
     MARKS = FLOW_RECOVERED
 
 cdef enum:
-    CHUNK_HOST = 1               # text: what recorded, a "key=value" in each line
+    CHUNK_HOST = 1               # JSON: what recorded, and on which host
     CHUNK_PROCESS = 2            # process_chunk_t
     CHUNK_FLOW = 3               # flow_chunk_t
     CHUNK_LOSS = 4               # loss_chunk_t
     CHUNK_END = 5                # end_chunk_t
-
-cdef packed struct header_t:
-    char magic[8]                # MAGIC
-    uint32_t version             # FORMAT_VERSION
-    uint32_t byte_order          # BYTE_ORDER
 
 cdef packed struct chunk_t:
     uint32_t size

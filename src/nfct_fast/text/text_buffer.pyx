@@ -27,6 +27,10 @@ cdef extern from "nfct_fast/text/utf8.h" nogil:
     int nfct_fast_is_noncharacter(uint32_t point)
     const unsigned char nfct_fast_special[256]
 
+cdef extern from "nfct_fast/text/base64.h" nogil:
+    const char BASE64_DIGITS "nfct_fast_base64_digits"[65]
+    size_t nfct_fast_base64(const unsigned char *data, size_t size, const char *digits, char *out)
+
 
 cdef void buffer_free(text_buffer_t *out) noexcept nogil:
     free(out.data)
@@ -144,19 +148,9 @@ cdef bint buffer_escaped(text_buffer_t *out, const char *data, size_t length, in
 
 
 cdef void buffer_base64(text_buffer_t *out, const char *data, size_t length) noexcept nogil:
-    cdef const char *digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    cdef const unsigned char *bytes = <const unsigned char *>data
-    cdef char four[4]
-    cdef uint32_t bits
-    cdef size_t at, left
-    for at in range(0, length, 3):
-        left = length - at
-        bits = bytes[at] << 16 | (bytes[at + 1] << 8 if left > 1 else 0) | (bytes[at + 2] if left > 2 else 0)
-        four[0] = digits[bits >> 18]
-        four[1] = digits[bits >> 12 & 63]
-        four[2] = digits[bits >> 6 & 63] if left > 1 else c"="
-        four[3] = digits[bits & 63] if left > 2 else c"="
-        buffer_put(out, four, 4)
+    cdef size_t size = (length + 2) // 3 * 4
+    if out.length + size <= out.capacity or buffer_grow(out, size):
+        out.length += nfct_fast_base64(<const unsigned char *>data, length, BASE64_DIGITS, out.data + out.length)
 
 
 def escape(bytes data not None, bint space=False, bint json=False, bint base64=False) -> bytes:

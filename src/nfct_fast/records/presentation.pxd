@@ -1,0 +1,8 @@
+from libc.stdint cimport uint16_t
+from nfct_fast.processes.identity cimport Identity
+
+cdef class Presentation:
+    cdef readonly Identity identity
+    cdef uint16_t seed           # of Community IDs
+    cdef bint has_community_id   # they are wanted where nobody asks for one by name
+    cdef tuple saved(self, uids, gids)
