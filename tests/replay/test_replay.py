@@ -83,6 +83,18 @@ def test_nobody_else_can_read_it(tracked, within, recording):
         os.umask(before)
 
 
+@pytest.mark.parametrize("options", [dict(redact="hunter."), dict(cmdline=False)])
+def test_no_secret_gets_into_the_file(tracked, within, recording, options):
+    program = "import socket; s = socket.socket(2, 2); s.sendto(b'x', ('127.0.0.1', 9))"
+    with within(), Conntrack(record=recording, protocol="udp", probe=False, **options) as conntrack:
+        subprocess.run([sys.executable, "-c", program, "--password", "hunter2"], check=True)
+        [live] = until(lambda: conntrack.read(timeout=1))
+    with Conntrack(replay=recording) as conntrack:
+        [played] = conntrack
+    assert live.owner.process.cmdline == played.owner.process.cmdline != (sys.executable, "-c", program)
+    assert b"hunter" not in recording.read_bytes() and live.owner == played.owner
+
+
 @pytest.mark.parametrize("how", ["file", "link", "dangling"])
 def test_no_file_is_overwritten(tracked, within, recording, tmp_path, how):
     other = tmp_path / "other"

@@ -1,9 +1,9 @@
 """What stands in a recording.
 
-A header of 16 bytes: b"\\x89NFCTrec", the version, and 0x01020304, a uint32_t each (recording_host.py). Then chunks: a
-chunk_t, `size` bytes that begin with the struct of its type, and zeros up to the next multiple of 8. Numbers are in the byte order of the host that recorded, which the header tells. The first chunk is
-CHUNK_HOST, the last one CHUNK_END; a file without it was cut off. A process is written once, into a slot that flows
-then name; a slot may be used again.
+A header of 16 bytes: "\\x89NFCTrec", the version, and 0x01020304, a uint32_t each (recording_host.py). Then chunks: a
+chunk_t, `size` bytes that begin with the struct of its type, and zeros up to the next multiple of 8. Numbers are in the
+byte order of the host that recorded, which the header tells. The first chunk is CHUNK_HOST, the last one CHUNK_END; a
+file without it was cut off. A process is written once, into a slot that flows then name; a slot may be used again.
 
 Each change of a struct, or a new type of chunk, is a new version, which older programs refuse.
 """
