@@ -13,11 +13,22 @@ def _wake(future):
         future.set_result(None)
 
 
+# Seconds between two looks for more rows while they come and the batch is not due: to be woken by each piece of a flood
+# would take a sixth of all CPU time. The ring holds what 1.6 million flows per second bring meanwhile.
+_PAUSE = 0.02
+
+
 async def next_batch(batches):
     """Return the next Batch. A cancellation comes at an await, where no batch is at hand."""
     await give_way()  # even where a batch is always due
+    gathered = batches.gathered
     while (batch := batches.take_now()) is None:
-        await wait(batches.engine, batches.seconds_left())
+        before, gathered = gathered, batches.gathered
+        left = batches.seconds_left()
+        if gathered > before and left is not None:
+            await sleep(min(_PAUSE, left))
+        else:
+            await wait(batches.engine, left)
     return batch
 
 
