@@ -37,6 +37,12 @@ cdef enum:
     WRITE_MS = 100       # how long records are written before taking the GIL again, which takes 80 us with cold caches
 
 
+def _metadata(host):
+    """What all rows of batches have in common, by the names that JSON has for it."""
+    ids = {"machine_id": host.machine_id, "boot_id": host.boot_id}
+    return {"schema": "1", "host": host.name, **{name: id for name, id in ids.items() if id is not None}}
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Engine:
@@ -368,7 +374,7 @@ cdef class Engine:
         """
         cdef int state
         if self.rows is None:
-            self.rows = BatchBuilder()
+            self.rows = BatchBuilder(_metadata(self.batch.presentation.identity.host))
         batch = self.rows.pop()
         if batch is not None:
             return batch
