@@ -18,6 +18,7 @@ import bench_growth
 import bench_loss
 import bench_mixture
 import bench_namespaces
+import bench_reading
 import bench_spawn
 import bench_storms
 import bench_volume
@@ -26,6 +27,7 @@ PARTS = {
     "volume": bench_volume.main,
     "columns": bench_columns.main,
     "cases": bench_cases.main,
+    "reading": bench_reading.main,
     "loss": bench_loss.main,
     "flows": bench_flows.main,
     "delay": bench_delay.main,
