@@ -1,4 +1,4 @@
-"""Logs network connections from Linux conntrack events, each with the process behind it."""
+"""Log network connections from Linux conntrack events, each with the process behind it."""
 
 from importlib import import_module
 
@@ -9,6 +9,12 @@ _MODULES = {
     "Conntrack": "conntrack",
     "FilterError": "filters.filter_error",
     "Stats": "conntrack",
+    "Lost": "records.loss",
+    "LostEvents": "records.loss",
+    "RecordingError": "replay.recording_error",
+    "ConntrackWarning": "monitoring.warned",
+    "NoEventsWarning": "monitoring.warned",
+    "UnknownOwnersWarning": "monitoring.warned",
     "Batch": "columns.batch",
     "Flow": "records.record",
     "Tuple": "records.record",

@@ -55,7 +55,7 @@ def fire(conntrack, program, modes):
     flows, heard = [], set()
     end = time.monotonic() + 10
     while heard < made.keys() and time.monotonic() < end:
-        new = [flow for flow in conntrack.read(0.2) if (flow.proto, flow.src, flow.sport, flow.dport) in made]
+        new = [flow for flow in conntrack.read(timeout=0.2) if (flow.proto, flow.src, flow.sport, flow.dport) in made]
         heard.update((flow.proto, flow.src, flow.sport, flow.dport) for flow in new)
         flows += new
     return made, heard, flows
@@ -88,11 +88,11 @@ def test_four_senders_at_once(senders, modes):
 
 
 def ends(conntrack, *ports, seconds=5):
-    """{dport: flow} once each of the ports has been heard as a destination."""
+    """Return {dport: flow} once a flow to each of the ports has been received."""
     found = {}
     end = time.monotonic() + seconds
     while len(found) < len(ports) and time.monotonic() < end:
-        found.update((flow.dport, flow) for flow in conntrack.read(0.2) if flow.dport in ports)
+        found.update((flow.dport, flow) for flow in conntrack.read(timeout=0.2) if flow.dport in ports)
     assert sorted(found) == sorted(ports)
     return found
 

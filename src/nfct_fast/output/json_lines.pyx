@@ -1,7 +1,7 @@
-"""Writes a record as one line of JSON (RFC 8259). README.md has the schema.
+"""Write a record as one line of JSON (RFC 8259). README.md has the schema.
 
-Users choose the names of their processes, and must not be able to choose which records a log collector drops. So
-strings are valid UTF-8 that any parser accepts, and where a name is not, its exact bytes follow in base64.
+Users choose the names of their processes, and must not thereby be able to choose which records a log collector drops.
+So strings are valid UTF-8 that any parser accepts, and if a name is not, its exact bytes are added in base64.
 """
 cimport cython
 from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint16_t, uint32_t, uint64_t
@@ -70,7 +70,7 @@ cdef void _label(text_buffer_t *out, const char *key, const char *word) noexcept
 
 
 cdef bint _string(text_buffer_t *out, const char *text, size_t length, bint base64) noexcept nogil:
-    # Returns whether the string holds exactly these bytes.
+    # Return whether the string stands for exactly these bytes.
     cdef bint exact = True
     buffer_put(out, b'"', 1)
     if base64:
@@ -322,7 +322,7 @@ cdef void _host(text_buffer_t *out, Identity identity):
 @cython.final
 @cython.auto_pickle(False)
 cdef class JsonLines(Formatter):
-    """Writes one JSON object per line for each flow, and one of type LOST where events are missing.
+    """A format with one JSON object per line for each flow, and one of type LOST where events are missing.
 
     presentation: a Presentation.
     """

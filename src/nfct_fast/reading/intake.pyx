@@ -1,11 +1,11 @@
 """From a source's datagrams to records in the ring: receive, decode, filter, attribute.
 
-It handles many events at a time without the GIL. It does not wait for the consumer until the ring is full;
-from then on the kernel's receive buffers hold the events, and what they cannot hold is counted as lost.
+It handles many events at a time without the GIL. It does not wait for the consumer until the ring is full. From then on
+the kernel's receive buffers hold the events, and events that do not fit are counted as lost.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
 from nfct_fast.records.record cimport RECORD_LOSS
@@ -13,20 +13,21 @@ from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 
 cdef enum:
     ROOM_POLL_MS = 1000          # how often room() looks again while the ring is full
-    PROCESS_EVENTS_MS = 100      # how often process events are taken in meanwhile
+    PROCESS_EVENTS_MS = 100      # how often process events are drained meanwhile
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Intake:
-    """Reads sources into a ring.
+    """The way of events from the sources into the ring.
 
     Args:
-        ring: where the records go; this thread is its producer.
-        attribution: finds the owners.
-        flow_filter: which flows are wanted.
+        ring: The ring in which records are put; this thread is its producer.
+        attribution: The Resolver that finds the owners.
+        flow_filter: The FlowFilter that says which flows are wanted.
 
-    Raises OSError if no eventfd can be had.
+    Raises:
+        OSError: An eventfd cannot be made.
     """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, FlowFilter flow_filter not None):
@@ -37,7 +38,11 @@ cdef class Intake:
         self.wakeup = Wakeup()
 
     def stop(self, bint no_consumer=False) -> None:
-        """End all waits; from any thread. no_consumer: nobody empties the ring any more; count what does not fit."""
+        """End all waits. Any thread may call this.
+
+        Args:
+            no_consumer: Nothing empties the ring any more: events that do not fit are only counted.
+        """
         self.stopping = True
         self.no_consumer = self.no_consumer or no_consumer
         self.wakeup.notify()
@@ -77,6 +82,7 @@ cdef class Intake:
             if not source.admit(&records[kept].flow):
                 continue
             if self.is_wanted(source, &records[kept].flow):
+                records[kept].datagram = <uint16_t>(i + 1)
                 kept += 1
             else:
                 self.filtered += 1
@@ -92,8 +98,21 @@ cdef class Intake:
         self.filtered += count - kept
         for i in range(kept):
             self.named += records[i].owner.process != NULL
+        if self.recorder is not None:
+            self._record(source, records, kept)
         self.ring.publish(kept)
         return 0
+
+    cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil:
+        cdef const void *message
+        cdef size_t length = 0
+        cdef int i
+        for i in range(count):
+            message = NULL
+            if records[i].datagram:
+                message = source.socket.datagram(records[i].datagram - 1, &length)
+            self.recorder.add(&records[i], message, length)
+        self.recorder.commit()
 
     cdef int read(self, Source source, int room) noexcept nogil:
         cdef int count = source.socket.receive(room)
@@ -122,6 +141,7 @@ cdef class Intake:
         cdef uint64_t recovered = source.reported_recovered
         cdef uint64_t unallocated = source.reported_unallocated
         cdef uint64_t lost = source.take_unreported(tentative)
+        cdef int64_t since = source.take_since()
         # Also report recoveries, as 0 events lost: that wakes a consumer, who can then say so on standard error.
         unallocated = source.reported_unallocated - unallocated
         if lost == 0 and unallocated == 0 and source.reported_recovered == recovered:
@@ -134,9 +154,13 @@ cdef class Intake:
         memset(record, 0, sizeof(record_t))
         record.kind = RECORD_LOSS
         record.loss.time = realtime_ns()
+        record.loss.since = record.loss.time - (monotonic_ns() - since)
         record.loss.netns_inode = source.inode
         record.loss.events = lost
         record.loss.at_least = unallocated != 0
+        if self.recorder is not None:
+            self.recorder.add_loss(&record.loss)
+            self.recorder.commit()
         self.ring.publish(1)
         return 0
 
@@ -198,8 +222,8 @@ cdef class Intake:
                 self.undelivered += self._count_undelivered(source, count)
 
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
-        """How many of the received datagrams are undelivered: those that may be wanted and whose flow was not just
-        recovered from the table."""
+        """Count the received datagrams that are undelivered: that may be wanted, and whose flow was not just recovered
+        from the table."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow
