@@ -197,7 +197,9 @@ def test_the_kernel_decides_so_too():
     decoder = MessageDecoder()
     for text, one, messages in zip([*EXPRESSIONS, *PATTERNS], chosen, heard):
         expected = [message for message in all_of_it if accepts(one, message)]
-        assert messages == expected, text
+        # An entry may end in between.
+        assert [message for message in messages if message in all_of_it] == expected, text
+        assert all(accepts(one, message) for message in messages), text
         for message in all_of_it:
             [flow] = decoder.decode(message)
             assert accepts(one, message) == verdicts(one, described(flow))[0], (text, flow)
