@@ -81,7 +81,7 @@ cdef class Conntrack:
         rcvbuf_limit: bytes the receive buffer may grow to as it fills; with netns="all", of all buffers together.
         recover: after an overrun, look for the lost flows in the conntrack table.
         track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
-            of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
+            of `protocol` and `filter`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
         notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
