@@ -184,7 +184,7 @@ def test_live_flows(tracked, within, mode):
             subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
             until(lambda: one.stats().events == other.stats().events >= 24)
             time.sleep(0.1)
-            wanted = sorted(map(columns_of, one.read(0.1)), key=in_order)
+            wanted = sorted(map(columns_of, one.read(timeout=0.1)), key=in_order)
             rows = sorted(next(other.batches(len(wanted), 5)).to_dicts(), key=in_order)
     whole = 0
     for one, row in zip(wanted, rows, strict=True):
