@@ -14,7 +14,7 @@ _MODULES = {
     "Tuple": "records.record",
     "Counters": "records.record",
     "Owner": "records.owner",
-    "Process": "processes.process",
+    "Process": "processes.process_object",
     "Status": "text.status",
     "EventType": "records.words",
     "Direction": "records.words",

@@ -3,7 +3,7 @@ from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
 from nfct_fast.filters.filter_error import FilterError as FilterError
 from nfct_fast.kernel.host import Host as Host
-from nfct_fast.processes.process import Process as Process
+from nfct_fast.processes.process_object import Process as Process
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS as DEFAULT_REDACTIONS
 from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nfct_fast import Conntrack
-from nfct_fast.processes.process import process
+from nfct_fast.processes.process_object import process
 from support.cli import Program, inside, until
 from support.flows import Worker
 from support.users import NOBODY, as_user

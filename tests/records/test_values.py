@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from nfct_fast import Conntrack, Direction, EventType, Flow, Match, Owner, Process, Reason, Status
-from nfct_fast.processes.process import process
+from nfct_fast.processes.process_object import process
 from nfct_fast.records.messages import MessageDecoder
 from support.events import saved
 
