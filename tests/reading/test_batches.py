@@ -42,8 +42,8 @@ def test_rows_are_in_order_and_none_is_missing(conntrack, flood):
 
 def test_a_batch_is_due_some_time_after_its_first_row(conntrack):
     batches = conntrack.batches(max_wait=0.3)
-    threading.Timer(0.2, send, (7,)).start()
     began = time.monotonic()
+    threading.Timer(0.2, send, (7,)).start()
     assert ports([next(batches)]) == [7] and time.monotonic() - began >= 0.5
     send(8)
     assert ports([next(conntrack.batches(max_wait=0))]) == [8]

@@ -1,7 +1,7 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
 from nfct_fast.columns.process_facts cimport facts_t
-from nfct_fast.columns.table cimport table_t
+from nfct_fast.columns.table cimport spare_t, table_t
 from nfct_fast.events.flow cimport flow_t, tuple_t
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.record cimport record_t
@@ -10,6 +10,7 @@ from nfct_fast.records.taken_records cimport TakenRecords
 cdef class BatchBuilder:
     cdef table_t *table              # NULL: nothing was added since the last finish()
     cdef table_t *finished           # what finish() made of it, until pop()
+    cdef spare_t *spare              # a reference: where the memory of batches that are gone comes back
     cdef facts_t facts
     cdef uint64_t key[2]             # of the texts' hash
     cdef int64_t begun               # CLOCK_MONOTONIC ns when the first row or loss was added

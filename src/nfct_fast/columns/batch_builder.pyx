@@ -6,6 +6,7 @@ written row by row; a value that is unknown is 0, so that no memory of ours leav
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.stdint cimport INT64_MAX, int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from sys_socket cimport AF_INET, AF_INET6
 
@@ -21,7 +22,8 @@ from nfct_fast.columns.table cimport (
     DICTIONARY_REASON, DICTIONARY_TYPE, OWNER_CGROUP_ID, OWNER_COOKIE, OWNER_GID_COLUMN, OWNER_INODE, OWNER_MATCH,
     OWNER_PID, OWNER_REASON, OWNER_UID_COLUMN, VALID_COUNTERS, VALID_DIRECTION, VALID_ICMP, VALID_ID, VALID_NETNS,
     VALID_OWNER, VALID_PORTS, VALID_REPLY, VALID_REPLY_PORTS, VALID_START, VALID_STATE, VALID_STATUS, VALID_STOP,
-    VALID_TIMEOUT, VALID_USE, bit_set, dictionary_number, table_drop, table_finish, table_new, table_resize, table_t,
+    VALID_TIMEOUT, VALID_USE, bit_set, dictionary_number, spare_drop, spare_t, table_drop, table_finish, table_new,
+    table_resize, table_t,
 )
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
@@ -80,10 +82,15 @@ cdef class BatchBuilder:
     def __cinit__(self):
         cdef bytes secret = os.urandom(sizeof(self.key))
         memcpy(self.key, <const char *>secret, sizeof(self.key))
+        self.spare = <spare_t *>calloc(1, sizeof(spare_t))
+        if self.spare == NULL:
+            raise MemoryError("batch builder")
+        self.spare.refs = 1
 
     def __dealloc__(self):
         self.clear()
         table_drop(self.finished)
+        spare_drop(self.spare)
 
     cdef void clear(self) noexcept nogil:
         facts_clear(&self.facts)
@@ -106,7 +113,7 @@ cdef class BatchBuilder:
     cdef bint _begin(self) noexcept nogil:
         cdef bint done = True
         cdef int i
-        self.table = table_new(min(max(self.usual, FEWEST), MOST_AT_FIRST))
+        self.table = table_new(min(max(self.usual, FEWEST), MOST_AT_FIRST), self.spare)
         if self.table == NULL:
             return False
         self.begun = INT64_MAX
@@ -242,11 +249,11 @@ cdef class BatchBuilder:
             memcpy(bytes + 12, address, 4)
         else:
             memcpy(bytes, address, 16)
-            # inet_ntop() of IPv6 goes through snprintf, 0.3 us each: what the last row has is copied. An IPv6 address
-            # ::ffff:a.b.c.d has the bytes of an IPv4 one, and not its text.
-            if self.table.rows and self.family == AF_INET6 and memcmp(bytes, bytes - 16, 16) == 0:
-                size = offsets[0] - (offsets - 1)[0]
-                memcpy(out, out - size, size)
+        # What the last row has is copied: inet_ntop() of IPv6 takes 0.3 us. An IPv6 address ::ffff:a.b.c.d has the
+        # bytes of an IPv4 one, and not its text.
+        if self.table.rows and self.family == family and memcmp(bytes, bytes - 16, 16) == 0:
+            size = offsets[0] - (offsets - 1)[0]
+            memcpy(out, out - size, size)
         offsets[1] = offsets[0] + (size if size else address_write(address, family, out))
 
     cdef void _put_no_address(self, int text, int packed) noexcept nogil:

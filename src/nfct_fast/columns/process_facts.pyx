@@ -118,7 +118,17 @@ cdef void facts_spread(const facts_t *facts, table_t *table, int end) noexcept n
     cdef int64_t row, tick = 1000000000 // sysconf(_SC_CLK_TCK)
     cdef uint64_t start
     cdef uint8_t bits
+    cdef int32_t any_entry = 0
     cdef int i
+    for row in range(table.rows):
+        any_entry |= entries[row]
+    if any_entry == 0:      # as of peers where nobody on this host answers
+        for i in range(TEXTS):
+            memset(data[OWNER_TEXTS + i], 0, table.rows * sizeof(int32_t))
+        memset(data[OWNER_PPID], 0, table.rows * sizeof(int32_t))
+        memset(data[OWNER_START], 0, table.rows * sizeof(uint64_t))
+        memset(data[OWNER_LOGIN_UID], 0, table.rows * sizeof(uint32_t))
+        return
     for i in range(TEXTS):
         out = <int32_t *>data[OWNER_TEXTS + i]
         bits = 0

@@ -8,9 +8,20 @@
 
 enum { ADDRESS_ROOM = 46 }; /* bytes for an address as text: INET6_ADDRSTRLEN */
 
+struct nfct_fast_table;
+
+/* A place for one table that nobody uses any more. Fresh memory costs a page fault for each 4 KiB, which is as much as
+ * to fill the columns; whoever drops a batch before the next but one is gathered gives its memory back to that one. */
+struct nfct_fast_spare {
+    int refs;
+    struct nfct_fast_table *table;
+};
+
 struct nfct_fast_table {
     int refs;
-    int at_least; /* `lost` is a lower bound */
+    struct nfct_fast_spare *spare; /* where it goes; a reference */
+    int whole;                     /* nothing was given back, so that it can be used again */
+    int at_least;                  /* `lost` is a lower bound */
     int64_t rows;
     int64_t capacity;    /* rows that there is room for */
     uint64_t lost;       /* events that were reported as lost between the rows */
@@ -77,9 +88,9 @@ static struct nfct_fast_table *nfct_fast_table_take(struct nfct_fast_table *tabl
     return table;
 }
 
-static void nfct_fast_table_drop(struct nfct_fast_table *table)
+static void nfct_fast_table_free(struct nfct_fast_table *table)
 {
-    if (!table || __atomic_sub_fetch(&table->refs, 1, __ATOMIC_ACQ_REL))
+    if (!table)
         return;
     for (int i = 0; i < COLUMNS; i++) {
         free(table->data[i]);
@@ -92,24 +103,65 @@ static void nfct_fast_table_drop(struct nfct_fast_table *table)
     free(table);
 }
 
-static struct nfct_fast_table *nfct_fast_table_new(int64_t rows)
+static void nfct_fast_spare_drop(struct nfct_fast_spare *spare)
 {
-    struct nfct_fast_table *table = calloc(1, sizeof(*table));
-    if (!table)
-        return NULL;
-    table->refs = 1;
-    if (nfct_fast_table_resize(table, rows) < 0) {
-        nfct_fast_table_drop(table);
-        return NULL;
+    if (!spare || __atomic_sub_fetch(&spare->refs, 1, __ATOMIC_ACQ_REL))
+        return;
+    nfct_fast_table_free(spare->table);
+    free(spare);
+}
+
+static void nfct_fast_table_drop(struct nfct_fast_table *table)
+{
+    if (!table || __atomic_sub_fetch(&table->refs, 1, __ATOMIC_ACQ_REL))
+        return;
+    struct nfct_fast_spare *spare = table->spare;
+    for (int i = 0; i < DICTIONARIES; i++)
+        nfct_fast_dictionary_free(&table->dictionaries[i]);
+    if (table->whole)
+        table = __atomic_exchange_n(&spare->table, table, __ATOMIC_ACQ_REL);
+    nfct_fast_table_free(table);
+    nfct_fast_spare_drop(spare);
+}
+
+/* A table with room for about so many rows, NULL without memory: the spare one if that is of like size. */
+static struct nfct_fast_table *nfct_fast_table_new(int64_t rows, struct nfct_fast_spare *spare)
+{
+    struct nfct_fast_table *table = __atomic_exchange_n(&spare->table, NULL, __ATOMIC_ACQ_REL);
+    if (table && (table->capacity < rows / 8 * 7 || table->capacity / 2 > rows)) {
+        nfct_fast_table_free(table);
+        table = NULL;
     }
+    if (table) {
+        for (int i = 0; i < COLUMNS; i++)
+            if (nfct_fast_columns[i].width == 0)
+                memset(table->data[i], 0, nfct_fast_bit_bytes(table->capacity));
+        for (int i = 0; i < BITMAPS; i++)
+            memset(table->valid[i], 0, nfct_fast_bit_bytes(table->capacity));
+        table->rows = 0;
+        table->lost = 0;
+        table->at_least = 0;
+    } else {
+        if (!(table = calloc(1, sizeof(*table))))
+            return NULL;
+        if (nfct_fast_table_resize(table, rows) < 0) {
+            nfct_fast_table_free(table);
+            return NULL;
+        }
+    }
+    __atomic_add_fetch(&spare->refs, 1, __ATOMIC_RELAXED);
+    table->spare = spare;
+    table->whole = 0;
+    table->refs = 1;
     return table;
 }
 
 /* Give back what memory was not needed, count the nulls and say where everything is: no row will be added. */
 static void nfct_fast_table_finish(struct nfct_fast_table *table)
 {
-    /* Without memory it stays too large, which is no harm. */
-    (void)nfct_fast_table_resize(table, table->rows);
+    table->whole = table->rows >= table->capacity / 4 * 3;
+    if (!table->whole)
+        (void)nfct_fast_table_resize(table, table->rows); /* without memory it stays too large, which is no harm */
     for (int i = 0; i < BITMAPS; i++) {
         int64_t known = 0;
         for (size_t at = 0; at < nfct_fast_bit_bytes(table->rows); at += 8) {
@@ -121,7 +173,7 @@ static void nfct_fast_table_finish(struct nfct_fast_table *table)
     }
     for (int i = 0; i < COLUMNS; i++) {
         int valid = nfct_fast_columns[i].valid;
-        if (table->text[i])
+        if (table->text[i] && !table->whole)
             (void)nfct_fast_resize(&table->text[i], 0, (size_t)((int32_t *)table->data[i])[table->rows], 0);
         table->buffers[i][0] = valid == ALWAYS || !table->nulls[valid] ? NULL : table->valid[valid];
         table->buffers[i][1] = table->data[i];

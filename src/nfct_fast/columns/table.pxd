@@ -52,7 +52,11 @@ cdef extern from "nfct_fast/columns/table.h" nogil:
         int64_t *nulls
         dictionary_t *dictionaries
 
-    table_t *table_new "nfct_fast_table_new"(int64_t rows)
+    ctypedef struct spare_t "struct nfct_fast_spare":
+        int refs
+
+    table_t *table_new "nfct_fast_table_new"(int64_t rows, spare_t *spare)
+    void spare_drop "nfct_fast_spare_drop"(spare_t *spare)      # NULL is dropped, too
     int table_resize "nfct_fast_table_resize"(table_t *table, int64_t rows)
     void table_finish "nfct_fast_table_finish"(table_t *table)
     void table_drop "nfct_fast_table_drop"(table_t *table)      # NULL is dropped, too

@@ -79,6 +79,11 @@ cdef class Batches:
             raise StopAsyncIteration
         return batch
 
+    @property
+    def gathered(self) -> int:
+        """Rows of the batch that is not due yet."""
+        return 0 if self.engine.rows is None or self.engine.rows.table == NULL else self.engine.rows.table.rows
+
     def seconds_left(self) -> float | None:
         """Seconds until what was gathered is due; None if there is nothing."""
         if self.engine.rows is None or not self.engine.rows.has_any():
