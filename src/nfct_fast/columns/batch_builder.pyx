@@ -27,7 +27,8 @@ from nfct_fast.columns.table cimport (
 )
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
-    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_t,
+    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known,
+    tuple_has_ports, tuple_t,
 )
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t
@@ -46,11 +47,6 @@ cdef enum:
     TEXT_LIMIT = 64 << 20        # bytes of the processes' texts in one batch: offsets in Arrow have 31 bits
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
-
-
-cdef inline bint _has_ports(uint8_t proto) noexcept nogil:
-    # TCP, UDP, UDP-Lite, SCTP, DCCP. Where GRE has a key conntrack has it as a port, which it is not.
-    return proto == 6 or proto == 17 or proto == 136 or proto == 132 or proto == 33
 
 
 cdef inline void _put_8(table_t *table, int column, uint8_t value) noexcept nogil:
@@ -188,7 +184,7 @@ cdef class BatchBuilder:
         cdef table_t *table = self.table
         cdef const tuple_t *orig = &flow.orig
         cdef const tuple_t *reply = &flow.reply
-        cdef bint ports = _has_ports(orig.proto)
+        cdef bint ports = tuple_has_ports(orig)
         cdef bint icmp = orig.proto == IPPROTO_ICMP or orig.proto == IPPROTO_ICMPV6
         cdef bint replies = flow.has & FLOW_REPLY
         _put_64(table, COLUMN_TIME, flow.time)
