@@ -56,8 +56,7 @@ def own_line(lines, pid):
             return line
 
 
-@pytest.mark.parametrize("attribution", ["auto", "diag"])
-@pytest.mark.parametrize("forks", [(), ("fork",)])
+@pytest.mark.parametrize(("attribution", "forks"), [("auto", ()), ("auto", ("fork",)), ("diag", ())])
 def test_in_json(tracked, attribution, forks):
     began = time.time()
     template = "{info.pid} {info.entity_id} {info.start} {info.user} {info.group} {peer.user}"
