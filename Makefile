@@ -2,11 +2,11 @@
 # make test   install what is missing, build, and run the whole test suite, as root
 # make test-unit  the tests that need no root, as whoever calls it, in less than a minute
 # make coverage  run the suite and print which lines of Python, Cython and C it ran, per file and in all
-# make lint   check the form of Python, Cython and C; `make format` mends what can be mended by itself
-# make bench  the same, and measure beside other programs: tables, and a plot in build/bench
-# make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and what has threads under ThreadSanitizer
-# make soak   half an hour of everything at once, and what is left of memory, descriptors and counts then
-# make wheels build the wheel in a container, audit it, and run the suite against it on every Python that can be had
+# make lint   check the style of Python, Cython and C; `make format` fixes what can be fixed automatically
+# make bench  measure beside other programs: tables, and a plot in build/bench
+# make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and its threaded parts under ThreadSanitizer
+# make soak   run everything at once for half an hour, and check memory, descriptors and counts afterwards
+# make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +29,7 @@ test: $(VENV)/.built $(VENV)/.tested-with
 test-unit: $(VENV)/.built $(VENV)/.test-packages
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(BIN)/python -m pytest -m "not root and not slow" $(PYTEST_ARGS)
 
-# COVERAGE_ARGS: what is for pytest.
+# COVERAGE_ARGS: arguments for pytest.
 coverage: $(VENV)/.built $(VENV)/.tested-with
 	$(BIN)/python -m pip install -q --group coverage
 	$(SUDO) $(BIN)/python -u tests/line_coverage $(COVERAGE_ARGS)
@@ -59,7 +59,7 @@ bench: $(VENV)/.built $(VENV)/.tested-with
 	@{ $(SUDO) env BENCH_ROUNDS=$${BENCH_ROUNDS:-5} $(BIN)/python -u tests/bench $(BENCH_ARGS); echo $$? >build/bench/status; } | \
 	    tee build/bench/results.md; exit $$(cat build/bench/status)
 
-# SANITIZE_ARGS: address or thread, and after "--" what is for pytest.
+# SANITIZE_ARGS: address or thread, and after "--" arguments for pytest.
 sanitize: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) $(BIN)/python -u tests/sanitize $(SANITIZE_ARGS)
 
@@ -68,7 +68,7 @@ soak: $(VENV)/.built $(VENV)/.tested-with
 
 build: $(VENV)/.built
 
-# What is already there is not installed again: a machine without apt only needs to have it.
+# Packages that are present are not installed again, so a machine without apt only needs to have them.
 $(VENV)/.system:
 	@pkg-config --exists libnetfilter_conntrack libnfnetlink libmnl && $(PYTHON) -c 'import venv, ensurepip' || \
 	    if command -v apt-get >/dev/null; then \

@@ -19,9 +19,9 @@ def pytest_report_header():
         )
 
 
-@pytest.hookimpl(tryfirst=True)  # before those that -m leaves out are left out
+@pytest.hookimpl(tryfirst=True)  # before -m deselects tests
 def pytest_collection_modifyitems(items):
-    """Marks what makes a network namespace as root's; the others that need root say so themselves."""
+    """Mark tests that make a network namespace as needing root; others that need root are marked where they are."""
     for item in items:
         if "netns" in item.fixturenames:
             item.add_marker("root")
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    # What a namespace is made for is the project's purpose: in CI it may fail, but not be passed over.
+    # Tests in namespaces are what CI is for: there they may fail, but not be skipped.
     if (
         report.skipped
         and not hasattr(report, "wasxfail")
@@ -46,7 +46,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def netns():
-    """The name of a fresh network namespace with loopback up, in which nothing uses conntrack."""
+    """The name of a new network namespace with loopback up, in which nothing uses conntrack."""
     with made() as name:
         yield name
 
@@ -68,7 +68,7 @@ def within(netns):
 
 @pytest.fixture
 def flood(netns, tmp_path_factory):
-    """A function that makes flows into a device that drops them: (count, rate, how="one", address) -> number made."""
+    """A function that sends flows to a device that drops them: (count, rate, how="one", address) -> number sent."""
     program = tmp_path_factory.getbasetemp() / "flood"
     if not program.exists():
         compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
@@ -94,7 +94,7 @@ def flood(netns, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def faults(tmp_path_factory):
-    """Environment of a program whose kernel does what support/faults.c says."""
+    """The environment of a program to which the kernel seems to fail as support/faults.c describes."""
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
     subprocess.run(

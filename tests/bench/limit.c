@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include <libnetfilter_conntrack/libnetfilter_conntrack.h>
 
 static volatile sig_atomic_t stop;

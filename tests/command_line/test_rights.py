@@ -49,7 +49,7 @@ def children(pid):
 
 
 def rights(of):
-    """Of a thread: ids, capabilities by which it can act or get any, and what else holds it back."""
+    """Return a thread's ids, its capability sets, and its other restrictions."""
     return {
         "uid": {*of["Uid"].split()},
         "gid": {*of["Gid"].split()},
@@ -94,7 +94,7 @@ def default_user():
 
 
 def send(netns, port):
-    """A datagram, from a process whose id is returned."""
+    """Send a datagram from a new process, and return that."""
     sender = subprocess.Popen(
         inside(
             netns,
@@ -120,7 +120,7 @@ def test_rights_of_every_thread(tracked, attribution):
 
 @pytest.mark.parametrize("attribution", ["auto", "off"])
 def test_rights_while_namespaces_are_followed(tracked, attribution):
-    """One that comes later is heard, with the flows it had, by sockets that the door has made."""
+    """A namespace that appears later is monitored, with the flows it had before, by sockets that nfct-netns opened."""
     with Program(
         tracked, "--netns", "all", "-p", "ipv4/udp", "--attribution", attribution, "-f", "{ev.netns} {ev.dport}"
     ) as program:
@@ -160,7 +160,7 @@ def test_rights_of_each_process(tracked):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_is_left(tracked, number):
-    """However it ends, and whoever gets its signals as well, as a service's processes do."""
+    """However the program ends, and even if its helpers get the same signals, as the processes of a service do."""
     with Program(tracked, "-p", "udp") as program:
         dropped_rights(program.pid)
         apart = [child for child in children(program.pid) if status(f"/proc/{child}")["Name"] in APART]
@@ -233,7 +233,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attacks", ATTACKS)
 def test_attacks_from_inside_the_program_fail(tracked, attacks):
-    """Code of ours in each of its threads, once they have given up what the program has them give up."""
+    """Run the attacks in each of the program's threads, once they have dropped their rights."""
     run_inside(tracked, INSIDE.format(attacks="(" + ATTACKS[attacks] + ",)"))
 
 
@@ -256,7 +256,7 @@ def test_owners_are_found(tracked, attribution):
 
 @pytest.fixture
 def user():
-    """A user of its own, that is nobody else's."""
+    """A new user that owns nothing else."""
     name = f"nfct-{os.getpid()}"
     subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/false", name], check=True)
     yield name
@@ -293,7 +293,7 @@ def test_who_is_not_root_stays_who_he_is(tracked):
 
 
 def test_a_user_that_the_kernel_refuses(tracked):
-    """Without CAP_SETUID: it says so, and goes on with the rest."""
+    """Without CAP_SETUID the program says so, and drops the rest."""
     prefix = ["setpriv", "--bounding-set=-setuid"]
     with Program(tracked, "-p", "udp", prefix=prefix) as program:
         for one in dropped_rights(program.pid):
@@ -326,7 +326,7 @@ for name in ("mem", "environ", "maps", "fd/1", "exe"):
         assert program.end(signal.SIGTERM)[0] == 0
 
 
-# What the processes apart may do is tried in them: `attack` is run there in place of their work.
+# Attacks from inside a helper process: `attack` runs there in place of the helper's work.
 APART_CODE = """
 import array, ctypes, errno, functools, os, socket, struct, sys
 from nfct_fast.namespaces import opener
@@ -384,7 +384,7 @@ def test_attacks_from_inside_a_helper_process_fail(tracked, attacks, keep, enter
     run_inside(tracked, APART_CODE.format(attacks="(" + NOT_APART[attacks] + ",)", keep=keep, enters=enters))
 
 
-def test_files_from_inside_the_door(tracked):
+def test_files_from_inside_nfct_netns(tracked):
     attacks = (
         "(lambda: os.open('/etc/passwd', os.O_RDONLY), lambda: os.open('/proc/self/root/etc/passwd', os.O_RDONLY), "
         "lambda: os.open('/proc/1/environ', os.O_RDONLY), lambda: os.listdir('/'))"
@@ -392,8 +392,8 @@ def test_files_from_inside_the_door(tracked):
     run_inside(tracked, APART_CODE.format(attacks=attacks, keep=("sys_admin",), enters=True))
 
 
-# What a program that has been taken over may ask the door: it gives netlink sockets and tables of /proc/net, and
-# nothing else.
+# Requests of a program that has been taken over to nfct-netns, which must open nothing but netlink sockets and tables
+# of /proc/net.
 ASKED_WRONGLY = """
 import array, errno, functools, os, socket, struct
 from nfct_fast.namespaces import opener
@@ -430,12 +430,12 @@ print("done")
 """
 
 
-def test_what_the_door_refuses(tracked):
+def test_what_nfct_netns_refuses(tracked):
     run_inside(tracked, ASKED_WRONGLY)
 
 
-def test_the_seeker_survives_wrong_questions(tracked):
-    """It answers, or ends; it is not led anywhere."""
+def test_nfct_holders_survives_wrong_requests(tracked):
+    """It answers malformed requests or ends, and is not led astray."""
     run_inside(
         tracked,
         """
@@ -464,7 +464,7 @@ print("done")
 
 
 def test_a_process_that_is_stopped(tracked):
-    """Whoever may signal it can keep it from answering: flows go on to be told, without what it would have said."""
+    """If nfct-holders is stopped, which its user may do, flows are still reported, without the owners it would find."""
     with Program(
         tracked, "-p", "ipv4/udp", "--attribution", "diag", "-f", "{ev.dport} {info.pid} {info.reason}"
     ) as program:
@@ -486,7 +486,7 @@ def test_a_process_that_is_stopped(tracked):
 
 @pytest.mark.parametrize("attribution", ["auto", "diag", "proc"])
 def test_containers_that_come_later(tracked, attribution):
-    """Their namespaces are entered, and tables of theirs opened, by the process that may."""
+    """nfct-netns, which may, enters their namespaces and opens tables there."""
     with (
         made() as guest,
         Program(
@@ -552,7 +552,7 @@ for line in sys.stdin:
     ],
 )
 def test_a_kernel_that_lacks_it(tracked, call, sentence, tmp_path):
-    """It says so, in one line, and the rest holds."""
+    """The program says so, in one line, and drops the rest."""
     strace = [
         "strace",
         "-f",

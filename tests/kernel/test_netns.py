@@ -56,9 +56,9 @@ def test_by_pid(name, space):
         [found] = netns.resolve(child.pid)
         with found:
             assert found.inode == space.inode
-        assert netns.find_pid(space.inode) == child.pid
+        assert (child.pid, space.inode) in netns.pids()
         child.communicate(b"\n")
-    assert netns.find_pid(space.inode) is None
+    assert space.inode not in [inode for _, inode in netns.pids()]
 
 
 def test_all(name, space):

@@ -12,7 +12,6 @@ import pytest
 from nfct_fast.attribution.resolver import Resolver
 from nfct_fast.kernel import netns
 from nfct_fast.namespaces.namespace_index import NamespaceIndex
-from nfct_fast.sockets.socket_notes import netns_cookie
 from support.cli import until
 from support.containers import OUTSIDE, bridge, clients, container, hosts, in_user_namespace, mac, serving, within
 from support.flows import (
@@ -29,7 +28,7 @@ from support.flows import (
     listening,
     nft,
 )
-from support.hooks import by_cookie, find_flow, find_socket, may_come_from
+from support.hooks import find_flow, find_socket, may_come_from
 from support.netns import inside, ip, made, netns_inode
 from support.users import unshared
 
@@ -57,15 +56,6 @@ def entered(inode, work):
 def host():
     with inside() as name:
         yield name
-
-
-def test_by_cookie(host):
-    with made() as other:
-        ip("link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", other, netns=host)
-        with known(netns_inode(other)) as directory:
-            for inode in (netns_inode(host), netns_inode(other)):
-                assert by_cookie(directory, entered(inode, netns_cookie)) == inode
-            assert by_cookie(directory, 0) is None and by_cookie(directory, 1 << 62) is None
 
 
 def test_a_namespace_of_a_user_without_a_link_is_not_even_known(host):

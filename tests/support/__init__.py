@@ -1,2 +1,1 @@
-"""What tests share: namespaces and containers, programs at work, makers of flows, attackers, and a /proc of plain
-files."""
+"""What tests share: namespaces and containers, the running program, makers of flows, attackers, a fake /proc."""

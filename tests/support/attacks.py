@@ -1,4 +1,4 @@
-"""An attacker without privileges, and the victim that it would have named in its place."""
+"""An unprivileged attacker, and the victim that it tries to have named in its place."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ IP_PKTINFO, IPV6_PKTINFO, IP_FREEBIND, IPV6_FREEBIND, IP_TRANSPARENT, IPPROTO_MP
 
 
 def by_user(uid, work):
-    """A Worker of that user, which lives until the block ends."""
+    """A Worker that runs as this user until the block ends."""
 
     def run(worker):
         if uid:
@@ -57,10 +57,10 @@ def done(*workers):
 
 
 def heard(conntrack, wanted, seconds=3.0):
-    """The first flow that is wanted."""
+    """Return the first flow for which wanted(flow) is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for flow in conntrack.read(0.2):
             if wanted(flow):
                 return flow
-    raise AssertionError("no such flow was heard")
+    raise AssertionError("no such flow was reported")

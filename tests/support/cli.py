@@ -1,4 +1,4 @@
-"""Runs the program in a namespace, as a process of its own whose output is collected."""
+"""Run the program in a namespace, as a process of its own whose output is collected."""
 
 import os
 import re
@@ -14,13 +14,13 @@ LINE = re.compile(
     r"(?P<pid>\S+) (?P<uid>\S+):(?P<gid>\S+) (?P<service>\S+) :: (?P<cmdline>.*)"
 )
 PROGRAM = [sys.executable, "-m", "nfct_fast"]
-# What the sanitizers report is written to files, which the program may not do once it has given up its rights.
+# The sanitizers report to files, which the program cannot write any more once it has dropped its rights.
 COMMAND = [*PROGRAM, *os.environ.get("NFCT_TEST_ARGUMENTS", "").split()]
-SECONDS = 10  # no wait in a test takes longer
+SECONDS = 10  # longest wait in a test
 
 
 def until(condition, seconds=SECONDS, what="what was waited for"):
-    """The first true value of condition(); AssertionError when there is none in time."""
+    """Wait for condition() to return a true value, and return that. AssertionError if it does not in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
@@ -29,7 +29,7 @@ def until(condition, seconds=SECONDS, what="what was waited for"):
 
 
 def inside(netns, command):
-    """A command that runs in a namespace; nsenter changes nothing else, and keeps the process id."""
+    """Return the command line that runs `command` in a namespace. nsenter execs, so the process id stays the same."""
     return ["nsenter", f"--net=/run/netns/{netns}", *command]
 
 
@@ -39,7 +39,7 @@ def run(netns, *arguments, **options):
 
 
 class Program:
-    """The program at work; `lines` and `complaints` grow as it writes them."""
+    """The running program. `lines` and `complaints` are what it has written so far to standard output and error."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Program:
 
     @staticmethod
     def _collect(stream, into):
-        # os.read on purpose: what a write brought is there at once, whatever buffer a file object has.
+        # os.read(), since a file object's buffer would delay what has been written already.
         rest = b""
         while data := os.read(stream.fileno(), 1 << 20):
             *whole, rest = (rest + data).split(b"\n")
@@ -78,7 +78,7 @@ class Program:
             into.append(rest.decode())
 
     def _is_ready(self):
-        """It takes SIGTERM into its own hands when everything is open."""
+        """Whether everything is open, which shows in that the program handles SIGTERM."""
         assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.complaints}"
         with open(f"/proc/{self.pid}/status") as status:
             [caught] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
@@ -96,7 +96,7 @@ class Program:
         until(has_stopped, what="the stop of every thread")
 
     def await_all_read(self, seconds=SECONDS):
-        """Until nothing waits in its namespace's netfilter sockets."""
+        """Wait until the netfilter sockets of its namespace have empty queues."""
 
         def is_empty():
             with open(f"/proc/{self.pid}/net/netlink") as table:
@@ -106,7 +106,7 @@ class Program:
         until(is_empty, seconds, "the end of the queue")
 
     def flows(self):
-        """The lines so far, parsed: {(proto, sport, dport): line as a dictionary}."""
+        """Return the lines so far, parsed: {(proto, sport, dport): dict of the fields}."""
         found = {}
         for line in list(self.lines):
             match = LINE.fullmatch(line)
@@ -119,7 +119,7 @@ class Program:
         return self.lines
 
     def end(self, number=signal.SIGTERM, seconds=SECONDS):
-        """Signal it; its status and the seconds until it was gone."""
+        """Send a signal, wait for the end, and return the exit status and how many seconds it took."""
         began = time.monotonic()
         self.process.send_signal(number)
         return self.wait(seconds), time.monotonic() - began

@@ -26,7 +26,7 @@ def wire(host, other, number):
 
 
 def wire_through(host, guest):
-    """A guest 10.90.0.2 whose way to 10.91.0.2, where nobody is, leads through the host."""
+    """Give the guest the address 10.90.0.2 and a route through the host to 10.91.0.2, which nobody has."""
     ip("link", "add", "outer", "netns", guest, "type", "veth", "peer", "name", "inner", "netns", host)
     for netns, device, address in ((host, "inner", "10.90.0.1/24"), (guest, "outer", "10.90.0.2/24")):
         ip("addr", "add", address, "dev", device, netns=netns)
@@ -42,7 +42,7 @@ def wire_through(host, guest):
 
 @contextlib.contextmanager
 def hosts(count):
-    """The thread in a host that forwards between `count` namespaces, whose names are given."""
+    """Enter a host that forwards between `count` other namespaces; yields their names."""
     with inside() as host:
         others = []
         managers = [made_netns() for _ in range(count)]
@@ -60,7 +60,7 @@ def hosts(count):
 
 
 def within(netns, work):
-    """The work, done in that namespace."""
+    """Return the work wrapped so that it is done in that namespace."""
 
     def moved(worker):
         [space] = resolve(netns)
@@ -120,7 +120,7 @@ def interface_mac(name):
 
 
 def sit(worker):
-    """A container's first process: sets its namespace up as it is told, until it is killed."""
+    """The first process of a container: runs the commands it receives, until it is killed."""
     while True:
         words = worker.hear()
         if callable(words):
@@ -130,7 +130,7 @@ def sit(worker):
 
 
 class Container:
-    """A namespace that nobody's root made, with a veth pair into the host: 10.88.9.N, fd88:9::N."""
+    """A namespace made by root of an unprivileged user's namespace, to be wired to the host: 10.88.9.N, fd88:9::N."""
 
     def __init__(self, worker, inode):
         self.worker, self.inode, self.pid = worker, inode, worker.pid
@@ -171,7 +171,7 @@ def bridge(host, name="br9"):
 
 
 def in_user_namespace(pid, work):
-    """A Worker's work, in the namespace of that process, as the host's root."""
+    """Return the work wrapped so that the host's root does it in the namespaces of that process."""
 
     def run(worker):
         with Netns(f"/proc/{pid}/ns/net") as space, space.entered():

@@ -1,7 +1,6 @@
-"""Conntrack events as the kernel sends them: made and recorded in the thread's namespace, or saved from such a
-recording.
+"""Conntrack messages as the kernel sends them: recorded now in the thread's namespace, or loaded from a file.
 
-`python tests/support/events.py`, run as root with the package on the path, saves a new one.
+`python tests/support/events.py`, run as root with the package on the path, writes the file.
 """
 
 import json
@@ -33,7 +32,7 @@ def listener(program=None):
 
 
 def collect(sock, seconds=0.3):
-    """Messages until none has come for some time."""
+    """Return the messages received until none has come for `seconds`."""
     messages, deadline = [], time.monotonic() + seconds
     while time.monotonic() < deadline:
         if more := sock.messages_now():
@@ -112,7 +111,7 @@ def save(recording):
 
 
 def saved():
-    """A recording that was saved: what record() gives, without root."""
+    """Load a saved recording, in the form of record(). Needs no root."""
     content = json.loads(SAVED.read_text())
     made = {name if isinstance(name, str) else tuple(name): tuple(ports) for name, ports in content["made"]}
     return [bytes.fromhex(message) for message in content["messages"]], made

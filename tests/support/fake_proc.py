@@ -1,4 +1,4 @@
-"""A /proc of plain files, for what a real one cannot be made to show."""
+"""A fake /proc of plain files, for contents that a real one cannot be made to show."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ def fake_stat(pid, comm="x", ppid=1, start=1000, flags=0, state="S", addresses=(
 
 
 def write_stat(root, pid, content):
-    """That of the first thread: the process's own adds up all its threads' times."""
+    """Write the stat file of the main thread, which is the one that is read (see stat_read())."""
     directory = root / str(pid) / "task" / str(pid)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "stat").write_bytes(content)
@@ -40,7 +40,7 @@ def fake_process(root, pid, *, status=None, cmdline=b"x\0", cgroup=b"0::/\n", ne
 
 @contextlib.contextmanager
 def child(work):
-    """Runs `work()` in a fork, then lets it sleep; ends it with the block."""
+    """Run work() in a forked process, which then sleeps until the block ends."""
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,10 +1,13 @@
-/* What a kernel does once in a year, done to a program at will: preloaded, it stands between recvmmsg() and the kernel.
+/* Faults that a kernel produces rarely, injected into a program: preloaded, this replaces recvmmsg().
  *
- * NFCT_FAULT says what, NFCT_TIMES how often (once by default), NFCT_AFTER after how many answers:
- *   nomem   events that are there are thrown away, and ENOBUFS is said, with no drop counted, as where an event finds
- * no memory intr    a part of a dump is missing, and the last message of the next says NLM_F_DUMP_INTR broken  a dump
- * is given up amid it: the answer is thrown away, and EIO is said
- */
+ * NFCT_FAULT selects the fault, NFCT_TIMES how often it happens (once by default), NFCT_AFTER after how many calls:
+ *
+ * nomem: queued events are thrown away and the call fails with ENOBUFS, without a drop being counted, as if the kernel
+ * had no memory for an event.
+ *
+ * intr: a part of a dump is missing, and the last message of the next part has NLM_F_DUMP_INTR.
+ *
+ * broken: a dump ends in the middle: its part is thrown away and the call fails with EIO. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-WITH_PORTS = {6, 17, 33, 132, 136}
+WITH_PORTS = {6, 17, 33, 47, 132, 136}
 ADDRESSES = {
     4: ["0.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.1.1", "192.0.2.7", "255.255.255.255"],
     6: ["::", "::1", "2001:db8::1", "2001:db8::2", "2001:db8:1::5", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
@@ -274,7 +274,7 @@ def _tuple(flow, ends):
     first = 1 if flow["version"] == 4 else 3
     packed = [ipaddress.ip_address(address).packed for address in (src, dst)]
     proto = _attribute(1, bytes([flow["proto"]]))
-    if flow["proto"] in WITH_PORTS or flow["proto"] == 47:
+    if flow["proto"] in WITH_PORTS:
         proto += _attribute(2, struct.pack(">H", sport)) + _attribute(3, struct.pack(">H", dport))
     addresses = _attribute(first, packed[0]) + _attribute(first + 1, packed[1])
     return _attribute(1, addresses, True) + _attribute(2, proto, True)

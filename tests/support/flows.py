@@ -1,4 +1,4 @@
-"""Flows of every shape, made by processes that tell afterwards what they did: the truth to hold the names against."""
+"""Flows of every kind, made by processes that report what they did: the known truth to compare the owners with."""
 
 import contextlib
 import ctypes
@@ -34,7 +34,7 @@ def hold():
 
 
 class Made(NamedTuple):
-    """One flow as the process that made it saw it."""
+    """A flow as the process that made it saw it."""
 
     pid: int
     inode: int
@@ -53,7 +53,7 @@ def made(sock, dst="", pid=None):
 
 
 class Worker:
-    """A forked process that runs work(self); what that returns is result(). Dies with the block."""
+    """A forked process that runs work(self), whose return value is result(). It is killed when the block ends."""
 
     def __init__(self, work):
         self._told, tell = os.pipe()
@@ -77,7 +77,7 @@ class Worker:
         self._rest = b""
 
     def say(self, thing):
-        """From the work to the test, or from the test to the work."""
+        """Send an object from the work to the test, or from the test to the work."""
         data = pickle.dumps(thing)
         os.write(self._say, struct.pack("I", len(data)) + data)
 
@@ -115,8 +115,8 @@ class Worker:
 
 
 def _alone(work):
-    """What work() raised, as text, or None: in a process that is the first of a pid namespace, with a /proc of
-    its own."""
+    """Run work() in a process that is the first of a new pid namespace with its own /proc. Return what it raised, as
+    text, or None."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWPID | CLONE_NEWNS) < 0:
         raise OSError(ctypes.get_errno(), "unshare")
@@ -139,7 +139,7 @@ def _alone(work):
 
 
 def alone(test):
-    """A test among processes of its own, each of which may be looked into: on some hosts even root may not into all."""
+    """Run a test in a pid namespace of its own, where it may inspect every process: on some hosts even root may not."""
 
     @functools.wraps(test)
     def run(*arguments, **named):
@@ -151,7 +151,7 @@ def alone(test):
 
 
 def collect(conntrack, wanted, seconds=5.0):
-    """The flows heard until `wanted(flow)` was true COUNT times for different sources, or the time is out."""
+    """Return the flows received until wanted(flow) was true for COUNT different sources, or the time is over."""
     return collect_count(conntrack, wanted, COUNT, seconds)
 
 
@@ -164,12 +164,12 @@ def collect_count(conntrack, wanted, count, seconds=5.0):
 
 
 def listening(mode="auto", **options):
-    """A Conntrack in the thread's namespace, tracking on."""
+    """A Conntrack in the thread's namespace, with tracking on."""
     return Conntrack(attribution=mode, track=True, probe=False, **options)
 
 
 def server(family, address, port, kind=socket.SOCK_STREAM, accept=True, options=(), v6only=None):
-    """A Worker that serves; it says (port, inode) when ready, and keeps what it accepts."""
+    """A Worker that serves: it says (port, inode) when it is ready, and keeps accepted connections open."""
 
     def serve(worker):
         sock = socket.socket(family, kind)
@@ -202,18 +202,18 @@ def nft(rules, netns=None):
 
 
 def names(flows, truth):
-    """[(right?, flow)] of the flows whose source is in truth, each source once."""
+    """Return [(is the owner right, flow)] for the flows whose source is in `truth`, once per source."""
     by_source = {(one.src, one.sport): one for one in truth}
     return [(by_source[flow.src, flow.sport], flow) for flow in flows if (flow.src, flow.sport) in by_source]
 
 
 def assert_all_named(flows, truth, count=COUNT):
-    """Every flow made was heard, and has its maker's pid and socket."""
+    """Check that every flow was reported, with the pid and the socket of the process that made it."""
     pairs = names(flows, truth)
     assert len({(one.src, one.sport) for one, _ in pairs}) == count == len(truth)
     for one, flow in pairs:
         assert (flow.owner.pid, flow.owner.reason) == (one.pid, None), (flow, flow.owner)
-        # The kernel's notes have no inodes.
+        # BPF notes have no inodes.
         assert flow.owner.inode == one.inode or flow.owner.match == "bpf", (flow, flow.owner)
 
 

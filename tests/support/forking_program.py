@@ -1,7 +1,7 @@
-"""A program with a Conntrack that forks: what its child does must not reach it. Run by reading/test_fork.py.
+"""A program with a Conntrack that forks: its child must not affect it. Run by reading/test_fork.py.
 
-Says as JSON how many of 20 programs were known by their command lines, before and after a child did what argv[1] says,
-what the child found, and the CPU time that this process took in a quiet second after it.
+Prints as JSON how many of 20 programs were reported with their command lines before and after a child did what argv[1]
+says, what the child found, and the CPU time that this process took in an idle second afterwards.
 """
 
 import gc
@@ -29,7 +29,7 @@ def open_all():
 
 
 def known(conntrack, port):
-    """How many of COUNT programs that live for some milliseconds are told with their own command lines."""
+    """Return how many of COUNT programs that live for a few milliseconds are reported with their own command lines."""
     for number in range(COUNT):
         subprocess.run([sys.executable, "-SE", "-c", SENDER, str(port + number)], check=True)
     found, deadline = set(), time.monotonic() + 5
@@ -41,7 +41,7 @@ def known(conntrack, port):
 
 
 def refusals(conntrack):
-    """What of a Conntrack can be used here all the same."""
+    """Return the names of the methods of a Conntrack that do not refuse to work here."""
     uses = {
         "read": lambda: conntrack.read(0),
         "next_batch": lambda: conntrack._next_batch(0),
@@ -67,7 +67,7 @@ def refusals(conntrack):
 
 
 def use_own():
-    """A Conntrack made here works here."""
+    """Check that a Conntrack made here works."""
     with Conntrack(protocol="udp", probe=False) as own, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect(("127.0.0.1", 7))
         sender.send(b"x")
@@ -75,7 +75,7 @@ def use_own():
 
 
 def child(conntrack, how, before):
-    """In the child; what it found."""
+    """Runs in the child; returns what it found."""
     began = time.monotonic()
     worked = refusals(conntrack)
     if how == "with":

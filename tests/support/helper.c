@@ -1,5 +1,5 @@
-/* The helper process on its own, in a program of C: it reads that program's command line. Prints what came of it.
- * With -DHELPER_COPIES as on a machine for which helper_calls.h has no system calls of its own. */
+/* The helper process alone, in a C program whose command line it reads. Prints the result. With -DHELPER_COPIES it
+ * works as on an architecture for which helper_calls.h has no system calls. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +8,8 @@
 int main(void)
 {
     struct helper helper;
-    struct cmdline_ask ask = {.limit = 4096};
-    struct cmdline_answer answer;
+    struct cmdline_request ask = {.limit = 4096};
+    struct cmdline_reply answer;
     static char buf[4096];
     int directory = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
     helper_init(&helper);

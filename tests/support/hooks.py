@@ -1,5 +1,4 @@
-"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped against one, and fail in a source tree
-without it."""
+"""nfct_fast.testing.hooks, which no wheel has: tests that need it are skipped if a wheel is installed."""
 
 import pytest
 
@@ -11,7 +10,6 @@ if not is_source_tree():
 from nfct_fast.testing.diag_client import SockDiag, parse_reply  # noqa: E402, F401
 from nfct_fast.testing.filtered import verdicts  # noqa: E402, F401
 from nfct_fast.testing.hooks import (  # noqa: E402, F401
-    by_cookie,
     decode_by_library,
     decode_directly,
     find_flow,

@@ -1,11 +1,12 @@
-/* A process whose memory nobody can look into: one thread reads, through /proc/self/mem, a page of a file whose server
- * does not answer, and holds the lock of its memory meanwhile; another waits to change the memory, and everybody who
- * comes after it waits behind it. The main thread goes on sending UDP datagrams, to PORT and the 999 after it in turn.
+/* A process whose memory cannot be read by others: one thread reads, through /proc/self/mem, a page of a file whose
+ * server does not reply, and holds the lock of its memory (mmap_lock) meanwhile; another waits to change the memory,
+ * and every later reader waits behind it. The main thread goes on sending UDP datagrams, to PORT and the 999 ports
+ * after it in turn.
  *
  *     hostage FUSE_DEVICE DIRECTORY ADDRESS PORT SECONDS [ARGUMENTS...]
  *
- * Needs no privilege: the file system is mounted in a user namespace of its own. Prints a line when it is
- * ready, takes its memory hostage when it reads a byte, and ends with its server, which lives for SECONDS.
+ * Needs no privilege: the file system is mounted in a user namespace of its own. Prints a line when it is ready, blocks
+ * its memory when it has read a byte, and ends together with its server, which lives for SECONDS.
  *
  *     hostage FUSE_DEVICE DIRECTORY
  *
@@ -28,7 +29,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 enum { SIZE = 65536, NODE = 2 };
 
@@ -44,7 +44,7 @@ static void answer(int fuse, uint64_t unique, int error, const void *data, size_
         err(1, "answer");
 }
 
-/* A directory with one file; what is read of that is never answered. */
+/* Serve a directory with one file, and never reply to a read of that file. */
 static void serve(int fuse, int told)
 {
     static char in[1 << 17];
@@ -175,9 +175,9 @@ int main(int argc, char **argv)
         err(1, "socket");
     puts("ready");
     fflush(stdout);
-    if (read(0, &byte, 1) != 1) /* not before it is told to */
+    if (read(0, &byte, 1) != 1) /* wait for the signal to begin */
         return 0;
-    /* Both before the lock is wanted: to make a thread is to change the memory. */
+    /* Start both threads before the lock is taken, as starting one changes the memory. */
     if (pthread_create(&other, NULL, want, &told[0]) != 0 || pthread_create(&one, NULL, hold, page) != 0)
         errx(1, "pthread_create");
     for (int flow = 0;; flow++) {

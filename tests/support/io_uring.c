@@ -1,6 +1,6 @@
-/* Sends one datagram and makes one TCP connection on sockets that exist in io_uring's own table only, never as an fd of
- * the process. Prints their ports and the one connected to; exit status 77: io_uring cannot do it here (before 5.19, or
- * off). */
+/* Send one datagram and make one TCP connection on sockets that exist only in io_uring's own table, never as an fd of
+ * the process. Prints their ports and the one connected to; exit status 77: io_uring cannot do this here (before 5.19,
+ * or disabled). */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/io_uring.h>
@@ -82,7 +82,7 @@ static int opened(int slot, int type)
     int port = free_port(type);
     struct sockaddr_in name = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    /* IORING_OP_BIND is 56, of 6.11: newer than most installed headers. */
+    /* IORING_OP_BIND (6.11) is 56: it is newer than most installed headers. */
     rc = perform((struct io_uring_sqe){
         .opcode = 56, .flags = IOSQE_FIXED_FILE, .fd = slot, .addr = (unsigned long)&name, .off = sizeof(name)});
     if (rc < 0)

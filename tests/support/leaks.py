@@ -1,4 +1,4 @@
-"""What a process holds: to be compared before and after."""
+"""The threads and descriptors of this process, to compare before and after."""
 
 import os
 

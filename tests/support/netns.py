@@ -1,4 +1,4 @@
-"""Network namespaces for tests: made by "ip netns", entered by the thread, gone afterwards."""
+"""Network namespaces for tests: made by "ip netns", entered by the thread, and removed afterwards."""
 
 import itertools
 import os
@@ -16,19 +16,18 @@ def ip(*words, netns=None):
 
 
 def ip6_address(address, prefix, device, netns):
-    """Give a device that is up an IPv6 address, and wait until the kernel has taken it: it does that in a worker of
-    its own."""
+    """Give a device that is up an IPv6 address, and wait for its local route, which a kernel worker adds later."""
     ip("addr", "add", f"{address}/{prefix}", "dev", device, "nodad", netns=netns)
     route = ["ip", "-n", netns, "-6", "route", "show", "table", "local", address, "dev", device]
     deadline = time.monotonic() + 10
     while not subprocess.run(route, check=True, capture_output=True).stdout:
-        assert time.monotonic() < deadline, f"{address} was not taken"
+        assert time.monotonic() < deadline, f"{address} did not become a local address"
         time.sleep(0.002)
 
 
 @contextmanager
 def made(up=True):
-    """The name of a fresh namespace with "lo" up."""
+    """The name of a new namespace with "lo" up."""
     name = f"nfdiag-{os.getpid()}-{next(number)}"
     ip("netns", "add", name)
     try:

@@ -11,7 +11,7 @@ TINY = {"rcvbuf": 4096, "rcvbuf_limit": 4096, "attribution": "off", "probe": Fal
 
 @contextlib.contextmanager
 def listening(flood, **options):
-    """A Conntrack that has read the table already: what it found there at its start counts as known."""
+    """A Conntrack that has read the conntrack table already: entries found at its start count as known."""
     with Conntrack(**{**TINY, **options}) as conntrack:
         if "NEW" in options.get("events", ("NEW",)):
             how = "tcp" if "tcp" in options.get("protocol", "") else "one"

@@ -1,4 +1,4 @@
-"""Where things are: beside the sources, or where the tests were copied to, to try an installed package."""
+"""Paths that tests use: in the source tree, or where the tests were copied to in order to test an installed package."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Network namespaces, senders and the capability check that the tests of owner tracking share."""
+"""Network namespaces, senders and the capability check that the tests of the BPF notes share."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 
 def unusable():
-    """Why owner tracking cannot be tested here, or None."""
+    """Return why the notes cannot be tested here, or None."""
     if not shutil.which("ip"):
         return "no ip(8) to make network namespaces with"
     try:
@@ -36,8 +36,8 @@ class Namespace:
         self.cookie = int(self.python("from nfct_fast.sockets.socket_notes import netns_cookie; print(netns_cookie())"))
 
     def start(self, *command, cgroup=None, **options):
-        """ip netns exec replaces itself: the pid is the command's own. (It hides /sys/fs/cgroup: the move comes
-        before.)"""
+        """Start a command in the namespace. `ip netns exec` execs, so the pid is the command's. As it hides
+        /sys/fs/cgroup, the move to the cgroup comes before."""
         move = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', cgroup] if cgroup else []
         return subprocess.Popen(
             [*move, "ip", "netns", "exec", self.name, *map(str, command)],
@@ -54,7 +54,7 @@ class Namespace:
         return out
 
     def script(self, text, *arguments, cgroup=None):
-        """A Python process running text, whose print()s come one line at a time."""
+        """Start a Python process that runs `text`, with line-buffered output."""
         return self.start(sys.executable, "-u", "-c", text, *arguments, cgroup=cgroup, stdin=subprocess.PIPE)
 
     def python(self, text, *arguments):
@@ -83,19 +83,19 @@ def compiled(source, directory):
 
 
 def tuples(mode, output):
-    """The tuples of a sender of this mode, from what it printed."""
+    """Return the tuples of a sender of this mode, parsed from its output."""
     peer, *ports = map(int, output.split())
     src, dst = LOOPBACK.get(mode, ("127.0.0.1", "127.0.0.1"))
     return {(6 if "tcp" in mode else 17, src, port, dst, peer) for port in ports}
 
 
 def answers(owners, wanted, pid, cookie):
-    """How many tuples are not found, and how many have another owner."""
+    """Return how many tuples are not found, and how many have another owner."""
     found = [owners.find(*each, cookie) for each in wanted]
     return found.count(None), sum(1 for each in found if each and (each["pid"] != pid or each["match"] == "bound"))
 
 
-# Binds port 5555 of the address it is given and sends one datagram to 127.0.0.1:9.
+# A program that binds port 5555 of its argument, an address, and sends one datagram to 127.0.0.1:9.
 SEND = (
     "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
     "s.bind((sys.argv[1], 5555)); s.sendto(b'', ('127.0.0.1', 9))"

@@ -1,4 +1,4 @@
-"""What a user without rights does: processes of nobody, root of namespaces that such a user made."""
+"""Unprivileged users: processes of nobody, and root of namespaces that such a user made."""
 
 import contextlib
 import ctypes
@@ -12,16 +12,16 @@ CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWNS = 0x10000000, 0x40000000, 0x00020000
 
 
 def as_user(uid=NOBODY):
-    """This process becomes that user's, for good."""
+    """Make this process that user's, for good."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    # Or its /proc files are root's, and it may not map its own users.
+    # Otherwise its /proc files would be root's, and it could not write its own uid_map.
     ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE
 
 
 def own_namespaces(flags=CLONE_NEWUSER | CLONE_NEWNET):
-    """This process is root of new namespaces of its own, as by `unshare -Urn`."""
+    """Make this process root of new namespaces of its own, as `unshare -Urn` does."""
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags) < 0:
@@ -33,8 +33,8 @@ def own_namespaces(flags=CLONE_NEWUSER | CLONE_NEWNET):
 
 @contextlib.contextmanager
 def unshared(work, uid=NOBODY):
-    """A Worker of that user, root of a network namespace of its own, that says its netns inode and then runs
-    work(self)."""
+    """A Worker that becomes that user, then root of a network namespace of its own, says the inode of that namespace,
+    and runs work(self)."""
 
     def run(worker):
         as_user(uid)
@@ -47,7 +47,7 @@ def unshared(work, uid=NOBODY):
 
 
 def unshare_many(count):
-    """As nobody: `count` namespaces without a link, each with a process."""
+    """Have nobody make `count` network namespaces without links, each with a process."""
 
     def work(worker):
         pids = []

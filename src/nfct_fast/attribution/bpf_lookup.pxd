@@ -39,7 +39,7 @@ cdef class BpfLookup:
     cdef CgroupPaths cgroup_paths
     cdef uint64_t _lost                  # value of `lost` at close()
     cdef batch_times_t times             # times of the current batch
-    cdef bint growth_asked               # process_watch was asked to make room for more notes
+    cdef bint growth_requested           # process_watch was asked to make room for more notes
     cdef bint is_overwritten             # notes from the interval of this batch have been overwritten already
     cdef int searches                    # how many searches for earlier notes this batch may still make
     cdef int readings                    # how many processes this batch may still read from /proc

@@ -121,9 +121,9 @@ cdef class BpfLookup:
 
     cdef void begin(self, const batch_times_t *times) noexcept nogil:
         self.times = times[0]
-        if not self.growth_asked and self.notes.is_due(self.times.received_boot):
-            self.growth_asked = True
-            self.process_watch.ask()
+        if not self.growth_requested and self.notes.is_due(self.times.received_boot):
+            self.growth_requested = True
+            self.process_watch.request_growth()
         self.notes.retire(self.times.received_boot)
         # If notes from that interval were overwritten, another program's use of the tuple may be among them, and no
         # note proves whose flow it is.

@@ -15,7 +15,6 @@ cdef class ProcessWatch:
     cdef object _stop                  # threading.Event
     cdef Opener _opener
     cdef Wakeup _wake                  # wakes the thread, to end or to make room for more notes
-    cdef readonly str small            # why no room for more notes could be made; None: it was made, or not needed yet
     cdef uint64_t _lost                # process events lost in total when all processes were last read
     # Have the thread make room for more notes.
-    cdef void ask(self) noexcept nogil
+    cdef void request_growth(self) noexcept nogil

@@ -106,7 +106,7 @@ cdef class ProcessWatch:
             except OSError:
                 continue     # out of descriptors: what is known remains valid, and the next round tries again
 
-    cdef void ask(self) noexcept nogil:
+    cdef void request_growth(self) noexcept nogil:
         """Have the thread make room for more notes soon."""
         self._wake.notify()
 
@@ -119,8 +119,8 @@ cdef class ProcessWatch:
     def _grow(self):
         try:
             self._notes.grow(None if self._opener is None else self._larger_map)
-        except (OSError, ValueError) as error:
-            self.small = str(error)
+        except (OSError, ValueError):
+            pass     # the notes keep the room they have: they reach back less far
 
     def close(self):
         """End the thread; closing twice is harmless."""

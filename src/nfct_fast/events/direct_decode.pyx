@@ -27,8 +27,6 @@ cdef enum:
     CTA_TUPLE_REPLY = 2
     CTA_STATUS = 3
     CTA_PROTOINFO = 4
-    CTA_HELP = 5
-    CTA_NAT_SRC = 6
     CTA_COUNTERS_ORIG = 9
     CTA_COUNTERS_REPLY = 10
     CTA_SECMARK = 17

@@ -99,7 +99,6 @@ cdef inline bint number_is_known(const flow_t *flow, int number) noexcept nogil:
     """Return whether the value is known. A mark and a zone always are, as the kernel leaves them out if they are 0."""
     return number <= NUMBER_ZONE or flow.has_numbers >> number & 1
 
-cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil
 
 # Fill in a tuple of a protocol with ports from Python objects; addresses in any form that ipaddress accepts.

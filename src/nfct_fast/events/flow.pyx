@@ -1,12 +1,8 @@
 """Functions on the tuples of a flow_t."""
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 from sys_socket cimport AF_INET, AF_INET6
 
 import ipaddress
-
-
-cdef bint tuple_same(const tuple_t *a, const tuple_t *b) noexcept nogil:
-    return memcmp(a, b, sizeof(tuple_t)) == 0
 
 
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
 OWNER, PEER, EITHER = 1, 2, 3  # Condition.ends
-WITH_PORTS = (6, 17, 33, 132, 136)  # TCP, UDP, DCCP, SCTP, UDP-Lite
+WITH_PORTS = (6, 17, 33, 47, 132, 136)  # TCP, UDP, DCCP, GRE, SCTP, UDP-Lite: see tuple_has_ports()
 ALL_BITS = (1 << 64) - 1
 IPV6 = 256  # added to the protocol in the values of the field "pair"
 PAIRS = (1 << 2 * IPV6) - 1  # a bit for each of them
@@ -101,6 +101,24 @@ def relaxed(expression: Expression, decided: Callable[[Condition], bool]) -> Exp
         return expression if decided(expression) else TRUE
     join = all_of if isinstance(expression, AllOf) else any_of
     return join([relaxed(part, decided) for part in expression.parts])
+
+
+def widened(expression: Expression, most: int) -> Expression:
+    """Return an expression that is true wherever this one is, and whose conditions have at most so many ranges."""
+    if not isinstance(expression, Condition):
+        join = all_of if isinstance(expression, AllOf) else any_of
+        return join([widened(part, most) for part in expression.parts])
+    ranges = expression.ranges
+    if len(ranges) <= most:
+        return expression
+    if expression.negated:
+        largest = sorted(ranges, key=lambda one: one[0] - one[1])[:most]
+        return replace(expression, ranges=tuple(sorted(largest)))
+    # Keep the widest gaps.
+    gaps = sorted(range(1, len(ranges)), key=lambda i: ranges[i - 1][1] - ranges[i][0])[: most - 1]
+    begins = [0, *sorted(gaps)]
+    ends = [*begins[1:], len(ranges)]
+    return replace(expression, ranges=tuple([(ranges[a][0], ranges[b - 1][1]) for a, b in zip(begins, ends)]))
 
 
 def merged(ranges) -> tuple[tuple[int, int], ...]:

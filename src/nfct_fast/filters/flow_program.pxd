@@ -40,6 +40,7 @@ cdef class FlowProgram:
     cdef bint passes(self, const flow_t *flow, const record_t *record) noexcept nogil
     cdef bint _holds(self, const step_t *step, const flow_t *flow, const record_t *record) noexcept nogil
     cdef bint _has_address(self, const step_t *step, const flow_t *flow) noexcept nogil
+    cdef bint _is_within(self, const step_t *step, const uint8_t *address) noexcept nogil
     cdef bint _has_number(self, const step_t *step, uint64_t value) noexcept nogil
     cdef bint _has_name(self, const step_t *step, const char *text, size_t size) noexcept nogil
     cdef bint _owner_has(self, const step_t *step, const owner_t *owner) noexcept nogil

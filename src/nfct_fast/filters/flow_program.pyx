@@ -5,8 +5,7 @@ Every step leads to a later one, so a program ends, and takes each of its condit
 cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
-from netinet_in cimport IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
-from nfct_fast.events.flow cimport FLOW_REPLY, NUMBER_MARK, NUMBER_ZONE, tuple_t
+from nfct_fast.events.flow cimport FLOW_REPLY, NUMBER_MARK, NUMBER_ZONE, tuple_has_ports, tuple_t
 from nfct_fast.filters.name_match cimport name_match
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.processes.process cimport PROCESS_CMDLINE, PROCESS_IDS, process_t
@@ -39,12 +38,6 @@ FIELDS = ("pair", "zone", "mark", "netns", "sport", "dport", "reply_sport", "rep
 FLOW_FIELDS = frozenset(FIELDS[:FIELD_DIR])      # known before attribution
 DIRECTIONS = {direction_name(number).decode("ascii"): number for number in range(DIRECTION_OUT, DIRECTION_FORWARD + 1)}
 REASONS = tuple([reason_name(number).decode("ascii") for number in range(1, REASON_COUNT)])      # from 1 on
-
-
-cdef inline bint _has_ports(uint8_t proto) noexcept nogil:
-    # expression.WITH_PORTS
-    return (proto == IPPROTO_TCP or proto == IPPROTO_UDP or proto == IPPROTO_DCCP or proto == IPPROTO_SCTP
-            or proto == IPPROTO_UDPLITE)
 
 
 def _emit(expression, yes, no, out):
@@ -168,20 +161,22 @@ cdef class FlowProgram:
             if not flow.has & FLOW_REPLY:
                 return False
             tuple = &flow.reply
-        return _has_ports(tuple.proto) and self._has_number(
+        return tuple_has_ports(tuple) and self._has_number(
             step, tuple.sport if step.field == FIELD_SPORT or step.field == FIELD_REPLY_SPORT else tuple.dport)
 
     cdef bint _has_address(self, const step_t *step, const flow_t *flow) noexcept nogil:
         # The fields of each family: source and destination, then those of the reply.
         cdef uint8_t field = step.field - (FIELD_SRC4 if step.field < FIELD_SRC6 else FIELD_SRC6)
         cdef const tuple_t *tuple = &flow.orig if field < 2 else &flow.reply
-        cdef const uint8_t *address = &tuple.dst[0] if field & 1 else &tuple.src[0]
-        cdef const address_range_t *ranges = self.addresses + step.first
-        cdef uint32_t below = 0, above = step.count, middle
         if flow.orig.family != (AF_INET if step.field < FIELD_SRC6 else AF_INET6):
             return False
         if field >= 2 and not flow.has & FLOW_REPLY:
             return False
+        return self._is_within(step, tuple.dst) if field & 1 else self._is_within(step, tuple.src)
+
+    cdef bint _is_within(self, const step_t *step, const uint8_t *address) noexcept nogil:
+        cdef const address_range_t *ranges = self.addresses + step.first
+        cdef uint32_t below = 0, above = step.count, middle
         while below < above:
             middle = (below + above) // 2
             if memcmp(address, ranges[middle].low, 16) < 0:

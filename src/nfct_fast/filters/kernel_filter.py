@@ -22,6 +22,7 @@ from nfct_fast.filters.expression import (
     pair_condition,
     possible_pairs,
     relaxed,
+    widened,
 )
 
 _FAMILY = 16  # offset of nfgen_family
@@ -33,8 +34,8 @@ _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
 _ADDRESSES = {"src": (1, 3), "dst": (2, 4)}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC, ...
 _NUMBERS = {"zone": (18, 2), "mark": (8, 4)}  # CTA_ZONE, CTA_MARK, and their sizes
 _NO_PORT = 1 << 16
-# The most ranges of one condition: if a program is too long, the longest lists are left out first.
-_LIST_LIMITS = (1 << 16, 512, 128, 32, 8)
+# The most ranges of one condition: if a program is too long, it takes what is between listed values for listed, too.
+_LIST_LIMITS = (1 << 16, 1024, 256, 64, 16, 4)
 _IN_MESSAGES = ("pair", "zone", "mark", "sport", "dport", "src4", "dst4", "src6", "dst6")
 FIELDS = frozenset([*_IN_MESSAGES, *[f"reply_{name}" for name in _IN_MESSAGES[3:]]])
 
@@ -50,10 +51,11 @@ def socket_filter(expression: Expression, fields: frozenset[str] = FIELDS) -> tu
         The program, an array of struct sock_filter, and the expression that it stands for, true of everything that is
         wanted; None if that is true of every flow.
     """
+    decided = relaxed(expression, lambda condition: condition.field in fields)
+    if decided == TRUE:
+        return None, TRUE
     for limit in _LIST_LIMITS:
-        part = relaxed(expression, lambda one, most=limit: one.field in fields and len(one.ranges) <= most)
-        if part == TRUE:
-            return None, TRUE
+        part = widened(decided, limit)
         if (program := _Compiler(part).assemble()) is not None:
             return program, part
     part = pair_condition(possible_pairs(expression))

@@ -20,7 +20,7 @@ cdef int netquery_open(netquery_t *self, int protocol) noexcept nogil
 cdef int netquery_adopt(netquery_t *self, int fd) noexcept nogil
 cdef void netquery_close(netquery_t *self) noexcept nogil
 # Send a request, with the next sequence number.
-cdef int netquery_ask(netquery_t *self, nlmsghdr *request) noexcept nogil
+cdef int netquery_request(netquery_t *self, nlmsghdr *request) noexcept nogil
 
 # Receive the next part of the reply into a buffer of NETQUERY_SIZE bytes. Return its size; -EAGAIN if there is no more.
 cdef ssize_t netquery_receive(netquery_t *self, uint8_t *buffer) noexcept nogil

@@ -39,7 +39,7 @@ cdef void netquery_close(netquery_t *self) noexcept nogil:
         self.fd = -1
 
 
-cdef int netquery_ask(netquery_t *self, nlmsghdr *request) noexcept nogil:
+cdef int netquery_request(netquery_t *self, nlmsghdr *request) noexcept nogil:
     self.seq += 1
     request.nlmsg_seq = self.seq
     while send(self.fd, request, request.nlmsg_len, 0) < 0:
@@ -91,7 +91,7 @@ cdef int netquery_dump(netquery_t *self, nlmsghdr *request, netquery_each_t each
     cdef int failed = 0
     cdef int rc = netquery_finish(self, buffer)
     if rc == 0:
-        rc = netquery_ask(self, request)
+        rc = netquery_request(self, request)
     if rc < 0:
         return rc
     while True:

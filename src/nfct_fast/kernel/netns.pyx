@@ -110,14 +110,6 @@ def pids(proc="/proc") -> list:
     return found
 
 
-def find_pid(inode, proc="/proc"):
-    """Return the pid of a process in the namespace, or None. Walks through /proc, at about 18 us per process."""
-    for pid, found in pids(proc):
-        if found == inode:
-            return pid
-    return None
-
-
 def mounted(kept=None) -> dict:
     """Return the named namespaces as {inode: (name, path)}. kept: see named()."""
     found = {}

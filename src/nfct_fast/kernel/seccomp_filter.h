@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include <nfct_fast/kernel/syscall_numbers.h>
 
 #if defined(__x86_64__)

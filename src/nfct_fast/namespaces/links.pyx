@@ -12,7 +12,7 @@ from linux_rtnetlink cimport (
 )
 from sys_socket cimport AF_INET
 
-from nfct_fast.kernel.netlink_query cimport NETQUERY_SIZE, netquery_ask, netquery_dump, netquery_receive, netquery_t
+from nfct_fast.kernel.netlink_query cimport NETQUERY_SIZE, netquery_request, netquery_dump, netquery_receive, netquery_t
 
 ctypedef struct link_request_t:
     nlmsghdr header
@@ -189,7 +189,7 @@ cdef int links_nsid(netquery_t *query, int fd, int32_t *nsid) noexcept nogil:
     request.attr.nla_type = NETNSA_FD
     request.fd = fd
     nsid[0] = -1
-    got = netquery_ask(query, &request.header)
+    got = netquery_request(query, &request.header)
     if got == 0:
         got = receive_reply(query, RTM_NEWNSID, buffer)
     if got < 0:
@@ -222,7 +222,7 @@ cdef int route_read(netquery_t *query, const uint8_t *addr, int family, route_t 
     request.attr.nla_len = sizeof(request.attr) + length
     request.attr.nla_type = RTA_DST
     memcpy(request.addr, addr, length)
-    got = netquery_ask(query, &request.header)
+    got = netquery_request(query, &request.header)
     if got == 0:
         got = receive_reply(query, RTM_NEWROUTE, buffer)
     if got < 0:

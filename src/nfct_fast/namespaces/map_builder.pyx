@@ -87,8 +87,7 @@ cdef namespace_map_t *build_map(dict namespaces, list monitored, int skipped) ex
         for index, space in enumerate(order):
             if space is not None:
                 fill_node(&result.nodes[index], space, indexes, owners)
-        if namespace_map_finish(result) < 0:
-            raise MemoryError
+        namespace_map_finish(result)
     except BaseException:
         namespace_map_free(result)
         raise

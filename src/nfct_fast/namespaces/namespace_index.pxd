@@ -60,8 +60,6 @@ cdef class NamespaceIndex:
     # at most, and for at most 2 % of the time.
     cdef bint look_again(self, const tuple_t *tuple, bint search) noexcept nogil
 
-    # Return the namespace with this cookie, or -1.
-    cdef int find_cookie(self, uint64_t cookie) noexcept nogil
     # Whether a packet from end.src that was seen in the monitored namespace can have come from namespace `index`, and a
     # packet to end.src can arrive there: a chain of links must connect the two, and if a user made namespace `index`,
     # the monitored namespace's routes to the address must lead there and nowhere else. False if that is not certain.

@@ -12,8 +12,7 @@ from sys_socket cimport AF_INET6
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_find
 from nfct_fast.namespaces.namespace_map cimport (
-    namespace_map_by_cookie, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t,
-    map_node_t,
+    map_node_t, namespace_map_follow, namespace_map_free, namespace_map_has, namespace_map_t,
 )
 from nfct_fast.sockets.diag_message cimport diag_match_t
 from nfct_fast.namespaces.direction cimport is_multicast
@@ -257,9 +256,6 @@ cdef class NamespaceIndex:
             return False
         self.drained_at = now
         return self._wait(search) if self.threaded else self._work()
-
-    cdef int find_cookie(self, uint64_t cookie) noexcept nogil:
-        return namespace_map_by_cookie(self.namespace_map, cookie) if self.namespace_map != NULL else -1
 
     cdef int _follow_routes(self, int monitored, int index, const tuple_t *end) noexcept nogil:
         """Return where the monitored namespace's routes to end.src lead; -1: not certain, or `index` is out of time."""

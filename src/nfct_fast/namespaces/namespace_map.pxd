@@ -1,5 +1,5 @@
 """A map of the network namespaces known at one moment, their addresses, and the links between them."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t
 from nfct_fast.namespaces.links cimport link_kind_t
@@ -38,8 +38,6 @@ ctypedef struct namespace_map_t:
     int monitored_count
     int skipped             # number of namespaces left out: too many, too large, or they may not be entered
     local_routes_t reachable    # all addresses of nodes connected to a monitored one; empty if memory is exhausted
-    int *by_cookie          # hash of node indexes by namespace cookie, open addressing; -1: free
-    uint32_t cookie_mask    # size of that hash - 1
 
 # Move *routes, which is empty afterwards, into a shared set. NULL if memory is exhausted.
 cdef shared_routes_t *routes_share(local_routes_t *routes) noexcept nogil
@@ -48,11 +46,9 @@ cdef void routes_drop(shared_routes_t *shared) noexcept nogil                 # 
 
 cdef namespace_map_t *namespace_map_make(int count, int monitored_count) noexcept nogil     # NULL: no memory
 cdef void namespace_map_free(namespace_map_t *self) noexcept nogil
-# Build the two hashes, once all nodes are filled in. 0 or -ENOMEM.
-cdef int namespace_map_finish(namespace_map_t *self) noexcept nogil
+# Fill in `reachable`, once all nodes are filled in.
+cdef void namespace_map_finish(namespace_map_t *self) noexcept nogil
 
-# Return the index of the namespace with this cookie, or -1.
-cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) noexcept nogil
 # Whether node `index` has the address and a chain of links connects it to the monitored node.
 cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr,
                             int family) noexcept nogil

@@ -2,8 +2,7 @@
 
 The discovery thread makes it and hands it over to the thread that looks up addresses in it.
 """
-from libc.errno cimport ENOMEM
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -60,7 +59,6 @@ cdef void namespace_map_free(namespace_map_t *self) noexcept nogil:
         routes_drop(self.nodes[i].addresses)
         free(self.nodes[i].interfaces)
     routes_free(&self.reachable)
-    free(self.by_cookie)
     free(self.nodes)
     free(self)
 
@@ -76,12 +74,7 @@ cdef bint is_linked_to_monitored(const namespace_map_t *self, int index) noexcep
     return False
 
 
-cdef uint32_t cookie_slot(uint64_t cookie) noexcept nogil:
-    return <uint32_t>((cookie * <uint64_t>0x9e3779b97f4a7c15) >> 32)
-
-
-cdef int namespace_map_finish(namespace_map_t *self) noexcept nogil:
-    cdef uint32_t slot
+cdef void namespace_map_finish(namespace_map_t *self) noexcept nogil:
     cdef int i, rc = 0
     for i in range(self.count):
         # Monitored namespaces are included, since they are reachable from other monitored ones.
@@ -89,32 +82,6 @@ cdef int namespace_map_finish(namespace_map_t *self) noexcept nogil:
             rc = routes_merge(&self.reachable, &self.nodes[i].addresses.routes)
     if rc < 0:
         routes_free(&self.reachable)
-    self.cookie_mask = 15
-    while self.cookie_mask < <uint32_t>(2 * self.count):
-        self.cookie_mask = 2 * self.cookie_mask + 1
-    self.by_cookie = <int *>malloc((<size_t>self.cookie_mask + 1) * sizeof(int))
-    if self.by_cookie == NULL:
-        return -ENOMEM
-    memset(self.by_cookie, 0xff, (<size_t>self.cookie_mask + 1) * sizeof(int))
-    for i in range(self.count):
-        if self.nodes[i].namespace == NULL or self.nodes[i].namespace.cookie == 0:
-            continue
-        slot = cookie_slot(self.nodes[i].namespace.cookie) & self.cookie_mask
-        while self.by_cookie[slot] >= 0:
-            slot = (slot + 1) & self.cookie_mask
-        self.by_cookie[slot] = i
-    return 0
-
-
-cdef int namespace_map_by_cookie(const namespace_map_t *self, uint64_t cookie) noexcept nogil:
-    cdef uint32_t slot = cookie_slot(cookie) & self.cookie_mask
-    if cookie == 0:
-        return -1
-    while self.by_cookie[slot] >= 0:
-        if self.nodes[self.by_cookie[slot]].namespace.cookie == cookie:
-            return self.by_cookie[slot]
-        slot = (slot + 1) & self.cookie_mask
-    return -1
 
 
 cdef bint namespace_map_has(const namespace_map_t *self, int monitored, int index, const uint8_t *addr,

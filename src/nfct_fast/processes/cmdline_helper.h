@@ -12,14 +12,14 @@
 
 enum { CMDLINE_COUNTED = 1 << 20 }; /* most bytes that are read beyond the limit to find out the size */
 
-struct cmdline_ask {
+struct cmdline_request {
     uint32_t number; /* request number, not 0, by which the caller recognizes a late reply */
     uint32_t limit;  /* most bytes to send back */
     uint64_t known;  /* size of the command line if the caller knows it, else 0 */
 };
 
 /* One message of a reply, followed by bytes of the command line. There are several if one buffer cannot hold them. */
-struct cmdline_answer {
+struct cmdline_reply {
     uint32_t number;
     int32_t error;      /* 0 or -errno */
     uint64_t full_size; /* in the last message: size of the command line without its final NUL */
@@ -48,7 +48,7 @@ HELPER_CODE long cmdline_fill(long file, char *buf, long size)
     return have;
 }
 
-HELPER_CODE void cmdline_send(int fd, struct cmdline_answer *answer, char *buf, long size)
+HELPER_CODE void cmdline_send(int fd, struct cmdline_reply *answer, char *buf, long size)
 {
     struct iovec pieces[2];
     struct msghdr message;
@@ -67,9 +67,9 @@ HELPER_CODE void cmdline_send(int fd, struct cmdline_answer *answer, char *buf, 
         helper_raw(SYS_exit_group, 1, 0, 0, 0);
 }
 
-HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmdline_ask *ask, long file)
+HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmdline_request *ask, long file)
 {
-    struct cmdline_answer answer;
+    struct cmdline_reply answer;
     char rest[4096], last = 1;
     long have = 0, got = file < 0 ? file : 0, size = 0;
     answer.number = ask->number;
@@ -109,7 +109,7 @@ HELPER_CODE void cmdline_read(int fd, struct helper_room *room, const struct cmd
 
 HELPER_CODE void cmdline_work(int fd, struct helper_room *room)
 {
-    struct cmdline_ask ask;
+    struct cmdline_request ask;
     union cmdline_handle handle;
     struct iovec piece;
     struct msghdr message;
@@ -146,7 +146,7 @@ static inline int cmdline_start(struct helper *helper) { return helper_start(hel
 
 /* Send a request without waiting. 0 or -errno. directory: a descriptor of /proc/PID (O_PATH will do), which may be
  * closed afterwards. */
-static inline int cmdline_post(struct helper *helper, const struct cmdline_ask *ask, int directory)
+static inline int cmdline_post(struct helper *helper, const struct cmdline_request *ask, int directory)
 {
     union cmdline_handle handle = {
         .head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
@@ -163,8 +163,8 @@ static inline int cmdline_post(struct helper *helper, const struct cmdline_ask *
 }
 
 /* Receive the next message of a reply, with up to `size` bytes into buf. Return how many, or as helper_receive(). */
-static inline ssize_t cmdline_receive(const struct helper *helper, struct cmdline_answer *answer, char *buf,
-                                      size_t size, int64_t until)
+static inline ssize_t cmdline_receive(const struct helper *helper, struct cmdline_reply *answer, char *buf, size_t size,
+                                      int64_t until)
 {
     struct iovec pieces[2] = {{.iov_base = answer, .iov_len = sizeof(*answer)}, {.iov_base = buf, .iov_len = size}};
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};

@@ -5,12 +5,12 @@ cdef extern from "nfct_fast/processes/cmdline_helper.h" nogil:
         int pid
         unsigned int ending_count
 
-    struct cmdline_ask:
+    struct cmdline_request:
         uint32_t number
         uint32_t limit
         uint64_t known
 
-    struct cmdline_answer:
+    struct cmdline_reply:
         uint32_t number
         int32_t error
         uint64_t full_size
@@ -24,6 +24,6 @@ cdef extern from "nfct_fast/processes/cmdline_helper.h" nogil:
     void helper_close(helper *self)
 
     int cmdline_start(helper *helper)
-    int cmdline_post(helper *helper, const cmdline_ask *ask, int directory)
-    ssize_t cmdline_receive(const helper *helper, cmdline_answer *answer, char *buf, size_t size, int64_t until)
+    int cmdline_post(helper *helper, const cmdline_request *ask, int directory)
+    ssize_t cmdline_receive(const helper *helper, cmdline_reply *answer, char *buf, size_t size, int64_t until)
     bint cmdline_is_inside(const helper *helper, uint32_t number)

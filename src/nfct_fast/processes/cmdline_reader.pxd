@@ -1,7 +1,7 @@
 """Read command lines of processes in a helper process, so that reading one can be given up."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from nfct_fast.processes.cmdline_helper cimport cmdline_ask, helper
+from nfct_fast.processes.cmdline_helper cimport cmdline_request, helper
 from posix_pthread cimport pthread_mutex_t
 
 cdef enum:
@@ -35,7 +35,7 @@ cdef class CommandLineReader:
     cdef helper _helper
     cdef pthread_mutex_t _mutex
     cdef bint _mutex_made
-    cdef cmdline_ask _ask
+    cdef cmdline_request _ask
     cdef int64_t _defer_ns
     cdef int64_t _credit             # ns that may be spent on waiting; negative if overdrawn
     cdef int64_t _credited_at        # CLOCK_MONOTONIC ns at which _credit was last replenished

@@ -14,7 +14,7 @@ from libc.errno cimport EAGAIN, EPIPE, ETIMEDOUT
 from libc.stdint cimport int64_t, uint64_t
 
 from nfct_fast.processes.cmdline_helper cimport (
-    cmdline_answer, cmdline_is_inside, cmdline_post, cmdline_receive, cmdline_start, helper_close, helper_init,
+    cmdline_reply, cmdline_is_inside, cmdline_post, cmdline_receive, cmdline_start, helper_close, helper_init,
     helper_is_blocked, helper_kept, helper_kill, helper_reap,
 )
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock
@@ -123,7 +123,7 @@ cdef int send(CommandLineReader self, int dirfd) noexcept nogil:
 
 cdef int receive(CommandLineReader self, cmdline_t *one, size_t *have, int64_t until) noexcept nogil:
     # *have: bytes of the reply already received.
-    cdef cmdline_answer answer
+    cdef cmdline_reply answer
     cdef ssize_t got
     while True:
         got = cmdline_receive(&self._helper, &answer, one.buf + have[0], one.limit - have[0], until)

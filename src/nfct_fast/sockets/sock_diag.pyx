@@ -18,7 +18,7 @@ from nfct_fast.sockets.diag_message cimport (
 )
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.kernel.netlink_query cimport (
-    NETQUERY_SIZE, netquery_ask, netquery_close, netquery_dump, netquery_open, netquery_receive, netquery_t,
+    NETQUERY_SIZE, netquery_request, netquery_close, netquery_dump, netquery_open, netquery_receive, netquery_t,
 )
 from nfct_fast.sockets.socket_info cimport SOCK_EXACT, SOCK_LISTENER, SOCK_WILDCARD, socket_info_t
 
@@ -37,7 +37,7 @@ cdef int diag_ask(netquery_t *diag, const tuple_t *tuple, uint32_t ifindex, diag
     cdef ssize_t got
     cdef int rc
     diag_request(&request, tuple, ifindex)
-    rc = netquery_ask(diag, &request.header)
+    rc = netquery_request(diag, &request.header)
     if rc < 0:
         return rc
     while True:

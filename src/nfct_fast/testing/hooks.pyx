@@ -94,12 +94,6 @@ def may_come_from(NamespaceIndex namespaces not None, address, inode, *, monitor
     raise LookupError(f"no known network namespace is {inode}")
 
 
-def by_cookie(NamespaceIndex namespaces not None, cookie):
-    """Return the inode of the namespace with that cookie, or None."""
-    cdef int index = namespaces.find_cookie(cookie)
-    return namespaces.namespace_map.nodes[index].namespace.inode if index >= 0 else None
-
-
 def decode_directly(bytes message not None):
     """Decode one conntrack message by direct_decode. Return the C struct as bytes, None if the library has to do it."""
     cdef flow_t flow

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 # A growing buffer of output. If an allocation fails, `failed` is set and everything appended afterwards is dropped, so
@@ -19,7 +19,6 @@ cdef void buffer_free(text_buffer_t *out) noexcept nogil
 cdef str buffer_object(text_buffer_t *out)
 cdef bint buffer_grow(text_buffer_t *out, size_t more) noexcept nogil
 cdef void buffer_unsigned(text_buffer_t *out, uint64_t value) noexcept nogil
-cdef void buffer_signed(text_buffer_t *out, int64_t value) noexcept nogil
 # Append `data`, escaped. Returns whether the result stands for exactly these bytes; False only with ESCAPE_JSON, see
 # text_buffer.pyx.
 cdef bint buffer_escaped(text_buffer_t *out, const char *data, size_t length, int how) noexcept nogil

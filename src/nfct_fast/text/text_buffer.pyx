@@ -7,7 +7,7 @@ In JSON, U+FFFD replaces what strict readers reject: bytes that are not UTF-8 (m
 U+0000 (PostgreSQL's jsonb has none) and noncharacters (RFC 7493 forbids them). The caller then adds the bytes
 themselves in base64.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
@@ -78,14 +78,6 @@ cdef void buffer_unsigned(text_buffer_t *out, uint64_t value) noexcept nogil:
         at -= 1
         digits[at] = <char>(48 + value)
     buffer_put(out, digits + at, 20 - at)
-
-
-cdef void buffer_signed(text_buffer_t *out, int64_t value) noexcept nogil:
-    if value < 0:
-        buffer_put(out, b"-", 1)
-        buffer_unsigned(out, <uint64_t>0 - <uint64_t>value)
-    else:
-        buffer_unsigned(out, <uint64_t>value)
 
 
 cdef void _put_code(text_buffer_t *out, uint32_t point, bint is_byte, int how) noexcept nogil:
