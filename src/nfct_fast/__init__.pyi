@@ -3,8 +3,13 @@ from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
 from nfct_fast.filters.filter_error import FilterError as FilterError
 from nfct_fast.kernel.host import Host as Host
+from nfct_fast.monitoring.warned import ConntrackWarning as ConntrackWarning
+from nfct_fast.monitoring.warned import NoEventsWarning as NoEventsWarning
+from nfct_fast.monitoring.warned import UnknownOwnersWarning as UnknownOwnersWarning
 from nfct_fast.processes.process_object import Process as Process
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS as DEFAULT_REDACTIONS
+from nfct_fast.records.loss import Lost as Lost
+from nfct_fast.records.loss import LostEvents as LostEvents
 from nfct_fast.records.owner import Owner as Owner
 from nfct_fast.records.record import Counters as Counters
 from nfct_fast.records.record import Flow as Flow
@@ -13,6 +18,7 @@ from nfct_fast.records.words import Direction as Direction
 from nfct_fast.records.words import EventType as EventType
 from nfct_fast.records.words import Match as Match
 from nfct_fast.records.words import Reason as Reason
+from nfct_fast.replay.recording_error import RecordingError as RecordingError
 from nfct_fast.sockets.current_holders import find_holders as find_holders
 from nfct_fast.text.status import Status as Status
 
@@ -23,6 +29,12 @@ __all__ = [
     "Conntrack",
     "FilterError",
     "Stats",
+    "Lost",
+    "LostEvents",
+    "RecordingError",
+    "ConntrackWarning",
+    "NoEventsWarning",
+    "UnknownOwnersWarning",
     "Batch",
     "Flow",
     "Tuple",

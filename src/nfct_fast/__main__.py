@@ -16,16 +16,20 @@ import os
 import resource
 import select
 import time
+import warnings
 
 from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
 from nfct_fast.build_info import LIBRARIES
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
+from nfct_fast.monitoring.warned import ConntrackWarning
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.template import DEFAULT, Template
 from nfct_fast.output.writer import Writer
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
 from nfct_fast.records.presentation import Presentation
+from nfct_fast.replay.recording_error import RecordingError
+from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights, find_user
 
 from ._version import __version__
@@ -83,6 +87,16 @@ def _notes(text):
     return int(text)
 
 
+def _speed(text):
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return speed
+
+
 def _seed(text):
     if not text.isascii() or not text.isdecimal() or not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to 65535")
@@ -131,8 +145,8 @@ def _parser():
         "--events",
         metavar="EVENTS",
         type=_events,
-        default=("NEW",),
-        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new)",
+        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new; with "
+        "--replay, all that was recorded)",
     )
     parser.add_argument(
         "-t",
@@ -214,6 +228,22 @@ def _parser():
         "buffers (default: 256M); the kernel may take twice as much memory",
     )
     parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="make this file, and record all that is written and what it was made from, for --replay",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="write the flows of a recording again instead of new ones; needs no privileges",
+    )
+    parser.add_argument(
+        "--speed",
+        metavar="N",
+        type=_speed,
+        help="with --replay, write the flows as they came (1), or N times as fast (default: without waiting)",
+    )
+    parser.add_argument(
         "--user",
         metavar="NAME",
         help="user to switch to once everything is open, if started as root (default: nfct-fast if "
@@ -275,8 +305,8 @@ def _watch(conntrack, stop, output):
 class _LossReport:
     """Reports lost and recovered events on standard error: at once, and then at most once a second."""
 
-    def __init__(self, conntrack):
-        self._conntrack = conntrack
+    def __init__(self, conntrack, replayed):
+        self._conntrack, self._replayed = conntrack, replayed
         self._reported = (0, 0, 0, 0)
         self._next = 0.0
 
@@ -291,6 +321,8 @@ class _LossReport:
         lost, recovered, unallocated, programs = (count - reported for count, reported in zip(counts, self._reported))
         self._reported = counts
         messages = []
+        if self._replayed:
+            return [f"{lost} events were lost when this was recorded"] if lost > 0 else []
         if recovered > 0:
             messages.append(f"{recovered} flows recovered from the conntrack table, because their events were lost")
         if unallocated > 0:
@@ -312,6 +344,8 @@ class _LossReport:
         """Report what is left, after the Conntrack is closed."""
         messages = self._messages()
         stats = self._conntrack.stats()
+        if stats.unrecorded:
+            messages.append(f"{stats.unrecorded} flows written and not recorded")
         if stats.undelivered:
             more = " or more" if self._conntrack.unreported[1] else ""
             messages.append(f"{stats.undelivered}{more} flows received and not written")
@@ -320,8 +354,8 @@ class _LossReport:
         _warn(*messages)
 
 
-def _log(conntrack, writer, stop, output):
-    report = _LossReport(conntrack)
+def _log(conntrack, writer, stop, output, replayed):
+    report = _LossReport(conntrack, replayed)
     try:
         while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
@@ -344,7 +378,7 @@ def _allow_descriptors():
 
 
 def _rights(arguments):
-    looks = arguments.attribution != "off" or arguments.netns == "all"
+    looks = (arguments.attribution != "off" or arguments.netns == "all") and arguments.replay is None
     if arguments.no_sandbox:
         if arguments.user is not None:
             raise ValueError("--user and --no-sandbox exclude each other")
@@ -359,6 +393,7 @@ def _rights(arguments):
 def _run(arguments, formatter):
     output = _STDOUT
     rights = _rights(arguments)
+    warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
     with Conntrack(
@@ -371,6 +406,9 @@ def _run(arguments, formatter):
         track=arguments.track,
         netns=arguments.netns,
         notes=arguments.notes,
+        record=arguments.record,
+        replay=arguments.replay,
+        speed=arguments.speed,
         cmdline=not arguments.no_cmdline,
         redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
         drop_privileges=rights,
@@ -382,14 +420,15 @@ def _run(arguments, formatter):
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             _warn(reason)
         try:
-            _log(conntrack, writer, stop, output)
+            _log(conntrack, writer, stop, output, arguments.replay is not None)
         finally:
             if arguments.debug:
                 _warn(conntrack.stats())
 
 
 def _formatter(arguments):
-    presentation = Presentation(arguments.community_id)
+    identity = () if arguments.replay is None else read_identity(arguments.replay)
+    presentation = Presentation(arguments.community_id, identity)
     # An invalid template is an error even with --json.
     template = Template(arguments.format, arguments.format_ts, presentation)
     return JsonLines(presentation) if arguments.json else template
@@ -412,6 +451,11 @@ def main(argv=None) -> int:
         if arguments.debug:
             raise
         parser.error(str(error))
+    except RecordingError as error:
+        if arguments.debug:
+            raise
+        _warn(error)
+        return 1
     except OSError as error:
         if arguments.debug:
             raise

@@ -1,10 +1,13 @@
 import os
 from collections.abc import Iterable
-from types import TracebackType
-from typing import NamedTuple, Self, final
+from types import GenericAlias, TracebackType
+from typing import Generic, Literal, NamedTuple, Self, TypedDict, final, overload
+
+from typing_extensions import TypeVar, Unpack
 
 from nfct_fast.kernel.host import Host
 from nfct_fast.reading.batches import Batches
+from nfct_fast.records.loss import Lost
 from nfct_fast.records.record import Flow
 
 DEFAULT_RCVBUF: int
@@ -32,28 +35,39 @@ class Stats(NamedTuple):
     namespaces_removed: int
     unmonitored: int
     preexisting: int
+    unrecorded: int
+
+_T = TypeVar("_T", default=Flow)
+
+class _Options(TypedDict, total=False):
+    events: str | Iterable[str] | None
+    protocol: str | None
+    filter: str | None
+    netns: str | int | os.PathLike[str] | None
+    attribution: str
+    rcvbuf: int
+    rcvbuf_limit: int
+    recover: bool
+    track: bool
+    probe: bool
+    notes: int
+    community_id: int | None
+    cmdline: bool
+    redact: str | Iterable[str] | None
+    record: str | os.PathLike[str] | None
+    replay: str | os.PathLike[str] | None
+    speed: float | None
+    drop_privileges: bool
 
 @final
-class Conntrack:
+class Conntrack(Generic[_T]):
+    @overload
     def __init__(
-        self,
-        *,
-        events: str | Iterable[str] = ...,
-        protocol: str | None = None,
-        filter: str | None = None,
-        netns: str | int | os.PathLike[str] | None = None,
-        attribution: str = "auto",
-        rcvbuf: int = ...,
-        rcvbuf_limit: int = ...,
-        recover: bool = True,
-        track: bool = False,
-        probe: bool = True,
-        notes: int = ...,
-        community_id: int | None = None,
-        cmdline: bool = True,
-        redact: str | Iterable[str] | None = None,
-        drop_privileges: bool = False,
+        self: Conntrack[Flow], *, on_loss: Literal["count", "raise"] = "count", **options: Unpack[_Options]
     ) -> None: ...
+    @overload
+    def __init__(self: Conntrack[Flow | Lost], *, on_loss: Literal["yield"], **options: Unpack[_Options]) -> None: ...
+    def __class_getitem__(cls, item: object, /) -> GenericAlias: ...
     no_event_reasons: tuple[str, ...]
     host: Host
     @property
@@ -74,10 +88,12 @@ class Conntrack:
     def stats(self) -> Stats: ...
     def notices(self) -> tuple[str, ...]: ...
     def notices_fileno(self) -> int: ...
-    def read(self, timeout: float | None = None) -> list[Flow]: ...
+    def read(self, *, limit: int | None = None, timeout: float | None = None) -> list[_T]: ...
     def batches(self, max_rows: int = 65536, max_wait: float = 1.0) -> Batches: ...
     def __iter__(self) -> Self: ...
-    def __next__(self) -> Flow: ...
+    def __next__(self) -> _T: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> _T: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None

@@ -3,24 +3,37 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
+from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.records.presentation cimport Presentation
 
+import time
+import warnings
 import weakref
+from types import GenericAlias
 from typing import NamedTuple
 
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.filters.flow_filter import FlowFilter
+from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
 from nfct_fast.reading.batches import Batches
+from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
 DEFAULT_RCVBUF_LIMIT = 256 << 20
+_TYPES = {GROUPS["NEW"]: EVENT_NEW, GROUPS["UPDATE"]: EVENT_UPDATE, GROUPS["DESTROY"]: EVENT_DESTROY}
+_ON_LOSS = ("count", "yield", "raise")     # by LOSS_*
+
+cdef enum:
+    # Flows handed to an event loop before its other tasks have a turn, at least one: a turn costs 10 us.
+    TURN = 256
+    LONGEST_MS = 0x7fffffff
 
 
 class Stats(NamedTuple):
@@ -46,6 +59,7 @@ class Stats(NamedTuple):
     namespaces_removed: int     # that ended, or were closed because no process was left in them
     unmonitored: int            # that existed and were not monitored for some time at least
     preexisting: int            # flows from the conntrack table that began before their namespace was monitored
+    unrecorded: int             # flows that are missing in the recording, as it could not be written (fast enough)
 
 
 @cython.final
@@ -54,7 +68,7 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY".
+        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", and all with `replay`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
         filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
             FilterError, a ValueError, points at what is wrong in it.
@@ -75,39 +89,57 @@ cdef class Conntrack:
         cmdline: whether processes have a command line.
         redact: regular expressions of what must not be seen of command lines, such as DEFAULT_REDACTIONS; None for
             none. What matches, or the group (?P<secret>...) of it, becomes "[redacted]".
+        on_loss: what to do where events were lost: "count" in stats() only, "yield" a `Lost` in the flows' place, or
+            "raise" `LostEvents` there, once; reading can go on after it.
+        record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
+            take in time is left out, and counted in stats().unrecorded.
+        replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
+            `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and `drop_privileges` go with it.
+        speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
 
     A thread of its own reads the events and finds their owners, so that no event is lost while the caller processes
-    flows. Iteration blocks until a flow comes, and ends when another thread calls close(). Only one thread at a time
-    may take flows. In a forked child everything but close() raises RuntimeError.
+    flows. Iteration blocks until a flow comes, and ends when another thread calls close(). `async for` waits in the
+    running event loop instead, asyncio's or any other with add_reader(); a cancellation loses no flow. Only one thread
+    or task at a time may take flows. In a forked child everything but close() raises RuntimeError.
 
     Needs CAP_NET_ADMIN for the events, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to inspect other users' processes, and
     CAP_SYS_ADMIN to enter other namespaces. Raises ValueError for a bad argument, and OSError (PermissionError) with
-    what to do about it. Reading raises the OSError that ended the events, if there was one.
+    what to do about it; RecordingError for a file that cannot be replayed. Reading raises the OSError or RecordingError
+    that ended the events, if there was one. Where no event can ever come, or some owners cannot be found, opening gives
+    a NoEventsWarning or UnknownOwnersWarning for each reason.
     """
     cdef object __weakref__
     cdef Engine engine
-    cdef object kept_flows      # iterator over flows that a read() interrupted by an exception had taken already
+    cdef object kept_flows      # iterator over flows that a read() interrupted by an exception had taken; or None
+    cdef int turn               # flows handed to an event loop in this turn
     cdef readonly object host   # a Host: the one whose flows these are
     cdef readonly tuple no_event_reasons    # why events can never arrive and what to do, a sentence each; else empty
 
     def __cinit__(self):
-        self.kept_flows = iter(())
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=("NEW",), protocol=None, filter=None, netns=None, attribution="auto",
+    def __init__(self, *, events=None, protocol=None, filter=None, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
-                 bint track=False, bint probe=True, int notes=NOTED_FLOWS,
-                 community_id=None, bint cmdline=True, redact=None, drop_privileges=False):
+                 bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
+                 redact=None, on_loss="count", record=None, replay=None, speed=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
+        if events is None:
+            events = ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
         groups = _groups(events)
         flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups)
+        if on_loss not in _ON_LOSS:
+            raise ValueError(f"on_loss {on_loss!r}: must be one of {', '.join(_ON_LOSS)}")
+        if speed is not None and (replay is None or not 0 < speed < float("inf")):
+            raise ValueError(f"speed {speed}: must be above 0, and goes with replay only")
+        if replay is not None and (netns is not None or track or record is not None):
+            raise ValueError("replay reads a file: netns, track and record do not go with it")
         patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
         redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
-        presentation = Presentation(community_id)
+        presentation = Presentation(community_id, () if replay is None else read_identity(replay))
         self.host = presentation.identity.host
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
@@ -119,13 +151,27 @@ cdef class Conntrack:
         # can. While the program is stopped no room can be made: whoever asks for a number has it from the start.
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
+            if replay is not None:
+                self.engine.open_replay(replay, flow_filter, [_TYPES[group] for group in groups], rights, speed or 0,
+                                        presentation, redactor)
+                self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
+                return
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
-                presentation=presentation, redactor=redactor)
+                presentation=presentation, redactor=redactor,
+                # The recording's is one of its own, as it is used by another thread.
+                record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)))
+            self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
+            for reason in self.no_event_reasons:
+                warnings.warn(reason, NoEventsWarning, stacklevel=1)     # Cython's functions have no level of their own
+            for reason in self.degraded:
+                warnings.warn(reason, UnknownOwnersWarning, stacklevel=1)
         except BaseException:
             self.engine.close()
             raise
+
+    __class_getitem__ = classmethod(GenericAlias)       # for annotations: Conntrack[Flow | Lost] with on_loss="yield"
 
     def __enter__(self):
         self.engine.check()
@@ -165,6 +211,8 @@ cdef class Conntrack:
     def stats(self) -> Stats:
         """Return the counts since the start; also after close()."""
         self.engine.fork_guard.check("this Conntrack")
+        if self.engine.player is not None:
+            return self._stats_of_replay()
         intake = self.engine.reader.intake
         sources = self.engine.reader.sources
         counts = sources.counts()
@@ -191,7 +239,15 @@ cdef class Conntrack:
             namespaces_removed=0 if followed is None else followed.removed,
             unmonitored=0 if followed is None else followed.unmonitored,
             preexisting=counts.preexisting,
+            unrecorded=0 if self.engine.recorder is None else self.engine.recorder.unrecorded,
         )
+
+    def _stats_of_replay(self):
+        player = self.engine.player
+        return Stats(**dict.fromkeys(Stats._fields, 0) | dict(
+            events=player.events, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
+            overruns=player.losses, named=player.named, max_queued=self.engine.ring.peak,
+            undelivered=self.engine.undelivered))
 
     def notices(self) -> tuple[str, ...]:
         """Return new notices for an operator, a sentence each, each only once.
@@ -213,6 +269,8 @@ cdef class Conntrack:
         self.engine.fork_guard.check("this Conntrack")
         attribution = self.engine.attribution
         reasons = []
+        if self.engine.player is not None:
+            return ()
         if attribution.bpf_missing is not None:
             reasons.append(f"the owner of a socket that is closed at once cannot be found: {attribution.bpf_missing}")
         elif attribution.bpf_lookup is not None and attribution.bpf_lookup.processes_missing is not None:
@@ -223,7 +281,7 @@ cdef class Conntrack:
     @property
     def process_events_lost(self) -> int:
         """As stats().process_events_lost, but cheaper."""
-        return (<object>self.engine.attribution).programs_lost
+        return 0 if self.engine.player is not None else (<object>self.engine.attribution).programs_lost
 
     @property
     def lost(self) -> int:
@@ -242,6 +300,8 @@ cdef class Conntrack:
 
     cdef tuple _reported(self):
         self.engine.fork_guard.check("this Conntrack")
+        if self.engine.player is not None:
+            return self.engine.player.lost, self.engine.player.recovered, self.engine.player.unallocated
         return self.engine.reader.sources.reported()
 
     @property
@@ -269,8 +329,8 @@ cdef class Conntrack:
         return self._ended(count)
 
     cdef int _ended(self, int count) except -2:
-        if count == -1 and self.engine.reader.failure is not None:
-            raise self.engine.reader.failure
+        if count == -1 and (failure := self.engine.producer().failure) is not None:
+            raise failure
         return count
 
     def _next_batch(self, timeout: float | None = None) -> TakenRecords | None:
@@ -292,20 +352,47 @@ cdef class Conntrack:
         count = self._ended(self.engine.take(-1, writer))
         return None if count < 0 else count
 
-    def read(self, timeout: float | None = None) -> list:
-        """Wait up to `timeout` seconds, None without limit, and return all flows at hand; [] if none came or will come.
+    cdef object _at_hand(self, bint may_raise):
+        """Return the next flow that was taken from the ring already, or None; see TakenRecords.next_one()."""
+        if self.kept_flows is not None:
+            for flow in self.kept_flows:
+                return flow
+            self.kept_flows = None
+        return self.engine.batch.next_one(may_raise)
+
+    def read(self, *, limit: int | None = None, timeout: float | None = None) -> list:
+        """Wait for a flow and return all that are there by then; [] if none came in time, or none will ever come.
+
+        Args:
+            limit: The most flows to return, 1 or more; None for no limit. The others are left for the next call.
+            timeout: The most seconds to wait; None for no limit.
 
         If a signal handler raises meanwhile, as for ^C, the next read() or iteration returns the flows already taken.
         """
+        cdef double until
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit {limit}: must be at least 1")
         self.engine.check()
-        flows = [*self.kept_flows, *self.engine.batch]
+        until = 0 if timeout is None else time.monotonic() + timeout
+        flows = []
         try:
-            while (batch := self._next_batch(0 if flows else timeout)) is not None and len(batch):
-                flows += batch
+            while True:
+                while limit is None or len(flows) < limit:
+                    flow = self._at_hand(not flows)
+                    if flow is None:
+                        break
+                    flows.append(flow)
+                else:
+                    return flows
+                if flows and len(self.engine.batch):        # LostEvents is due, which is for the next call
+                    return flows
+                left = -1 if timeout is None else max(0., until - time.monotonic())
+                count = self._next(0 if flows else -1 if left < 0 else <int>min(<double>LONGEST_MS, left * 1000))
+                if count < 0 or count == 0 and (flows or timeout is not None and left <= 0):
+                    return flows
         except BaseException:
-            self.kept_flows = iter(flows)
+            self.kept_flows = iter(flows + list(self.kept_flows or ()))
             raise
-        return flows
 
     def batches(self, max_rows=65536, max_wait=1.0) -> Batches:
         """Return an iterator, for `for` and `async for`, of flows as columns: each `Batch` is of at most `max_rows`.
@@ -326,13 +413,37 @@ cdef class Conntrack:
 
     def __next__(self):
         while True:
-            for flow in self.engine.batch:      # it may hold nothing but a LOST record
-                return flow
-            for flow in self.kept_flows:
+            flow = self._at_hand(True)
+            if flow is not None:
                 return flow
             PyErr_CheckSignals()        # even if flows never stop coming
             if self.engine.closed or self._next(-1) < 0:
                 raise StopIteration
+
+    def __aiter__(self):
+        self.engine.check()
+        return self
+
+    async def __anext__(self):
+        cdef int count
+        while True:
+            if self.turn >= TURN:
+                # Imported here: asyncio takes longer than all else, and only those who use it should wait for that.
+                from nfct_fast.reading.event_loop import give_way
+                await give_way()
+                self.turn = 0
+            # Nothing is awaited between taking a flow and handing it on: a cancellation comes before or after.
+            flow = self._at_hand(True)
+            if flow is not None:
+                self.turn += 1
+                return flow
+            count = -1 if self.engine.closed else self._next(0)
+            if count < 0:
+                raise StopAsyncIteration
+            if count == 0:
+                from nfct_fast.reading.event_loop import wait
+                await wait(self.engine)
+                self.turn = 0
 
 
 def _groups(events):

@@ -55,7 +55,7 @@ def fire(conntrack, program, modes):
     flows, heard = [], set()
     end = time.monotonic() + 10
     while heard < made.keys() and time.monotonic() < end:
-        new = [flow for flow in conntrack.read(0.2) if (flow.proto, flow.src, flow.sport, flow.dport) in made]
+        new = [flow for flow in conntrack.read(timeout=0.2) if (flow.proto, flow.src, flow.sport, flow.dport) in made]
         heard.update((flow.proto, flow.src, flow.sport, flow.dport) for flow in new)
         flows += new
     return made, heard, flows
@@ -92,7 +92,7 @@ def ends(conntrack, *ports, seconds=5):
     found = {}
     end = time.monotonic() + seconds
     while len(found) < len(ports) and time.monotonic() < end:
-        found.update((flow.dport, flow) for flow in conntrack.read(0.2) if flow.dport in ports)
+        found.update((flow.dport, flow) for flow in conntrack.read(timeout=0.2) if flow.dport in ports)
     assert sorted(found) == sorted(ports)
     return found
 

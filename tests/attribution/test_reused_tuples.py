@@ -84,7 +84,7 @@ def used_by(uid, family=INET, *, connected=False, source=None, go_on=False):
 def destroyed(conntrack, kind="DESTROY", seconds=3.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for flow in conntrack.read(0.2):
+        for flow in conntrack.read(timeout=0.2):
             if flow.type == kind and flow.dport == PEER:
                 return flow
     raise AssertionError(f"no {kind} was received")

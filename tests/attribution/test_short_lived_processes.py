@@ -187,7 +187,7 @@ def test_a_small_memory_of_flows_names_nobody_else():
         }
         flows, end = [], time.monotonic() + 1
         while time.monotonic() < end:
-            flows += [flow for flow in conntrack.read(0.2) if flow.dport >= 1000]
+            flows += [flow for flow in conntrack.read(timeout=0.2) if flow.dport >= 1000]
     assert len(flows) >= 6000
     assert {flow.owner.pid for flow in flows} - {None} <= pids
 

@@ -17,6 +17,7 @@ import bench_growth
 import bench_loss
 import bench_mixture
 import bench_namespaces
+import bench_reading
 import bench_spawn
 import bench_storms
 import bench_volume
@@ -25,6 +26,7 @@ PARTS = {
     "volume": bench_volume.main,
     "columns": bench_columns.main,
     "cases": bench_cases.main,
+    "reading": bench_reading.main,
     "loss": bench_loss.main,
     "delay": bench_delay.main,
     "filter": bench_filter.main,

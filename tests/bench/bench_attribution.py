@@ -121,11 +121,11 @@ def decoding(place):
         place.empty()
         with ours.Conntrack(attribution="off", probe=False) as conntrack:
             place.flood(1, 0, address="10.99.9.9")
-            conntrack.read(5)
+            conntrack.read(timeout=5)
             began, count = time.process_time(), 0
             made = place.flood(4 * MESSAGES, 0)
             while count < made:
-                count += len(conntrack.read(1))
+                count += len(conntrack.read(timeout=1))
             own.append(made / (time.process_time() - began))
     them, us = statistics.median(theirs), statistics.median(own)
     table(

@@ -172,12 +172,12 @@ def one_round():
             running = [(kind, stack.enter_context(Worker(work))) for kind, work in started]
             for kind, worker in running:
                 sent += [(at, key, (kind, worker.pid)) for at, key in worker.hear()]
-                flows += conntrack.read(0)
+                flows += conntrack.read(timeout=0)
             # A port that two clients had in turn makes one flow of UDP, which is the first one's.
             truth = {key: user for _, key, user in sorted(sent, reverse=True)}
             end = time.monotonic() + 5
             while len(flows) < len(truth) and time.monotonic() < end:
-                flows += conntrack.read(0.2)
+                flows += conntrack.read(timeout=0.2)
             for flow in flows:
                 kind, pid = truth.pop((flow.sport, flow.dst, flow.dport), (None, None))
                 if kind is None:

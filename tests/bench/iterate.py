@@ -1,6 +1,6 @@
 """Take flows as Python objects, or as columns, and count them: python iterate.py [ATTRIBUTION [WAY]]
 
-WAY: "flows" or "batches", which is for, or "tasks", which is batches by async for.
+WAY: "flows" or "batches", which is for, "async" or "tasks", which is the same by async for, or "read".
 """
 
 import asyncio
@@ -27,6 +27,27 @@ def flows(conntrack):
     return count
 
 
+def by_async_for(conntrack):
+    async def take():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, conntrack.stop)
+        count = 0
+        async for _flow in conntrack:
+            count += 1
+        return count
+
+    return asyncio.run(take())
+
+
+def by_read(conntrack):
+    count = 0
+    try:
+        while True:
+            count += len(conntrack.read())
+    except KeyboardInterrupt:
+        pass
+    return count
+
+
 def batches(conntrack):
     # Stopped, it gives what is left.
     signal.signal(signal.SIGTERM, lambda number, frame: conntrack.stop())
@@ -43,5 +64,6 @@ def tasks(conntrack):
 
 with Conntrack(attribution=mode, probe=False) as conntrack:
     signal.signal(signal.SIGTERM, stop)
-    count = {"flows": flows, "batches": batches, "tasks": tasks}[way](conntrack)
+    ways = {"flows": flows, "async": by_async_for, "read": by_read, "batches": batches, "tasks": tasks}
+    count = ways[way](conntrack)
     print(count, "events,", conntrack.stats().lost, "lost")

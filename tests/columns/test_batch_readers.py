@@ -53,6 +53,7 @@ def test_pyarrow(batch):
 def test_the_types(batch):
     pa = reader("pyarrow")
     schema = pa.schema(batch)
+    assert schema.metadata == {b"host": b"here"} and pa.table(batch).schema.metadata == schema.metadata
     assert schema.names == batch.column_names
     texts = pa.dictionary(pa.int32(), pa.string())
     wanted = {

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfct_fast import Batch, Conntrack
+from nfct_fast.records.presentation import Presentation
 from support.cli import until
 from support.columns import columns_of, owner_columns, valid_text
 from support.events import make_ping, make_tcp, make_udp, nft, saved
@@ -123,6 +124,14 @@ def test_losses_are_counted_and_are_no_rows():
     rows.lose(5)
     [batch] = rows.batches()
     assert (len(batch), batch.lost, batch.lost_at_least, batch.to_dicts()) == (0, 5, False, [])
+
+
+def test_community_ids_where_they_are_asked_for():
+    one, other = (Rows(presentation=Presentation(community_id=7)) for _ in range(2))
+    assert one.fill(MESSAGES) == other.fill(MESSAGES)
+    wanted = [columns_of(flow, True) for flow in one.flows()]
+    [batch] = other.batches()
+    assert batch.to_dicts() == wanted and all(row["community_id"].startswith("1:") for row in wanted)
 
 
 def test_a_batch_is_immutable():

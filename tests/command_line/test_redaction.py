@@ -51,7 +51,7 @@ class Sender:
 
 def own_flow(conntrack):
     """Its flow; others are those by which programs look at the start whether events come."""
-    return until(lambda: next((flow for flow in conntrack.read(1) if flow.sport == 4001), None))
+    return until(lambda: next((flow for flow in conntrack.read(timeout=1) if flow.sport == 4001), None))
 
 
 def all_text(flow):

@@ -96,7 +96,7 @@ def test_both_ids_of_a_flow_behind_nat(translated, within):
     with within(), Conntrack(protocol="udp", probe=False) as conntrack:
         send()
         flows = []
-        until(lambda: flows.extend(conntrack.read(1)) or len(flows) == 2)
+        until(lambda: flows.extend(conntrack.read(timeout=1)) or len(flows) == 2)
     assert [(flow.community_id, flow.community_id_nat) for flow in flows] == [(INNER, OUTER), (PLAIN, None)]
 
 

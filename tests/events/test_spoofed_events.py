@@ -108,7 +108,7 @@ def test_forged_ends_and_groups_of_several(netns):
             worker.say("go")
             [real] = worker.hear()
             flows = []
-            until(lambda: flows.extend(conntrack.read(0.1)) or any(flow.sport == real for flow in flows))
+            until(lambda: flows.extend(conntrack.read(timeout=0.1)) or any(flow.sport == real for flow in flows))
             assert not [flow for flow in flows if 40_001 in (flow.sport, flow.dport)]
             assert conntrack.stats().spoofed == 6
             worker.say("end")

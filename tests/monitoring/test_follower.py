@@ -163,7 +163,7 @@ def test_all_that_they_took_is_given_back(netns, within, attribution):
                     cookies, flows = {cookie(sender.socket) for sender in senders}, []
                     until(
                         lambda: (
-                            flows.extend(conntrack.read(0.05))
+                            flows.extend(conntrack.read(timeout=0.05))
                             or all(
                                 [
                                     sum((flow.netns, flow.sport) == (sender.netns, sender.port) for flow in flows) == 10
@@ -176,7 +176,9 @@ def test_all_that_they_took_is_given_back(netns, within, attribution):
                         sender.socket.close()
                     assert tasks() == threads and cookies <= open_namespaces()
                 try:
-                    until(lambda: conntrack.read(0) is not None and not cookies & open_namespaces(), 2 * SECONDS)
+                    until(
+                        lambda: conntrack.read(timeout=0) is not None and not cookies & open_namespaces(), 2 * SECONDS
+                    )
                 except AssertionError:
                     print(len(cookies & open_namespaces()), conntrack.stats(), descriptors())
                     raise
@@ -349,7 +351,9 @@ def test_a_child_leaves_it_to_its_parent(netns, within):
         with made() as name:
             use_conntrack(name)
             sender, flows = Sender(name).send([9]), []
-            until(lambda: flows.extend(conntrack.read(0.05)) or any(flow.sport == sender.port for flow in flows))
+            until(
+                lambda: flows.extend(conntrack.read(timeout=0.05)) or any(flow.sport == sender.port for flow in flows)
+            )
 
 
 def test_it_ends_at_once_amid_their_coming(netns):

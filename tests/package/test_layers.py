@@ -20,6 +20,7 @@ FOLDERS = (
     "output",
     "columns",
     "monitoring",
+    "replay",
     "reading",
     "",
     "testing",

@@ -46,7 +46,7 @@ def owners(conntrack, *ports, seconds=10):
     """The owners of the flows to these ports, in that order."""
     found, end = {}, time.monotonic() + seconds
     while len(found) < len(ports) and time.monotonic() < end:
-        found |= {flow.dport: flow.owner for flow in conntrack.read(0.2) if flow.dport in ports}
+        found |= {flow.dport: flow.owner for flow in conntrack.read(timeout=0.2) if flow.dport in ports}
     return [found[port] for port in ports]
 
 
@@ -265,7 +265,7 @@ def test_titles_are_shown_after_a_while(conntrack):
     process = subprocess.Popen([sys.executable, "-c", script])
     seen, end = [], time.monotonic() + 10
     while time.monotonic() < end and seen[-1:] != ["server: a worker"]:
-        seen += [flow.owner.process.cmdline[0] for flow in conntrack.read(0.2) if 3300 <= flow.dport < 3400]
+        seen += [flow.owner.process.cmdline[0] for flow in conntrack.read(timeout=0.2) if 3300 <= flow.dport < 3400]
     process.kill()
     process.wait()
     assert seen[0] == sys.executable and seen[-1] == "server: a worker" and set(seen) == {seen[0], seen[-1]}

@@ -108,7 +108,7 @@ def test_in_the_class(tracked, within):
         assert conntrack.host.boot_id == BOOT_ID and conntrack.host.name == os.uname().nodename
         sender = stack.enter_context(Worker(send_as_nobody))
         assert sender.hear() == "sent"
-        owner = until(lambda: next((one.owner for one in conntrack.read(1) if one.sport == 4001), None))
+        owner = until(lambda: next((one.owner for one in conntrack.read(timeout=1) if one.sport == 4001), None))
         assert owner.process.entity_id == entity_id(sender.pid)
         assert owner.user == owner.process.user == name_of(NOBODY)
         by_pid = {one.pid: one for one in owner.process.ancestors}

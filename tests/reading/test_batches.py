@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ import pytest
 from nfct_fast import Batch, Conntrack
 from support.cli import until
 
+SENDER = "import socket; socket.socket(2, 2).sendto(b'x', ('127.0.0.1', 9))"
 ROOMY = {"attribution": "off", "protocol": "ipv4/udp", "probe": False}
 
 
@@ -224,6 +227,14 @@ def test_descriptors_are_given_back(conntrack):
 
     asyncio.run(main())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_redacted_is_in_no_column(tracked, within):
+    secret = ["--password=hunter2"]
+    with within(), Conntrack(protocol="ipv4/udp", probe=False, redact=["hunter."]) as conntrack:
+        subprocess.run([sys.executable, "-c", SENDER, *secret], check=True)
+        [row] = next(conntrack.batches(max_rows=1)).to_dicts()
+    assert row["cmdline"].endswith("--password=[redacted]") and "hunter" not in str(row)
 
 
 def test_memory_of_a_batch_outlives_the_conntrack(conntrack):

@@ -10,19 +10,13 @@ import pytest
 
 from nfct_fast import Conntrack, Flow, Stats, Status
 from support.cli import until
+from support.flows import send
 
 
 @pytest.fixture
 def inside_tracked(tracked, within):
     with within():
         yield tracked
-
-
-def send(port=9):
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(("127.0.0.1", port))
-    sock.send(b"x")
-    return sock
 
 
 def test_a_flow_and_its_owner(inside_tracked):
@@ -122,14 +116,14 @@ def test_fileno_is_readable_when_a_flow_is_there(inside_tracked):
         assert poll.poll(50) == []
         with send():
             assert poll.poll(1000)
-            assert len(until(lambda: conntrack.read(0))) == 1
+            assert len(until(lambda: conntrack.read(timeout=0))) == 1
         assert poll.poll(50) == []
 
 
 def test_read_gives_up_in_time(inside_tracked):
     with Conntrack() as conntrack:
         began = time.monotonic()
-        assert conntrack.read(0.2) == []
+        assert conntrack.read(timeout=0.2) == []
         assert 0.15 < time.monotonic() - began < 0.5
 
 
@@ -140,7 +134,7 @@ def test_events_and_stats(inside_tracked):
         kinds = []
         until(
             lambda: (
-                kinds.extend((flow.type, flow.proto) for flow in conntrack.read(0.05))
+                kinds.extend((flow.type, flow.proto) for flow in conntrack.read(timeout=0.05))
                 or ("UPDATE", "ipv4/tcp") in kinds
             )
         )

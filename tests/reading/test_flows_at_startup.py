@@ -42,9 +42,9 @@ def number(dst, dport):
 def read_until_quiet(conntrack):
     """Return all flows that come before half a second passes without any. The first ones may take longer: a large table
     may have to be read before."""
-    flows, quiet = conntrack.read(SECONDS), time.monotonic() + 0.5
+    flows, quiet = conntrack.read(timeout=SECONDS), time.monotonic() + 0.5
     while time.monotonic() < quiet:
-        if more := conntrack.read(0.1):
+        if more := conntrack.read(timeout=0.1):
             flows += more
             quiet = time.monotonic() + 0.5
     return flows

@@ -42,7 +42,7 @@ conntrack = Conntrack(protocol="udp", probe=False)
 flood = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 taken, statuses = 0, []
 while flood.poll() is None:
-    taken += len(conntrack.read(0.01))
+    taken += len(conntrack.read(timeout=0.01))
     pid = os.fork()
     if pid == 0:
         conntrack.close()
@@ -53,9 +53,9 @@ while flood.poll() is None:
         if time.monotonic() - began > 10:
             os.kill(pid, 9)
             sys.exit("a child waits for ever")
-        taken += len(conntrack.read(0.01))
+        taken += len(conntrack.read(timeout=0.01))
     statuses.append(ended[1])
-while more := conntrack.read(0.5):
+while more := conntrack.read(timeout=0.5):
     taken += len(more)
 stats = conntrack.stats()
 conntrack.close()
@@ -113,7 +113,7 @@ owner = os.getpid()
 
 def use():
     try:
-        conntrack.read(0)
+        conntrack.read(timeout=0)
         return "works"
     except RuntimeError as error:
         conntrack.close()

@@ -1,5 +1,6 @@
 """^C and other signals during a wait or a read are raised at once, and no flow is lost by it."""
 
+import ctypes
 import os
 import select
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections import deque
 from functools import partial
+from operator import call
 
 import pytest
 
@@ -23,13 +25,14 @@ before = len(os.listdir("/proc/self/fd"))
 with Conntrack(protocol="udp", attribution="off") as conntrack:
     print("ready", flush=True)
     flows = iter(conntrack) if sys.argv[1] == "iterate" else (
-        flow for wait in iter(lambda: None, 0) for flow in conntrack.read(1e6 if sys.argv[1] == "timeout" else None))
+        flow for wait in iter(lambda: None, 0)
+        for flow in conntrack.read(timeout=1e6 if sys.argv[1] == "timeout" else None))
     try:
         for flow in flows:
             print(flow.sport, flush=True)
     except KeyboardInterrupt:
         print("interrupted", flush=True)
-    print(*[flow.sport for flow in conntrack.read(0)], "left")
+    print(*[flow.sport for flow in conntrack.read(timeout=0)], "left")
 assert threading.enumerate() == [threading.main_thread()] and len(os.listdir("/proc/self/fd")) == before
 print("closed")
 """
@@ -67,7 +70,7 @@ def iterate(conntrack, flows):
 
 
 def read(conntrack, flows):
-    deque(map(flows.extend, iter(partial(conntrack.read, 0.1), [])), maxlen=0)
+    deque(map(flows.extend, iter(partial(conntrack.read, timeout=0.1), [])), maxlen=0)
 
 
 @pytest.mark.parametrize("take", [iterate, read])
@@ -103,21 +106,18 @@ def test_what_an_interrupted_read_had_taken_comes_next(tracked, within, flood):
     def answer(number, frame):
         raise Interrupted
 
+    libc = ctypes.CDLL(None)
     with within(), Conntrack(protocol="ipv4/udp", attribution="off") as conntrack:
-        for then in (lambda: conntrack.read(1), lambda: [next(conntrack) for _ in range(3)]):
+        read = partial(conntrack.read, timeout=1)
+        for then in (lambda: conntrack.read(timeout=1), lambda: [next(conntrack) for _ in range(3)]):
             flood(3, 0)
             until(lambda: conntrack.stats().events % 3 == 0 and select.select([conntrack], [], [], 1)[0])
             before = signal.signal(signal.SIGALRM, answer)
-            # Blocked until it is in C code: there the thread takes it in the middle.
+            # Nothing but C code between the signal and the read, which so finds it in its middle.
             try:
                 with pytest.raises(Interrupted):
-                    deque(map(conntrack.read, map(raised, [1])), maxlen=0)
+                    deque(map(call, [partial(libc.kill, os.getpid(), signal.SIGALRM), read]), maxlen=0)
             finally:
                 signal.signal(signal.SIGALRM, before)
             assert [flow.dport for flow in then()] == [1024, 1025, 1026]
             subprocess.run(inside(tracked, ["conntrack", "-F"]), check=True, capture_output=True)
-
-
-def raised(value):
-    os.kill(os.getpid(), signal.SIGALRM)
-    return value

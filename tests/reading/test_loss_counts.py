@@ -30,7 +30,7 @@ def test_whoever_asks_for_the_counts_does_not_change_them(tracked, within, flood
         made, flows = 0, []
         for number in range(1, 11):
             made += flood(20_000, 30_000, address=f"10.99.{number}.1")
-            flows += conntrack.read(0)
+            flows += conntrack.read(timeout=0)
         flows += read_until_quiet(conntrack)
         stop.set()
         for thread in threads:

@@ -71,17 +71,17 @@ def test_records_nobody_takes_are_given_back(tracked, within, flood):
             made = flood(500, 0)
             until(lambda: conntrack.stats().events == made)
         with pytest.raises(ValueError):
-            conntrack.read(0)
+            conntrack.read(timeout=0)
 
 
 def test_a_batch_outlives_what_was_taken_from_it(tracked, within, flood):
     with within(), Conntrack(**ROOMY) as conntrack:
         flood(3_000, 0)
-        first = until(lambda: conntrack.read(0.1))[0]
+        first = until(lambda: conntrack.read(timeout=0.1))[0]
         text = repr(first)
         flood(3_000, 0, address="10.99.7.7")
         until(lambda: conntrack.stats().events == 6_000)
-        conntrack.read(0)
+        conntrack.read(timeout=0)
     assert repr(first) == text
 
 

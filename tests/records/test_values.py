@@ -63,7 +63,7 @@ def flow(tracked, within):
             port = server.getsockname()[1]
             code = f"import socket; socket.socket(2, 2).sendto(b'x', ('127.0.0.1', {port}))"
             subprocess.run([os.fsencode(sys.executable), "-c", code, b"caf\xe9"], check=True)
-            [flow] = conntrack.read(5)
+            [flow] = conntrack.read(timeout=5)
         yield flow
 
 

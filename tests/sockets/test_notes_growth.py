@@ -155,8 +155,8 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
         )
         flows, end = [], time.monotonic() + 60
         while process.poll() is None and time.monotonic() < end:
-            flows += conntrack.read(0.1)
-        flows += conntrack.read(0.5)
+            flows += conntrack.read(timeout=0.1)
+        flows += conntrack.read(timeout=0.5)
         assert 32768 * 128 >> 10 in mapped()
         mine = [flow for flow in flows if flow.owner.gid in (USER, None)]
         assert len(mine) >= 59_000 and {flow.owner.pid for flow in mine} == {process.pid}

@@ -60,7 +60,7 @@ def heard(conntrack, wanted, seconds=3.0):
     """Return the first flow for which wanted(flow) is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for flow in conntrack.read(0.2):
+        for flow in conntrack.read(timeout=0.2):
             if wanted(flow):
                 return flow
     raise AssertionError("no such flow was reported")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-PORTS = {6, 17, 33, 132, 136}
+PORTS = {6, 17, 33, 47, 132, 136}
 PINGS = {1, 58}
 LABELS = {
     "type": ("NEW", "UPDATE", "DESTROY"),
@@ -45,10 +45,11 @@ def packed(address):
 
 def owner_columns(owner, prefix):
     """The columns of one end; owner: None if it is not on this host."""
-    names = ("pid", "ppid", "process_start_ns", "login_uid", "uid", "gid", "match", "reason", "inode", "cookie")
-    row = dict.fromkeys((*names, "cgroup_id", "cmdline", *PROCESS_TEXTS))
+    names = ("pid", "ppid", "process_start_ns", "login_uid", "uid", "gid", "user", "group", "match", "reason")
+    row = dict.fromkeys((*names, "inode", "cookie", "cgroup_id", "cmdline", "entity_id", *PROCESS_TEXTS))
     if owner is not None:
-        row |= {name: getattr(owner, name) for name in ("pid", "uid", "gid", "match", "reason", "inode", "cookie")}
+        row |= {name: getattr(owner, name) for name in ("pid", "uid", "gid", "inode", "cookie")}
+        row |= {name: valid_text(getattr(owner, name)) for name in ("user", "group", "match", "reason")}
         row |= {"cgroup_id": owner.cgroup_id, "cgroup": valid_text(owner.cgroup)}
         if owner.process is None and owner.cgroup is not None:
             for name in PROCESS_TEXTS[3:]:  # an Owner says only the path, of which these come
@@ -56,13 +57,13 @@ def owner_columns(owner, prefix):
         if owner.process is not None:
             process = owner.process
             row |= {"ppid": process.ppid, "process_start_ns": process.start_ns, "login_uid": process.login_uid}
-            row |= {name: valid_text(getattr(process, name)) for name in PROCESS_TEXTS}
+            row |= {name: valid_text(getattr(process, name)) for name in (*PROCESS_TEXTS, "entity_id")}
             if process.cmdline is not None:
                 row["cmdline"] = " ".join(valid_text(word) for word in process.cmdline)
     return {prefix + name: value for name, value in row.items()}
 
 
-def columns_of(flow):
+def columns_of(flow, with_community_id=False):
     """The row of a `Flow`, as Batch.to_dicts() has it."""
     ports, ping, reply = flow.protonum in PORTS, flow.protonum in PINGS, flow.reply
     row = {name: getattr(flow, name) for name in ("type", "proto", "protonum", "src", "dst", "direction", "state")}
@@ -82,6 +83,8 @@ def columns_of(flow):
         "icmp_type": flow.original.icmp_type if ping else None,
         "icmp_code": flow.original.icmp_code if ping else None,
         "icmp_id": flow.original.icmp_id if ping else None,
+        "community_id": flow.community_id if with_community_id else None,
+        "community_id_nat": flow.community_id_nat if with_community_id else None,
         "src_packed": packed(flow.src),
         "dst_packed": packed(flow.dst),
         "reply_src_packed": reply and packed(reply.src),

@@ -1,4 +1,5 @@
-/* Faults that a kernel produces rarely, injected into a program: preloaded, this replaces recvmmsg().
+/* Faults that a kernel produces rarely, injected into a program: preloaded, this replaces recvmmsg() and
+ * write().
  *
  * NFCT_FAULT selects the fault, NFCT_TIMES how often it happens (once by default), NFCT_AFTER after how many calls:
  *
@@ -7,7 +8,9 @@
  *
  * intr: a part of a dump is missing, and the last message of the next part has NLM_F_DUMP_INTR.
  *
- * broken: a dump ends in the middle: its part is thrown away and the call fails with EIO. */
+ * broken: a dump ends in the middle: its part is thrown away and the call fails with EIO.
+ *
+ * stuck: a write of more than a page to a regular file never returns. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static long setting(const char *name, long otherwise)
 {
@@ -43,7 +48,7 @@ int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, stru
     if (!real)
         real = (int (*)(int, struct mmsghdr *, unsigned int, int, struct timespec *))dlsym(RTLD_NEXT, "recvmmsg");
     got = real(fd, vector, count, flags, timeout);
-    if (!fault || got <= 0)
+    if (!fault || !strcmp(fault, "stuck") || got <= 0)
         return got;
     struct nlmsghdr *first = vector->msg_hdr.msg_iov->iov_base;
     int dumped = (first->nlmsg_flags & NLM_F_MULTI) != 0;
@@ -59,4 +64,16 @@ int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, stru
     }
     errno = strcmp(fault, "nomem") ? EIO : ENOBUFS;
     return -1;
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+    static ssize_t (*real)(int, const void *, size_t);
+    const char *fault = getenv("NFCT_FAULT");
+    struct stat status;
+    if (!real)
+        real = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    while (fault && !strcmp(fault, "stuck") && size > 4096 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+        sleep(1);
+    return real(fd, data, size);
 }

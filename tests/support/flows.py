@@ -217,6 +217,14 @@ def assert_all_named(flows, truth, count=COUNT):
         assert flow.owner.inode == one.inode or flow.owner.match == "bpf", (flow, flow.owner)
 
 
+def send(port=9):
+    """A socket that has sent a datagram to that port of this host."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(("127.0.0.1", port))
+    sock.send(b"x")
+    return sock
+
+
 def udp(family, address, port, connect=False, bind=None):
     def work(worker):
         told = []

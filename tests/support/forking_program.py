@@ -34,7 +34,7 @@ def known(conntrack, port):
         subprocess.run([sys.executable, "-SE", "-c", SENDER, str(port + number)], check=True)
     found, deadline = set(), time.monotonic() + 5
     while len(found) < COUNT and time.monotonic() < deadline:
-        for flow in conntrack.read(0.2):
+        for flow in conntrack.read(timeout=0.2):
             if flow.owner.process and flow.owner.process.cmdline and flow.owner.process.cmdline[-1] == str(flow.dport):
                 found.add(flow.dport)
     return len(found)
@@ -43,7 +43,7 @@ def known(conntrack, port):
 def refusals(conntrack):
     """Return the names of the methods of a Conntrack that do not refuse to work here."""
     uses = {
-        "read": lambda: conntrack.read(0),
+        "read": lambda: conntrack.read(timeout=0),
         "next_batch": lambda: conntrack._next_batch(0),
         "next": lambda: next(conntrack),
         "fileno": conntrack.fileno,
@@ -71,7 +71,7 @@ def use_own():
     with Conntrack(protocol="udp", probe=False) as own, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect(("127.0.0.1", 7))
         sender.send(b"x")
-        return own.read(5)[0].owner.pid == os.getpid()
+        return own.read(timeout=5)[0].owner.pid == os.getpid()
 
 
 def child(conntrack, how, before):

@@ -14,9 +14,9 @@ cdef extern from "nfct_fast/columns/export.h" nogil:
         void (*release)(ArrowArray *)
     struct ArrowArrayStream:
         void (*release)(ArrowArrayStream *)
-    int export_schema "nfct_fast_export_schema"(ArrowSchema *out)
+    int export_schema "nfct_fast_export_schema"(const table_t *table, ArrowSchema *out)
     int export_array "nfct_fast_export_array"(table_t *table, ArrowArray *out)
-    void export_stream "nfct_fast_export_stream"(table_t *table, ArrowArrayStream *out)
+    int export_stream "nfct_fast_export_stream"(table_t *table, ArrowArrayStream *out)
 
 
 # A consumer takes what a capsule holds by moving it, which sets `release` to NULL. What nobody took is released here.
@@ -133,7 +133,7 @@ cdef class Batch:
     def __arrow_c_schema__(self):
         """Return the types of the columns: a PyCapsule of a struct ArrowSchema."""
         capsule = _capsule(sizeof(ArrowSchema), b"arrow_schema", _free_schema)
-        if export_schema(<ArrowSchema *>PyCapsule_GetPointer(capsule, b"arrow_schema")) < 0:
+        if export_schema(self.table, <ArrowSchema *>PyCapsule_GetPointer(capsule, b"arrow_schema")) < 0:
             raise MemoryError("schema")
         return capsule
 
@@ -154,7 +154,8 @@ cdef class Batch:
         requested_schema: as for __arrow_c_array__().
         """
         capsule = _capsule(sizeof(ArrowArrayStream), b"arrow_array_stream", _free_stream)
-        export_stream(self.table, <ArrowArrayStream *>PyCapsule_GetPointer(capsule, b"arrow_array_stream"))
+        if export_stream(self.table, <ArrowArrayStream *>PyCapsule_GetPointer(capsule, b"arrow_array_stream")) < 0:
+            raise MemoryError("stream")
         return capsule
 
     def __repr__(self):

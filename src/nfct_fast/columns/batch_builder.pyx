@@ -6,40 +6,45 @@ written row by row; a value that is unknown is 0, so that no memory of ours leav
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.stdint cimport INT64_MAX, int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, malloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from sys_socket cimport AF_INET, AF_INET6
 
 from nfct_fast.columns.batch cimport batch_object
 from nfct_fast.columns.process_facts cimport facts_clear, facts_find, facts_spread
 from nfct_fast.columns.table cimport (
-    COLUMN_DIRECTION, COLUMN_DPORT, COLUMN_DST, COLUMN_DST_PACKED, COLUMN_ICMP_CODE, COLUMN_ICMP_ID, COLUMN_ICMP_TYPE,
-    COLUMN_ID, COLUMN_MARK, COLUMN_NETNS, COLUMN_ORIGINAL_BYTES, COLUMN_ORIGINAL_PACKETS, COLUMN_OWNER, COLUMN_PEER,
-    COLUMN_PROTO, COLUMN_PROTONUM, COLUMN_RECOVERED, COLUMN_REPLY_BYTES, COLUMN_REPLY_DPORT, COLUMN_REPLY_DST,
-    COLUMN_REPLY_DST_PACKED, COLUMN_REPLY_PACKETS, COLUMN_REPLY_SPORT, COLUMN_REPLY_SRC, COLUMN_REPLY_SRC_PACKED,
-    COLUMN_SPORT, COLUMN_SRC, COLUMN_SRC_PACKED, COLUMN_START, COLUMN_STATE, COLUMN_STATUS, COLUMN_STOP, COLUMN_TIME,
-    COLUMN_TIMEOUT, COLUMN_TYPE, COLUMN_USE, COLUMN_ZONE, DICTIONARY_DIRECTION, DICTIONARY_MATCH, DICTIONARY_PROTO,
-    DICTIONARY_REASON, DICTIONARY_TYPE, OWNER_CGROUP_ID, OWNER_COOKIE, OWNER_GID_COLUMN, OWNER_INODE, OWNER_MATCH,
-    OWNER_PID, OWNER_REASON, OWNER_UID_COLUMN, VALID_COUNTERS, VALID_DIRECTION, VALID_ICMP, VALID_ID, VALID_NETNS,
-    VALID_OWNER, VALID_PORTS, VALID_REPLY, VALID_REPLY_PORTS, VALID_START, VALID_STATE, VALID_STATUS, VALID_STOP,
-    VALID_TIMEOUT, VALID_USE, bit_set, dictionary_number, spare_drop, spare_t, table_drop, table_finish, table_new,
-    table_resize, table_t,
+    COLUMN_COMMUNITY_ID, COLUMN_COMMUNITY_ID_NAT, COLUMN_DIRECTION, COLUMN_DPORT, COLUMN_DST, COLUMN_DST_PACKED,
+    COLUMN_ICMP_CODE, COLUMN_ICMP_ID, COLUMN_ICMP_TYPE, COLUMN_ID, COLUMN_MARK, COLUMN_NETNS, COLUMN_ORIGINAL_BYTES,
+    COLUMN_ORIGINAL_PACKETS, COLUMN_OWNER, COLUMN_PEER, COLUMN_PROTO, COLUMN_PROTONUM, COLUMN_RECOVERED,
+    COLUMN_REPLY_BYTES, COLUMN_REPLY_DPORT, COLUMN_REPLY_DST, COLUMN_REPLY_DST_PACKED, COLUMN_REPLY_PACKETS,
+    COLUMN_REPLY_SPORT, COLUMN_REPLY_SRC, COLUMN_REPLY_SRC_PACKED, COLUMN_SPORT, COLUMN_SRC, COLUMN_SRC_PACKED,
+    COLUMN_START, COLUMN_STATE, COLUMN_STATUS, COLUMN_STOP, COLUMN_TIME, COLUMN_TIMEOUT, COLUMN_TYPE, COLUMN_USE,
+    COLUMN_ZONE, DICTIONARY_DIRECTION, DICTIONARY_GROUP, DICTIONARY_MATCH, DICTIONARY_PROTO, DICTIONARY_REASON,
+    DICTIONARY_TYPE, DICTIONARY_USER, OWNER_CGROUP_ID, OWNER_COOKIE, OWNER_GID_COLUMN, OWNER_GROUP, OWNER_INODE,
+    OWNER_MATCH, OWNER_PID, OWNER_REASON, OWNER_UID_COLUMN, OWNER_USER, VALID_COMMUNITY_ID, VALID_COMMUNITY_ID_NAT,
+    VALID_COUNTERS, VALID_DIRECTION, VALID_ICMP, VALID_ID, VALID_NETNS, VALID_OWNER, VALID_PORTS, VALID_REPLY,
+    VALID_REPLY_PORTS, VALID_START, VALID_STATE, VALID_STATUS, VALID_STOP, VALID_TIMEOUT, VALID_USE, bit_set,
+    dictionary_number, spare_drop, spare_t, table_drop, table_finish, table_new, table_resize, table_t,
 )
+from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
-    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known,
-    tuple_has_ports, tuple_t,
+    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_has_ports, tuple_t,
 )
 from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
+from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t
 from nfct_fast.records.labels cimport address_write, direction_name, event_name
 from nfct_fast.records.owner cimport (
     MATCH_COUNT, OWNER_GID, OWNER_UID, REASON_COUNT, REASON_REMOTE, match_name, owner_t, reason_name,
 )
+from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.protocol cimport protocol_write
 
 import os
+import sys
 
 cdef enum:
     FEWEST = 256                 # rows that there is room for at first
@@ -73,9 +78,17 @@ cdef inline bint _known(table_t *table, int bitmap, bint known) noexcept nogil:
 @cython.final
 @cython.auto_pickle(False)
 cdef class BatchBuilder:
-    """Collects the rows of one batch after another. For one thread at a time."""
+    """Collects the rows of one batch after another. For one thread at a time.
 
-    def __cinit__(self):
+    metadata: str values by str keys, of which the schema tells readers.
+    """
+
+    def __cinit__(self, metadata=()):
+        texts = [text.encode("utf-8", "replace") for pair in dict(metadata).items() for text in pair]
+        self.metadata = (len(texts) // 2).to_bytes(4, sys.byteorder)
+        for text in texts:
+            self.metadata += len(text).to_bytes(4, sys.byteorder) + text
+        self.metadata_at, self.metadata_size = <const char *>self.metadata, len(self.metadata)
         cdef bytes secret = os.urandom(sizeof(self.key))
         memcpy(self.key, <const char *>secret, sizeof(self.key))
         self.spare = <spare_t *>calloc(1, sizeof(spare_t))
@@ -113,8 +126,16 @@ cdef class BatchBuilder:
         if self.table == NULL:
             return False
         self.begun = INT64_MAX
+        self.table.metadata_size = 0
+        self.table.metadata = <char *>malloc(self.metadata_size)
+        if self.table.metadata == NULL:
+            self.clear()
+            return False
+        self.table.metadata_size = self.metadata_size
+        memcpy(self.table.metadata, self.metadata_at, self.metadata_size)
         memset(self.protocols, 0xff, sizeof(self.protocols))
         memset(self.labels, 0, sizeof(self.labels))
+        memset(self.names, 0, sizeof(self.names))
         for i in range(EVENT_DESTROY + 1):
             done &= self._label(DICTIONARY_TYPE, i, event_name(i))
         for i in range(5):
@@ -138,7 +159,7 @@ cdef class BatchBuilder:
                 self.table.lost += record.loss.events
                 self.table.at_least = self.table.at_least or record.loss.at_least
             else:
-                result = self._put(record, most)
+                result = self._put(record, most, records.presentation)
                 if result < 0:
                     return result
             if self.begun == INT64_MAX and self.has_any():
@@ -154,29 +175,57 @@ cdef class BatchBuilder:
                                                    protocol_write(tuple.family, tuple.proto, name), 0)
         return self.protocols[at]
 
-    cdef int32_t _entry(self, const owner_t *owner) noexcept nogil:
+    cdef int32_t _entry(self, const owner_t *owner, Identity identity) noexcept nogil:
         return facts_find(&self.facts, self.table, self.key,
-                          owner.process if owner.process != NULL else owner.cgroup)
+                          owner.process if owner.process != NULL else owner.cgroup, identity)
 
-    cdef int _put(self, const record_t *record, int64_t most) noexcept nogil:
+    cdef bint _name(self, names_t *last, const owner_t *owner, bint is_group, Identity identity) noexcept nogil:
+        """Have last.code be the index of the name of the owner's user or group, -1 without a name; False: no memory."""
+        cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef uint32_t id
+        cdef int size
+        if not ids and not owner.has & (OWNER_GID if is_group else OWNER_UID):
+            last.is_known = False
+            last.code = -1
+            return True
+        if is_group:
+            id = owner.process.gid if ids else owner.gid
+        else:
+            id = owner.process.uid if ids else owner.uid
+        if last.is_known and last.id == id:
+            return True
+        size = identity.names.group(id, name) if is_group else identity.names.user(id, name)
+        last.code = -1
+        if size:
+            last.code = dictionary_number(&self.table.dictionaries[DICTIONARY_GROUP if is_group else DICTIONARY_USER],
+                                          self.key, name, size, 0)
+        last.id = id
+        last.is_known = not size or last.code >= 0
+        return last.is_known
+
+    cdef int _put(self, const record_t *record, int64_t most, Presentation presentation) noexcept nogil:
         cdef table_t *table = self.table
         cdef bint has_peer = record.direction and record.peer.reason != REASON_REMOTE
         cdef int32_t owner, peer, protocol
         # First all that may fail: what is written of a row that is not counted would mix with the next one's bits.
         if table.rows == table.capacity and table_resize(table, min(2 * table.capacity, max(most, FEWEST))) < 0:
             return -ENOMEM
-        owner = self._entry(&record.owner)
-        peer = self._entry(&record.peer) if has_peer else 0
+        owner = self._entry(&record.owner, presentation.identity)
+        peer = self._entry(&record.peer, presentation.identity) if has_peer else 0
         protocol = self._protocol(&record.flow.orig)
-        if owner < 0 or peer < 0 or protocol < 0:
+        if owner < 0 or peer < 0 or protocol < 0 or not self._find_names(&record.owner, 0, presentation.identity):
+            return -ENOMEM
+        if has_peer and not self._find_names(&record.peer, 1, presentation.identity):
             return -ENOMEM
         _put_32(table, COLUMN_PROTO, protocol)
         self._put_flow(&record.flow)
         self._put_numbers(&record.flow)
+        self._put_community_ids(&record.flow, presentation)
         _put_8(table, COLUMN_DIRECTION, self.labels[DICTIONARY_DIRECTION][record.direction])
         _known(table, VALID_DIRECTION, record.direction)
-        self._put_owner(COLUMN_OWNER, &record.owner, owner)
-        self._put_owner(COLUMN_PEER, &record.peer if has_peer else NULL, peer)
+        self._put_owner(COLUMN_OWNER, &record.owner, owner, self.names[0])
+        self._put_owner(COLUMN_PEER, &record.peer if has_peer else NULL, peer, self.names[1])
         table.rows += 1
         return 0
 
@@ -252,12 +301,30 @@ cdef class BatchBuilder:
             memcpy(out, out - size, size)
         offsets[1] = offsets[0] + (size if size else address_write(address, family, out))
 
+    cdef void _put_community_ids(self, const flow_t *flow, Presentation presentation) noexcept nogil:
+        cdef bint wanted = presentation.has_community_id
+        self._put_community_id(COLUMN_COMMUNITY_ID, VALID_COMMUNITY_ID, &flow.orig if wanted else NULL,
+                               presentation.seed)
+        self._put_community_id(COLUMN_COMMUNITY_ID_NAT, VALID_COMMUNITY_ID_NAT,
+                               &flow.reply if wanted and community_id_differs(flow) else NULL, presentation.seed)
+
+    cdef void _put_community_id(self, int column, int valid, const tuple_t *tuple, uint16_t seed) noexcept nogil:
+        cdef int32_t *offsets = <int32_t *>self.table.data[column] + self.table.rows
+        offsets[1] = offsets[0]
+        if _known(self.table, valid, tuple != NULL):
+            community_id_write(tuple, seed, <char *>self.table.text[column] + offsets[0])
+            offsets[1] += COMMUNITY_ID_SIZE
+
+    cdef bint _find_names(self, const owner_t *owner, int end, Identity identity) noexcept nogil:
+        return (self._name(&self.names[end][0], owner, False, identity)
+                and self._name(&self.names[end][1], owner, True, identity))
+
     cdef void _put_no_address(self, int text, int packed) noexcept nogil:
         cdef int32_t *offsets = <int32_t *>self.table.data[text] + self.table.rows
         offsets[1] = offsets[0]
         memset(<uint8_t *>self.table.data[packed] + 16 * self.table.rows, 0, 16)
 
-    cdef void _put_owner(self, int end, const owner_t *owner, int32_t entry) noexcept nogil:
+    cdef void _put_owner(self, int end, const owner_t *owner, int32_t entry, const names_t *names) noexcept nogil:
         cdef table_t *table = self.table
         cdef int valid = VALID_OWNER + (end - COLUMN_OWNER)
         cdef const process_t *process = owner.process if owner != NULL else NULL
@@ -267,6 +334,8 @@ cdef class BatchBuilder:
         if owner == NULL:
             _put_32(table, end + OWNER_UID_COLUMN, 0)
             _put_32(table, end + OWNER_GID_COLUMN, 0)
+            _put_32(table, end + OWNER_USER, 0)
+            _put_32(table, end + OWNER_GROUP, 0)
             _put_8(table, end + OWNER_MATCH, 0)
             _put_8(table, end + OWNER_REASON, 0)
             _put_64(table, end + OWNER_INODE, 0)
@@ -281,6 +350,10 @@ cdef class BatchBuilder:
             _put_32(table, end + OWNER_GID_COLUMN, process.gid if ids else owner.gid)
         else:
             _put_32(table, end + OWNER_GID_COLUMN, 0)
+        _put_32(table, end + OWNER_USER, max(names[0].code, 0))
+        _known(table, valid + OWNER_USER, names[0].code >= 0)
+        _put_32(table, end + OWNER_GROUP, max(names[1].code, 0))
+        _known(table, valid + OWNER_GROUP, names[1].code >= 0)
         _put_8(table, end + OWNER_MATCH, self.labels[DICTIONARY_MATCH][owner.match])
         _known(table, valid + OWNER_MATCH, owner.match)
         _put_8(table, end + OWNER_REASON, self.labels[DICTIONARY_REASON][owner.reason])

@@ -12,6 +12,7 @@
 struct nfct_fast_schema_of_all {
     struct ArrowSchema *pointers[COLUMNS];
     struct ArrowSchema children[COLUMNS];
+    char metadata[];
 };
 
 struct nfct_fast_array_of_all {
@@ -44,17 +45,20 @@ static void nfct_fast_release_schema(struct ArrowSchema *schema)
 }
 
 /* 0 or -ENOMEM. */
-static int nfct_fast_export_schema(struct ArrowSchema *out)
+static int nfct_fast_export_schema(const struct nfct_fast_table *table, struct ArrowSchema *out)
 {
-    struct nfct_fast_schema_of_all *all = calloc(1, sizeof(*all));
+    struct nfct_fast_schema_of_all *all = calloc(1, sizeof(*all) + table->metadata_size);
     if (!all)
         return -ENOMEM;
     *out = (struct ArrowSchema){.format = "+s",
                                 .name = "",
+                                .metadata = table->metadata ? all->metadata : NULL,
                                 .n_children = COLUMNS,
                                 .children = all->pointers,
                                 .release = nfct_fast_release_schema,
                                 .private_data = all};
+    if (table->metadata)
+        memcpy(all->metadata, table->metadata, table->metadata_size);
     for (int i = 0; i < COLUMNS; i++) {
         const struct nfct_fast_column *column = &nfct_fast_columns[i];
         struct ArrowSchema *child = all->pointers[i] = &all->children[i];
@@ -149,20 +153,25 @@ static int nfct_fast_export_array(struct nfct_fast_table *table, struct ArrowArr
     return 0;
 }
 
+struct nfct_fast_stream_of_one {
+    struct nfct_fast_table *table;
+    int is_given;
+};
+
 static int nfct_fast_stream_schema(struct ArrowArrayStream *stream, struct ArrowSchema *out)
 {
-    return nfct_fast_export_schema(out) < 0 ? ENOMEM : 0;
+    const struct nfct_fast_stream_of_one *one = stream->private_data;
+    return nfct_fast_export_schema(one->table, out) < 0 ? ENOMEM : 0;
 }
 
 /* One array, then the end. */
 static int nfct_fast_stream_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
 {
-    struct nfct_fast_table *table = stream->private_data;
+    struct nfct_fast_stream_of_one *one = stream->private_data;
     memset(out, 0, sizeof(*out));
-    if (table && nfct_fast_export_array(table, out) < 0)
+    if (!one->is_given && nfct_fast_export_array(one->table, out) < 0)
         return ENOMEM;
-    nfct_fast_table_drop(table);
-    stream->private_data = NULL;
+    one->is_given = 1;
     return 0;
 }
 
@@ -170,17 +179,25 @@ static const char *nfct_fast_stream_error(struct ArrowArrayStream *stream) { ret
 
 static void nfct_fast_release_stream(struct ArrowArrayStream *stream)
 {
-    nfct_fast_table_drop(stream->private_data);
+    struct nfct_fast_stream_of_one *one = stream->private_data;
+    nfct_fast_table_drop(one->table);
+    free(one);
     stream->release = NULL;
 }
 
-static void nfct_fast_export_stream(struct nfct_fast_table *table, struct ArrowArrayStream *out)
+/* 0 or -ENOMEM. */
+static int nfct_fast_export_stream(struct nfct_fast_table *table, struct ArrowArrayStream *out)
 {
+    struct nfct_fast_stream_of_one *one = calloc(1, sizeof(*one));
+    if (!one)
+        return -ENOMEM;
+    one->table = nfct_fast_table_take(table);
     *out = (struct ArrowArrayStream){.get_schema = nfct_fast_stream_schema,
                                      .get_next = nfct_fast_stream_next,
                                      .get_last_error = nfct_fast_stream_error,
                                      .release = nfct_fast_release_stream,
-                                     .private_data = nfct_fast_table_take(table)};
+                                     .private_data = one};
+    return 0;
 }
 
 #endif

@@ -11,9 +11,11 @@ enum {
     OWNER_START,
     OWNER_LOGIN_UID,
     OWNER_TEXTS, /* the first of TEXTS columns */
-    PROCESS_FACTS = OWNER_TEXTS + 11,
+    PROCESS_FACTS = OWNER_TEXTS + 12,
     OWNER_UID_COLUMN = PROCESS_FACTS,
     OWNER_GID_COLUMN,
+    OWNER_USER,
+    OWNER_GROUP,
     OWNER_MATCH,
     OWNER_REASON,
     OWNER_INODE,
@@ -36,6 +38,7 @@ enum {
     TEXT_RUNTIME,
     TEXT_CLAIMED_UNIT,
     TEXT_CLAIMED_CONTAINER,
+    TEXT_ENTITY_ID,
     TEXTS,
 };
 
@@ -59,6 +62,8 @@ enum {
     COLUMN_ICMP_TYPE,
     COLUMN_ICMP_CODE,
     COLUMN_ICMP_ID,
+    COLUMN_COMMUNITY_ID,
+    COLUMN_COMMUNITY_ID_NAT,
     COLUMN_DIRECTION,
     COLUMN_STATUS,
     COLUMN_STATE,
@@ -87,6 +92,8 @@ enum {
     VALID_ICMP,
     VALID_REPLY,
     VALID_REPLY_PORTS,
+    VALID_COMMUNITY_ID,
+    VALID_COMMUNITY_ID_NAT,
     VALID_DIRECTION,
     VALID_STATUS,
     VALID_STATE,
@@ -110,6 +117,8 @@ enum {
     DICTIONARY_REASON,
     LABELS, /* those up to here have fixed texts, and indices of 8 bits */
     DICTIONARY_PROTO = LABELS,
+    DICTIONARY_USER,
+    DICTIONARY_GROUP,
     DICTIONARY_TEXTS,
     DICTIONARIES = DICTIONARY_TEXTS + TEXTS,
 };
@@ -139,6 +148,9 @@ enum { TEXT_WIDTH = -1 };
         OWNER_TEXT(prefix, end, TEXT_SLICE, "slice"), OWNER_TEXT(prefix, end, TEXT_CONTAINER, "container"),            \
         OWNER_TEXT(prefix, end, TEXT_RUNTIME, "runtime"), OWNER_TEXT(prefix, end, TEXT_CLAIMED_UNIT, "claimed_unit"),  \
         OWNER_TEXT(prefix, end, TEXT_CLAIMED_CONTAINER, "claimed_container"),                                          \
+        OWNER_TEXT(prefix, end, TEXT_ENTITY_ID, "entity_id"),                                                          \
+        OWNER_FACT(prefix, end, OWNER_USER, "user", "i", 4, DICTIONARY_USER),                                          \
+        OWNER_FACT(prefix, end, OWNER_GROUP, "group", "i", 4, DICTIONARY_GROUP),                                       \
         OWNER_FACT(prefix, end, OWNER_UID_COLUMN, "uid", "I", 4, PLAIN),                                               \
         OWNER_FACT(prefix, end, OWNER_GID_COLUMN, "gid", "I", 4, PLAIN),                                               \
         OWNER_FACT(prefix, end, OWNER_MATCH, "match", "c", 1, DICTIONARY_MATCH),                                       \
@@ -167,6 +179,8 @@ static const struct nfct_fast_column nfct_fast_columns[COLUMNS] = {
     [COLUMN_ICMP_TYPE] = {"icmp_type", "C", 1, PLAIN, VALID_ICMP},
     [COLUMN_ICMP_CODE] = {"icmp_code", "C", 1, PLAIN, VALID_ICMP},
     [COLUMN_ICMP_ID] = {"icmp_id", "S", 2, PLAIN, VALID_ICMP},
+    [COLUMN_COMMUNITY_ID] = {"community_id", "u", TEXT_WIDTH, PLAIN, VALID_COMMUNITY_ID},
+    [COLUMN_COMMUNITY_ID_NAT] = {"community_id_nat", "u", TEXT_WIDTH, PLAIN, VALID_COMMUNITY_ID_NAT},
     [COLUMN_DIRECTION] = {"direction", "c", 1, DICTIONARY_DIRECTION, VALID_DIRECTION},
     [COLUMN_STATUS] = {"status", "I", 4, PLAIN, VALID_STATUS},
     [COLUMN_STATE] = {"state", "C", 1, PLAIN, VALID_STATE},

@@ -2,6 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from nfct_fast.columns.table cimport TEXTS, table_t
+from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport process_t
 
 ctypedef struct process_facts_t:
@@ -18,7 +19,8 @@ ctypedef struct facts_t:
     uint64_t bytes               # of all texts
 
 # The entry of a process, NULL for none; its texts are added to the table if it is new. -1 without memory.
-cdef int32_t facts_find(facts_t *facts, table_t *table, const uint64_t *key, process_t *process) noexcept nogil
+cdef int32_t facts_find(facts_t *facts, table_t *table, const uint64_t *key, process_t *process,
+                        Identity identity) noexcept nogil
 # Write the columns that are facts of a process, for all rows of one end: COLUMN_OWNER or COLUMN_PEER. Its OWNER_PID
 # column has the entries of the rows' processes.
 cdef void facts_spread(const facts_t *facts, table_t *table, int end) noexcept nogil

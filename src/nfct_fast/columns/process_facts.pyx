@@ -6,10 +6,11 @@ from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from nfct_fast.columns.table cimport (
     COLUMN_OWNER, DICTIONARY_TEXTS, OWNER_LOGIN_UID, OWNER_PID, OWNER_PPID, OWNER_START, OWNER_TEXTS, TEXT_CGROUP,
-    TEXT_CLAIMED_UNIT, TEXT_CMDLINE, TEXT_COMM, TEXT_CONTAINER, TEXT_EXE, TEXT_RUNTIME,
+    TEXT_CLAIMED_UNIT, TEXT_CMDLINE, TEXT_COMM, TEXT_CONTAINER, TEXT_ENTITY_ID, TEXT_EXE, TEXT_RUNTIME,
     TEXT_SLICE, TEXT_UNIT, TEXT_USER_UNIT, VALID_OWNER, bit_set, dictionary_number,
 )
 from nfct_fast.processes.cgroup cimport span_t
+from nfct_fast.processes.identity cimport ENTITY_ID_SIZE, Identity
 from nfct_fast.processes.process cimport (
     PROCESS_CMDLINE, PROCESS_COMM, PROCESS_LOGIN, PROCESS_PPID, process_drop, process_take,
 )
@@ -79,10 +80,13 @@ cdef const span_t *_span(const process_t *process, int text) noexcept nogil:
     return span if span.size else NULL
 
 
-cdef int32_t facts_find(facts_t *facts, table_t *table, const uint64_t *key, process_t *process) noexcept nogil:
+cdef int32_t facts_find(facts_t *facts, table_t *table, const uint64_t *key, process_t *process,
+                        Identity identity) noexcept nogil:
     cdef process_facts_t *entry
     cdef const span_t *span
     cdef int32_t *slot
+    cdef span_t entity_id
+    cdef char id_text[ENTITY_ID_SIZE]
     cdef int i
     if facts.count == facts.room and not _widen(facts):
         return -1
@@ -93,7 +97,11 @@ cdef int32_t facts_find(facts_t *facts, table_t *table, const uint64_t *key, pro
         return slot[0]
     entry = &facts.at[facts.count]
     for i in range(TEXTS):
-        span = _span(process, i)
+        if i == TEXT_ENTITY_ID:
+            entity_id.at, entity_id.size = id_text, ENTITY_ID_SIZE
+            span = &entity_id if identity.entity_id(process.pid, process.start, id_text) else NULL
+        else:
+            span = _span(process, i)
         entry.texts[i] = -1
         if span != NULL:
             # Arguments are joined by spaces, as ps(1) shows them.

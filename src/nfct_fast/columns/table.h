@@ -19,6 +19,8 @@ struct nfct_fast_spare {
 
 struct nfct_fast_table {
     int refs;
+    char *metadata; /* of the schema, as Arrow has it; NULL: none */
+    size_t metadata_size;
     struct nfct_fast_spare *spare; /* where it goes; a reference */
     int whole;                     /* nothing was given back, so that it can be used again */
     int at_least;                  /* `lost` is a lower bound */
@@ -116,6 +118,8 @@ static void nfct_fast_table_drop(struct nfct_fast_table *table)
     if (!table || __atomic_sub_fetch(&table->refs, 1, __ATOMIC_ACQ_REL))
         return;
     struct nfct_fast_spare *spare = table->spare;
+    free(table->metadata);
+    table->metadata = NULL;
     for (int i = 0; i < DICTIONARIES; i++)
         nfct_fast_dictionary_free(&table->dictionaries[i]);
     if (table->whole)

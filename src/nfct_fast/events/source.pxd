@@ -50,6 +50,7 @@ cdef class Source:
     cdef readonly int64_t last_event_at  # CLOCK_MONOTONIC ns when a batch was last received
     cdef int64_t drained_at              # CLOCK_MONOTONIC ns at which all earlier events were last known to be received
     cdef int64_t loss_started_at         # value of drained_at at the first loss after a PURPOSE_RECOVER dump last began
+    cdef int64_t unreported_since        # value of drained_at at the first loss that no LOST record reported; 0: none
     cdef int64_t recovery_since          # value of loss_started_at for the losses that this PURPOSE_RECOVER dump is for
 
     cdef readonly uint64_t recovered_count       # flows delivered from the table because their event was lost
@@ -95,6 +96,8 @@ cdef class Source:
     # Return the number of lost events that no LOST record has reported and no dump has found; they then count as
     # reported. tentative: a later dump may still find them.
     cdef uint64_t take_unreported(self, bint tentative) noexcept nogil
+    # CLOCK_MONOTONIC ns when nothing of what take_unreported() returns was lost yet. Call it with each of these.
+    cdef int64_t take_since(self) noexcept nogil
     cdef int _advance_dump(self) noexcept nogil
     cdef int _advance_existing(self) noexcept nogil
     cdef void _finish_dump(self, bint complete) noexcept nogil

@@ -160,6 +160,7 @@ cdef class Source:
         if not self.overrun:
             self.overrun = True
             self.loss_started_at = self.drained_at
+            self.unreported_since = self.unreported_since or self.drained_at
 
     cdef void clear_overrun(self) noexcept nogil:
         self.overrun = False
@@ -319,3 +320,9 @@ cdef class Source:
         self.reported_recovered = self.recovered_count
         self.reported_unallocated = self.unallocated_counted + self.unaccounted
         return result
+
+    cdef int64_t take_since(self) noexcept nogil:
+        cdef int64_t since = self.unreported_since or self.drained_at
+        # What a dump has not begun to look for yet may be counted by the next report only.
+        self.unreported_since = self.loss_started_at if self.overrun else 0
+        return since

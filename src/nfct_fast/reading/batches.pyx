@@ -2,11 +2,7 @@
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
-from libc.string cimport memset
-from posix.unistd cimport close
-from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event
 from nfct_fast.kernel.clock cimport monotonic_ns
-from nfct_fast.kernel.os_error cimport os_error
 from nfct_fast.reading.engine cimport Engine
 
 cdef enum:
@@ -21,13 +17,9 @@ cdef class Batches:
     A wait that is interrupted or cancelled loses nothing: the rows are in the next batch of this Conntrack.
     """
     cdef object conntrack        # lives for as long as it is iterated
-    cdef Engine engine
+    cdef readonly Engine engine
     cdef int64_t most
     cdef int64_t wait
-    cdef int fd                  # an epoll of the engine's epoll, for an event loop; -1 before it is needed
-
-    def __cinit__(self):
-        self.fd = -1
 
     def __init__(self, conntrack, Engine engine not None, max_rows, double max_wait):
         if not 1 <= max_rows <= MOST_ROWS:
@@ -39,16 +31,12 @@ cdef class Batches:
         self.most = max_rows
         self.wait = <int64_t>(max_wait * 1e9)
 
-    def __dealloc__(self):
-        if self.fd >= 0:
-            close(self.fd)
-
     cdef object _take(self, bint block):
         """A Batch; None if there is none yet, False if none will come."""
         self.engine.fork_guard.check("this Conntrack")
         batch = self.engine.gather(self.most, self.wait, block)
-        if batch is False and self.engine.reader.failure is not None:
-            raise self.engine.reader.failure
+        if batch is False and (failure := self.engine.producer().failure) is not None:
+            raise failure
         return batch
 
     def __iter__(self):
@@ -89,31 +77,3 @@ cdef class Batches:
         if self.engine.rows is None or not self.engine.rows.has_any():
             return None
         return max(0, self.engine.rows.begun + self.wait - monotonic_ns()) / 1e9
-
-    def fileno(self) -> int:
-        """Return a descriptor that polls readable when take_now() has something to do; it stays open after close()."""
-        cdef epoll_event event
-        cdef int fd
-        if self.fd < 0:
-            self.engine.check()
-            # Of its own, because an event loop is told to forget it after close() may have given its number to others.
-            fd = epoll_create1(EPOLL_CLOEXEC)
-            memset(&event, 0, sizeof(event))
-            event.events = EPOLLIN
-            if fd < 0:
-                raise os_error("epoll")
-            if epoll_ctl(fd, EPOLL_CTL_ADD, self.engine.epoll, &event) < 0:
-                close(fd)
-                raise os_error("epoll")
-            self.fd = fd
-        return self.fd
-
-    @property
-    def closed(self) -> bool:
-        """Whether the Conntrack was closed."""
-        return self.engine.closed
-
-    @property
-    def waiters(self) -> set:
-        """Functions that close() calls, from any thread."""
-        return self.engine.waiters

@@ -5,6 +5,8 @@ from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
+from nfct_fast.replay.player cimport Player
+from nfct_fast.replay.recorder cimport Recorder
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.output.writer cimport Writer
 
@@ -15,6 +17,8 @@ cdef class Engine:
     cdef TakenRecords batch
     cdef BatchBuilder rows           # of the Batch that is being gathered; None before the first
     cdef Reader reader
+    cdef Player player               # of a recording; None: events are read. With it, most of the others are None
+    cdef Recorder recorder           # or None
     cdef Resolver attribution
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
@@ -22,18 +26,18 @@ cdef class Engine:
     cdef object opener               # an Opener if the resolver has none, else None
     cdef object thread               # identifier of the reading thread; None before it is started
     cdef object lock
-    cdef readonly set waiters        # called by close(): they wake tasks, which do not wait within take() or gather()
     cdef int epoll                   # readable when the consumer has something to do
     cdef Wakeup wakeup               # wakes `epoll` when close() is called
     cdef bint closed                 # close() was called
     cdef bint ended                  # the threads have ended
     cdef bint released               # descriptors are closed and counts are final
     cdef bint counted                # the reader's counts are included in the three fields below
-    cdef bint consumer_active        # a thread is within take()
+    cdef bint consumer_active        # a thread is within take(), or a task between begin_wait() and end_wait()
     cdef readonly unsigned long long undelivered        # flows received that had not been taken at close()
     cdef readonly unsigned long long unreported_lost    # lost events whose report had not been taken at close()
     cdef readonly bint at_least                         # `undelivered` and `unreported_lost` are lower bounds
     cdef int check(self) except -1
+    cdef object producer(self)
     cdef int watch(self, int fd, unsigned int events) except -1
     cdef int _fill_batch(self, int timeout) noexcept nogil
     cdef int _write_batches(self, Writer writer, int *result) noexcept nogil

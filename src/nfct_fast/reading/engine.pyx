@@ -29,11 +29,18 @@ from nfct_fast.events.tracking import Tracking
 from nfct_fast.reading.source_opener import SourceOpener
 
 _RING = 32768
+_RECORDING_S = 1.0       # how long close() waits until all is written to a recording
 
 cdef enum:
     READY = 8
     GATHER_MS = 10       # how long records are gathered for a task, while its event loop waits
     WRITE_MS = 100       # how long records are written before taking the GIL again, which takes 80 us with cold caches
+
+
+def _metadata(host):
+    """What all rows of batches have in common, by the names that JSON has for it."""
+    ids = {"machine_id": host.machine_id, "boot_id": host.boot_id}
+    return {"schema": "1", "host": host.name, **{name: id for name, id in ids.items() if id is not None}}
 
 
 @cython.final
@@ -45,10 +52,9 @@ cdef class Engine:
         self.epoll = -1
         self.fork_guard = ForkGuard()
         self.lock = allocate_lock()
-        self.waiters = set()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             presentation, redactor, **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, record=None, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
@@ -62,6 +68,7 @@ cdef class Engine:
             memory: Bytes of all receive buffers together.
             presentation: A Presentation, of the flows.
             redactor: A Redactor, or None.
+            record: File, Presentation and Redactor (or None) of a recording of all that is delivered; or None.
             opener_arguments: Further keyword arguments of SourceOpener.
 
         Returns:
@@ -94,18 +101,38 @@ cdef class Engine:
                 reasons = source_opener.open_namespaces(spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
         if track:
             self.tracking.announce()
-        self.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if self.epoll < 0:
-            raise os_error("epoll")
-        self.wakeup = Wakeup()
-        self.watch(self.ring.filled.fd, EPOLLIN)
-        self.watch(self.wakeup.fd, EPOLLIN)
+        self._open_epoll()
+        if record is not None:
+            # Last, so that a failure leaves no file.
+            self.recorder = self.reader.intake.recorder = Recorder(*record, self.notices)
+            self.recorder.start(drop_rights)
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
         self.thread = start_new_thread(self.reader.run, (drop_rights,))
         if everywhere:
             self.follower.start(drop_rights)
         return reasons
+
+    def open_replay(self, path, flow_filter, types, rights, double speed, presentation, redactor) -> None:
+        """Open a recording instead, and start the thread that plays it; see Player. OSError, RecordingError."""
+        self.ring = Ring(_RING)
+        self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
+        self.notices = Notices()
+        self.player = Player(path, self.ring, flow_filter, types, speed)
+        self._open_epoll()
+        self.thread = start_new_thread(self.player.run, (None if rights is None else rights.drop,))
+
+    def _open_epoll(self):
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0:
+            raise os_error("epoll")
+        self.wakeup = Wakeup()
+        self.watch(self.ring.filled.fd, EPOLLIN)
+        self.watch(self.wakeup.fd, EPOLLIN)
+
+    cdef object producer(self):
+        """What fills the ring: it has run(), stop(), close(), `failure` and `finished`."""
+        return self.reader if self.player is None else self.player
 
     cdef int check(self) except -1:
         self.fork_guard.check("this Conntrack")
@@ -125,7 +152,7 @@ cdef class Engine:
         """Have the reading thread end soon."""
         self.fork_guard.check("this Conntrack")
         if self.thread is not None:
-            self.reader.stop()
+            self.producer().stop()
 
     def close(self) -> None:
         """End the threads and close everything. If another thread is within take(), that thread closes what it uses.
@@ -140,14 +167,14 @@ cdef class Engine:
             start_new_thread(self.close, ())
             return
         self.closed = True
-        for wake in tuple(self.waiters):
-            wake()
         if self.follower is not None:
             self.follower.stop()
         if self.thread is not None:
-            self.reader.stop(True)
-            self.reader.finished.acquire()
-            self.reader.finished.release()      # no signal handler runs between the two
+            self.producer().stop(True)
+            self.producer().finished.acquire()
+            self.producer().finished.release()      # no signal handler runs between the two
+        if self.recorder is not None:
+            self.recorder.finish(_RECORDING_S)
         if self.wakeup is not None:
             self.wakeup.notify()
         with self.lock:
@@ -168,8 +195,8 @@ cdef class Engine:
     def _close_descriptors(self):
         if self.opener is not None:
             self.opener.close()
-        if self.reader is not None:
-            self.reader.close()
+        if self.producer() is not None:
+            self.producer().close()
         elif self.ring is not None:
             self.ring.close()
         if self.tracking is not None:
@@ -191,6 +218,8 @@ cdef class Engine:
             self.follower.close()
         if self.attribution is not None:
             self.attribution.abandon()
+        if self.recorder is not None:
+            self.recorder.abandon()
         self._close_descriptors()
 
     cdef void _count_undelivered(self) noexcept nogil:
@@ -287,7 +316,7 @@ cdef class Engine:
             if self.closed:
                 return False
             if self.consumer_active:
-                raise RuntimeError("another thread is already reading from this Conntrack")
+                raise RuntimeError("another thread or task is already reading from this Conntrack")
             self.consumer_active = True
         return True
 
@@ -298,6 +327,19 @@ cdef class Engine:
             if self.ended and not self.released:
                 self._release()
         return 0
+
+    def begin_wait(self) -> int:
+        """Become the one consumer until end_wait(). Return a descriptor that polls readable once there is something.
+
+        Call it only when take() or gather() has just found nothing. close() leaves the descriptor open until
+        end_wait(). -1, and no end_wait() is due, if it is closed already.
+        """
+        self.fork_guard.check("this Conntrack")
+        return self.epoll if self._begin_taking() else -1
+
+    def end_wait(self) -> None:
+        """End what begin_wait() began."""
+        self._end_taking()
 
     cdef int take(self, int timeout, Writer writer=None) except -2:
         """Be the one consumer in _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
@@ -332,7 +374,7 @@ cdef class Engine:
         """
         cdef int state
         if self.rows is None:
-            self.rows = BatchBuilder()
+            self.rows = BatchBuilder(_metadata(self.batch.presentation.identity.host))
         batch = self.rows.pop()
         if batch is not None:
             return batch

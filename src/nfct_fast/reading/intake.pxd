@@ -8,11 +8,13 @@ from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source
 from nfct_fast.kernel.wakeup cimport Wakeup
+from nfct_fast.replay.recorder cimport Recorder
 
 # Used by the reading thread only, except stop() and the readonly counts.
 cdef class Intake:
     cdef Ring ring
     cdef FlowDecoder decoder
+    cdef Recorder recorder               # of what is delivered, or None
     cdef readonly Resolver attribution
     cdef FlowFilter flow_filter
     cdef Wakeup wakeup                   # stop() was called
@@ -41,6 +43,7 @@ cdef class Intake:
     # After stop(): deliver what is queued until `until`, count the rest until `count_until` (CLOCK_MONOTONIC ns), and
     # report losses. No further event may be queued.
     cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil
+    cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil
     cdef int _decode(self, Source source, int count) noexcept nogil
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil
     cdef int _count_rest(self, Source source, int64_t until) noexcept nogil

@@ -5,7 +5,7 @@ from then on the kernel's receive buffers hold the events, and what they cannot 
 """
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
 from nfct_fast.records.record cimport RECORD_LOSS
@@ -77,6 +77,7 @@ cdef class Intake:
             if not source.admit(&records[kept].flow):
                 continue
             if self.is_wanted(source, &records[kept].flow):
+                records[kept].datagram = <uint16_t>(i + 1)
                 kept += 1
             else:
                 self.filtered += 1
@@ -92,8 +93,21 @@ cdef class Intake:
         self.filtered += count - kept
         for i in range(kept):
             self.named += records[i].owner.process != NULL
+        if self.recorder is not None:
+            self._record(source, records, kept)
         self.ring.publish(kept)
         return 0
+
+    cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil:
+        cdef const void *message
+        cdef size_t length = 0
+        cdef int i
+        for i in range(count):
+            message = NULL
+            if records[i].datagram:
+                message = source.socket.datagram(records[i].datagram - 1, &length)
+            self.recorder.add(&records[i], message, length)
+        self.recorder.commit()
 
     cdef int read(self, Source source, int room) noexcept nogil:
         cdef int count = source.socket.receive(room)
@@ -122,6 +136,7 @@ cdef class Intake:
         cdef uint64_t recovered = source.reported_recovered
         cdef uint64_t unallocated = source.reported_unallocated
         cdef uint64_t lost = source.take_unreported(tentative)
+        cdef int64_t since = source.take_since()
         # Also report recoveries, as 0 events lost: that wakes a consumer, who can then say so on standard error.
         unallocated = source.reported_unallocated - unallocated
         if lost == 0 and unallocated == 0 and source.reported_recovered == recovered:
@@ -134,9 +149,13 @@ cdef class Intake:
         memset(record, 0, sizeof(record_t))
         record.kind = RECORD_LOSS
         record.loss.time = realtime_ns()
+        record.loss.since = record.loss.time - (monotonic_ns() - since)
         record.loss.netns_inode = source.inode
         record.loss.events = lost
         record.loss.at_least = unallocated != 0
+        if self.recorder is not None:
+            self.recorder.add_loss(&record.loss)
+            self.recorder.commit()
         self.ring.publish(1)
         return 0
 

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.presentation cimport Presentation
@@ -11,6 +11,7 @@ cdef enum:
 # Events that were lost since the previous report from the same namespace.
 ctypedef struct loss_t:
     int64_t time             # ns since the epoch when the report was made
+    int64_t since            # ns since the epoch when nothing had been lost yet; 0: unknown
     uint64_t netns_inode     # the namespace the events were lost in; 0: unknown
     uint64_t events          # events lost and not recovered; 0 if all were recovered
     bint at_least            # `events` is a lower bound
@@ -22,6 +23,7 @@ ctypedef struct record_t:
     owner_t peer             # the responder of a flow whose both ends are local
     uint8_t direction        # DIRECTION_*; 0: unknown
     uint8_t kind             # RECORD_*
+    uint16_t datagram        # 1 + its number in its source's inbox, until the record is published; 0: from a table
     loss_t loss              # RECORD_LOSS only
 
 cdef void record_drop(record_t *record) noexcept nogil    # drop its references

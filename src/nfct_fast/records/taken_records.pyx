@@ -1,7 +1,13 @@
 """Records taken from the ring, in order: written straight from its memory, or made into Flow objects."""
 cimport cython
 from nfct_fast.records.owner cimport owner_redact
-from nfct_fast.records.record cimport RECORD_FLOW, flow_object, record_drop
+from nfct_fast.records.record cimport RECORD_FLOW, flow_object, loss_t, record_drop
+
+from nfct_fast.records.loss import Lost, LostEvents
+
+
+cdef object _lost(const loss_t *loss):
+    return Lost(loss.events, loss.since or None, loss.time, loss.at_least, loss.netns_inode or None)
 
 
 @cython.final
@@ -47,9 +53,27 @@ cdef class TakenRecords:
         return self
 
     def __next__(self):
+        record = self.next_one(True)
+        if record is None:
+            raise StopIteration
+        return record
+
+    cdef object next_one(self, bint may_raise):
+        cdef loss_t *loss
         self.fork_guard.check("these records")
         while self.consumed < self.count:
-            self.consumed += 1
-            if self.records[self.consumed - 1].kind == RECORD_FLOW:
+            if self.records[self.consumed].kind == RECORD_FLOW:
+                self.consumed += 1
                 return flow_object(&self.records[self.consumed - 1], self.presentation)
-        raise StopIteration
+            loss = &self.records[self.consumed].loss
+            if self.on_loss == LOSS_COUNTED or loss.events == 0 and not loss.at_least:    # all of them were recovered
+                self.consumed += 1
+            elif self.on_loss == LOSS_YIELDED:
+                self.consumed += 1
+                return _lost(loss)
+            elif may_raise:
+                self.consumed += 1
+                raise LostEvents(_lost(loss))
+            else:
+                return None
+        return None

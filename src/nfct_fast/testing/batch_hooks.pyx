@@ -75,11 +75,11 @@ cdef class Rows:
     cdef FlowDecoder decoder
     cdef BatchBuilder builder
 
-    def __init__(self, capacity=32768):
+    def __init__(self, capacity=32768, presentation=None):
         self.ring = Ring(capacity)
-        self.records = TakenRecords(self.ring, ForkGuard())
+        self.records = TakenRecords(self.ring, ForkGuard(), presentation)
         self.decoder = FlowDecoder()
-        self.builder = BatchBuilder()
+        self.builder = BatchBuilder({"host": "here"})
 
     def fill(self, messages, owners=(None,), peers=(None,), time=1700000000123456789):
         """Add the flows of the messages, with the processes in turn, and return how many there are; one ns apart."""
