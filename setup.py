@@ -1,4 +1,4 @@
-"""Builds the .pyx files under src/nfct_fast into one shared object; everything else is in pyproject.toml."""
+"""Build the .pyx files under src/nfct_fast into one shared object; everything else is in pyproject.toml."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Logs network connections from Linux conntrack events, each with the process behind it."""
+"""Log network connections from Linux conntrack events, each with the process behind it."""
 
 from importlib import import_module
 

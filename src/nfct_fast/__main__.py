@@ -1,4 +1,4 @@
-"""The command line: parses arguments, writes a Conntrack's flows to standard output, returns an exit status."""
+"""The command line: parse arguments, write the flows of a Conntrack to standard output, return an exit status."""
 
 import sys
 
@@ -66,7 +66,7 @@ def _warn(*messages):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports invalid arguments in one line."""
+    """An argument parser that reports invalid arguments in one line."""
 
     def error(self, message):
         _warn(f"{message} (try -h)")
@@ -263,7 +263,7 @@ def _parser():
 
 
 class _Stop:
-    """Makes a descriptor readable on SIGINT, SIGTERM and SIGHUP, so that no wait can miss them."""
+    """A descriptor that SIGINT, SIGTERM and SIGHUP make readable, so that no wait can miss them."""
 
     def __init__(self):
         self.asked = False
@@ -303,7 +303,7 @@ def _watch(conntrack, stop, output):
 
 
 class _LossReport:
-    """Reports lost and recovered events on standard error: at once, and then at most once a second."""
+    """The report of lost and recovered events on standard error: at once, and then at most once a second."""
 
     def __init__(self, conntrack, replayed):
         self._conntrack, self._replayed = conntrack, replayed
@@ -372,7 +372,7 @@ def _log(conntrack, writer, stop, output, replayed):
 
 
 def _allow_descriptors():
-    """Raise the limit of descriptors to the maximum: hundreds of namespaces take thousands, and 1024 are usual."""
+    """Raise the limit of descriptors to the maximum: hundreds of namespaces take thousands, 1024 is usual."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -1,4 +1,4 @@
-"""Finds this package's extension modules, which all live in one shared object: `_modules`, whose NAMES lists them."""
+"""Find this package's extension modules, all in one shared object: `_modules`, whose NAMES lists them."""
 
 import sys
 from importlib.machinery import ExtensionFileLoader

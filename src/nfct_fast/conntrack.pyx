@@ -81,7 +81,7 @@ cdef class Conntrack:
         rcvbuf_limit: bytes the receive buffer may grow to as it fills; with netns="all", of all buffers together.
         recover: after an overrun, look for the lost flows in the conntrack table.
         track: turn connection tracking on in these namespaces while this object is open (Linux 5.12): for the families
-            of `protocol`, and if nobody else uses conntrack for these protocols alone. See notices().
+            of `protocol` and `filter`, and if nobody else uses conntrack for these protocols alone. See notices().
         probe: at the start, send an empty datagram over loopback to see whether events arrive; see `no_event_reasons`.
         notes: how many flows the BPF programs remember, at 152 bytes of kernel memory each. By default there is room
             for 65,536 at first, and for more once there are thousands per second, or with UPDATE or DESTROY events.
@@ -147,8 +147,8 @@ cdef class Conntrack:
         rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
-        # How a flow goes on or ends is told long after its owner was noted: notes have to reach back as far as they
-        # can. While the program is stopped no room can be made: whoever asks for a number has it from the start.
+        # UPDATE and DESTROY events come long after the owner was noted, so notes have to reach back as far as possible.
+        # While the program is stopped, no room can be made: a number that was asked for is there from the start.
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
@@ -189,15 +189,15 @@ cdef class Conntrack:
         self.engine.watch(fd, events)
 
     def stop(self) -> None:
-        """Stop reading events, within 0.7 seconds; from any thread.
+        """Stop reading events, within 0.7 seconds. Any thread may call this.
 
-        Events that have come until now can still be taken; then iteration ends. Those for which nobody makes room in
-        time are counted in stats().undelivered, after close().
+        Events received until now can still be taken; then iteration ends. Events for which no room is made in time are
+        counted in stats().undelivered, after close().
         """
         self.engine.stop()
 
     def close(self) -> None:
-        """Stop reading and free everything; from any thread, any number of times. A blocked iteration ends.
+        """Stop reading and free everything. Any thread may call this, any number of times. A blocked iteration ends.
 
         In a forked child, close the child's descriptors and do nothing else.
         """
@@ -265,7 +265,7 @@ cdef class Conntrack:
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        """What attribution "auto" cannot use on this host and which owners it will miss therefore, a sentence each."""
+        """What attribution "auto" cannot use on this host, and which owners it will therefore miss, a sentence each."""
         self.engine.fork_guard.check("this Conntrack")
         attribution = self.engine.attribution
         reasons = []
@@ -306,7 +306,7 @@ cdef class Conntrack:
 
     @property
     def unreported(self) -> tuple[int, bool]:
-        """After close(): events that were neither taken nor reported, and whether that is a lower bound.
+        """After close(), return how many events were neither taken nor reported, and whether that is a lower bound.
 
         These are the flows that were received and not taken, and the losses whose LOST record was not taken.
         """
@@ -416,7 +416,7 @@ cdef class Conntrack:
             flow = self._at_hand(True)
             if flow is not None:
                 return flow
-            PyErr_CheckSignals()        # even if flows never stop coming
+            PyErr_CheckSignals()        # here too, in case flows never stop coming
             if self.engine.closed or self._next(-1) < 0:
                 raise StopIteration
 

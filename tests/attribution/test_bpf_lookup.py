@@ -88,7 +88,7 @@ def test_four_senders_at_once(senders, modes):
 
 
 def ends(conntrack, *ports, seconds=5):
-    """{dport: flow} once each of the ports has been heard as a destination."""
+    """Return {dport: flow} once a flow to each of the ports has been received."""
     found = {}
     end = time.monotonic() + seconds
     while len(found) < len(ports) and time.monotonic() < end:

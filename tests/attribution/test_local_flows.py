@@ -298,7 +298,7 @@ def test_two_processes_that_send_from_one_port_are_ambiguous(netns, mode):
 
 @BOTH
 def test_rival_that_is_connected_elsewhere(netns, mode):
-    # A connected socket may send to anybody too.
+    # A connected socket may also send to other peers.
     with listening(mode) as conntrack, socket.socket(INET, DGRAM) as rival:
         rival.setsockopt(*REUSEPORT, 1)
         rival.bind(("127.0.0.1", 5003))

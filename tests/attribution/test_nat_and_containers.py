@@ -37,7 +37,7 @@ pytestmark = pytest.mark.root
 
 @contextmanager
 def served(mode, netns, family, kind, address, port):
-    """A server in that namespace (None: the host), heard: (Worker, inode of its socket, Conntrack)."""
+    """A server in that namespace (None: the host), monitored: (Worker, inode of its socket, Conntrack)."""
     with serving(netns, family, kind, address, port) as answering:
         _, there = answering.hear()
         with listening(mode) as conntrack:

@@ -1,4 +1,4 @@
-"""The cache of server processes names whom a full lookup would name, and forgets whoever no longer serves a port."""
+"""The responder cache names the process that a full look-up would name, and forgets one that no longer serves it."""
 
 import array
 import collections
@@ -237,7 +237,7 @@ def test_a_parent_that_leaves_it_to_its_child(fast, kind):
     with ready((kind,), act=leave) as server:
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [server.pid] * 3
         child = do(server, "act")
-        # That it closed its own descriptor no note tells.
+        # No note shows that it closed its own descriptor.
         until(lambda: ask(fast, kind, OURS).pid == child, 2)
 
 
@@ -368,7 +368,7 @@ def test_system_calls_of_inbound_flows(netns, tmp_path, kind, served):
         server = stack.enter_context(ready((kind,))) if served else None
         wanted = f":: {server.pid if served else '?'} "
         program = stack.enter_context(Program(netns, "--track", stdout=stack.enter_context(open(output, "wb"))))
-        for first in range(60000, 60100):  # whoever serves it is looked for once
+        for first in range(60000, 60100):  # its server is looked up once
             make(outside, 1, kind, first)
             until(lambda: f"{STRANGER[INET]}/{first} >" in output.read_text())
             if wanted in output.read_text().splitlines()[-1]:

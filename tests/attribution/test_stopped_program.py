@@ -132,7 +132,7 @@ def ended(processes):
 
 
 def wrong(records, sent, known=()):
-    """Records that name somebody else than who sent, or another command line."""
+    """Return the records that name another process than the sender, or another command line."""
 
     def is_right(record):
         pid, command = sent[key(record)]

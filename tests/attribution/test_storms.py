@@ -70,7 +70,7 @@ def program(tmp_path_factory):
 
 @contextlib.contextmanager
 def storm(netns, *words):
-    """A program in a session of its own, at work until the block ends."""
+    """A program in a session of its own, running until the block ends."""
     process = subprocess.Popen(
         inside(netns, [*map(str, words)]),
         stdin=subprocess.PIPE,
@@ -146,7 +146,7 @@ def test_processes_threads_and_sockets(netns, program, mode, count):
     others, _ = checked(netns, storm(netns, program, mode, count, ATTACKER))
     if mode in ("living", "threads"):
         assert len(others) > 100
-        # Two that by chance had one port within 0.1 s are not told apart.
+        # Two that happened to have the same port within 0.1 s cannot be distinguished.
         assert all(record["owner"]["pid"] or record["owner"]["reason"] == "ambiguous" for record in others)
     if mode == "living":
         known = [record["owner"]["pid"] for record in others if record["owner"]["pid"]]
@@ -154,7 +154,7 @@ def test_processes_threads_and_sockets(netns, program, mode, count):
 
 
 def test_cgroups_thirty_deep(netns):
-    """A path of more than 4 KiB is not told, or what it begins with; never another's."""
+    """A path of more than 4 KiB is not reported, or only its beginning; never another program's."""
     wide, deep = 20, 30
     others, _ = checked(netns, cgroups(netns, wide, deep))
     assert len(others) == wide * deep

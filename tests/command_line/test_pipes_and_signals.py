@@ -45,7 +45,7 @@ def no_traceback(program):
     assert not any("Traceback" in line for line in program.complaints), program.complaints
 
 
-# Lines reach a pipe at once while they are few, and in blocks when they are many.
+# Lines reach a pipe immediately if they are few, and in blocks if they are many.
 
 
 def test_each_line_comes_at_once(tracked, within):
@@ -227,7 +227,7 @@ def test_a_full_disk_ends_it_with_one_line(tracked, flood, tmp_path):
 # Standard streams that are closed, full or stuck.
 
 
-def test_a_closed_output_is_told(tracked):
+def test_a_closed_output_is_reported(tracked):
     result = subprocess.run(
         inside(tracked, ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND]), stderr=subprocess.PIPE, timeout=5
     )
@@ -275,7 +275,7 @@ def test_the_environment_does_not_matter(tracked, within, variables):
         assert program.lines == [f"€ {dport} {comm.read().strip()}"]
 
 
-# Without the right to hear events.
+# Without the capability to receive events.
 
 
 def test_without_the_capability_one_line_names_it(tracked):
@@ -319,7 +319,7 @@ def test_without_root_one_line_names_the_capability(tracked):
 # A full receive buffer never ends it.
 
 
-def test_overrun_is_counted_and_told(tracked, flood, within):
+def test_an_overrun_is_counted_and_reported(tracked, flood, within):
     with Program(tracked, "-p", "udp", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
         os.kill(program.pid, signal.SIGSTOP)
         made = flood(3000, 0)
@@ -336,7 +336,7 @@ def test_overrun_is_counted_and_told(tracked, flood, within):
 
 
 def test_what_is_lost_is_no_line(tracked, flood):
-    """Nor is it hidden: it is told at once, though nothing follows."""
+    """Nor is it hidden: it is reported immediately, even if no further event comes."""
     with Program(tracked, "-p", "udp", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
         os.kill(program.pid, signal.SIGSTOP)
         made = flood(3000, 0)

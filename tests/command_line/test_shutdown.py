@@ -85,7 +85,7 @@ def test_sigterm_while_events_are_lost(tracked, flood):
 
 
 def test_a_large_receive_buffer_is_counted_in_time(tracked, flood):
-    """All of it, or it is said that it was not all."""
+    """All of it is counted, or the count is said to be a lower bound."""
     read, write = small_pipe()
     with Program(tracked, *UDP, "--rcvbuf", "256M", stdout=write) as program:
         os.close(write)
@@ -98,7 +98,7 @@ def test_a_large_receive_buffer_is_counted_in_time(tracked, flood):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_slow_reader_is_told_in_json(tracked, flood, number):
+def test_a_slow_reader_learns_it_from_json(tracked, flood, number):
     """The last record says how many are missing, after whole lines."""
     read, program, made = blocked(tracked, flood, "--json")
     taken = []
@@ -159,7 +159,7 @@ def test_a_full_disk(tracked, flood, tmp_path):
         with open(tmp_path / "log", "wb") as log, Program(tracked, *UDP, stdout=log) as program:
             made = flood(MADE, 0)
             assert program.wait(5) == 1
-        # Flows that were made once it had ended are nobody's.
+        # Flows made after it had ended do not count.
         written = whole_lines((tmp_path / "log").read_bytes())
         assert program.complaints[-1] == "nfct-fast: output: No space left on device"
         assert 5_000 < written and 0 < counted(program.complaints) <= made - written
@@ -182,8 +182,7 @@ def test_a_full_disk_after_the_last_flow(tracked, flood, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-# The program, and in it a thread that lets the reading fail when it is told to: what it waits with is then no epoll
-# any more.
+# The program, with a thread that makes the reading thread fail on request, by replacing its epoll descriptor.
 FAILING = """
 import os, sys, threading
 from nfct_fast.__main__ import main
@@ -250,7 +249,7 @@ def test_an_error_of_the_reading_thread_with_much_still_queued(tracked, flood):
 
 
 def test_the_last_lines_of_a_long_life(tracked, flood):
-    """Amid a flood: from the first flow to the last one it heard, none is missing uncounted."""
+    """During a flood: from the first flow to the last one received, none is missing without being counted."""
     with Program(tracked, *UDP, "-f", "{ev.dport}") as program:
         made = []
         sender = threading.Thread(target=lambda: made.append(flood(MADE, 40_000)))

@@ -31,7 +31,7 @@ def ready(program, flood):
 
 
 def overrun(program, flood, address, count=5_000):
-    """Flows of which the receive buffer held a few hundred; once all are told or counted."""
+    """Flows of which the receive buffer held a few hundred, once all are reported or counted."""
     before = Told(program)
     os.kill(program.pid, signal.SIGSTOP)
     made = flood(count, 0, address=address)
@@ -46,7 +46,7 @@ def overrun(program, flood, address, count=5_000):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupted_dump_at_the_start(tracked, flood, faults, times):
-    """What it missed was there before all the same, and is not told as new."""
+    """Flows that the dump missed existed before all the same, and are not reported as new."""
     flood(5_000, 0, address="10.99.50.1")
     with Program(tracked, *OPTIONS, env=faults("intr", times=times)) as program:
         ready(program, flood)
@@ -87,13 +87,13 @@ def test_what_is_left_of_a_dump_that_was_given_up(tracked, flood, faults, times)
 
 
 def test_what_was_lost_to_a_broken_dump_and_found_by_the_next(tracked, flood, faults):
-    """It is told, and what is lost after that is counted all the same."""
+    """It is reported, and later losses are still counted."""
     with Program(tracked, *OPTIONS, env=faults("broken", times=3, after=4)) as program:
         ready(program, flood)
         first, made = overrun(program, flood, "10.99.1.1")
         assert first.lost > 0
         _, more = overrun(program, flood, "10.99.2.1")
-        # Those of the first overrun are told now, too, in any order.
+        # Those of the first overrun are reported now, too, in any order.
         second = until(lambda: len((told := Told(program)).flows) >= made + more + 1 and told, what="all flows")
         assert second.lost == first.lost and len(second.flows) == len(set(second.flows)) == made + more + 1
         os.kill(program.pid, signal.SIGSTOP)

@@ -103,7 +103,7 @@ def test_hundreds_are_heard():
             )
         )
         for space in ends:
-            # Of other namespaces of this host all is heard, too: there is less of IPv6.
+            # Events of other namespaces of this host are received, too: there are fewer of IPv6.
             with send_datagram(space, socket.AF_INET6, "::1") as sender:
                 line = f"{space.inode} {sender.getsockname()[1]} {os.getpid()}"
                 until(lambda: line in program.lines, what=line)
@@ -111,7 +111,7 @@ def test_hundreds_are_heard():
 
 
 def test_too_many_are_told_once(netns):
-    """Of 40 there is room for few: who asks is heard, and it is said that others are not."""
+    """There is room for few of 40 namespaces: the program's own is monitored, and that others are not is reported."""
     with ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(made(up=False))

@@ -37,7 +37,7 @@ def up():
 
 
 def recorded(group):
-    """A real event of a flow, as bytes, heard in the thread's namespace."""
+    """Return a real event of a flow, as bytes, received in the thread's namespace."""
     sock = listener()
     try:
         [port] = send_datagrams(1)
@@ -53,7 +53,7 @@ def recorded(group):
 
 
 def forge(worker):
-    """Multicasts events that never were, among real ones; says which ports are which."""
+    """Multicast forged events among real ones, and say which ports are which."""
     up()
     message, port = recorded(NEW)
     worker.say("ready")
@@ -116,7 +116,7 @@ def test_forged_ends_and_groups_of_several(netns):
 
 @pytest.mark.root
 def test_a_forged_answer_does_not_pass_for_tracking():
-    """The probe waits for an event of its own datagram: its ports are known to whoever looks into /proc/net/udp."""
+    """The probe waits for an event of its own datagram: its ports can be read in /proc/net/udp."""
 
     def work(worker):
         ip("link", "set", "lo", "up")

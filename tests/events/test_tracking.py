@@ -71,6 +71,21 @@ def test_only_what_is_wanted_is_tracked(netns, within, pattern, tracked):
     assert tables(netns) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "tracked"),
+    [
+        (["udp", "and", "user", "root"], {"ipv4/udp", "ipv6/udp"}),
+        (["src ::1 and dport 1-65535"], {"ipv6/tcp", "ipv6/udp"}),
+        (["not", "(tcp or icmp)", "comm", "*"], ALL - {"ipv4/tcp", "ipv6/tcp", "ipv4/icmp"}),
+    ],
+)
+def test_only_what_a_filter_can_match_is_tracked(netns, within, words, tracked):
+    with Program(netns, "--track", *words) as program:
+        traffic(within)
+        assert entries(netns) == tracked
+        program.end()
+
+
 USERS = "table inet user { chain seen { type filter hook output priority 0; ct state new counter; }; }"
 
 

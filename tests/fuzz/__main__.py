@@ -43,7 +43,7 @@ def coverage():
 
 
 def work(name, seconds, seed, keep):
-    """Runs one target; the input at hand is in `keep`, for whoever finds this process dead."""
+    """Run one target. `keep` has the present input, in case this process dies."""
     target, inputs = TARGETS[name](), corpus(name)
     begin, new = coverage()
     chance = random.Random(seed)
@@ -98,7 +98,7 @@ def fuzz(name, seconds, seed):
 
 
 def save(name, fresh):
-    """Adds what was found, each as short as it gets while it still reaches something that the others do not."""
+    """Add the inputs found, each shortened as far as it still reaches something that the others do not."""
     begin, new = coverage()
     if new() is None:
         raise SystemExit("fuzz: --save needs a build of tests/sanitize address")

@@ -177,7 +177,7 @@ sender.wait()
 
 
 def landlock():
-    """Its version here, asked for in a child."""
+    """Return the Landlock version of this kernel, as a child process sees it."""
     done = subprocess.run(
         [sys.executable, "-c", "from nfct_fast.kernel import sandbox; print(sandbox.restrict_files(['/']))"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""gcc for tests/line_coverage: each line of C that Cython made is said to come from the line of Cython it was made of.
+"""gcc for tests/line_coverage: each line of generated C is attributed to the line of Cython that it was made from.
 
 Cython names that line in a comment before each statement. A compiler that is told so by #line counts the lines of .pyx
 files, in functions without the GIL as in others; and as nothing is traced, what has threads runs as it always does.

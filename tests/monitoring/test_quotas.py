@@ -1,4 +1,4 @@
-"""Who may have a namespace monitored, with how much receive memory, when there is not enough for everybody."""
+"""Whose namespaces are monitored, with how much receive memory, if there is not enough for everyone."""
 
 from collections import Counter, namedtuple
 
@@ -14,7 +14,7 @@ Held = namedtuple("Held", "owner active number")
 
 
 class Host:
-    """Places as they are taken: each newcomer comes one second after the last."""
+    """The places taken: each new namespace comes one second after the last."""
 
     def __init__(self, places):
         self.quotas = Quotas(places, 256 << 20, 1 << 20)
@@ -79,7 +79,7 @@ def test_those_with_traffic_stay():
 def test_whose():
     assert owner(None, 0) is OURS
     assert owner(1000, 1) == owner(1000, 2) != owner(1001, 1)
-    # What root made a user namespace for is somebody's each: containers with users of their own.
+    # Each user namespace that root made counts as an owner: containers with users of their own.
     assert owner(0, 1) != owner(0, 2) and owner(-1, 1) != owner(-1, 2)
 
 

@@ -139,7 +139,7 @@ def test_two_on_one_bridge_are_believed_for_their_own(host):
                 directory, "10.88.9.3", other.inode
             )
             assert not may_come_from(directory, "10.88.9.3", user.inode)
-            # What both say is theirs is nobody's.
+            # An address that both claim is attributed to neither.
             other.run("ip", "addr", "add", "10.88.9.2/32", "dev", "lo")
             time.sleep(0.05)
             directory.refresh()
@@ -148,7 +148,7 @@ def test_two_on_one_bridge_are_believed_for_their_own(host):
 
 
 def test_a_bridge_with_a_wire_to_the_world(host):
-    """Its addresses may be anybody's out there."""
+    """Other hosts behind it may have its addresses."""
     with container() as user:
         name = bridge(host)
         user.wire(host, 2, name)

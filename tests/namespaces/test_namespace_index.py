@@ -103,7 +103,7 @@ def test_container_is_found_once_asked_for(home, container):
 
 
 def known(directory, *addresses):
-    """Makes the directory look for the addresses' namespaces."""
+    """Have the index search for the namespaces of these addresses."""
     for address in addresses:
         with pytest.raises(LookupError):
             find_socket(directory, UDP, address, 1, "8.8.8.8", 53)
@@ -167,7 +167,7 @@ def test_home_has_the_address_too(directory, container, home):
     ip("addr", "add", "198.18.77.2/32", "dev", "lo", netns=home)
     with udp(container, "198.18.77.2") as sock:
         ask = (UDP, "198.18.77.2", sock.getsockname()[1], "8.8.8.8", 53)
-        assert find_socket(directory, *ask)[0] == number(container)  # home has not heard of it yet
+        assert find_socket(directory, *ask)[0] == number(container)  # the change is not known yet
 
         def has_heard():
             refresh_addresses(directory)

@@ -200,7 +200,7 @@ def jsonb(tmp_path_factory):
     if None in programs:
         pytest.skip("PostgreSQL's initdb, postgres and psql are needed to see what its jsonb takes")
     initdb, postgres, psql, setpriv = programs
-    # It does not run as root. Its socket's path has to be short, and its folder one that everybody may enter.
+    # It does not run as root. Its socket's path has to be short, and in a folder that everyone may enter.
     with tempfile.TemporaryDirectory() as top:
         os.chmod(top, 0o755)
         folder = Path(top) / "data"

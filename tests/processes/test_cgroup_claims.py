@@ -103,7 +103,7 @@ def test_whose_levels_count(delegated):
     ("attribution", "then"), [("diag", "sleep 30"), ("bpf", "sleep 30"), ("bpf", "exec true"), ("bpf", "")]
 )
 def test_flows_of_a_forger(tracked, delegated, attribution, then):
-    """Found alive in /proc, told by the kernel's notes, replaced by another program, and gone at once."""
+    """Found alive in /proc, named by a note, replaced by another program, and gone immediately."""
     if attribution == "bpf" and (reason := unusable()):
         pytest.skip(f"owner tracking cannot run here: {reason}")
     _, path = delegated

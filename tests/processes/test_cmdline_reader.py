@@ -1,4 +1,4 @@
-"""A helper reads command lines, and is given up when a process makes it wait, as support/hostage.c does."""
+"""A helper reads command lines, and is killed if a process blocks it, as support/hostage.c does."""
 
 import contextlib
 import gc
@@ -50,13 +50,13 @@ def is_there(pid):
 
 
 def of_user(root, pid, uid, **facts):
-    """Its command line, in a /proc of files."""
+    """Return its command line, in a fake /proc."""
     text = f"Tgid:\t{pid}\nUid:\t{uid}\t0\t0\t0\nGid:\t9\t0\t0\t0\n".encode()
     return fake_process(root, pid, status=text, **facts) / "cmdline"
 
 
 def culprit(root, pid, uid=7, **facts):
-    """Its command line is a FIFO, and whoever opens that waits for a writer."""
+    """A process whose command line is a FIFO: opening it blocks until there is a writer."""
     cmdline = of_user(root, pid, uid, **facts)
     cmdline.unlink()
     os.mkfifo(cmdline)
@@ -383,7 +383,7 @@ def hostage_program(tmp_path_factory):
     try:
         folder.chmod(0o755)
         subprocess.run([compiler, "-O2", "-pthread", "-o", folder / "hostage", SUPPORT / "hostage.c"], check=True)
-        # As /dev/fuse is on a desktop: for everybody.
+        # As on a desktop, where everyone may open /dev/fuse.
         os.mknod(folder / "fuse", stat.S_IFCHR | 0o666, os.makedev(10, 229))
         (folder / "fuse").chmod(0o666)
         yield folder
@@ -496,7 +496,7 @@ def test_flows_are_named_beside_a_hostage(tracked, hostage_program):
 
 @pytest.fixture
 def unanswered(hostage_program):
-    """A file, of which whoever reads it waits until its server ends, SIGKILL or not; and the server."""
+    """A file that blocks its reader until its server ends, in spite of SIGKILL; and that server."""
     mount = hostage_program / "served"
     mount.mkdir(exist_ok=True)
     command = [hostage_program / "hostage", hostage_program / "fuse", mount]

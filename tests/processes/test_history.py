@@ -86,7 +86,7 @@ def test_one_socket_handed_from_program_to_program_is_the_last_ones(conntrack):
     """
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, text=True)
     (first,) = owners(conntrack, 3100)
-    time.sleep(1.5)  # two programs in one batch would be told apart by nobody
+    time.sleep(1.5)  # two programs in one batch could not be distinguished
     subprocess.run(["conntrack", "-D", "-p", "udp", "--dport", "3100"], check=True, capture_output=True)
     process.stdin.write("\n")
     process.stdin.flush()

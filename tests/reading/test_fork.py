@@ -1,4 +1,4 @@
-"""After a fork a Conntrack does not work in the child, and goes on undisturbed in its owner."""
+"""After a fork a Conntrack does not work in the child, and works undisturbed in the parent."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_what_a_child_does_is_not_felt(tracked, how):
         assert child["left"] <= 0 and child["seconds"] < 3
 
 
-# A program's child closes it amid a flood: whatever lock its threads held at the fork, nothing is waited for.
+# A child closes it during a flood: it waits for nothing, whatever locks the threads held at the fork.
 FLOODED = """
 import os, subprocess, sys, threading, time
 from nfct_fast import Conntrack

@@ -127,7 +127,7 @@ def test_overruns_amid_a_recovery(tracked, within, flood):
 
 
 def test_stopped_amid_a_recovery(tracked, within, flood):
-    """What was recovered, and whose event is only then read with the rest of the queue, is told once all the same."""
+    """A recovered flow whose event is read afterwards with the rest of the queue is still reported only once."""
     seen = 0
     for number in range(8):
         with within(), listening(flood, rcvbuf=65536, rcvbuf_limit=65536) as conntrack:
@@ -148,7 +148,7 @@ def forget_all(netns):
 
 
 def test_ended_flows_are_counted_as_lost(tracked, within, flood):
-    """NEW and DESTROY of each flow: every event was told, its flow recovered, or it is counted."""
+    """NEW and DESTROY of each flow: every event is reported, its flow recovered, or the loss counted."""
     with within(), listening(flood, events=("NEW", "DESTROY")) as conntrack:
         made = flood(10_000, 0)
         forget_all(tracked)

@@ -37,8 +37,7 @@ def test_collected_as_garbage_it_leaves_nothing(tracked, within, cycle, attribut
 
 
 def test_closed_in_its_own_thread(tracked, within):
-    """As by a collection of garbage there: the reader's thread runs Python once a second, and may be the one to
-    find it."""
+    """As the garbage collector may do there: the reading thread runs Python once a second."""
     with within():
         before = tasks(), descriptors()
         engine, ended = Engine(), threading.Event()
@@ -115,7 +114,7 @@ def test_a_constructor_that_lacks_a_descriptor_leaves_nothing(tracked, within):
         assert descriptors() == before[1]
 
 
-# ^C at any moment of the constructor; what is left is said by the program itself.
+# ^C at any moment of the constructor; the program itself prints what is left.
 INTERRUPTED = """
 import gc, json, os, signal, sys, time
 from nfct_fast import Conntrack

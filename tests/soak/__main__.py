@@ -27,7 +27,7 @@ COMMAND = [*NFCT_FAST, "--json", "-p", "udp", "--rcvbuf", "2M", "--rcvbuf-max", 
 
 
 class Told(threading.Thread):
-    """Reads the program's lines to their end, and adds up what they tell."""
+    """A thread that reads the program's lines to their end and adds up what they report."""
 
     def __init__(self, stream):
         super().__init__()
@@ -46,7 +46,7 @@ class Told(threading.Thread):
 
 
 class Maker(threading.Thread):
-    """Does one kind of thing again and again, and counts the flows that came of it."""
+    """A thread that repeats one kind of activity and counts the flows that it made."""
 
     def __init__(self, work, pause, end):
         super().__init__()
@@ -106,7 +106,7 @@ def sample(pid):
 
 
 def watch(pid, end):
-    """Samples of every five seconds, one of them printed a minute."""
+    """Sample every five seconds, and print one sample per minute."""
     begun, samples = time.monotonic(), []
     while not end.wait(5) and time.monotonic() - begun < MINUTES * 60:
         samples.append(sample(pid))

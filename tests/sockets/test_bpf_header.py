@@ -22,7 +22,7 @@ def generate():
 
 
 def test_the_header_names_this_very_source(generate):
-    """Holds without clang: whoever changes the source has to generate again."""
+    """Needs no clang: after a change to the source the header must be generated again."""
     recorded = re.search(r"sources: (\w+)", generate.HEADER.read_text())[1]
     assert recorded == generate.source_hash(), "run src/nfct_fast/sockets/bpf/generate.py"
 

@@ -164,7 +164,7 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
 
 @pytest.mark.parametrize("arguments", [{"events": ("NEW", "DESTROY")}, {"notes": 1 << 18}])
 def test_all_room_from_the_start(arguments):
-    """For events that ask what was noted long ago, and for whoever says how much it shall be."""
+    """With UPDATE and DESTROY events, which need old notes, and if a number of notes is given."""
     with entered(), Conntrack(track=True, probe=False, **arguments):
         assert arguments.get("notes", 1 << 19) * 128 >> 10 in mapped()
 

@@ -307,7 +307,7 @@ print(s.getsockname()[1])
 
 
 def test_orphan_whose_process_is_gone(diag):
-    """Closed with data unsent, the socket lives on without inode; uid and cgroup are still told where known."""
+    """Closed with data unsent, the socket lives on without inode; uid and cgroup are still reported if known."""
     with opened(V4, STREAM, ("127.0.0.1", 0)) as listener:
         listener.listen()
         out = subprocess.run(

@@ -91,7 +91,7 @@ def main():
         step("repair")
         wheel = repair(bin, root, plain, out)
         step("import under qemu-user")
-        # pip cannot install for another machine into a folder without being told; a wheel of this kind is a plain zip.
+        # pip does not install for another machine into a folder by itself; such a wheel is a plain zip file.
         shutil.unpack_archive(wheel, scratch / "site", "zip")
         run(
             QEMU,

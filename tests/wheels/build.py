@@ -1,4 +1,4 @@
-"""Builds the wheel with cibuildwheel, audits it and tries it on every Python that can be had: `make wheels`.
+"""Build the wheel with cibuildwheel, audit it and try it on every supported Python: `make wheels`.
 
 Needs root. Debian packages it uses: podman runc netavark debootstrap binutils. All else is kept under the user's cache,
 see roots.cache().
@@ -65,7 +65,7 @@ def build(bin, out):
         "CIBW_CONTAINER_ENGINE": f"podman; create_args: {CREATE}; disable_host_mount: true",
         "CIBW_ENVIRONMENT": " ".join(f'{name}="{value}"' for name, value in inside.items()),
         "CIBW_DEPENDENCY_VERSIONS": "latest",
-        # A failed test is told in the end, beside those on the other Pythons; here it would leave no wheel to try
+        # A failed test is reported at the end, beside those on the other Pythons; here it would leave no wheel to try
         # there.
         "CIBW_TEST_COMMAND": LEAVE_CGROUP + SETTINGS["tool"]["cibuildwheel"]["test-command"] + " || true",
         # It would fetch a virtualenv from outside the package index for this; audit() below does the same.

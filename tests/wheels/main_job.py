@@ -1,4 +1,4 @@
-"""Runs the installed package's main job and checks what it prints; also which libraries it has loaded.
+"""Run the installed package's main job, and check its output and which libraries it has loaded.
 
 First beside a rule that uses connection tracking, then without one but with --track and a line that says how the owner
 was found; with --bpf it must have been by BPF. Run it as root, in a network namespace of its own, with the Python that

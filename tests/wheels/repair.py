@@ -1,4 +1,4 @@
-"""Grafts the shared libraries into a wheel with auditwheel, then adds their licence texts and where their sources are.
+"""Graft the shared libraries into a wheel with auditwheel, and add their licence texts and the places of their sources.
 
 Runs where the wheel was built (any Debian or RPM system with auditwheel and patchelf): python repair.py WHEEL DIRECTORY
 """

@@ -1,4 +1,4 @@
-"""Reads a filter: or, and, not, parentheses, and conditions of a key and values.
+"""Parse a filter: or, and, not, parentheses, and conditions of a key and values.
 
 "not" binds tightest, then "and", then "or", as in Python. Conditions side by side are joined by "and", as by ss(8).
 """

@@ -1,4 +1,4 @@
-"""Cuts a filter into words, marks and quoted texts, and keeps where each stood."""
+"""Split a filter into words, marks and quoted texts, with the place of each."""
 
 import re
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Which flows are wanted, in three steps of growing knowledge."""
+"""Decide which flows are wanted, in three steps of growing knowledge."""
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.filters.flow_program cimport FlowProgram
 from nfct_fast.records.record cimport record_t

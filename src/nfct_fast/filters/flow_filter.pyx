@@ -1,4 +1,4 @@
-"""Which flows are wanted, in three steps of growing knowledge: by the kernel, before attribution, and after it.
+"""Decide which flows are wanted, in three steps of growing knowledge: in the kernel, before attribution, and after it.
 
 Each step refuses only what all later ones would. What the kernel refuses costs nothing, what is refused without knowing
 the owners costs no attribution.

@@ -71,7 +71,7 @@ def _conditions(expression):
 
 
 class _Compiler:
-    """Compiles one expression. Memory has 16 words, and all names of slots together are 16."""
+    """A compiler of one expression. Memory has 16 words, and all names of slots together are 16."""
 
     def __init__(self, expression):
         self._code = Assembler()

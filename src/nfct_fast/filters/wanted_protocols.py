@@ -1,4 +1,4 @@
-"""Which protocols are wanted, by a regular expression over names like "ipv4/tcp"."""
+"""Find the protocols whose names, like "ipv4/tcp", match a regular expression."""
 
 import re
 from socket import AF_INET, AF_INET6

@@ -6,5 +6,5 @@ from nfct_fast.records.record cimport record_t
 cdef int field_find(str name)
 # Append one field of a record as text.
 cdef void field_put(text_buffer_t *out, const record_t *record, int field, Presentation presentation) noexcept nogil
-# Whether it says the same of every flow whose owner is one process, the ids of which are known.
+# Whether the field is the same for all flows of one process, provided that its user and group ids are known.
 cdef bint field_is_of_process(int field) noexcept nogil

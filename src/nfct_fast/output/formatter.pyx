@@ -4,7 +4,7 @@ cimport cython
 
 @cython.auto_pickle(False)
 cdef class Formatter:
-    """Turns a record into one line of output. Abstract; see Template and JsonLines."""
+    """A format that turns a record into one line of output. Abstract; see Template and JsonLines."""
 
     cdef void put(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         pass

@@ -1,4 +1,4 @@
-"""Writes a record as one line of JSON (RFC 8259). README.md has the schema."""
+"""Write a record as one line of JSON (RFC 8259). README.md has the schema."""
 cimport cython
 from libc.stdint cimport int64_t
 from nfct_fast.events.flow cimport flow_t
@@ -14,7 +14,7 @@ from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 @cython.final
 @cython.auto_pickle(False)
 cdef class JsonLines(Formatter):
-    """Writes one JSON object per line for each flow, and one of type LOST where events are missing.
+    """A format with one JSON object per line for each flow, and one of type LOST where events are missing.
 
     presentation: a Presentation.
     """

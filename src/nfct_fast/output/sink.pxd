@@ -4,11 +4,11 @@ cdef object sink_error(int result)       # the OSError for a -errno that Sink.pu
 
 cdef class Sink:
     cdef int fd                  # written to
-    cdef int reopened_fd         # the same if the sink has opened it anew and must close it; else -1
+    cdef int reopened_fd         # equal to `fd` if the sink has opened that anew and must close it; else -1
     cdef int stop_fd             # readable once the program was asked to end; -1: none
-    cdef bint chunked            # a write may block: poll first, and write at most PIPE_ATOMIC bytes
+    cdef bint chunked            # writes may block: poll first, and write at most PIPE_ATOMIC bytes
     cdef int64_t deadline        # CLOCK_MONOTONIC ms when writing is given up; 0 until the program was asked to end
-    cdef size_t written          # bytes that the last put() has written
+    cdef size_t written          # bytes written by the last put()
     cdef int _wait(self) noexcept nogil
     # Write all of data; 0 or -errno. -EPIPE: the reader is gone. -ETIMEDOUT: the deadline has passed. -EINTR, once: the
     # program was asked to end meanwhile, so handle that and call again. `written` says how much was written.

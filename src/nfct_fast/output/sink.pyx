@@ -1,4 +1,4 @@
-"""Writes to a file descriptor in a way that a request to end always interrupts."""
+"""Write to a file descriptor in a way that a request to end always interrupts."""
 cimport cython
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t
@@ -12,7 +12,7 @@ import stat
 
 cdef enum:
     PIPE_ATOMIC = 4096       # PIPE_BUF: a write of this much to a pipe that polls writable does not block
-    GRACE_MS = 500           # how long output may still take once the program was asked to end
+    GRACE_MS = 500           # how long writing may still take once the program was asked to end
     LAST_MS = 100            # how long put_last() waits after that
 
 
@@ -37,13 +37,15 @@ cdef object sink_error(int result):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Sink:
-    """Writes whole blocks to a file descriptor, in order.
+    """An output that writes whole blocks to a file descriptor, in order.
 
     Args:
-        fd: where to write. It is neither closed nor made non-blocking, because other processes may share it.
-        stop_fd: becomes readable when the program is asked to end; from then on writing has 0.5 seconds. -1 for none.
+        fd: The descriptor. It is neither closed nor made non-blocking, because other processes may share it.
+        stop_fd: A descriptor that becomes readable when the program is asked to end; from then on writing may take 0.5
+            seconds. -1 for none.
 
-    Raises OSError if `fd` is not open.
+    Raises:
+        OSError: `fd` is not open.
     """
 
     def __cinit__(self, int fd, int stop_fd=-1):
@@ -51,15 +53,15 @@ cdef class Sink:
         self.reopened_fd = -1
         self.stop_fd = stop_fd
         self.deadline = 0
-        # A regular file always polls writable and takes any size; a write to anything else may block half way.
+        # A regular file always polls writable and takes any size; a write to anything else may block halfway.
         self.chunked = not stat.S_ISREG(mode)
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            # A terminal that polls writable may block all the same. Opened anew, it can be non-blocking for us alone.
+            # A terminal that polls writable may still block. Opened anew, it can be made non-blocking for us alone.
             try:
                 self.reopened_fd = os.open(f"/proc/self/fd/{fd}",
                                            os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             except OSError:
-                pass            # another user's, or no /proc: small chunks must do
+                pass            # the terminal is another user's, or there is no /proc: small chunks must do
         self.fd = fd if self.reopened_fd < 0 else self.reopened_fd
 
     def __dealloc__(self):
@@ -105,7 +107,7 @@ cdef class Sink:
                 result = self._wait()
                 if result < 0:
                     return result
-                # A pipe takes such a piece as a whole or not at all: no line is cut where it stops.
+                # A pipe takes a piece of this size as a whole or not at all, so no line is cut if it stops.
                 if piece > PIPE_ATOMIC:
                     piece = whole_lines(data + self.written, PIPE_ATOMIC)
             written = write(self.fd, data + self.written, piece)
@@ -126,8 +128,10 @@ cdef class Sink:
     def write(self, const unsigned char[::1] data not None) -> None:
         """Write all of data. Blocks as long as the descriptor does; see the class.
 
-        Raises OSError: BrokenPipeError if the reader is gone, ENOSPC on a full disk, ETIMEDOUT if the program was asked
-        to end and the descriptor did not take everything in time.
+        Raises:
+            BrokenPipeError: The reader is gone.
+            OSError: ENOSPC on a full disk; ETIMEDOUT if the program was asked to end and the descriptor did not take
+                everything in time.
         """
         cdef int result = 0
         cdef size_t done = 0

@@ -79,11 +79,11 @@ cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexc
 @cython.final
 @cython.auto_pickle(False)
 cdef class Template(Formatter):
-    """Writes a line of text for each flow.
+    """A format with a line of text for each flow.
 
     Args:
-        template: str.format() syntax with the fields in FIELDS and `ts`.
-        time_format: a strftime(3) format; see TimeFormat.
+        template: A str.format() template with the fields in FIELDS and `ts`.
+        time_format: A strftime(3) format; see TimeFormat.
         presentation: a Presentation.
 
     Raises ValueError with the reason if either is invalid.
@@ -124,7 +124,7 @@ cdef class Template(Formatter):
         process_texts_free(self.texts)
 
     cdef void _find_same(self) noexcept nogil:
-        """The longest run of pieces that is of the owner's process alone."""
+        """Find the longest run of pieces that depend on the owner's process alone."""
         cdef int begin = 0
         cdef int i
         for i in range(self.count):

@@ -10,8 +10,8 @@ cdef class Writer:
     cdef size_t sent                 # bytes of `out` that were written
     cdef size_t consumed_length      # bytes of `out` whose records were marked as consumed in the batch
     cdef text_buffer_t line          # scratch for a single line
-    # Format and write what is left of a batch, and consume the records whose lines were written whole. Blocks and
-    # returns as Sink.put(), or -ENOMEM.
+    # Format and write the rest of a batch, and consume the records whose lines were written in full. Blocks like
+    # Sink.put(), and returns what that does, or -ENOMEM.
     cdef int put(self, TakenRecords batch) noexcept nogil
     # Whether put() was interrupted before everything was written: call resume() before the next put().
     cdef bint is_pending(self) noexcept nogil

@@ -1,4 +1,4 @@
-"""Formats and writes batches without the GIL."""
+"""Format and write batches without the GIL."""
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.string cimport memset
@@ -12,7 +12,7 @@ import time
 @cython.final
 @cython.auto_pickle(False)
 cdef class Writer:
-    """Writes batches through a formatter to a sink: one line per record, one write per batch."""
+    """A writer of batches through a formatter to a sink: one line per record, one write per batch."""
 
     def __cinit__(self, Formatter formatter not None, Sink sink not None):
         self.formatter = formatter
@@ -46,7 +46,8 @@ cdef class Writer:
         return result
 
     cdef void _consume_written(self, TakenRecords batch) noexcept nogil:
-        # Format the lines again to find where each ends: this is rare, and noting it in put() would cost every flow.
+        # Format the lines again to find where each ends: this is rare, and noting it in put() would slow every flow
+        # down.
         while batch.consumed < batch.count:
             self.line.length = 0
             self.formatter.put(&self.line, &batch.records[batch.consumed])
@@ -56,9 +57,14 @@ cdef class Writer:
             batch.consume(batch.consumed + 1)
 
     def write_loss(self, count, bint at_least=False) -> bool:
-        """Write a last LOST record of `count` events if the format has such records; wait up to 0.1 seconds.
+        """Write a last LOST record, if the format has such records. Waits up to 0.1 seconds.
 
-        at_least: the count is a lower bound. Return False if the sink did not take it.
+        Args:
+            count: The number of events lost.
+            at_least: Whether the count is a lower bound.
+
+        Returns:
+            False if the sink did not take it.
         """
         cdef record_t record
         memset(&record, 0, sizeof(record))

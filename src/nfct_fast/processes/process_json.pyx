@@ -1,7 +1,7 @@
 """What is known of a process as JSON. README.md has the schema.
 
-Users choose the names of their processes, and must not be able to choose which records a log collector drops. So
-strings are valid UTF-8 that any parser accepts, and where a name is not, its exact bytes follow in base64.
+Users choose the names of their processes, and must not thereby be able to choose which records a log collector drops.
+So strings are valid UTF-8 that any parser accepts, and if a name is not, its exact bytes are added in base64.
 """
 from libc.stdint cimport SIZE_MAX, int32_t, uint64_t
 from libc.string cimport memchr, strlen

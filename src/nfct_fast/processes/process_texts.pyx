@@ -1,4 +1,4 @@
-"""What was written of a process, kept for its next flow."""
+"""The text written for a process, kept for its next flow."""
 from nfct_fast.processes.process cimport process_drop, process_take
 from nfct_fast.text.text_buffer cimport buffer_free
 

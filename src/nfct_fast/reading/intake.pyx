@@ -1,7 +1,7 @@
 """From a source's datagrams to records in the ring: receive, decode, filter, attribute.
 
-It handles many events at a time without the GIL. It does not wait for the consumer until the ring is full;
-from then on the kernel's receive buffers hold the events, and what they cannot hold is counted as lost.
+It handles many events at a time without the GIL. It does not wait for the consumer until the ring is full. From then on
+the kernel's receive buffers hold the events, and events that do not fit are counted as lost.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOBUFS, errno
@@ -13,20 +13,21 @@ from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 
 cdef enum:
     ROOM_POLL_MS = 1000          # how often room() looks again while the ring is full
-    PROCESS_EVENTS_MS = 100      # how often process events are taken in meanwhile
+    PROCESS_EVENTS_MS = 100      # how often process events are drained meanwhile
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Intake:
-    """Reads sources into a ring.
+    """The way of events from the sources into the ring.
 
     Args:
-        ring: where the records go; this thread is its producer.
-        attribution: finds the owners.
-        flow_filter: which flows are wanted.
+        ring: The ring in which records are put; this thread is its producer.
+        attribution: The Resolver that finds the owners.
+        flow_filter: The FlowFilter that says which flows are wanted.
 
-    Raises OSError if no eventfd can be had.
+    Raises:
+        OSError: An eventfd cannot be made.
     """
 
     def __cinit__(self, Ring ring not None, Resolver attribution not None, FlowFilter flow_filter not None):
@@ -37,7 +38,11 @@ cdef class Intake:
         self.wakeup = Wakeup()
 
     def stop(self, bint no_consumer=False) -> None:
-        """End all waits; from any thread. no_consumer: nobody empties the ring any more; count what does not fit."""
+        """End all waits. Any thread may call this.
+
+        Args:
+            no_consumer: Nothing empties the ring any more: events that do not fit are only counted.
+        """
         self.stopping = True
         self.no_consumer = self.no_consumer or no_consumer
         self.wakeup.notify()
@@ -217,8 +222,8 @@ cdef class Intake:
                 self.undelivered += self._count_undelivered(source, count)
 
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
-        """How many of the received datagrams are undelivered: those that may be wanted and whose flow was not just
-        recovered from the table."""
+        """Count the received datagrams that are undelivered: that may be wanted, and whose flow was not just recovered
+        from the table."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow

@@ -1,4 +1,4 @@
-"""Decodes conntrack messages that were recorded, or received by other means than Conntrack."""
+"""Decode conntrack messages that were recorded, or received by other means than Conntrack."""
 cimport cython
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
@@ -25,7 +25,7 @@ cdef list _flows(flow_t *decoded, int count, Presentation presentation):
 @cython.final
 @cython.auto_pickle(False)
 cdef class MessageDecoder:
-    """Decodes NETLINK_NETFILTER datagrams. Reuses one library object; for one thread at a time."""
+    """A decoder of NETLINK_NETFILTER datagrams. It reuses one library object; one thread at a time."""
     cdef FlowDecoder decoder
     cdef Presentation presentation
 
@@ -39,10 +39,11 @@ cdef class MessageDecoder:
         return self.decoder.errors
 
     def decode(self, bytes data not None, int64_t time_ns=0) -> list:
-        """Return the `Flow` objects of a datagram, without owners.
+        """Return the `Flow` objects of a datagram, without owners. Needs no privilege.
 
-        data: one or more netlink messages; those that are not conntrack messages or cannot be decoded are skipped.
-        time_ns: when they were received, in ns since the epoch. Needs no privilege.
+        Args:
+            data: One or more netlink messages; those that are not conntrack messages or cannot be decoded are skipped.
+            time_ns: When they were received, in ns since the epoch.
         """
         cdef int room = <int>(len(data) // 88 + 1)      # see FlowDecoder
         cdef int count

@@ -12,18 +12,18 @@ cdef enum:               # bits of owner_t.has
 
 cdef enum:               # owner_t.match: how the owner was found
     MATCH_NONE = 0
-    MATCH_BPF = 1        # by a note that a BPF program took when the socket was used
-    MATCH_SOCKET = 2     # by the socket of exactly this tuple
+    MATCH_BPF = 1        # by a note that a BPF program wrote when the socket was used
+    MATCH_SOCKET = 2     # by the socket with exactly this tuple
     MATCH_WILDCARD = 3   # by the unconnected socket that is bound to the local end
     MATCH_LISTENER = 4   # by the listening socket of the connection
     MATCH_PROTOCOL = 5   # by the only raw socket of the IP protocol, as raw sockets have no ports
     MATCH_COUNT = 6
 
 cdef enum:               # owner_t.reason: why there is no process
-    REASON_NONE = 0          # there is one
+    REASON_NONE = 0          # there is a process
     REASON_OFF = 1           # attribution is turned off
     REASON_FORWARDED = 2     # neither end is an address of this namespace
-    REASON_CLOSED = 3        # no socket has this tuple, or not any more
+    REASON_CLOSED = 3        # no socket has this tuple, at least not any more
     REASON_ORPHANED = 4      # the process has closed the socket, which lives on in the kernel
     REASON_EXITED = 5        # the socket was found, but no process holds it
     REASON_PERMISSION = 6    # some processes may not be inspected
@@ -46,14 +46,14 @@ ctypedef struct others_t:
 
 # All zero: nothing is known. Owns its references until owner_drop().
 ctypedef struct owner_t:
-    process_t *process       # a reference; NULL: unknown
+    process_t *process       # the process to name, a reference; NULL: unknown
     others_t *others         # further holders of the socket or users of the tuple, a reference; NULL: none
     process_t *cgroup        # if `process` is unknown, a reference to one that has only the socket's cgroup; or NULL
-    uint64_t inode           # of the socket; 0: unknown
-    uint64_t cookie          # of the socket (SO_COOKIE); 0: unknown
-    uint64_t cgroup_id       # of the socket (cgroup v2); 0: unknown
-    uint32_t uid             # of the socket's user, if OWNER_UID is set
-    uint32_t gid             # of the socket's user, if OWNER_GID is set
+    uint64_t inode           # inode number of the socket; 0: unknown
+    uint64_t cookie          # cookie of the socket (SO_COOKIE); 0: unknown
+    uint64_t cgroup_id       # id of the socket's cgroup (v2); 0: unknown
+    uint32_t uid             # user id of the socket's user, if OWNER_UID is set
+    uint32_t gid             # group id of the socket's user, if OWNER_GID is set
     uint8_t has              # OWNER_* bits
     uint8_t match            # MATCH_*
     uint8_t reason           # REASON_*

@@ -109,9 +109,9 @@ cdef class Owner:
     holders used the socket cannot be determined.
 
     Limits of every match other than "bpf": the socket is looked up after the event. If it was closed by then and
-    another process has taken the same port, that process is named if it was started before the flow, and not if after.
-    A raw socket is identified by its protocol alone (match "protocol"), so that with two processes that come and go the
-    wrong one may be named. Two connected UDP sockets with identical addresses and ports are taken for one.
+    another process has taken the same port, that process is named, provided it was started before the flow. A raw
+    socket is identified by its protocol alone (match "protocol"), so the wrong one of two processes that come and go
+    may be named. Two connected UDP sockets with identical addresses and ports are taken for one.
     """
 
     def __init__(self):
@@ -129,13 +129,13 @@ cdef class Owner:
     def processes(self) -> tuple:
         """Every `Process` found to hold the socket, `process` first; empty if none is known.
 
-        It contains up to 32 processes that got the socket by fork or execve. One that received it over a UNIX socket is
-        only found if no other was; `find_holders()` finds the rest.
+        There are at most 32, which share the socket by fork. A process that received it over a UNIX socket is found
+        only if no other was; `find_holders()` finds the rest.
 
         For an UPDATE or DESTROY event with match "bpf": every process that used the tuple while the conntrack entry
-        lived, up to 8, the latest first. A live UDP entry is used again, without an event, by whoever takes its port.
-        This needs net.netfilter.nf_conntrack_timestamp=1; without the entry's start time, it reaches back as far as
-        the BPF programs' notes do.
+        lived, up to 8, the latest first, since whoever takes the port of a live UDP entry uses it again without an
+        event. This needs net.netfilter.nf_conntrack_timestamp=1; without the entry's start time, it reaches back as far
+        as the BPF programs' notes do.
         """
         owner = () if self.owner.process == NULL else (self.process,)
         others = range(other_count(&self.owner))

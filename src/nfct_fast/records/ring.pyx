@@ -12,7 +12,12 @@ from nfct_fast.records.record cimport record_drop
 @cython.final
 @cython.auto_pickle(False)
 cdef class Ring:
-    """Holds up to `capacity` records. Must outlive both threads. Raises MemoryError, OSError."""
+    """A ring of up to `capacity` records, which must outlive both threads.
+
+    Raises:
+        MemoryError: There is no memory for the records.
+        OSError: An eventfd cannot be made.
+    """
 
     def __cinit__(self, int capacity):
         if pthread_mutex_init(&self.mutex, NULL) != 0:
@@ -42,7 +47,7 @@ cdef class Ring:
     cdef record_t *room(self, int *count) noexcept nogil:
         """Return contiguous free records for the producer, their number in *count; 0 if it must wait for `freed`.
 
-        The next call may return another piece: publish() the records put into this one before.
+        The next call may return another piece, so publish() the records put into this one first.
         """
         cdef record_t *result
         pthread_mutex_lock(&self.mutex)

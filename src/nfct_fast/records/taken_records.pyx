@@ -40,7 +40,7 @@ cdef class TakenRecords:
         self.clear()
         self.records = self.ring.take(&count)
         self.count = max(0, count)
-        if self.redactor is not None:       # here, before anybody can have seen them: nobody forgets it
+        if self.redactor is not None:       # here, before anything can use the records, so that no use can forget it
             for i in range(self.count):
                 owner_redact(&self.records[i].owner, self.redactor)
                 owner_redact(&self.records[i].peer, self.redactor)
