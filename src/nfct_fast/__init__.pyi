@@ -1,6 +1,7 @@
 from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
+from nfct_fast.conntrack import list_flows as list_flows
 from nfct_fast.filters.filter_error import FilterError as FilterError
 from nfct_fast.kernel.host import Host as Host
 from nfct_fast.monitoring.warned import ConntrackWarning as ConntrackWarning
@@ -17,6 +18,7 @@ from nfct_fast.records.record import Tuple as Tuple
 from nfct_fast.records.words import Direction as Direction
 from nfct_fast.records.words import EventType as EventType
 from nfct_fast.records.words import Match as Match
+from nfct_fast.records.words import Outcome as Outcome
 from nfct_fast.records.words import Reason as Reason
 from nfct_fast.replay.recording_error import RecordingError as RecordingError
 from nfct_fast.sockets.current_holders import find_holders as find_holders
@@ -29,6 +31,7 @@ __all__ = [
     "Conntrack",
     "FilterError",
     "Stats",
+    "list_flows",
     "Lost",
     "LostEvents",
     "RecordingError",
@@ -43,6 +46,7 @@ __all__ = [
     "Process",
     "Status",
     "EventType",
+    "Outcome",
     "Direction",
     "Match",
     "Reason",

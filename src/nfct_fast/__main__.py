@@ -20,7 +20,7 @@ import warnings
 
 from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
 from nfct_fast.build_info import LIBRARIES
-from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack
+from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT, Conntrack, list_flows
 from nfct_fast.monitoring.warned import ConntrackWarning
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
@@ -41,6 +41,8 @@ examples:
   nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
   nfct-fast dport 22,443 and not user root
   nfct-fast -e new,destroy               also when a flow ends
+  nfct-fast -L -p tcp                    the TCP flows in the conntrack table now
+  nfct-fast --flows --json               each flow at its end, with bytes and outcome
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
@@ -149,6 +151,12 @@ def _parser():
         "--replay, all that was recorded)",
     )
     parser.add_argument(
+        "--flows",
+        action="store_true",
+        help="log each flow once, when it has ended: with bytes and packets of both directions "
+        "(net.netfilter.nf_conntrack_acct=1), its duration and outcome, and the process that began it",
+    )
+    parser.add_argument(
         "-t",
         "--format-ts",
         metavar="FMT",
@@ -199,6 +207,12 @@ def _parser():
         default=NOTED_FLOWS,
         help="how many flows the BPF programs remember, with the memory for that from the start "
         "(default: 65536, and %(default)s once there are thousands per second)",
+    )
+    parser.add_argument(
+        "-L",
+        "--list",
+        action="store_true",
+        help="print the entries of the conntrack table as it is now, and end",
     )
     parser.add_argument(
         "--track",
@@ -307,7 +321,7 @@ class _LossReport:
 
     def __init__(self, conntrack, replayed):
         self._conntrack, self._replayed = conntrack, replayed
-        self._reported = (0, 0, 0, 0)
+        self._reported = (0, 0, 0, 0, 0)
         self._next = 0.0
 
     def report(self, now):
@@ -317,8 +331,16 @@ class _LossReport:
 
     def _messages(self):
         conntrack = self._conntrack
-        counts = (conntrack.lost, conntrack.recovered, conntrack.unallocated, conntrack.process_events_lost)
-        lost, recovered, unallocated, programs = (count - reported for count, reported in zip(counts, self._reported))
+        counts = (
+            conntrack.lost,
+            conntrack.recovered,
+            conntrack.unallocated,
+            conntrack.process_events_lost,
+            conntrack.forgotten,
+        )
+        lost, recovered, unallocated, programs, forgotten = (
+            count - reported for count, reported in zip(counts, self._reported)
+        )
         self._reported = counts
         messages = []
         if self._replayed:
@@ -333,6 +355,10 @@ class _LossReport:
         elif lost > 0:
             messages.append(
                 f"{lost} events lost: they came faster than they could be processed (a larger --rcvbuf-max holds more)"
+            )
+        if forgotten > 0:
+            messages.append(
+                f"{forgotten} live flows forgotten: there were more than can be remembered; their records will say so"
             )
         if programs > 0:
             messages.append(
@@ -349,6 +375,8 @@ class _LossReport:
         if stats.undelivered:
             more = " or more" if self._conntrack.unreported[1] else ""
             messages.append(f"{stats.undelivered}{more} flows received and not written")
+        if stats.live_flows or stats.unended:
+            messages.append(f"{stats.live_flows + stats.unended} flows had not ended and have no record")
         if stats.undecoded:
             messages.append(f"{stats.undecoded} events could not be decoded and were not written")
         _warn(*messages)
@@ -390,29 +418,41 @@ def _rights(arguments):
         raise ValueError(str(error)) from None
 
 
+def _open(arguments, rights):
+    common = dict(
+        protocol=arguments.protocol,
+        filter=" ".join(arguments.filter),
+        attribution=arguments.attribution,
+        netns=arguments.netns,
+        cmdline=not arguments.no_cmdline,
+        redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
+        drop_privileges=rights,
+    )
+    if arguments.list:
+        if arguments.events or arguments.flows or arguments.track or arguments.record or arguments.replay:
+            raise ValueError("--list shows what is there now: it excludes -e, --flows, --track, --record and --replay")
+        return list_flows(**common)
+    return Conntrack(
+        events=arguments.events,
+        flows=arguments.flows,
+        rcvbuf=arguments.rcvbuf,
+        rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
+        track=arguments.track,
+        notes=arguments.notes,
+        record=arguments.record,
+        replay=arguments.replay,
+        speed=arguments.speed,
+        **common,
+    )
+
+
 def _run(arguments, formatter):
     output = _STDOUT
     rights = _rights(arguments)
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
-    with Conntrack(
-        events=arguments.events,
-        protocol=arguments.protocol,
-        filter=" ".join(arguments.filter),
-        attribution=arguments.attribution,
-        rcvbuf=arguments.rcvbuf,
-        rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
-        track=arguments.track,
-        netns=arguments.netns,
-        notes=arguments.notes,
-        record=arguments.record,
-        replay=arguments.replay,
-        speed=arguments.speed,
-        cmdline=not arguments.no_cmdline,
-        redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
-        drop_privileges=rights,
-    ) as conntrack:
+    with _open(arguments, rights) as conntrack:
         stop = _Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)

@@ -36,6 +36,9 @@ class Stats(NamedTuple):
     unmonitored: int
     preexisting: int
     unrecorded: int
+    live_flows: int
+    forgotten: int
+    unended: int
 
 _T = TypeVar("_T", default=Flow)
 
@@ -43,6 +46,7 @@ class _Options(TypedDict, total=False):
     events: str | Iterable[str] | None
     protocol: str | None
     filter: str | None
+    flows: bool | int
     netns: str | int | os.PathLike[str] | None
     attribution: str
     rcvbuf: int
@@ -75,6 +79,8 @@ class Conntrack(Generic[_T]):
     @property
     def process_events_lost(self) -> int: ...
     @property
+    def forgotten(self) -> int: ...
+    @property
     def lost(self) -> int: ...
     @property
     def recovered(self) -> int: ...
@@ -98,3 +104,15 @@ class Conntrack(Generic[_T]):
     def __exit__(
         self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+def list_flows(
+    *,
+    protocol: str | None = None,
+    filter: str | None = None,
+    netns: str | int | os.PathLike[str] | None = None,
+    attribution: str = "auto",
+    community_id: int | None = None,
+    cmdline: bool = True,
+    redact: str | Iterable[str] | None = None,
+    drop_privileges: bool = False,
+) -> Conntrack[Flow]: ...

@@ -21,12 +21,14 @@ from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
 from nfct_fast.reading.batches import Batches
+from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
 from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
 DEFAULT_RCVBUF_LIMIT = 256 << 20
+_LIST_SECONDS = 10.0     # of searching for the holders of sockets while the table is listed: nobody waits behind it
 _TYPES = {GROUPS["NEW"]: EVENT_NEW, GROUPS["UPDATE"]: EVENT_UPDATE, GROUPS["DESTROY"]: EVENT_DESTROY}
 _ON_LOSS = ("count", "yield", "raise")     # by LOSS_*
 
@@ -60,6 +62,9 @@ class Stats(NamedTuple):
     unmonitored: int            # that existed and were not monitored for some time at least
     preexisting: int            # flows from the conntrack table that began before their namespace was monitored
     unrecorded: int             # flows that are missing in the recording, as it could not be written (fast enough)
+    live_flows: int             # flows that are remembered, as they have not ended; with `flows`, like the next two
+    forgotten: int              # of these, dropped to make room: their records will say so
+    unended: int                # of these, dropped because their end cannot be heard any more: no record will come
 
 
 @cython.final
@@ -68,10 +73,14 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", and all with `replay`.
+        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", all with `replay`, and none besides with `flows`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
         filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
             FilterError, a ValueError, points at what is wrong in it.
+        flows: one record of each flow, at its end: its `type` is "FLOW". Its owners are those found when it began, and
+            all who used it are in `Owner.processes`. A number is how many live flows are remembered, True for 262,144,
+            at 180 bytes each, and 128 MiB for their processes. When there is no room, who has most flows loses the
+            oldest: see `Flow.forgotten`, `stats().forgotten`.
         netns: the network namespaces to monitor: None for the calling thread's, a name (ip-netns(8)), a process id, a
             path, or "all" there are, as they come and go. With "all" there are at most 1,024, a fourth of these for one
             user, and each takes seven descriptors.
@@ -121,30 +130,32 @@ cdef class Conntrack:
         self.no_event_reasons = ()
         self.engine = Engine()
 
-    def __init__(self, *, events=None, protocol=None, filter=None, netns=None, attribution="auto",
+    def __init__(self, *, events=None, protocol=None, filter=None, flows=False, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
                  redact=None, on_loss="count", record=None, replay=None, speed=None, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
-            events = ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
-        groups = _groups(events)
-        flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups)
+            events = () if flows else ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
+        asked = _groups(events)
+        groups = _heard(asked, flows)
+        flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups, bool(flows))
         if on_loss not in _ON_LOSS:
             raise ValueError(f"on_loss {on_loss!r}: must be one of {', '.join(_ON_LOSS)}")
         if speed is not None and (replay is None or not 0 < speed < float("inf")):
             raise ValueError(f"speed {speed}: must be above 0, and goes with replay only")
         if replay is not None and (netns is not None or track or record is not None):
             raise ValueError("replay reads a file: netns, track and record do not go with it")
+        if flows and (replay is not None or record is not None):
+            raise ValueError("events are recorded and replayed: flows does not go with that")
         patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
         redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
         presentation = Presentation(community_id, () if replay is None else read_identity(replay))
         self.host = presentation.identity.host
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
-        # The command line passes a Rights, which says what threads give up and what helper processes do instead.
-        rights = drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
+        rights = _rights(drop_privileges)
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
         # UPDATE and DESTROY events come long after the owner was noted, so notes have to reach back as far as possible.
@@ -160,6 +171,7 @@ cdef class Conntrack:
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
                 presentation=presentation, redactor=redactor,
+                flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
                 # The recording's is one of its own, as it is used by another thread.
                 record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)))
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
@@ -217,6 +229,7 @@ cdef class Conntrack:
         sources = self.engine.reader.sources
         counts = sources.counts()
         sizes = [source.socket.rcvbuf for source in sources]
+        live = None if intake.flow_ends is None else intake.flow_ends.live
         followed = None if self.engine.follower is None else self.engine.follower.namespaces
         return Stats(
             events=intake.events,
@@ -240,6 +253,9 @@ cdef class Conntrack:
             unmonitored=0 if followed is None else followed.unmonitored,
             preexisting=counts.preexisting,
             unrecorded=0 if self.engine.recorder is None else self.engine.recorder.unrecorded,
+            live_flows=0 if live is None else live.count,
+            forgotten=0 if live is None else live.forgotten,
+            unended=0 if live is None else live.unended,
         )
 
     def _stats_of_replay(self):
@@ -282,6 +298,13 @@ cdef class Conntrack:
     def process_events_lost(self) -> int:
         """As stats().process_events_lost, but cheaper."""
         return 0 if self.engine.player is not None else (<object>self.engine.attribution).programs_lost
+
+    @property
+    def forgotten(self) -> int:
+        """As stats().forgotten, but cheaper."""
+        self.engine.fork_guard.check("this Conntrack")
+        flow_ends = None if self.engine.player is not None else self.engine.reader.intake.flow_ends
+        return 0 if flow_ends is None else flow_ends.live.forgotten
 
     @property
     def lost(self) -> int:
@@ -446,12 +469,72 @@ cdef class Conntrack:
                 self.turn = 0
 
 
+def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", community_id=None, bint cmdline=True,
+               redact=None, drop_privileges=False) -> Conntrack:
+    """Return a Conntrack of what the conntrack table contains now, as `Flow` of type "ENTRY"; it ends after the last.
+
+    Owners are those of the sockets that are open now. An unconnected socket does not prove who began a flow of its
+    port, which may have been another socket's port then: such a flow has the reason "ambiguous".
+
+    Args:
+        protocol, filter, netns, community_id, cmdline, redact, drop_privileges: As of Conntrack.
+        attribution: As of Conntrack, but not "bpf", which notes only what happens from then on.
+
+    Raises:
+        ValueError: An argument is invalid.
+        OSError: The table cannot be read; PermissionError without CAP_NET_ADMIN.
+    """
+    cdef Conntrack table = Conntrack.__new__(Conntrack)
+    if attribution == "bpf":
+        raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
+    flow_filter = FlowFilter(protocol, filter)
+    presentation = Presentation(community_id)
+    table.host = presentation.identity.host
+    rights = _rights(drop_privileges)
+    weakref.finalize(table, table.engine.close)
+    try:
+        table.engine.open(
+            flow_filter, rights, False, dict(mode=attribution, bpf=False, burst=_LIST_SECONDS), netns, False, 1 << 16,
+            DEFAULT_RCVBUF_LIMIT, presentation, _redactor(cmdline, redact), listing=True, groups=(), recover=True)
+    except BaseException:
+        table.engine.close()
+        raise
+    return table
+
+
+def _rights(drop_privileges):
+    # The command line passes a Rights, which says what threads give up and what helper processes do instead.
+    return drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
+
+
+def _redactor(bint cmdline, redact):
+    patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
+    return Redactor(patterns, not cmdline) if patterns or not cmdline else None
+
+
 def _groups(events):
     names = [events] if isinstance(events, str) else list(events)
     try:
         groups = {GROUPS[name.upper()] for name in names}
     except (KeyError, AttributeError):
         raise ValueError(f"events {events!r}: must be any of {', '.join(GROUPS)}") from None
-    if not groups:
-        raise ValueError("events is empty: name at least one of NEW, UPDATE, DESTROY")
     return groups
+
+
+def _heard(asked, flows):
+    """The groups that have to be listened to."""
+    if not flows:
+        if not asked:
+            raise ValueError("events is empty: name at least one of NEW, UPDATE, DESTROY")
+        return asked
+    if GROUPS["DESTROY"] in asked:
+        raise ValueError("with flows there is a FLOW record in place of each DESTROY: leave DESTROY out of events")
+    return asked | {GROUPS["NEW"], GROUPS["DESTROY"]}
+
+
+def _remembered(flows):
+    if flows is True:
+        return _LIVE_FLOWS
+    if not 1 <= flows <= 1 << 26:
+        raise ValueError(f"flows {flows}: must be False, True, or from 1 to {1 << 26}")
+    return flows

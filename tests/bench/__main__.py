@@ -13,6 +13,7 @@ import bench_cases
 import bench_columns
 import bench_delay
 import bench_filter
+import bench_flows
 import bench_growth
 import bench_loss
 import bench_mixture
@@ -28,6 +29,7 @@ PARTS = {
     "cases": bench_cases.main,
     "reading": bench_reading.main,
     "loss": bench_loss.main,
+    "flows": bench_flows.main,
     "delay": bench_delay.main,
     "filter": bench_filter.main,
     "growth": bench_growth.main,

@@ -9,7 +9,7 @@ import pytest
 PORTS = {6, 17, 33, 47, 132, 136}
 PINGS = {1, 58}
 LABELS = {
-    "type": ("NEW", "UPDATE", "DESTROY"),
+    "type": ("NEW", "UPDATE", "DESTROY", "FLOW", "ENTRY"),
     "direction": ("out", "in", "local", "forward"),
 }
 PROCESS_TEXTS = ("comm", "exe", "cgroup", "unit", "user_unit", "slice", "container", "runtime", "claimed_unit")
@@ -68,6 +68,7 @@ def columns_of(flow, with_community_id=False):
     ports, ping, reply = flow.protonum in PORTS, flow.protonum in PINGS, flow.reply
     row = {name: getattr(flow, name) for name in ("type", "proto", "protonum", "src", "dst", "direction", "state")}
     row |= {name: getattr(flow, name) for name in ("mark", "zone", "timeout", "id", "use", "recovered")}
+    row |= {name: getattr(flow, name) for name in ("duration_ns", "outcome", "forgotten")}
     row |= {
         "time": flow.time_ns,
         "start": flow.start_ns,

@@ -58,6 +58,9 @@ cdef class BpfLookup:
     # For a flow that is not new, add to the owner all other programs that used its tuple since `began`, ns since the
     # epoch (0: not known).
     cdef void add_users(self, const tuple_t *end, uint64_t netns, int64_t began, owner_t *out) noexcept nogil
+    # The same for an owner that was found when the flow began, from `since` on, CLOCK_BOOTTIME ns. Return whether the
+    # notes show that the tuple was used by the owner and nobody else.
+    cdef bint merge_users(self, const tuple_t *end, uint64_t netns, int64_t since, owner_t *out) noexcept nogil
     # Convert ns since the epoch to CLOCK_BOOTTIME ns.
     cdef int64_t boot_time(self, int64_t time) noexcept nogil
     # The same for an event of this batch, but not earlier than the batch can be: the clock may have been set meanwhile.

@@ -10,10 +10,11 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 from nfct_fast.kernel.clock cimport boottime_ns, clock_ticks, realtime_ns
 from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
-from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS, others_new
+from nfct_fast.records.owner cimport MATCH_BPF, OWNER_GID, OWNER_UID, OWNER_USERS, others_drop, others_new, others_t
 from nfct_fast.sockets.socket_notes cimport OWNERS_ACCEPT, USERS, owners_lost, owners_lost_at, owners_ring
 from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_COMM, PROCESS_IDS, ancestor_drop, process_build, process_drop, process_take,
+    PROCESS_CGROUP, PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, ancestor_drop, process_build, process_drop,
+    process_take,
 )
 from nfct_fast.processes.proc_events cimport ProcEvents
 from nfct_fast.processes.process_reader cimport ProcessReader
@@ -36,6 +37,13 @@ cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept no
             and sender.id.exec == note.id.exec and sender.uid == note.uid and sender.gid == note.gid
             and sender.cgroup_id == note.cgroup_id and memcmp(sender.comm, note.comm, 16) == 0
             and (note.id.start != 0 or sender.time == note.time))
+
+
+cdef bint is_same_program(const process_t *a, const process_t *b) noexcept nogil:
+    """Whether two accounts, which need not say the same of it, are of one program of one process."""
+    return (b != NULL and a.pid == b.pid and a.start == b.start
+            and (a.start_ns == b.start_ns or a.start_ns == 0 or b.start_ns == 0)
+            and (not a.has & b.has & PROCESS_EXE_FILE or a.exe_dev == b.exe_dev and a.exe_inode == b.exe_inode))
 
 
 @cython.final
@@ -257,6 +265,36 @@ cdef class BpfLookup:
             else:
                 out.others.at[out.others.count] = process
                 out.others.count += 1
+
+    cdef bint merge_users(self, const tuple_t *end, uint64_t netns, int64_t since, owner_t *out) noexcept nogil:
+        cdef bpf_owner_t users[USERS]
+        cdef int count = self.notes.lookup_users(end, netns, since, SLACK_NS, self.times.received_boot, users)
+        cdef bint alone = count > 0 and self.notes.complete_since() <= <uint64_t>max(0, since - SLACK_NS)
+        cdef others_t *others = others_new(count) if count else NULL
+        cdef process_t *process
+        cdef int i
+        for i in range(count):
+            process = NULL if users[i].is_kernel else self._process(&users[i])
+            if process != NULL and is_same_program(process, out.process):
+                process_drop(process)
+                continue
+            alone = False
+            # lookup_users() also returns who used the tuple last before `since`, as a socket is noted only once.
+            if process != NULL and out.process != NULL and <int64_t>users[i].time < since - SLACK_NS:
+                process_drop(process)
+            elif process != NULL and others != NULL:
+                others.at[others.count] = process
+                others.count += 1
+            else:
+                process_drop(process)
+        if others == NULL or others.count == 0:
+            others_drop(others)
+            return alone
+        # Who else held the socket when the flow began says less.
+        others_drop(out.others)
+        out.others = others
+        out.has |= OWNER_USERS
+        return False
 
     cdef bint find_socket(self, uint64_t cookie, owner_t *out) noexcept nogil:
         cdef bpf_owner_t note

@@ -23,6 +23,7 @@ from nfct_fast.sockets.socket_info cimport (
     SOCK_CGROUP, SOCK_COOKIE, SOCK_EXACT, SOCK_LISTENER, SOCK_PROTOCOL, SOCK_UID, SOCK_WILDCARD,
 )
 
+from nfct_fast.sockets.fd_scanner import BURST
 from nfct_fast.sockets.sock_diag import check_answers
 
 cdef enum:
@@ -110,16 +111,16 @@ cdef class LiveLookup:
     Args:
         mode: "proc" to use only the tables in /proc/net; "diag" to require sock_diag for TCP and UDP; anything else to
             use sock_diag for the protocols for which it works.
-        proc, budget, spawn_helper: See Resolver.
+        proc, budget, burst, spawn_helper: See Resolver.
 
     Raises:
         OSError: `mode` is "diag" and sock_diag does not work, or /proc cannot be opened.
     """
 
-    def __init__(self, str mode not None, proc, double budget, spawn_helper=None):
+    def __init__(self, str mode not None, proc, double budget, spawn_helper=None, double burst=BURST):
         self.reader = ProcessReader(proc)
         # Fork the helper process first, so that it inherits nothing of what follows.
-        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper)
+        self.holder_search = HolderSearch(proc, budget, self.reader.cgroups, spawn_helper, burst)
         if mode != "proc":
             self._probe(mode == "diag")
         self.namespaces = NamespaceIndex(proc=proc, diag=self.diag[0] or self.diag[1] or self.diag[2],

@@ -45,6 +45,12 @@ cdef class Resolver:
     # Fill in direction, owner and peer of each record. record.flow.netns is what monitor() returned for the namespace
     # in which the event was received.
     cdef void resolve(self, record_t *records, int count) noexcept nogil
+    # A flow of this batch ends whose owners are remembered (record.live): add who else used its tuple since it began,
+    # and name who accepted the connection. since: CLOCK_BOOTTIME ns, it began later. Return whether the kernel's notes
+    # prove that its originator's end was used by nobody but its owner.
+    cdef bint add_users(self, record_t *record, int64_t since) noexcept nogil
+    cdef bint _add_users(self, int monitored, const tuple_t *end, bint here, int64_t since, int64_t accepted,
+                         owner_t *out) noexcept nogil
     cdef void _prepare(self, record_t *record, owners_probe *ends) noexcept nogil
     cdef void _resolve(self, record_t *record, owners_probe *ends) noexcept nogil
     cdef uint8_t _direction(self, int monitored, const tuple_t *orig, const tuple_t *reply) noexcept nogil

@@ -16,7 +16,7 @@ from nfct_fast.attribution.cgroup_paths cimport CgroupPaths
 from nfct_fast.namespaces.direction cimport (
     DIRECTION_FORWARD, DIRECTION_IN, DIRECTION_LOCAL, DIRECTION_OUT, direction_from,
 )
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
+from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_NEW, FLOW_REPLY, FLOW_START, FLOW_STATE, flow_t, tuple_invert
 from nfct_fast.attribution.bpf_lookup cimport NEVER
 from nfct_fast.records.owner cimport (
     MATCH_LISTENER, MATCH_NONE, MATCH_SOCKET, MATCH_WILDCARD, REASON_AMBIGUOUS, REASON_BUDGET, REASON_CLOSED,
@@ -27,6 +27,8 @@ from nfct_fast.processes.process cimport process_t, process_take
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.attribution.responder_cache cimport RESPONDER_KNOWN, RESPONDER_UNSURE, ResponderCache, responder_t
 from nfct_fast.attribution.closed_ports cimport ClosedPorts
+
+from nfct_fast.sockets.fd_scanner import BURST
 
 NOTED_FLOWS = 300_000
 NOTED_FIRST = 65_536         # saves 11 MiB at 1,000 flows per second; the ring grows at about 8,000 notes per second
@@ -44,6 +46,10 @@ cdef inline void reply_of(const flow_t *flow, tuple_t *out) noexcept nogil:
         tuple_invert(&flow.orig, out)
 
 
+cdef inline bint is_remembered(const record_t *record) noexcept nogil:
+    return record.live != 0 and record.flow.type == EVENT_DESTROY
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Resolver:
@@ -58,10 +64,11 @@ cdef class Resolver:
             only reads /proc/net; "auto" is the best that works, and `bpf_missing` says why that is not "bpf"; "off"
             finds nothing.
         proc: Where procfs is mounted.
-        budget: Seconds allowed per second for scanning the open files of processes, of which 0.04 without a pause; inf
-            for no limit.
+        budget: Seconds allowed per second for scanning the open files of processes; inf for no limit.
+        burst: Seconds of scanning allowed without a pause.
         notes: How many notes are kept once `first` are no longer enough.
         first: How many notes there is room for at first; None: `notes`.
+        bpf: Whether mode "auto" uses BPF. Notes say nothing about sockets that exist already.
         drop_rights: Called first in each thread that is started, to give up privileges.
         spawn_helper: Rights.spawn_helper, to have helper processes do what takes privileges.
 
@@ -70,7 +77,7 @@ cdef class Resolver:
     """
 
     def __init__(self, str mode not None="auto", proc="/proc", double budget=0.2, int notes=NOTED_FLOWS,
-                 first=NOTED_FIRST, drop_rights=None, spawn_helper=None):
+                 first=NOTED_FIRST, drop_rights=None, spawn_helper=None, double burst=BURST, bint bpf=True):
         if mode not in ATTRIBUTIONS:
             raise ValueError(f"unknown attribution {mode!r}; choose from {', '.join(ATTRIBUTIONS)}")
         self.mode = mode
@@ -78,12 +85,12 @@ cdef class Resolver:
         self.off_numbers = set()
         if self.off:
             return
-        self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper)
+        self.live_lookup = LiveLookup(mode, proc, budget, spawn_helper, burst)
         self.namespaces = self.live_lookup.namespaces
         self.namespaces.discovery.look()       # containers that exist already may have flows at once
         self.namespaces.refresh()
         self.cgroup_paths = CgroupPaths(self.live_lookup.holder_search)
-        if mode in ("auto", "bpf"):
+        if mode == "bpf" or mode == "auto" and bpf:
             try:
                 self.bpf_lookup = BpfLookup(
                     self.live_lookup.reader, self.cgroup_paths, notes, first, self.namespaces.opener, drop_rights)
@@ -360,7 +367,7 @@ cdef class Resolver:
         cdef uint64_t netns
         cdef tuple_t reply
         ends[0].netns = ends[1].netns = 0
-        if self.off or self.namespaces.monitored_routes(record.flow.netns) == NULL:
+        if is_remembered(record) or self.off or self.namespaces.monitored_routes(record.flow.netns) == NULL:
             return
         reply_of(&record.flow, &reply)
         record.direction = self._direction(record.flow.netns, orig, &reply)
@@ -379,6 +386,8 @@ cdef class Resolver:
         cdef bint fresh = (orig.proto != IPPROTO_TCP
                            or record.flow.has & FLOW_STATE and record.flow.state == TCP_SYN_SENT)
         cdef bint here
+        if is_remembered(record):
+            return
         record.owner.reason = record.peer.reason = REASON_OFF
         if self.off:
             return
@@ -412,6 +421,7 @@ cdef class Resolver:
             if self._end(monitored, &reply, False, record.direction == DIRECTION_FORWARD, False, fresh,
                          &record.owner) == NOWHERE:
                 record.owner.reason = REASON_NETNS if self.namespaces.skipped else REASON_FORWARDED
+            record.is_responder = True
             record.peer.reason = REASON_REMOTE
             return
         self._peer(monitored, &reply, fresh, record)
@@ -424,3 +434,49 @@ cdef class Resolver:
             owner_drop(&record.peer)
             memset(&record.peer, 0, sizeof(record.peer))
             record.peer.reason = REASON_REMOTE
+
+    cdef bint add_users(self, record_t *record, int64_t since) noexcept nogil:
+        cdef int monitored = record.flow.netns
+        cdef bint local = record.direction == DIRECTION_LOCAL
+        cdef int64_t accepted = NEVER
+        cdef tuple_t reply
+        cdef bint alone
+        if self.off or self.bpf_lookup is None or self.namespaces.monitored_routes(monitored) == NULL:
+            return False
+        if record.flow.has & FLOW_START:
+            since = max(0, self.bpf_lookup.boot_time(record.flow.start))
+            if record.flow.orig.proto == IPPROTO_TCP:
+                accepted = since
+        reply_of(&record.flow, &reply)
+        if record.is_responder:
+            return self._add_users(monitored, &reply, record.direction == DIRECTION_IN, since, accepted, &record.owner)
+        alone = self._add_users(monitored, &record.flow.orig, local or record.direction == DIRECTION_OUT, since, NEVER,
+                                &record.owner)
+        if record.peer.reason != REASON_REMOTE:
+            self._add_users(monitored, &reply, local, since, accepted, &record.peer)
+        return alone
+
+    cdef bint _add_users(self, int monitored, const tuple_t *end, bint here, int64_t since, int64_t accepted,
+                         owner_t *out) noexcept nogil:
+        """Add who used one end. here: it is in the monitored namespace itself. accepted: see BpfLookup.find()."""
+        cdef int index = monitored if here else -1
+        cdef int other = -1
+        cdef uint64_t netns
+        cdef owner_t by_note
+        if not here:
+            # Which namespace it was is not remembered: it has to be the only one that can have the address.
+            other = self.namespaces.find_address(monitored, end, -1)
+            while other >= 0:
+                if self.namespaces.may_come_from(monitored, other, end):
+                    if index >= 0:
+                        return False
+                    index = other
+                other = self.namespaces.find_address(monitored, end, other)
+        netns = self.namespaces.cookie(index) if index >= 0 else 0
+        if netns == 0:
+            return False
+        if accepted != NEVER and self.bpf_lookup.find(end, netns, NULL, &by_note, accepted) > 0:
+            owner_drop(out)
+            out[0] = by_note
+            out.reason = REASON_NONE
+        return self.bpf_lookup.merge_users(end, netns, since, out)

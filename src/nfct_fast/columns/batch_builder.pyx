@@ -26,16 +26,21 @@ from nfct_fast.columns.table cimport (
     VALID_REPLY_PORTS, VALID_START, VALID_STATE, VALID_STATUS, VALID_STOP, VALID_TIMEOUT, VALID_USE, bit_set,
     dictionary_number, spare_drop, spare_t, table_drop, table_finish, table_new, table_resize, table_t,
 )
+from nfct_fast.columns.table cimport (
+    COLUMN_DURATION, COLUMN_FORGOTTEN, COLUMN_OUTCOME, DICTIONARY_OUTCOME, VALID_DURATION, VALID_OUTCOME,
+)
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
-    EVENT_DESTROY, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP,
-    NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_has_ports, tuple_t,
+    EVENT_COUNT, FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
+    FLOW_STOP, NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known,
+    tuple_has_ports, tuple_t,
 )
+from nfct_fast.events.outcome cimport OUTCOME_COUNT, flow_duration, flow_outcome
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t
-from nfct_fast.records.labels cimport address_write, direction_name, event_name
+from nfct_fast.records.labels cimport address_write, direction_name, event_name, outcome_name
 from nfct_fast.records.owner cimport (
     MATCH_COUNT, OWNER_GID, OWNER_UID, REASON_COUNT, REASON_REMOTE, match_name, owner_t, reason_name,
 )
@@ -136,12 +141,14 @@ cdef class BatchBuilder:
         memset(self.protocols, 0xff, sizeof(self.protocols))
         memset(self.labels, 0, sizeof(self.labels))
         memset(self.names, 0, sizeof(self.names))
-        for i in range(EVENT_DESTROY + 1):
+        for i in range(EVENT_COUNT):
             done &= self._label(DICTIONARY_TYPE, i, event_name(i))
         for i in range(5):
             done &= self._label(DICTIONARY_DIRECTION, i, direction_name(i))
         for i in range(MATCH_COUNT):
             done &= self._label(DICTIONARY_MATCH, i, match_name(i))
+        for i in range(OUTCOME_COUNT):
+            done &= self._label(DICTIONARY_OUTCOME, i, outcome_name(i))
         for i in range(REASON_COUNT):
             done &= self._label(DICTIONARY_REASON, i, reason_name(i))
         if not done:
@@ -222,6 +229,7 @@ cdef class BatchBuilder:
         self._put_flow(&record.flow)
         self._put_numbers(&record.flow)
         self._put_community_ids(&record.flow, presentation)
+        self._put_end(&record.flow, record.began)
         _put_8(table, COLUMN_DIRECTION, self.labels[DICTIONARY_DIRECTION][record.direction])
         _known(table, VALID_DIRECTION, record.direction)
         self._put_owner(COLUMN_OWNER, &record.owner, owner, self.names[0])
@@ -282,6 +290,15 @@ cdef class BatchBuilder:
         _put_64(table, COLUMN_REPLY_BYTES, flow.bytes[1] if known else 0)
         _put_64(table, COLUMN_START, flow.start if _known(table, VALID_START, flow.has & FLOW_START) else 0)
         _put_64(table, COLUMN_STOP, flow.stop if _known(table, VALID_STOP, flow.has & FLOW_STOP) else 0)
+
+    cdef void _put_end(self, const flow_t *flow, int64_t began) noexcept nogil:
+        cdef table_t *table = self.table
+        cdef int64_t duration = flow_duration(flow, began)
+        cdef uint8_t outcome = flow_outcome(flow)
+        _put_64(table, COLUMN_DURATION, duration if _known(table, VALID_DURATION, duration >= 0) else 0)
+        _put_8(table, COLUMN_OUTCOME, self.labels[DICTIONARY_OUTCOME][outcome])
+        _known(table, VALID_OUTCOME, outcome)
+        bit_set(table.data[COLUMN_FORGOTTEN], table.rows, flow.has & FLOW_FORGOTTEN)
 
     cdef void _put_address(self, int text, int packed, const uint8_t *address, uint8_t family) noexcept nogil:
         cdef int32_t *offsets = <int32_t *>self.table.data[text] + self.table.rows

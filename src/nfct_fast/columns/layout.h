@@ -80,6 +80,9 @@ enum {
     COLUMN_REPLY_BYTES,
     COLUMN_START,
     COLUMN_STOP,
+    COLUMN_DURATION,
+    COLUMN_OUTCOME,
+    COLUMN_FORGOTTEN,
     COLUMN_OWNER, /* the first of OWNER_COLUMNS, and then as many of the peer */
     COLUMN_PEER = COLUMN_OWNER + OWNER_COLUMNS,
     COLUMNS = COLUMN_PEER + OWNER_COLUMNS,
@@ -104,6 +107,8 @@ enum {
     VALID_COUNTERS,
     VALID_START,
     VALID_STOP,
+    VALID_DURATION,
+    VALID_OUTCOME,
     VALID_OWNER,
     BITMAPS = VALID_OWNER + 2 * OWNER_COLUMNS,
 };
@@ -115,6 +120,7 @@ enum {
     DICTIONARY_DIRECTION,
     DICTIONARY_MATCH,
     DICTIONARY_REASON,
+    DICTIONARY_OUTCOME,
     LABELS, /* those up to here have fixed texts, and indices of 8 bits */
     DICTIONARY_PROTO = LABELS,
     DICTIONARY_USER,
@@ -197,6 +203,9 @@ static const struct nfct_fast_column nfct_fast_columns[COLUMNS] = {
     [COLUMN_REPLY_BYTES] = {"reply_bytes", "L", 8, PLAIN, VALID_COUNTERS},
     [COLUMN_START] = {"start", "tsn:UTC", 8, PLAIN, VALID_START},
     [COLUMN_STOP] = {"stop", "tsn:UTC", 8, PLAIN, VALID_STOP},
+    [COLUMN_DURATION] = {"duration_ns", "L", 8, PLAIN, VALID_DURATION},
+    [COLUMN_OUTCOME] = {"outcome", "c", 1, DICTIONARY_OUTCOME, VALID_OUTCOME},
+    [COLUMN_FORGOTTEN] = {"forgotten", "b", 0, PLAIN, ALWAYS},
     OWNER_LAYOUT("", COLUMN_OWNER),
     OWNER_LAYOUT("peer_", COLUMN_PEER),
 };

@@ -19,11 +19,14 @@ cdef inline bint tuple_has_ports(const tuple_t *tuple) noexcept nogil:
     """Whether sport and dport are ports: of TCP, UDP, DCCP, SCTP and UDP-Lite. conntrack has the keys of GRE there."""
     return tuple.proto in (6, 17, 33, 132, 136)
 
-# Event types, with the values of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY.
+# What a flow_t tells of: an event, with the values of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY; or more than that.
 cdef enum:
     EVENT_NEW = 1
     EVENT_UPDATE = 2
     EVENT_DESTROY = 4
+    EVENT_FLOW = 5           # a whole flow, told at its end
+    EVENT_ENTRY = 6          # an entry of the conntrack table
+    EVENT_COUNT = 7
 
 # Which fields of a flow_t besides `orig` are valid; all others are undefined.
 cdef enum:
@@ -34,6 +37,7 @@ cdef enum:
     FLOW_START = 16
     FLOW_STOP = 32
     FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
+    FLOW_FORGOTTEN = 128     # no field: of an EVENT_FLOW, its beginning is not remembered
 
 # The fields that are one number each, as indices of flow_t.numbers. Both decoders, templates and JSON take them from
 # the three functions below, so a new one needs a line in each of these, a property in records/record.pyx and its stub.

@@ -1,6 +1,8 @@
 """Find out why no conntrack event can arrive in a network namespace, for which the kernel reports no error."""
 
+import contextlib
 import errno
+import os
 import select
 import socket
 import struct
@@ -12,9 +14,12 @@ from nfct_fast.kernel.netlink import NetlinkSocket
 _NETLINK_NETFILTER = 12
 _NFNLGRP_CONNTRACK_NEW = 1
 _CTNETLINK_GET_STATS = (1 << 8) | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS
+_CTNETLINK_DELETE = (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
+_NLM_F_REQUEST = 1
 _NLM_F_REQUEST_ACK = 1 | 4
 _NLMSG_ERROR = 2
 _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 2, 3
+_CTA_IDENTITY = (1, 12, 18)  # CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE
 _PROBE_SECONDS = 0.5
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _LOOPBACK = {"IPv4": (socket.AF_INET, "127.0.0.1"), "IPv6": (socket.AF_INET6, "::1")}
@@ -32,6 +37,10 @@ NO_RULE = (
     "where this was tested). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
     "nft add chain inet t c; nft add rule inet t c ct state new`"
 )
+ACCOUNTS = {
+    "nf_conntrack_acct": "records of flows will have no bytes and packets",
+    "nf_conntrack_timestamp": "how long flows last is measured by when their events were received",
+}
 UNTESTED = (
     "could not test whether flows are tracked, because loopback is down in this network namespace. "
     "If no connections are logged, use --track"
@@ -78,10 +87,11 @@ class _Flow:
 
     Attributes:
         tracked: True once the event has arrived, False before, None if the datagram could not be sent.
+        event: The event, once it has arrived.
     """
 
     def __init__(self, family, address):
-        self.tracked = None
+        self.tracked = self.event = None
         self._ends = []
         try:
             for _ in range(2):
@@ -97,8 +107,9 @@ class _Flow:
                 raise
 
     def receive(self, messages):
-        if self.tracked is False:
-            self.tracked = any(all(port in message for port in self._ports) for message in messages)
+        for message in messages:
+            if self.tracked is False and all(port in message for port in self._ports):
+                self.tracked, self.event = True, message
 
     def close(self):
         for end in self._ends:
@@ -151,8 +162,22 @@ class Probe:
     def close(self):
         for flow in self._flows.values():
             flow.close()
+            if flow.event is not None:
+                self._delete(flow.event)
         if self._listener is not None:
             self._listener.close()
+
+    def _delete(self, event):
+        """Delete the conntrack entry that the event is about, lest it is reported when it ends."""
+        body, at = event[16:20], 20
+        while at + 4 <= len(event):
+            size, kind = struct.unpack_from("=HH", event, at)
+            if kind & 0x3FFF in _CTA_IDENTITY:
+                body += event[at : at + size].ljust((size + 3) & ~3, b"\0")
+            at += max(4, (size + 3) & ~3)
+        header = struct.pack("=IHHII", 16 + len(body), _CTNETLINK_DELETE, _NLM_F_REQUEST, 0, 0)
+        with contextlib.suppress(OSError):
+            os.write(self._listener.fileno(), header + body)
 
     def reasons(self) -> list[str]:
         """Return why events cannot arrive and what to do about it, a sentence each. Call after await_answers()."""
@@ -171,6 +196,20 @@ def _are_events_off():
         return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
         return False  # the file is missing in namespaces of unprivileged users; the datagrams show it then
+
+
+def missing_accounts() -> list[str]:
+    """What the kernel will not say of a flow at its end in the calling thread's network namespace, and what to do."""
+    reasons = []
+    for name, effect in ACCOUNTS.items():
+        try:
+            if (_SYSCTL / name).read_text().strip() == "0":
+                reasons.append(
+                    f"{effect}: set it with `sysctl net.netfilter.{name}=1`, for flows that begin afterwards"
+                )
+        except OSError:
+            pass  # not there in namespaces of unprivileged users
+    return reasons
 
 
 def await_answers(probes) -> None:

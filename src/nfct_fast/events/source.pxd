@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nfct_fast.events.receive_memory cimport Share
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
@@ -11,6 +11,7 @@ cdef enum purpose_t:
     PURPOSE_SWEEP            # to drop the fingerprints of flows that have ended
     PURPOSE_RECOVER          # to find flows whose NEW event was lost
     PURPOSE_EXISTING         # to report the flows that existed before the namespace was monitored
+    PURPOSE_LIST             # to report all entries, and nothing else
 
 cdef class Source:
     cdef readonly NetlinkSocket socket
@@ -22,6 +23,8 @@ cdef class Source:
     cdef readonly uint64_t inode         # inode of the network namespace
     cdef readonly int index              # the namespace's number in flow_t.netns
     cdef bint overrun                    # events were lost, and no dump has begun to look for their flows yet
+    cdef uint32_t losses                 # changes when events are lost, and once more when all before the loss are read
+    cdef fingerprint_set_t ended_flows   # flows whose DESTROY came while those that existed are still to be delivered
     cdef bint retiring                   # the socket has left its groups: release the source once its queue is empty
     cdef bint stopping                   # a running dump is to be cut short
 
@@ -78,6 +81,10 @@ cdef class Source:
     cdef void clear_overrun(self) noexcept nogil
     # Whether to deliver an event; False if its flow was already delivered from the table.
     cdef bint admit(self, const flow_t *flow) noexcept nogil
+    # A DESTROY event was read of a flow that was not delivered.
+    cdef void mark_ended(self, const flow_t *flow) noexcept nogil
+    # Whether that was so of a flow from the table.
+    cdef bint has_ended(self, const flow_t *flow) noexcept nogil
     # Count `count` flows delivered from the table.
     cdef void add_recovered(self, int64_t count) noexcept nogil
     # Start a dump, which advance_dump() then does piece by piece.

@@ -54,6 +54,7 @@ cdef class Source:
         fingerprint_log_free(&self.live_log)
         fingerprint_set_free(&self.reported_flows)
         fingerprint_set_free(&self.recovered_flows)
+        fingerprint_set_free(&self.ended_flows)
         free(self.existing_flows)
 
     def seed(self) -> None:
@@ -80,6 +81,11 @@ cdef class Source:
                     result = self._keep_existing(self._select_missed(result)) or self.dump.next()
             # Even if the dump fails, the flows read so far are delivered.
             self._finish_dump(True)
+
+    def list_entries(self) -> None:
+        """Have the reading thread deliver the whole table. Call before the source is given to it."""
+        self.begin_dump(PURPOSE_LIST)
+        self.recovery_since = 1      # ns of CLOCK_MONOTONIC: entries may be as old as can be
 
     cdef int _keep_existing(self, int count) noexcept nogil:
         """Copy the first `count` of dump.flows to existing_flows; 0 or -ENOMEM."""
@@ -158,12 +164,21 @@ cdef class Source:
 
     cdef void mark_overrun(self) noexcept nogil:
         if not self.overrun:
+            self.losses += 1
             self.overrun = True
             self.loss_started_at = self.drained_at
             self.unreported_since = self.unreported_since or self.drained_at
 
     cdef void clear_overrun(self) noexcept nogil:
+        self.losses += 1
         self.overrun = False
+
+    cdef void mark_ended(self, const flow_t *flow) noexcept nogil:
+        if self.purpose == PURPOSE_EXISTING and self.dump_in_progress and self.ended_flows.count < EXISTING_MAX:
+            fingerprint_set_add(&self.ended_flows, flow_fingerprint(flow))
+
+    cdef bint has_ended(self, const flow_t *flow) noexcept nogil:
+        return self.ended_flows.count and fingerprint_set_has(&self.ended_flows, flow_fingerprint(flow))
 
     cdef bint admit(self, const flow_t *flow) noexcept nogil:
         cdef uint64_t fingerprint
@@ -182,7 +197,7 @@ cdef class Source:
         return True
 
     cdef void add_recovered(self, int64_t count) noexcept nogil:
-        if self.purpose == PURPOSE_EXISTING:
+        if self.purpose == PURPOSE_EXISTING or self.purpose == PURPOSE_LIST:
             self.existing_count += count
         else:
             self.recovered_count += count
@@ -246,7 +261,7 @@ cdef class Source:
         self.dump_requested = self.sweep_requested = False
         self.log_indexed = 0
         if purpose == PURPOSE_RECOVER or purpose == PURPOSE_EXISTING:
-            self.overrun = False
+            self.clear_overrun()
             self.deduplicating = self.dump_in_progress
             self.recovery_since = self.loss_started_at
         # If memory is exhausted, advance_dump() fails.
@@ -273,6 +288,7 @@ cdef class Source:
         if self.missed_count == 0:
             free(self.existing_flows)
             self.existing_flows = NULL
+            fingerprint_set_free(&self.ended_flows)
             self.dump_in_progress = False
             self.finish_due = True
         return self.dump_in_progress

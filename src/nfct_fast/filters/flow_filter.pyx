@@ -27,13 +27,15 @@ cdef class FlowFilter:
         filter: The filter, in the filter language; None for all.
         recover: Whether lost flows will be looked for in the conntrack table. Then the kernel must not judge by what
             changes while an entry lives: a flow whose event it refused would be taken for one whose event was lost.
+        whole_flows: Whether flows are told at their end: nothing that changes counts before.
 
     Raises:
         FilterError: The filter cannot be read; the error says where.
         ValueError: The protocol cannot be read, or nothing can match.
     """
 
-    def __cinit__(self, protocol=None, filter=None, bint recover=True):
+    def __cinit__(self, protocol=None, filter=None, bint recover=True, bint whole_flows=False):
+        changing = {"mark"}
         if filter is not None and not isinstance(filter, str):
             raise TypeError(f"filter must be a str, not {type(filter).__name__}")
         parsed = parse(filter) if filter is not None else None
@@ -43,8 +45,10 @@ cdef class FlowFilter:
         if not pairs or self.expression == FALSE:
             raise ValueError("filter: no flow can match it, whatever its protocol is")
         self.protocols = pair_set(pairs)
-        self.socket_filter, heard = socket_filter(self.expression, FIELDS - ({"mark"} if recover else set()))
-        possible = relaxed(self.expression, lambda condition: condition.field in FLOW_FIELDS)
+        lasting = FIELDS - changing if recover or whole_flows else FIELDS
+        self.socket_filter, heard = socket_filter(self.expression, lasting)
+        early = FLOW_FIELDS - changing if whole_flows else FLOW_FIELDS
+        possible = relaxed(self.expression, lambda condition: condition.field in early)
         self.heard = _program(heard)
         self.possible = _program(possible)
         self.wanted = _program(self.expression, possible)

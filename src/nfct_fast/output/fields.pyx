@@ -2,13 +2,15 @@
 
 An unknown field is written as `-`, an unknown pid as `?`.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
-    FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t, number_is_known, number_name, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t,
+    number_is_known, number_name, tuple_t,
 )
+from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned,
 )
@@ -20,11 +22,12 @@ from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
+    EV_FORGOTTEN, EV_OUTCOME, EV_DURATION, EV_ORIGINAL_PACKETS, EV_ORIGINAL_BYTES, EV_REPLY_PACKETS, EV_REPLY_BYTES,
     EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT,
     EV_NUMBERS               # NUMBERS of them
     EV_COUNT = EV_NUMBERS + NUMBERS
@@ -38,6 +41,7 @@ cdef enum:
 
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
+       "forgotten", "outcome", "duration", "original_packets", "original_bytes", "reply_packets", "reply_bytes",
        "community_id", "community_id_nat",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
 _INFO = ("pid", "ppid", "parent", "uid", "gid", "user", "group", "start", "entity_id", "comm", "exe", "exe_dev",
@@ -55,6 +59,10 @@ cdef void _put_label(text_buffer_t *out, const char *word) noexcept nogil:
     if word == NULL:
         word = b"-"
     buffer_put(out, word, strlen(word))
+
+
+cdef void _put_flag(text_buffer_t *out, const char *word, bint is_set) noexcept nogil:
+    _put_label(out, word if is_set else NULL)
 
 
 cdef void _put_known(text_buffer_t *out, bint known, uint64_t value) noexcept nogil:
@@ -86,6 +94,19 @@ cdef void _put_tuple(text_buffer_t *out, const tuple_t *tuple, int field) noexce
         _put_address(out, tuple.dst, tuple.family)
     else:
         buffer_unsigned(out, tuple.sport if field == EV_SPORT else tuple.dport)
+
+
+cdef void _put_seconds(text_buffer_t *out, int64_t time) noexcept nogil:
+    """ns as seconds with three digits behind the point."""
+    cdef int64_t ms = time // 1000000
+    if time < 0:
+        buffer_put(out, b"-", 1)
+        return
+    buffer_unsigned(out, ms // 1000)
+    buffer_put(out, b".", 1)
+    if ms % 1000 < 100:
+        buffer_put(out, b"00", 2 if ms % 1000 < 10 else 1)
+    buffer_unsigned(out, ms % 1000)
 
 
 cdef void _put_community_id(text_buffer_t *out, const flow_t *flow, bint nat, Presentation presentation) noexcept nogil:
@@ -129,10 +150,18 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Pres
         _put_community_id(out, flow, field == EV_COMMUNITY_ID_NAT, presentation)
     elif field >= EV_NUMBERS:
         _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
-    elif flow.has & FLOW_RECOVERED:
-        _put_label(out, b"recovered")
+    elif field == EV_RECOVERED:
+        _put_flag(out, b"recovered", flow.has & FLOW_RECOVERED)
+    elif field == EV_FORGOTTEN:
+        _put_flag(out, b"forgotten", flow.has & FLOW_FORGOTTEN)
+    elif field == EV_OUTCOME:
+        _put_label(out, outcome_name(flow_outcome(flow)))
+    elif field == EV_DURATION:
+        _put_seconds(out, flow_duration(flow, record.began))
+    elif field == EV_ORIGINAL_PACKETS or field == EV_REPLY_PACKETS:
+        _put_known(out, flow.has & FLOW_COUNTERS, flow.packets[field == EV_REPLY_PACKETS])
     else:
-        buffer_put(out, b"-", 1)
+        _put_known(out, flow.has & FLOW_COUNTERS, flow.bytes[field == EV_REPLY_BYTES])
 
 
 cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept nogil:

@@ -61,6 +61,9 @@ ctypedef struct process_t:
     uint32_t ns_pid          # pid in the process's own pid namespace; 0: that is the initial one, or it is not known
     ancestor_t *ancestors    # the process it was forked from, a reference; NULL: not known
     uint64_t bytes           # bytes of memory, without those of the ancestors
+    # The next two are changed by LiveFlows only, in its one thread.
+    uint32_t live_flows      # live flows that keep this process
+    uint32_t charged         # bytes that LiveFlows counts for it
     # As it is shown where command lines are redacted: another one, a reference, or this one itself. NULL: nobody has
     # asked yet. Only the thread that takes records looks at it and writes it; see redactor.pyx.
     process_t *shown

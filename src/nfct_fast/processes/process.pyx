@@ -146,6 +146,7 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     out.bytes = size
     out.shown = NULL
     out.refs = 1
+    out.live_flows = 0
     return out
 
 

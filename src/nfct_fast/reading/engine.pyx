@@ -12,6 +12,8 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
+from nfct_fast.reading.flow_ends cimport FlowEnds
+from nfct_fast.records.live_flows cimport LiveFlows
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
@@ -54,7 +56,8 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             presentation, redactor, record=None, **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, record=None, flows=None, bint listing=False,
+             **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
@@ -69,6 +72,9 @@ cdef class Engine:
             presentation: A Presentation, of the flows.
             redactor: A Redactor, or None.
             record: File, Presentation and Redactor (or None) of a recording of all that is delivered; or None.
+            flows: To deliver one record per flow at its end: how many live flows are remembered, and whether NEW
+                events are delivered as well. Otherwise None.
+            listing: Deliver what the conntrack tables contain, and end.
             opener_arguments: Further keyword arguments of SourceOpener.
 
         Returns:
@@ -86,14 +92,16 @@ cdef class Engine:
         if track:
             self.tracking = Tracking(self.notices)
         everywhere = spec == "all"
-        self.reader = Reader(self.ring, self.attribution, flow_filter,
-                             self.tracking.check if track and not everywhere else None)
+        flow_ends = None if flows is None else FlowEnds(self.attribution, LiveFlows(flows[0]), flows[1])
+        self.reader = Reader(self.ring, self.attribution, flow_filter, flow_ends,
+                             self.tracking.check if track and not everywhere else None, listing)
         with explain_descriptor_limit():
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
             source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         flow_filter, **opener_arguments)
+                                         flow_filter, self.notices, whole_flows=flows is not None, listing=listing,
+                                         **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)
@@ -109,7 +117,7 @@ cdef class Engine:
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
         self.thread = start_new_thread(self.reader.run, (drop_rights,))
-        if everywhere:
+        if everywhere and not listing:
             self.follower.start(drop_rights)
         return reasons
 

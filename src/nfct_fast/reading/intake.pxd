@@ -8,12 +8,14 @@ from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.source cimport Source
 from nfct_fast.kernel.wakeup cimport Wakeup
+from nfct_fast.reading.flow_ends cimport FlowEnds
 from nfct_fast.replay.recorder cimport Recorder
 
 # Used by the reading thread only, except stop() and the readonly counts.
 cdef class Intake:
     cdef Ring ring
     cdef FlowDecoder decoder
+    cdef readonly FlowEnds flow_ends     # makes one record of each flow; None: events are delivered as they come
     cdef Recorder recorder               # of what is delivered, or None
     cdef readonly Resolver attribution
     cdef FlowFilter flow_filter

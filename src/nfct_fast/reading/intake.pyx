@@ -8,6 +8,7 @@ from libc.errno cimport EINTR, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
+from nfct_fast.events.flow cimport EVENT_NEW
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 
@@ -25,14 +26,17 @@ cdef class Intake:
         ring: The ring in which records are put; this thread is its producer.
         attribution: The Resolver that finds the owners.
         flow_filter: The FlowFilter that says which flows are wanted.
+        flow_ends: Makes one record per flow, or None.
 
     Raises:
         OSError: An eventfd cannot be made.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, FlowFilter flow_filter not None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, FlowFilter flow_filter not None,
+                  FlowEnds flow_ends=None):
         self.ring = ring
         self.attribution = attribution
+        self.flow_ends = flow_ends
         self.decoder = FlowDecoder()
         self.flow_filter = flow_filter
         self.wakeup = Wakeup()
@@ -93,7 +97,11 @@ cdef class Intake:
         cdef int64_t now = monotonic_ns()
         source.mark_active(now)
         self.attribution.begin(now, since)
+        if self.flow_ends is not None:
+            self.flow_ends.begin(source, records, count)
         self.attribution.resolve(records, count)
+        if self.flow_ends is not None:
+            count = self.flow_ends.finish(source, records, count)
         kept = self.flow_filter.keep_wanted(records, count)
         self.filtered += count - kept
         for i in range(kept):
@@ -222,15 +230,17 @@ cdef class Intake:
                 self.undelivered += self._count_undelivered(source, count)
 
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil:
-        """Count the received datagrams that are undelivered: that may be wanted, and whose flow was not just recovered
-        from the table."""
+        """Count the received datagrams that are undelivered: that make a record, may be wanted, and whose flow was not
+        just recovered from the table."""
         cdef size_t length = 0
         cdef const void *data
         cdef flow_t flow
         cdef int i
         cdef int others = 0
-        for i in range(count if source.deduplicating or self.flow_filter.possible is not None else 0):
+        cdef bint ends_only = self.flow_ends is not None and not self.flow_ends.begins_wanted
+        for i in range(count if source.deduplicating or ends_only or self.flow_filter.possible is not None else 0):
             data = source.socket.datagram(i, &length)
             if data != NULL and self.decoder.decode(data, length, &flow, 1, 0, source.index) == 1:
-                others += not source.admit(&flow) or not self.is_wanted(source, &flow)
+                others += (not source.admit(&flow) or not self.is_wanted(source, &flow)
+                           or ends_only and flow.type == EVENT_NEW)
         return count - others

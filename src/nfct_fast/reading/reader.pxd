@@ -16,6 +16,7 @@ cdef class Reader:
     cdef Wakeup sources_changed  # signals that add() or retire() was called
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
+    cdef bint listing            # run() ends when all dumps are over
     cdef bint catch_up_due       # a source must be served although no event is queued
     cdef pacing_t pacing
     cdef int _watch(self, int fd, uint32_t number, uint32_t events=*) except -1
@@ -26,4 +27,5 @@ cdef class Reader:
     cdef int _catch_up(self) noexcept nogil
     cdef int _read_events(self) noexcept nogil
     cdef int _release(self, Source source) noexcept nogil
+    cdef int _listed(self) noexcept nogil
     cdef void _finish_sources(self) noexcept nogil

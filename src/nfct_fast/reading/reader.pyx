@@ -1,7 +1,7 @@
 """The reading thread, which waits until sources have events and reads each in turn."""
 cimport cython
-from libc.errno cimport EINTR, ENOBUFS, errno
-from libc.stdint cimport int64_t, uint32_t
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
 from sys_epoll cimport (
@@ -13,6 +13,7 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.events.sources cimport SOURCES
+from nfct_fast.reading.flow_ends cimport FlowEnds
 
 import os
 from _thread import allocate_lock
@@ -20,6 +21,7 @@ from _thread import allocate_lock
 cdef enum:
     READY = 16
     HOUSEKEEPING_MS = 1000
+    SWEPT = 8192                 # remembered flows checked per housekeeping, to free those of namespaces that ended
     DRAIN_MS = 300               # how long queued events are still delivered after stop(), as the consumer makes room
     COUNT_MS = 400               # how long the rest is counted after that: enough for 400,000 events, those of 256 MiB
     ROUNDS = 4                   # batches read from one source before others have their turn
@@ -38,12 +40,16 @@ cdef class Reader:
         ring: The ring in which the records are put.
         attribution: The Resolver that finds the owners.
         flow_filter: Which flows are wanted, a FlowFilter.
+        flow_ends: Makes one record per flow; None: events are delivered as they come.
         housekeeping: Called in the reading thread about once a second; may be None.
+        listing: The sources are conntrack tables to be listed; run() ends after that.
     """
 
-    def __cinit__(self, Ring ring not None, Resolver attribution not None, flow_filter, housekeeping=None):
+    def __cinit__(self, Ring ring not None, Resolver attribution not None, flow_filter, FlowEnds flow_ends=None,
+                  housekeeping=None, bint listing=False):
         self.epoll = -1
-        self.intake = Intake(ring, attribution, flow_filter)
+        self.listing = listing
+        self.intake = Intake(ring, attribution, flow_filter, flow_ends)
         self.sources = Sources()
         self.recovery = Recovery(self.intake, self.sources)
         self.housekeeping = housekeeping
@@ -114,11 +120,14 @@ cdef class Reader:
                     result = self._read_events()
                     attribution.drain()
                     self.recovery.sweep()
+                    if self.intake.flow_ends is not None:
+                        self.intake.flow_ends.live.sweep(SWEPT)
                 attribution.refresh()
                 if self.housekeeping is not None:
                     self.housekeeping()
             if result < 0:
-                raise OSError(-result, f"receiving conntrack events: {os.strerror(-result)}")
+                raise OSError(-result, "entries may be missing: a conntrack table could not be read whole"
+                              if self.listing else f"receiving conntrack events: {os.strerror(-result)}")
         except BaseException as error:
             self.failure = error
         finally:
@@ -206,6 +215,8 @@ cdef class Reader:
         result = self.intake.report_loss(source, False)
         memset(&event, 0, sizeof(event))
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, source.socket.fd, &event)
+        if self.intake.flow_ends is not None:
+            self.intake.flow_ends.live.forget_namespace(<uint16_t>source.index)
         self.sources.release(source.index)
         return result
 
@@ -276,6 +287,19 @@ cdef class Reader:
                 if result < 0:
                     return result
                 self.catch_up_due = True      # a dump may be over
+                if self.listing and not self.recovery.in_progress:
+                    self.intake.stopping = True
+                    return self._listed()
+        return 0
+
+    cdef int _listed(self) noexcept nogil:
+        """After all dumps: 0, or -EAGAIN if entries may be missing."""
+        cdef int i
+        cdef void *at
+        for i in range(self.sources.bound):
+            at = self.sources.get(i)
+            if at != NULL and (<Source>at).dump_incomplete:
+                return -EAGAIN
         return 0
 
     cdef void _finish_sources(self) noexcept nogil:

@@ -6,10 +6,10 @@ socket, delays nobody else's flows.
 cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memset
-from nfct_fast.events.flow cimport EVENT_NEW, FLOW_RECOVERED, flow_t
+from nfct_fast.events.flow cimport EVENT_ENTRY, EVENT_NEW, FLOW_RECOVERED, flow_t
 from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 from nfct_fast.records.record cimport record_t
-from nfct_fast.events.source cimport PURPOSE_RECOVER, PURPOSE_SWEEP
+from nfct_fast.events.source cimport PURPOSE_LIST, PURPOSE_RECOVER, PURPOSE_SWEEP
 
 cdef enum:
     SLICE_NS = 2000000           # of dumping before events are read again
@@ -108,8 +108,11 @@ cdef class Recovery:
                 if self.intake.is_wanted(source, &flows[i]):
                     memset(&records[kept], 0, sizeof(record_t))
                     records[kept].flow = flows[i]
-                    records[kept].flow.type = EVENT_NEW
-                    records[kept].flow.has |= FLOW_RECOVERED
+                    if source.purpose == PURPOSE_LIST:
+                        records[kept].flow.type = EVENT_ENTRY
+                    else:
+                        records[kept].flow.type = EVENT_NEW
+                        records[kept].flow.has |= FLOW_RECOVERED
                     records[kept].flow.time = now
                     kept += 1
                 else:

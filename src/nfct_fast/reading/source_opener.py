@@ -1,11 +1,12 @@
 """Open sources for the reading thread: the only place where events, attribution and tracking of a namespace meet."""
 
 import contextlib
+import errno
 import time
 
 from nfct_fast.events.conntrack_dump import ConntrackDump
 from nfct_fast.events.open_sources import GROUPS, NETLINK_NETFILTER, close_event_socket, event_inbox, open_event_socket
-from nfct_fast.events.preflight import Probe, await_answers
+from nfct_fast.events.preflight import NO_MODULE, Probe, await_answers, missing_accounts, wake_ctnetlink
 from nfct_fast.events.source import Source
 from nfct_fast.kernel import netns
 
@@ -29,16 +30,35 @@ class SourceOpener:
         tracking: A Tracking that turns connection tracking on, or None.
         can_enter: Whether threads may still enter other namespaces after the start.
         flow_filter: Which flows are wanted, a FlowFilter.
+        notices: Notices, for what records of whole flows will lack.
         groups: Values of events.open_sources.GROUPS.
         recover: Whether to recover lost flows from the conntrack table.
+        whole_flows: Whether there is one record per flow at its end, so that flows that exist have to be known.
+        listing: Whether the conntrack tables are to be listed; `groups` is then empty.
     """
 
-    def __init__(self, reader, resolver, opener, tracking, can_enter, flow_filter, groups, recover):
+    def __init__(
+        self,
+        reader,
+        resolver,
+        opener,
+        tracking,
+        can_enter,
+        flow_filter,
+        notices,
+        *,
+        groups,
+        recover,
+        whole_flows=False,
+        listing=False,
+    ):
         self.tracking = tracking
         self._reader, self._resolver, self._opener = reader, resolver, opener
         self._can_enter = can_enter
         self._filter, self._groups = flow_filter, groups
-        self._recover = recover and GROUPS["NEW"] in groups
+        self._recover = recover and GROUPS["NEW"] in groups or listing
+        self._listing = listing
+        self._notices, self._whole_flows = notices, whole_flows
         self._inbox = event_inbox()
         self._tracked = {}  # {inode: what Tracking.remove() takes}
 
@@ -52,13 +72,24 @@ class SourceOpener:
 
         Call before open(), or the sources would receive the events of the probes. Blocks for up to half a second.
         """
+        if self._listing:
+            if not wake_ctnetlink():
+                raise OSError(errno.EPROTONOSUPPORT, NO_MODULE)
+            return []
+        lacking = {}
         with contextlib.ExitStack() as stack:
             probes = []
             for space in spaces:
                 with _entered(space):
                     self._track(space)
+                    if self._whole_flows:
+                        for missing in missing_accounts():
+                            lacking.setdefault(missing, []).append(_prefix(space))
                     probes.append(stack.enter_context(contextlib.closing(Probe(probe))))
             await_answers(probes)
+            for missing, prefixes in lacking.items():
+                more = f" (and {len(prefixes) - 1} more)" if len(prefixes) > 1 else ""
+                self._notices.add(prefixes[0].removesuffix(": ") + more + ": " * bool(prefixes[0] or more) + missing)
             return [_prefix(space) + reason for space, probe in zip(spaces, probes) for reason in probe.reasons()]
 
     def _track(self, space):
@@ -94,7 +125,12 @@ class SourceOpener:
                 close_event_socket(socket, share)
                 raise
             source = Source(socket, self._groups, dump, number, inode, share, since)
-            source.load_existing() if report_existing else source.seed()
+            if self._listing:
+                source.list_entries()
+            elif report_existing or self._whole_flows:
+                source.load_existing()
+            else:
+                source.seed()
             self._reader.add(source)
         except BaseException:
             self._untrack(inode)

@@ -4,11 +4,12 @@ from libc.string cimport memset
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS, flow_t,
-    number_is_known, number_name, tuple_has_ports, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS,
+    flow_t, number_is_known, number_name, tuple_has_ports, tuple_t,
 )
+from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.processes.process_texts cimport process_text_t
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_json, owner_t
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.text.json_text cimport json_label, json_number, json_raw
@@ -62,6 +63,13 @@ cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
         json_number(out, b',"stop_ns":', <uint64_t>flow.stop)
 
 
+cdef void _end(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept nogil:
+    cdef int64_t duration = flow_duration(flow, began)
+    if duration >= 0:
+        json_number(out, b',"duration_ns":', <uint64_t>duration)
+    json_label(out, b',"outcome":', outcome_name(flow_outcome(flow)))
+
+
 cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Presentation presentation) noexcept nogil:
     # ISO 8601 in UTC with nanoseconds.
     cdef time_t second = <time_t>(time // 1000000000)
@@ -85,7 +93,7 @@ cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Pres
     buffer_put(out, presentation.host.data, presentation.host.length)
 
 
-cdef void flow_json(text_buffer_t *out, const flow_t *flow, uint8_t direction, const owner_t *owner,
+cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, const owner_t *owner,
                     const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
                     Presentation presentation) noexcept nogil:
     cdef char name[32]
@@ -118,8 +126,11 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, uint8_t direction, c
     if flow.netns_inode:
         json_number(out, b',"netns":', flow.netns_inode)
     _counters(out, flow)
+    _end(out, flow, began)
     if flow.has & FLOW_RECOVERED:
         json_raw(out, b',"recovered":true')
+    if flow.has & FLOW_FORGOTTEN:
+        json_raw(out, b',"forgotten":true')
     owner_json(out, b',"owner":{', owner, texts, presentation.identity)
     if direction and peer.reason != REASON_REMOTE:
         owner_json(out, b',"peer":{', peer, texts, presentation.identity)

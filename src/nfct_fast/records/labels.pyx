@@ -2,15 +2,22 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport strlen
 from netinet_in cimport inet_ntop
+from nfct_fast.events.flow cimport EVENT_COUNT
+from nfct_fast.events.outcome cimport OUTCOME_COUNT
 from sys_socket cimport AF_INET
 
 cdef extern from "nfct_fast/records/flow_labels.h" nogil:
-    const char *const nfct_fast_event_names[5]
+    const char *const nfct_fast_event_names[EVENT_COUNT]
+    const char *const nfct_fast_outcome_names[OUTCOME_COUNT]
     const char *const nfct_fast_direction_names[5]
 
 
 cdef const char *event_name(uint8_t type) noexcept nogil:
-    return nfct_fast_event_names[type] if type < 5 else NULL
+    return nfct_fast_event_names[type] if type < EVENT_COUNT else NULL
+
+
+cdef const char *outcome_name(uint8_t outcome) noexcept nogil:
+    return nfct_fast_outcome_names[outcome] if outcome < OUTCOME_COUNT else NULL
 
 
 cdef const char *direction_name(uint8_t direction) noexcept nogil:

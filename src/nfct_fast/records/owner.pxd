@@ -34,13 +34,15 @@ cdef enum:               # owner_t.reason: why there is no process
     REASON_ERROR = 11        # a query to the kernel failed
     REASON_REMOTE = 12       # this end is on another host
     REASON_NETNS = 13        # possibly in a network namespace that could not be entered
-    REASON_COUNT = 14
+    REASON_FORGOTTEN = 14    # it is not remembered who began the flow, and cannot be told at its end
+    REASON_COUNT = 15
 
 # Further processes of an owner. References are counted, from any thread, and the reading thread's caches share the list
 # with every flow of a server: never change one that is not newly made, but make another by others_new() in its place.
 ctypedef struct others_t:
     int refs
     int count
+    uint32_t live_flows      # live flows that keep this list; changed by LiveFlows only, in its one thread
     others_t *shown          # as they are shown where command lines are redacted; see process_t.shown
     process_t *at[1]         # `count` references
 
@@ -65,6 +67,7 @@ cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil    # wit
 cdef void owner_redact(owner_t *owner, Redactor redactor) noexcept nogil
 
 cdef others_t *others_new(int room) noexcept nogil              # empty, with room for as many; NULL without memory
+cdef void others_drop(others_t *others) noexcept nogil           # drop a reference; NULL is none
 
 cdef inline int other_count(const owner_t *owner) noexcept nogil:
     return owner.others.count if owner.others != NULL else 0

@@ -28,23 +28,24 @@ cdef others_t *others_new(int room) noexcept nogil:
     if others != NULL:
         others.refs = 1
         others.count = 0
+        others.live_flows = 0
         others.shown = NULL
     return others
 
 
-cdef void _others_drop(others_t *others) noexcept nogil:
+cdef void others_drop(others_t *others) noexcept nogil:
     cdef int i
     if others != NULL and __atomic_sub_fetch(&others.refs, 1, __ATOMIC_ACQ_REL) == 0:
         for i in range(others.count):
             process_drop(others.at[i])
-        _others_drop(others.shown)
+        others_drop(others.shown)
         free(others)
 
 
 cdef void owner_drop(owner_t *owner) noexcept nogil:
     process_drop(owner.process)
     process_drop(owner.cgroup)
-    _others_drop(owner.others)
+    others_drop(owner.others)
     owner.process = owner.cgroup = NULL
     owner.others = NULL
 
@@ -80,7 +81,7 @@ cdef void owner_redact(owner_t *owner, Redactor redactor) noexcept nogil:
         owner.others = others.shown
         if owner.others != NULL:
             __atomic_add_fetch(&owner.others.refs, 1, __ATOMIC_RELAXED)
-        _others_drop(others)
+        others_drop(others)
 
 
 cdef const char *match_name(uint8_t match) noexcept nogil:

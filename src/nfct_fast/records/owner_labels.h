@@ -4,7 +4,7 @@
 
 static const char *const nfct_fast_match_names[] = {0, "bpf", "socket", "wildcard", "listener", "protocol"};
 static const char *const nfct_fast_reason_names[] = {
-    0,        "off",       "forwarded", "closed",      "orphaned", "exited", "permission",
-    "budget", "ambiguous", "kernel",    "unsupported", "error",    "remote", "netns"};
+    0,           "off",    "forwarded",   "closed", "orphaned", "exited", "permission", "budget",
+    "ambiguous", "kernel", "unsupported", "error",  "remote",   "netns",  "forgotten"};
 
 #endif

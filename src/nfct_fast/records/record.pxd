@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.presentation cimport Presentation
@@ -22,7 +22,10 @@ ctypedef struct record_t:
     owner_t owner            # the originator where it is local, else the responder
     owner_t peer             # the responder of a flow whose both ends are local
     uint8_t direction        # DIRECTION_*; 0: unknown
+    uint8_t is_responder     # `owner` is the responder, as only that one is on this host
     uint8_t kind             # RECORD_*
+    uint32_t live            # of an event that FlowEnds is to handle: the flow's number in LiveFlows; 0: none
+    int64_t began            # EVENT_FLOW only: ns since the epoch when its NEW event was received; 0: unknown
     uint16_t datagram        # 1 + its number in its source's inbox, until the record is published; 0: from a table
     loss_t loss              # RECORD_LOSS only
 

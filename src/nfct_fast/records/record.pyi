@@ -1,7 +1,7 @@
 from typing import Any, Final, NamedTuple, Self, final
 
 from nfct_fast.records.owner import Owner
-from nfct_fast.records.words import Direction, EventType
+from nfct_fast.records.words import Direction, EventType, Outcome
 from nfct_fast.text.status import Status
 
 class Tuple(NamedTuple):
@@ -53,6 +53,12 @@ class Flow:
     def start_ns(self) -> int | None: ...
     @property
     def stop_ns(self) -> int | None: ...
+    @property
+    def duration_ns(self) -> int | None: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def forgotten(self) -> bool: ...
     @property
     def status(self) -> Status | None: ...
     @property

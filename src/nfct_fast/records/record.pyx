@@ -1,12 +1,13 @@
 """A flow with its owners: the C struct of a batch, and the immutable Python object made from one."""
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 from nfct_fast.events.flow cimport (
-    EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE,
-    FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBER_MARK,
-    NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known, tuple_has_ports, tuple_t,
+    EVENT_COUNT, FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
+    FLOW_STOP, NUMBER_ID, NUMBER_MARK, NUMBER_TIMEOUT, NUMBER_USE, NUMBER_ZONE, flow_t, number_is_known,
+    tuple_has_ports, tuple_t,
 )
+from nfct_fast.events.outcome cimport OUTCOME_COUNT, flow_duration, flow_outcome
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.records.owner cimport (
     REASON_REMOTE, owner_drop, owner_ids, owner_object, owner_restore, owner_state,
@@ -15,16 +16,18 @@ from nfct_fast.records.flow_json cimport flow_json, json_clock_t, stamp_json
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_object, text_buffer_t
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name
+from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 
 import json
 from typing import NamedTuple
 
-from nfct_fast.records.words import Direction, EventType
+from nfct_fast.records.words import Direction, EventType, Outcome
 from nfct_fast.text.status import Status
 
 cdef tuple _DIRECTIONS = (None, *[Direction(direction_name(i).decode("ascii")) for i in range(1, 5)])
-cdef dict _EVENT_TYPES = {i: EventType(event_name(i).decode("ascii")) for i in (EVENT_NEW, EVENT_UPDATE, EVENT_DESTROY)}
+cdef dict _EVENT_TYPES = {
+    i: EventType(event_name(i).decode("ascii")) for i in range(EVENT_COUNT) if event_name(i) != NULL}
+cdef tuple _OUTCOMES = (None, *[Outcome(outcome_name(i).decode("ascii")) for i in range(1, OUTCOME_COUNT)])
 
 
 class Tuple(NamedTuple):
@@ -90,7 +93,7 @@ cdef class Flow:
 
     @property
     def type(self) -> EventType:
-        """What happened: "NEW", "UPDATE" or "DESTROY"."""
+        """What happened: "NEW", "UPDATE" or "DESTROY"; "FLOW" of Conntrack(flows=True), "ENTRY" of list_flows()."""
         return _EVENT_TYPES[self.record.flow.type]
 
     @property
@@ -179,6 +182,29 @@ cdef class Flow:
         return self.record.flow.stop if self.record.flow.has & FLOW_STOP else None
 
     @property
+    def duration_ns(self) -> int | None:
+        """How long a flow that has ended lasted: from start_ns to stop_ns, or without them, for a "FLOW", from when its
+        beginning was received to time_ns. The entry ends its timeout after the last packet, or when it is deleted."""
+        cdef int64_t duration = flow_duration(&self.record.flow, self.record.began)
+        return None if duration < 0 else duration
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of a flow that has ended, as far as its conntrack entry says.
+
+        "answered": a packet came back; of TCP, and both ends closed the connection, or its entry was deleted.
+        "unanswered": nothing came back. For TCP alone: "refused" by a reset, "reset" later by either end, and
+        "timed_out": nobody spoke any more until the entry expired, though the connection was not closed.
+        """
+        return _OUTCOMES[flow_outcome(&self.record.flow)]
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether, of a "FLOW", the beginning is not remembered: it was before the start or lost, or there was no room.
+        Its owners are then what the DESTROY event alone can tell."""
+        return bool(self.record.flow.has & FLOW_FORGOTTEN)
+
+    @property
     def status(self) -> Status | None:
         """Status bits."""
         return Status(self.record.flow.status) if self.record.flow.has & FLOW_STATUS else None
@@ -220,7 +246,8 @@ cdef class Flow:
 
     @property
     def recovered(self) -> bool:
-        """Whether it was read from the conntrack table instead of an event; time_ns is then the time of reading."""
+        """Whether it was read from the conntrack table instead of an event; time_ns is then the time of reading. Of a
+        "FLOW", whether its beginning was."""
         return bool(self.record.flow.has & FLOW_RECOVERED)
 
     @property
@@ -259,8 +286,8 @@ cdef class Flow:
         memset(&stamp, 0, sizeof(stamp))
         clock.size = 0
         stamp_json(&stamp, &clock, self.record.flow.time, self.presentation)
-        flow_json(&out, &self.record.flow, self.record.direction, &self.record.owner, &self.record.peer, &stamp, NULL,
-                  self.presentation)
+        flow_json(&out, &self.record.flow, self.record.began, self.record.direction, &self.record.owner,
+                  &self.record.peer, &stamp, NULL, self.presentation)
         buffer_free(&stamp)
         return buffer_object(&out)
 
@@ -293,7 +320,7 @@ cdef class Flow:
 
 cdef tuple record_state(const record_t *record):
     return ((<const char *>&record.flow)[:sizeof(flow_t)], record.direction, owner_state(&record.owner),
-            owner_state(&record.peer))
+            owner_state(&record.peer), record.began)
 
 
 def _restored(state, saved):
@@ -301,7 +328,7 @@ def _restored(state, saved):
     cdef Flow flow = Flow.__new__(Flow)
     cdef bytes event
     flow.presentation = Presentation(*saved)
-    event, flow.record.direction, owner, peer = state
+    event, flow.record.direction, owner, peer, flow.record.began = state
     if len(event) != sizeof(flow_t) or flow.record.direction >= 5:
         raise ValueError("not the state of a Flow of this version of nfct_fast")
     memcpy(&flow.record.flow, <const char *>event, sizeof(flow_t))

@@ -9,6 +9,8 @@ class EventType(StrEnum):
     NEW = "NEW"
     UPDATE = "UPDATE"
     DESTROY = "DESTROY"
+    FLOW = "FLOW"  # it ended, and the record is of the whole flow
+    ENTRY = "ENTRY"  # nothing: it is in the table
 
 
 class Direction(StrEnum):
@@ -18,6 +20,16 @@ class Direction(StrEnum):
     IN = "in"  # the responder
     LOCAL = "local"  # both
     FORWARD = "forward"  # neither
+
+
+class Outcome(StrEnum):
+    """What became of a flow that has ended, as far as its conntrack entry says."""
+
+    ANSWERED = "answered"  # a packet came back; of TCP, and both ends closed it or its entry was deleted
+    UNANSWERED = "unanswered"  # nothing came back
+    REFUSED = "refused"  # TCP: the first thing that came back was a reset
+    RESET = "reset"  # TCP: a reset ended it, by either end
+    TIMED_OUT = "timed_out"  # TCP: it was not closed, and nobody spoke until the entry expired
 
 
 class Match(StrEnum):
@@ -46,3 +58,4 @@ class Reason(StrEnum):
     ERROR = "error"  # a query to the kernel failed
     REMOTE = "remote"  # this end is on another host
     NETNS = "netns"  # possibly in a network namespace that could not be entered
+    FORGOTTEN = "forgotten"  # it is not remembered who began the flow, and cannot be told at its end

@@ -30,9 +30,10 @@ cdef enum:
     KNOWN = 32768            # entries of FdScanner._known, 24 bytes each
     NEGATIVES = 4096         # entries of FdScanner._negatives
     VISITS = 32768           # entries of FdScanner._visits and _other_users
-    BURST_NS = 40_000_000    # longest scan without a pause, in ns; the next flow resumes the search
     CLOCK_EVERY = 64         # processes between two readings of the clock
     RECENT = 8               # entries of FdScanner._recent
+
+BURST = 0.04                 # longest scan without a pause, in s; the next flow resumes the search
 
 
 cdef bint scanner_holds(FdScanner scanner, const holder_t *holder, uint64_t inode) noexcept nogil:
@@ -349,19 +350,20 @@ cdef class FdScanner:
 
     Args:
         proc: Where procfs is mounted.
-        budget: Seconds of scanning allowed per second, of which 0.04 without a pause; inf for no limit.
+        budget: Seconds of scanning allowed per second; inf for no limit.
         negative_ttl: Seconds for which a search that found no holder is cached.
+        burst: Seconds of scanning allowed without a pause.
 
     Raises:
         OSError: `proc` cannot be opened.
     """
 
-    def __cinit__(self, proc="/proc", double budget=0.2, double negative_ttl=2.0):
+    def __cinit__(self, proc="/proc", double budget=0.2, double negative_ttl=2.0, double burst=BURST):
         cdef bytes path = os.fsencode(proc)
         cdef struct_stat st
         self._root = -1
         self._rate = min(max(budget, 0.0), 1e6)
-        self._burst = self._tokens = min(<int64_t>(self._rate * 1e9), <int64_t>BURST_NS)
+        self._burst = self._tokens = <int64_t>((burst if self._rate >= BURST else min(self._rate, burst)) * 1e9)
         self._refilled_at = monotonic_ns()
         self._negative_ttl = <int64_t>(negative_ttl * 1e9)
         self._known = <known_t *>calloc(KNOWN, sizeof(known_t))

@@ -18,6 +18,8 @@ from nfct_fast.sockets.socket_info cimport SOCK_CGROUP, SOCK_UID
 
 import functools
 
+from nfct_fast.sockets.fd_scanner import BURST
+
 cdef enum:
     HOLDERS = 1              # this and the next two are values of request_t.kind
     HOLDS = 2
@@ -71,8 +73,8 @@ def _serve(FdScanner scanner, CgroupFilesystem cgroups, int fd):
         serve_requests(fd, scanner, cgroups)
 
 
-def _prepare(proc, budget):
-    return functools.partial(_serve, FdScanner(proc, budget=budget), CgroupFilesystem())
+def _prepare(proc, budget, burst):
+    return functools.partial(_serve, FdScanner(proc, budget=budget, burst=burst), CgroupFilesystem())
 
 
 @cython.final
@@ -81,7 +83,7 @@ cdef class HolderSearch:
     """A search for holders of sockets and paths of cgroups, in a helper process or in the calling thread.
 
     Args:
-        proc, budget: See FdScanner.
+        proc, budget, burst: See FdScanner.
         cgroups: The cgroup file systems to use without a helper process.
         spawn_helper: Rights.spawn_helper, to have a helper process search; None: the calling thread does.
 
@@ -89,12 +91,13 @@ cdef class HolderSearch:
         OSError: /proc cannot be opened, or the helper process cannot be started.
     """
 
-    def __init__(self, proc, double budget, CgroupFilesystem cgroups, spawn_helper=None):
+    def __init__(self, proc, double budget, CgroupFilesystem cgroups, spawn_helper=None,
+                 double burst=BURST):
         self.cgroups = cgroups
         if spawn_helper is None:
-            self.scanner = FdScanner(proc, budget=budget)
+            self.scanner = FdScanner(proc, budget=budget, burst=burst)
         else:
-            self.channel = HelperChannel(*spawn_helper("nfct-holders", functools.partial(_prepare, proc, budget),
+            self.channel = HelperChannel(*spawn_helper("nfct-holders", functools.partial(_prepare, proc, budget, burst),
                                                        ("dac_read_search", "sys_ptrace")))
 
     def close(self):
