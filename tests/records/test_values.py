@@ -45,7 +45,7 @@ def send(port):
 
 def send_and_read(conntrack):
     send(4001)
-    return conntrack.read(5)
+    return conntrack.read(timeout=5)
 
 
 @pytest.fixture(scope="module")
