@@ -1,4 +1,7 @@
-"""The command line: parse arguments, write the flows of a Conntrack to standard output, return an exit status."""
+"""The command line: parse arguments, write the flows of a Conntrack to standard output, return an exit status.
+
+This file has more than 400 lines: half of them are the options and their help.
+"""
 
 import sys
 
@@ -406,14 +409,19 @@ def _allow_descriptors():
 
 
 def _rights(arguments):
-    looks = (arguments.attribution != "off" or arguments.netns == "all") and arguments.replay is None
+    find_owners = (arguments.attribution != "off" or arguments.netns == "all") and arguments.replay is None
     if arguments.no_sandbox:
         if arguments.user is not None:
             raise ValueError("--user and --no-sandbox exclude each other")
-        return Rights(looks=looks)
+        return Rights(find_owners=find_owners)
     wanted = arguments.user is not None or os.geteuid() == 0
     try:
-        return Rights(user=find_user(arguments.user) if wanted else None, filtered=True, looks=looks, split=looks)
+        return Rights(
+            user=find_user(arguments.user) if wanted else None,
+            filter_calls=True,
+            find_owners=find_owners,
+            use_helpers=find_owners,
+        )
     except LookupError as error:
         raise ValueError(str(error)) from None
 

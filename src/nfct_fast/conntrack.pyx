@@ -1,4 +1,7 @@
-"""`Conntrack`, the package's main class. A thread reads events into a ring, from which the caller takes flows."""
+"""`Conntrack`, the package's main class. A thread reads events into a ring, from which the caller takes flows.
+
+This file has more than 400 lines: most of them are the documentation of the one class that users see.
+"""
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t

@@ -37,40 +37,43 @@ class Rights:
 
     Args:
         user: The user and group id to switch to; None to stay the same user.
-        filtered: Whether to allow only the system calls that are still needed.
-        looks: Whether owners are looked for; if not, only time zone files can be read.
-        split: Whether helper processes do what needs privileges over other users' files; see spawn_helper().
+        filter_calls: Whether to allow only the system calls that are still needed.
+        find_owners: Whether owners are looked for; if not, only time zone files can be read.
+        use_helpers: Whether helper processes do what needs privileges over other users' files; see spawn_helper().
     """
 
-    def __init__(self, *, user=None, filtered=False, looks=True, split=False):
-        self._user, self._filtered = user, filtered
-        self._keep = ("net_admin",) if not looks else ("net_admin", "sys_ptrace") if split else privileges.KEPT
-        self._enters = looks and not split
+    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False):
+        self._user, self._filter_calls = user, filter_calls
+        if find_owners:
+            self._keep = ("net_admin", "sys_ptrace") if use_helpers else privileges.KEPT
+        else:
+            self._keep = ("net_admin",)
+        self._enter_namespaces = find_owners and not use_helpers
         # None if owners are looked for: Landlock would forbid inspecting other processes.
-        self._files = None if looks else _ZONES
-        self.spawn_helper = self._spawn_helper if split else None
+        self._files = None if find_owners else _ZONES
+        self.spawn_helper = self._spawn_helper if use_helpers else None
         self.reasons = []
-        if filtered and (split or not looks) and not sandbox.has_landlock():
+        if filter_calls and (use_helpers or not find_owners) and not sandbox.has_landlock():
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
 
     def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
-        self._drop(self._keep, self._enters, self._files)
+        self._drop(self._keep, self._enter_namespaces, self._files)
 
-    def _drop(self, keep, enters, files):
+    def _drop(self, keep, enter_namespaces, files):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
-        if self._filtered:
+        if self._filter_calls:
             privileges.hide()
         privileges.drop(keep)
-        if self._filtered and files is not None:
+        if self._filter_calls and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
-        if self._filtered:
-            self._try("can still use every system call", lambda: self._filter(enters))
+        if self._filter_calls:
+            self._try("can still use every system call", lambda: self._filter(enter_namespaces))
 
     @staticmethod
-    def _filter(enters):
-        if not sandbox.restrict_calls(setns=enters, thread=True):
+    def _filter(enter_namespaces):
+        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True):
             raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):
@@ -81,7 +84,7 @@ class Rights:
             if sentence not in self.reasons:
                 self.reasons.append(sentence)
 
-    def _spawn_helper(self, name, prepare, keep, enters=False) -> tuple[int, int]:
+    def _spawn_helper(self, name, prepare, keep, enter_namespaces=False) -> tuple[int, int]:
         """Fork a helper process that runs prepare()(fd); return its pid and a socket connected to fd.
 
         The helper ignores all signals but SIGKILL, and ends when the socket is closed. Call while there is only one
@@ -91,7 +94,7 @@ class Rights:
             name: Name of the process.
             prepare: Called with all privileges; its result is called with only the capabilities `keep`.
             keep: Names of capabilities.
-            enters: Whether the helper goes on entering network namespaces, and reads no files except /proc.
+            enter_namespaces: Whether the helper goes on entering network namespaces, and reads no files except /proc.
 
         Raises:
             OSError: The process cannot be started.
@@ -100,10 +103,10 @@ class Rights:
         with ours, theirs:
             pid = os.fork()
             if pid == 0:
-                self._work(name, prepare, keep, enters, theirs.fileno())
+                self._work(name, prepare, keep, enter_namespaces, theirs.fileno())
             return pid, ours.detach()
 
-    def _work(self, name, prepare, keep, enters, fd):
+    def _work(self, name, prepare, keep, enter_namespaces, fd):
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             nothing = os.open(os.devnull, os.O_RDWR)
@@ -114,7 +117,7 @@ class Rights:
             with open("/proc/self/comm", "w") as comm:
                 comm.write(name)
             work = prepare()
-            self._drop(keep, enters, ["/proc"] if enters else None)
+            self._drop(keep, enter_namespaces, ["/proc"] if enter_namespaces else None)
             work(fd)
         finally:
             os._exit(0)

@@ -1,9 +1,9 @@
 """Compare flows as columns with flows as objects and with the command line.
 
-Run as root: python tests/bench/bench_columns.py [live] [recorded] [memory]
+Run as root: python tests/bench/bench_columns.py [live] [replayed] [recorded] [memory]
 
-Rows per CPU second live, with owners, as bench_volume.py measures; then of recorded messages that are decoded and made
-into rows over and over in one process, without the kernel and without the search for owners; and the memory of each.
+Rows per CPU second live, with owners, as bench_volume.py measures; of a recording; of messages that are decoded and
+made into rows over and over in one process, without the search for owners; and the memory of each.
 """
 
 import json
@@ -11,6 +11,8 @@ import statistics
 import sys
 import time
 
+from nfct_fast import Conntrack
+from nfct_fast.kernel.netns import resolve
 from nfct_fast.testing.batch_hooks import Rows, make_process, replay
 from support_bench import HERE, NFCT_FAST, ROOT, count_lines, first_number, measure, medians, rounds, space, table
 
@@ -36,6 +38,31 @@ def live():
         f"{FLOWS:,} new UDP flows at {RATE:,}/s with their owners, medians of {rounds()}",
         ["taken by", "rows per CPU s", "lost", "peak MiB"],
         [[name, f"{one.per_second:,.0f}", f"{one.lost:,.0f}", f"{one.peak:.0f}"] for name, one in results.items()],
+    )
+
+
+def replayed():
+    """A recording of a flood, read from its file: decoded and filtered as live, with the owners of then."""
+    with space() as place:
+        path = place.directory / "flood.rec"
+        [netns] = resolve(place.name)
+        with netns, netns.entered(), Conntrack(probe=False, record=str(path)) as conntrack:
+            made = place.flood(FLOWS, RATE)
+            for batch in conntrack.batches():
+                made -= len(batch)
+                if made <= 0:
+                    break
+
+        def read(way):
+            with Conntrack(replay=str(path)) as conntrack:
+                return sum(map(len, conntrack.batches())) if way == "batches()" else sum(1 for _ in conntrack)
+
+        ways = ("batches()", "for flow in conntrack")
+        results = {way: [timed(lambda: read(way)) for _ in range(rounds())] for way in ways}
+    table(
+        f"A recording of {FLOWS:,} flows with their owners, medians of {rounds()}",
+        ["taken by", "rows per CPU s"],
+        [[way, f"{statistics.median(these):,.0f}"] for way, these in results.items()],
     )
 
 
@@ -116,7 +143,7 @@ def memory():
 
 
 def main(only=()):
-    for part in (live, recorded, memory):
+    for part in (live, replayed, recorded, memory):
         if not only or part.__name__ in only:
             part()
 

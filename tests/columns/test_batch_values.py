@@ -116,14 +116,18 @@ def test_losses_are_counted_and_are_no_rows():
     rows.lose(0)
     assert rows.batches() == []
     rows.fill(MESSAGES[:1])
-    rows.lose(3)
+    rows.lose(3, since=20, until=30)
     rows.fill(MESSAGES[:1])
-    rows.lose(4, at_least=True)
+    rows.lose(4, at_least=True, since=10, until=40)
+    rows.lose(0, since=1, until=99)
     [batch] = rows.batches()
     assert (len(batch), batch.lost, batch.lost_at_least, repr(batch)) == (2, 7, True, "<Batch of 2 rows, 7 lost>")
-    rows.lose(5)
+    assert (batch.lost_since, batch.lost_until) == (10, 40)
+    rows.lose(5, since=7, until=8)
+    rows.lose(1, until=9)
     [batch] = rows.batches()
-    assert (len(batch), batch.lost, batch.lost_at_least, batch.to_dicts()) == (0, 5, False, [])
+    assert (batch.lost_since, batch.lost_until) == (None, 9)
+    assert (len(batch), batch.lost, batch.lost_at_least, batch.to_dicts()) == (0, 6, False, [])
 
 
 def test_community_ids_where_they_are_asked_for():
@@ -184,7 +188,7 @@ def test_live_flows(tracked, within, mode):
             subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
             until(lambda: one.stats().events == other.stats().events >= 24)
             time.sleep(0.1)
-            wanted = sorted(map(columns_of, one.read(0.1)), key=in_order)
+            wanted = sorted(map(columns_of, one.read(timeout=0.1)), key=in_order)
             rows = sorted(next(other.batches(len(wanted), 5)).to_dicts(), key=in_order)
     whole = 0
     for one, row in zip(wanted, rows, strict=True):

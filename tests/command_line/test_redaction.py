@@ -120,7 +120,7 @@ def test_own_expressions_and_none(tracked, within):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.sendto(b"x", ("127.0.0.1", 10))
             flows = []
-            until(lambda: flows.extend(none.read(1)) or flows)
+            until(lambda: flows.extend(none.read(timeout=1)) or flows)
     assert {flow.owner.process.cmdline for flow in flows} == {None}
 
 

@@ -204,7 +204,7 @@ class Attacked(Rights):
             else:
                 found.append((threading.get_native_id(), 0))
 
-rights = Attacked(user=find_user(), filtered=True, split=True)
+rights = Attacked(user=find_user(), filter_calls=True, use_helpers=True)
 with Conntrack(protocol="udp", drop_privileges=rights) as conntrack:
     rights.drop()
     conntrack.read(timeout=0.5)
@@ -333,7 +333,7 @@ from nfct_fast.namespaces import opener
 from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
 libc = ctypes.CDLL(None, use_errno=True)
-rights = Rights(user=find_user(), filtered=True, split=True)
+rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
@@ -398,7 +398,7 @@ ASKED_WRONGLY = """
 import array, errno, functools, os, socket, struct
 from nfct_fast.namespaces import opener
 from nfct_fast.rights import Rights, find_user
-rights = Rights(user=find_user(), filtered=True, split=True)
+rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 
 def ask(*passed, protocol=-1, table=b"", size=28):
     pid, fd = rights.spawn_helper("nfct-netns", functools.partial(opener._prepare, b"/proc"), ("sys_admin",), True)
@@ -442,7 +442,7 @@ def test_nfct_holders_survives_wrong_requests(tracked):
 import functools, os, random, socket, struct
 from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
-rights = Rights(user=find_user(), filtered=True, split=True)
+rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 generator = random.Random(20261127)
 prepare = functools.partial(holder_search._prepare, "/proc", 0.2)
 pid, fd = rights.spawn_helper("nfct-holders", prepare, ("dac_read_search", "sys_ptrace"))

@@ -1,14 +1,19 @@
 """The examples do what they say, with real flows, and satisfy mypy --strict."""
 
+import base64
 import contextlib
+import hashlib
+import json
 import os
 import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,13 @@ from support.paths import ROOT
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = sorted(path for path in HERE.glob("*.py") if not path.stem.startswith("test_"))
+
+
+def community_id(src, sport, dst, dport, proto=17):
+    """Version 1 of https://github.com/corelight/community-id-spec, with seed 0, for IPv4."""
+    one, other = sorted([(socket.inet_aton(src), sport), (socket.inet_aton(dst), dport)])
+    data = struct.pack(">H4s4sBxHH", 0, one[0], other[0], proto, one[1], other[1])
+    return "1:" + base64.b64encode(hashlib.sha1(data).digest()).decode()
 
 
 class Example:
@@ -115,6 +127,34 @@ def test_watcher(tracked, within, tmp_path):
         last = b""
         while last != b"STOPPING=1":
             last = systemd.recv(1000)
+
+
+@pytest.mark.parametrize("first", ["alert", "flow"])
+def test_alerts(tracked, within, tmp_path, first):
+    """The IDS is played: its Community ID is that of the flow it names, made by another program."""
+    eve = tmp_path / "eve.json"
+    eve.write_text('{"event_type": "alert", "community_id": "of yesterday"}\n')
+    with Example(tracked, "alerts", eve) as example, within():
+        assert example.line() == "ready\n"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, open(eve, "a") as ids:
+            sender.bind(("127.0.0.1", 0))
+            alert = {
+                "event_type": "alert",
+                "community_id": community_id("127.0.0.1", sender.getsockname()[1], "127.0.0.1", 4713),
+                "alert": {"signature": "TEST\n"},
+            }
+            steps = {
+                "alert": lambda: print(
+                    json.dumps({"event_type": "dns"}), json.dumps(alert), sep="\n", file=ids, flush=True
+                ),
+                "flow": lambda: sender.sendto(b"x", ("127.0.0.1", 4713)),
+            }
+            steps.pop(first)()
+            time.sleep(0.3)
+            [last] = steps.values()
+            last()
+            line = example.line()
+    assert line.startswith("'TEST\\n' 127.0.0.1 127.0.0.1") and f"Process {os.getpid()} " in line
 
 
 def test_workers(tracked, within):

@@ -38,7 +38,7 @@ def test_every_protocol_is_decided_as_its_name_is(messages, pattern):
     wanted = pair_set(wanted_protocols(pattern))
     flow_filter = FlowFilter(pattern)
     assert flow_filter.protocols == wanted
-    for message in messages[::9]:
+    for message in messages[::30]:
         original = find(message, 20, len(message), 1)
         proto = find(message, original + 4, len(message), 2)
         number = find(message, proto + 4, len(message), 1) + 4
@@ -197,7 +197,9 @@ def test_the_kernel_decides_so_too():
     decoder = MessageDecoder()
     for text, one, messages in zip([*EXPRESSIONS, *PATTERNS], chosen, heard):
         expected = [message for message in all_of_it if accepts(one, message)]
-        assert messages == expected, text
+        # An entry may end in between.
+        assert [message for message in messages if message in all_of_it] == expected, text
+        assert all(accepts(one, message) for message in messages), text
         for message in all_of_it:
             [flow] = decoder.decode(message)
             assert accepts(one, message) == verdicts(one, described(flow))[0], (text, flow)

@@ -46,6 +46,8 @@ def refusals(conntrack):
         "read": lambda: conntrack.read(timeout=0),
         "next_batch": lambda: conntrack._next_batch(0),
         "next": lambda: next(conntrack),
+        "batches": lambda: conntrack.batches(),
+        "next of batches": lambda: next(batches_of_parent),
         "fileno": conntrack.fileno,
         "stats": conntrack.stats,
         "stop": conntrack.stop,
@@ -112,7 +114,7 @@ def forked(conntrack, how, before):
     sys.exit(0)  # and all that an interpreter does at its end
 
 
-conntrack_of_pool = None
+conntrack_of_pool = batches_of_parent = None
 
 
 def in_pool(how, before):
@@ -120,9 +122,10 @@ def in_pool(how, before):
 
 
 def main(how):
-    global conntrack_of_pool
+    global conntrack_of_pool, batches_of_parent
     before = sum(name in ("socket", "anon_inode") for name in open_all())
     conntrack = Conntrack(protocol="udp", probe=False)
+    batches_of_parent = conntrack.batches()
     result = {"before": known(conntrack, 20000)}
     if how == "pool":
         conntrack_of_pool = conntrack
@@ -137,7 +140,7 @@ def main(how):
     result["cpu"] = time.process_time() - used
     conntrack.close()
     del conntrack
-    conntrack_of_pool = None
+    conntrack_of_pool = batches_of_parent = None
     gc.collect()
     print(json.dumps(result))
 

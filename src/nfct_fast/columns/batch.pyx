@@ -118,6 +118,16 @@ cdef class Batch:
         return self.table.at_least
 
     @property
+    def lost_since(self) -> int | None:
+        """When none of them was lost yet, in ns since the epoch; None: not known, or nothing was lost."""
+        return self.table.lost_since or None
+
+    @property
+    def lost_until(self) -> int | None:
+        """When the last of them had been lost, in ns since the epoch; None: nothing was lost."""
+        return self.table.lost_until or None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory that all columns take."""
         return table_bytes(self.table)

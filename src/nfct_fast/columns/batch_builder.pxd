@@ -6,7 +6,7 @@ from nfct_fast.events.flow cimport flow_t, tuple_t
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.processes.identity cimport Identity
 from nfct_fast.records.presentation cimport Presentation
-from nfct_fast.records.record cimport record_t
+from nfct_fast.records.record cimport loss_t, record_t
 from nfct_fast.records.taken_records cimport TakenRecords
 
 # The name of a user or group that was found last.
@@ -42,6 +42,8 @@ cdef class BatchBuilder:
     cdef object pop(self)
     # Drop what was added.
     cdef void clear(self) noexcept nogil
+    cdef bint has_any_loss(self) noexcept nogil
+    cdef void _put_loss(self, const loss_t *loss) noexcept nogil
     cdef bint _begin(self) noexcept nogil
     cdef bint _label(self, int dictionary, int number, const char *name) noexcept nogil
     cdef int _put(self, const record_t *record, int64_t most, Presentation presentation) noexcept nogil

@@ -45,7 +45,7 @@ from nfct_fast.records.owner cimport (
     MATCH_COUNT, OWNER_GID, OWNER_UID, REASON_COUNT, REASON_REMOTE, match_name, owner_t, reason_name,
 )
 from nfct_fast.records.presentation cimport Presentation
-from nfct_fast.records.record cimport RECORD_LOSS, record_t
+from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
 from nfct_fast.text.protocol cimport protocol_write
 
 import os
@@ -112,7 +112,7 @@ cdef class BatchBuilder:
         self.table = NULL
 
     cdef bint has_any(self) noexcept nogil:
-        return self.table != NULL and (self.table.rows or self.table.lost or self.table.at_least)
+        return self.table != NULL and self.table.rows or self.has_any_loss()
 
     cdef bint is_full(self, int64_t most) noexcept nogil:
         return self.table != NULL and (self.table.rows >= most or self.facts.bytes >= TEXT_LIMIT)
@@ -163,8 +163,8 @@ cdef class BatchBuilder:
                 return -ENOMEM
             record = &records.records[records.consumed]
             if record.kind == RECORD_LOSS:
-                self.table.lost += record.loss.events
-                self.table.at_least = self.table.at_least or record.loss.at_least
+                if record.loss.events or record.loss.at_least:
+                    self._put_loss(&record.loss)
             else:
                 result = self._put(record, most, records.presentation)
                 if result < 0:
@@ -173,6 +173,18 @@ cdef class BatchBuilder:
                 self.begun = monotonic_ns()
             records.consume(records.consumed + 1)
         return 0
+
+    cdef void _put_loss(self, const loss_t *loss) noexcept nogil:
+        cdef table_t *table = self.table
+        # Of two namespaces' losses the earlier beginning, unknown if one of them is, and the later end.
+        if not self.has_any_loss() or loss.since < table.lost_since:
+            table.lost_since = loss.since
+        table.lost_until = max(table.lost_until, loss.time)
+        table.lost += loss.events
+        table.at_least = table.at_least or loss.at_least
+
+    cdef bint has_any_loss(self) noexcept nogil:
+        return self.table != NULL and (self.table.lost or self.table.at_least)
 
     cdef int32_t _protocol(self, const tuple_t *tuple) noexcept nogil:
         cdef char name[32]

@@ -27,6 +27,8 @@ struct nfct_fast_table {
     int64_t rows;
     int64_t capacity;    /* rows that there is room for */
     uint64_t lost;       /* events that were reported as lost between the rows */
+    int64_t lost_since;  /* ns since the epoch: when none of them was lost yet; 0: not known */
+    int64_t lost_until;  /* when the last of them had been lost */
     void *data[COLUMNS]; /* values by row; of text the offsets, one more than rows */
     void *text[COLUMNS]; /* of columns of text; NULL for others */
     void *valid[BITMAPS];
@@ -144,6 +146,7 @@ static struct nfct_fast_table *nfct_fast_table_new(int64_t rows, struct nfct_fas
             memset(table->valid[i], 0, nfct_fast_bit_bytes(table->capacity));
         table->rows = 0;
         table->lost = 0;
+        table->lost_since = table->lost_until = 0;
         table->at_least = 0;
     } else {
         if (!(table = calloc(1, sizeof(*table))))

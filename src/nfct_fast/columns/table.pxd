@@ -53,6 +53,8 @@ cdef extern from "nfct_fast/columns/table.h" nogil:
         int64_t rows
         int64_t capacity
         uint64_t lost
+        int64_t lost_since
+        int64_t lost_until
         void **data
         void **text
         void **valid

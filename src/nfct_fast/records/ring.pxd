@@ -9,8 +9,8 @@ cdef class Ring:
     cdef int head                # where the producer's next record goes
     cdef int tail                # the consumer's oldest record
     cdef int count               # records between tail and head
-    cdef bint taker_waits        # the consumer found the ring empty, and wants to be woken
-    cdef bint putter_waits       # the producer found the ring full, and wants to be woken
+    cdef bint consumer_waits     # the consumer found the ring empty, and wants to be woken
+    cdef bint producer_waits     # the producer found the ring full, and wants to be woken
     cdef bint ended              # no more records will come
     cdef pthread_mutex_t mutex
     cdef Wakeup filled           # wakes the consumer: there are records, or the end

@@ -27,7 +27,7 @@ cdef class Ring:
         if self.records == NULL:
             raise MemoryError("ring")
         self.capacity = capacity
-        self.taker_waits = True
+        self.consumer_waits = True
         self.filled = Wakeup()
         self.freed = Wakeup()
 
@@ -54,8 +54,8 @@ cdef class Ring:
         if self.count == 0:
             self.head = self.tail = 0
         count[0] = min(self.capacity - self.head, self.capacity - self.count)
-        self.putter_waits = count[0] == 0
-        if self.putter_waits:
+        self.producer_waits = count[0] == 0
+        if self.producer_waits:
             self.freed.drain()
         result = self.records + self.head
         pthread_mutex_unlock(&self.mutex)
@@ -68,9 +68,9 @@ cdef class Ring:
         self.head = (self.head + count) % self.capacity
         self.count += count
         self.peak = max(self.peak, self.count)
-        wake = self.taker_waits and count > 0
+        wake = self.consumer_waits and count > 0
         if wake:
-            self.taker_waits = False
+            self.consumer_waits = False
         pthread_mutex_unlock(&self.mutex)
         if wake:
             self.filled.notify()
@@ -87,7 +87,7 @@ cdef class Ring:
             if self.ended:
                 count[0] = -1
             else:
-                self.taker_waits = True
+                self.consumer_waits = True
                 self.filled.drain()
         result = self.records + self.tail
         pthread_mutex_unlock(&self.mutex)
@@ -100,9 +100,9 @@ cdef class Ring:
         self.tail = (self.tail + count) % self.capacity
         self.count -= count
         # Wake a waiting producer only when half the ring is free, not at every batch.
-        wake = self.putter_waits and self.count <= self.capacity // 2
+        wake = self.producer_waits and self.count <= self.capacity // 2
         if wake:
-            self.putter_waits = False
+            self.producer_waits = False
         pthread_mutex_unlock(&self.mutex)
         if wake:
             self.freed.notify()
@@ -111,6 +111,6 @@ cdef class Ring:
         """Tell the consumer that no more records will come, and wake it."""
         pthread_mutex_lock(&self.mutex)
         self.ended = True
-        self.taker_waits = False
+        self.consumer_waits = False
         pthread_mutex_unlock(&self.mutex)
         self.filled.notify()

@@ -1,7 +1,9 @@
-"""Plays a recording: the same flows with the same owners, into the same ring as a reading thread's.
+"""Play a recording: put the same flows with the same owners into the ring, as a reading thread does.
 
-Whatever the file holds is checked before it is used: it may be damaged, or made by somebody else. recording_format.pxd
-describes it.
+Whatever the file contains is checked before it is used, as it may be damaged or forged. recording_format.pxd describes
+it.
+
+This file has more than 400 lines: half of them are checks, one for each field that a file may have damaged.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM, errno

@@ -1,7 +1,9 @@
-"""Writes a recording while flows are read. recording_format.pxd describes it.
+"""Write a recording while flows are read. recording_format.pxd describes it.
 
-The reading thread only copies into memory; a thread of its own writes. Where the disk is so slow that BUFFER bytes wait
-already, flows are left out of the recording, counted, and told as lost in their place of it.
+The reading thread only copies into memory; a thread of its own writes. If the disk is so slow that BUFFER bytes are
+waiting already, flows are left out of the recording, counted, and recorded as lost in their place.
+
+This file has more than 400 lines: encoding, buffer and writing thread share one lock and one table of processes.
 """
 cimport cython
 from libc.errno cimport EINTR, ENOMEM, errno

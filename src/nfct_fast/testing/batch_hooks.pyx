@@ -94,12 +94,13 @@ cdef class Rows:
             self.ring.publish(count)
         return number
 
-    def lose(self, count, at_least=False):
+    def lose(self, count, at_least=False, since=0, until=1):
         """Add the report of a loss."""
         cdef int room = 0
         cdef record_t *record = self.ring.room(&room)
         memset(record, 0, sizeof(record_t))
         record.kind, record.loss.events, record.loss.at_least = RECORD_LOSS, count, at_least
+        record.loss.since, record.loss.time = since, until
         self.ring.publish(1)
 
     def flows(self):
