@@ -57,7 +57,7 @@ def test_a_process_long_gone(family, timestamp):
     with whole_flows(timestamp=timestamp) as conntrack:
         pid = used_by(FIRST, family=family)
         until(lambda: conntrack.stats().live_flows >= 1)
-        assert conntrack.read(0) == []
+        assert conntrack.read(timeout=0) == []
         time.sleep(0.2)
         [flow] = end_all(conntrack, is_of_test, 1)
         assert conntrack.stats().named >= 1 and conntrack.stats().live_flows == 0
@@ -97,7 +97,7 @@ def test_both_ends_and_many_at_once():
                 ports.add(client.getsockname()[1])
                 client.connect(("127.0.0.1", PORT))
         flows = []
-        until(lambda: flows.extend(filter(is_of_test, conntrack.read(0.1))) or len(flows) >= 2 * len(ports))
+        until(lambda: flows.extend(filter(is_of_test, conntrack.read(timeout=0.1))) or len(flows) >= 2 * len(ports))
     new, ended = ([flow for flow in flows if flow.type == kind] for kind in ("NEW", "FLOW"))
     assert {flow.sport for flow in new} == {flow.sport for flow in ended} == ports and len(new) == len(ended) == 300
     for flow in flows:
@@ -153,7 +153,7 @@ def test_losses_name_nobody_else(flood, within):
             subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
             flows, more = [], True
             while more:
-                more = conntrack.read(0.5)
+                more = conntrack.read(timeout=0.5)
                 flows += more
             assert conntrack.stats().overruns > 0
     ours = [flow for flow in flows if flow.sport == 5000]
