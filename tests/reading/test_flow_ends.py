@@ -194,7 +194,7 @@ def test_bytes_of_each_process_through_nat(family, direct, natted):
     def ask(where, size, times):
         def work(worker):
             for _ in range(times):
-                with socket.create_connection(where, timeout=5) as client:
+                with socket.create_connection(where, timeout=20) as client:
                     client.sendall(b"x" * size)
                     client.shutdown(socket.SHUT_WR)
                     while client.recv(65536):
@@ -255,7 +255,7 @@ def test_a_namespace_that_ends():
             with Worker(within(name, send)) as sender:
                 assert sender.result() is None
             until(lambda: conntrack.stats().live_flows >= 51)
-        until(lambda: conntrack.stats().unended >= 50, seconds=15)
+        until(lambda: conntrack.stats().unended >= 50, seconds=40)
         [flow] = end_all(conntrack, is_of_test, 1)
     assert flow.owner.uid == FIRST
 
