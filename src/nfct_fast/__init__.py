@@ -21,7 +21,7 @@ _MODULES = {
     "Tuple": "records.record",
     "Counters": "records.record",
     "Owner": "records.owner",
-    "Process": "processes.process",
+    "Process": "processes.process_object",
     "Status": "text.status",
     "EventType": "records.words",
     "Outcome": "records.words",

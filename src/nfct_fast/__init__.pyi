@@ -7,7 +7,7 @@ from nfct_fast.kernel.host import Host as Host
 from nfct_fast.monitoring.warned import ConntrackWarning as ConntrackWarning
 from nfct_fast.monitoring.warned import NoEventsWarning as NoEventsWarning
 from nfct_fast.monitoring.warned import UnknownOwnersWarning as UnknownOwnersWarning
-from nfct_fast.processes.process import Process as Process
+from nfct_fast.processes.process_object import Process as Process
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS as DEFAULT_REDACTIONS
 from nfct_fast.records.loss import Lost as Lost
 from nfct_fast.records.loss import LostEvents as LostEvents

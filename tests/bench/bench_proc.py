@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 
-from nfct_fast.processes.process import process
 from nfct_fast.processes.process_cache import ProcessCache
+from nfct_fast.processes.process_object import process
 from nfct_fast.processes.process_reader import ProcessReader
 from nfct_fast.sockets.fd_scanner import FdScanner
 from nfct_fast.sockets.proc_net import ProcNet

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TextIO
 
 from nfct_fast import Conntrack, Flow
 
@@ -46,25 +46,24 @@ def report(alert: dict[str, Any], flow: Flow) -> None:
     print(ascii(what), flow.src, flow.dst, owner.process or owner.reason, owner.uid, flush=True)
 
 
-async def follow(path: str, matcher: Matcher) -> None:
-    """Take the alerts that are added to a file from now on."""
-    with open(path) as file:
-        file.seek(0, 2)
-        rest = ""
-        while True:
-            rest += file.readline()
-            if not rest.endswith("\n"):  # nothing new, or half a line
-                await asyncio.sleep(0.1)
-                continue
-            record, rest = json.loads(rest), ""
-            if record.get("event_type") == "alert" and "community_id" in record:
-                matcher.add_alert(record)
+async def follow(file: TextIO, matcher: Matcher) -> None:
+    """Take the alerts that are added to a file."""
+    rest = ""
+    while True:
+        rest += file.readline()
+        if not rest.endswith("\n"):  # nothing new, or half a line
+            await asyncio.sleep(0.1)
+            continue
+        record, rest = json.loads(rest), ""
+        if record.get("event_type") == "alert" and "community_id" in record:
+            matcher.add_alert(record)
 
 
 async def main(path: str, seed: int) -> None:
     matcher = Matcher()
-    with Conntrack(community_id=seed) as conntrack:
-        following = asyncio.create_task(follow(path, matcher))
+    with open(path) as file, Conntrack(community_id=seed) as conntrack:
+        file.seek(0, 2)  # from now on
+        following = asyncio.create_task(follow(file, matcher))
         print("ready", flush=True)
         async for flow in conntrack:
             matcher.add_flow(flow)

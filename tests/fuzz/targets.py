@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nfct_fast.namespaces.local_routes import parse_route
 from nfct_fast.processes import cgroup
-from nfct_fast.processes.process import process
+from nfct_fast.processes.process_object import process
 from nfct_fast.records.messages import MessageDecoder
 from nfct_fast.sockets.proc_net import ProcNet
 from nfct_fast.text.text_buffer import escape

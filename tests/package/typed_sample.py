@@ -1,6 +1,8 @@
 """What a user may write, as mypy --strict sees it; see test_types.py."""
 
-from nfct_fast import Batch, Conntrack, Flow
+import pickle
+
+from nfct_fast import DEFAULT_REDACTIONS, Batch, Conntrack, Flow, Match, Process, Reason
 
 
 def names(limit: int) -> list[tuple[str, int | None]]:
@@ -25,3 +27,18 @@ async def rows(conntrack: Conntrack) -> int:
     async for batch in conntrack.batches(max_wait=0.5):
         count += len(batch.to_dicts())
     return count
+
+
+def described(flow: Flow) -> str:
+    identity: str | None = None
+    match flow.owner.process:
+        case Process(pid, uid, entity_id=identity):
+            return f"{pid} {uid} {identity} {flow.community_id} {flow.to_dict()['owner']}"
+    reason: Reason | None = flow.owner.reason
+    loaded: Flow = pickle.loads(pickle.dumps(flow))
+    port: int | None = loaded.original.sport
+    return f"{reason} {port} {flow.owner.match is Match.BPF} {hash(flow) == hash(loaded)}"
+
+
+def redacted() -> Conntrack:
+    return Conntrack(redact=[*DEFAULT_REDACTIONS, "x"], community_id=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nfct_fast.processes import cgroup_filesystem
-from nfct_fast.processes.process import process
+from nfct_fast.processes.process_object import process
 from support.cli import Program, inside, until
 from support.socket_notes import unusable
 

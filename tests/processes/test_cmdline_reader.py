@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from nfct_fast.processes.cmdline_reader import CommandLineReader
-from nfct_fast.processes.process import process
 from nfct_fast.processes.process_cache import ProcessCache
+from nfct_fast.processes.process_object import process
 from nfct_fast.processes.process_reader import ProcessReader
 from support.cli import Program, inside, until
 from support.fake_proc import fake_process

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nfct_fast import Conntrack
-from nfct_fast.processes.process import process
+from nfct_fast.processes.process_object import process
 from support.cli import Program, inside, until
 from support.flows import Worker
 from support.users import NOBODY, as_user
@@ -56,8 +56,7 @@ def own_line(lines, pid):
             return line
 
 
-@pytest.mark.parametrize("attribution", ["auto", "diag"])
-@pytest.mark.parametrize("forks", [(), ("fork",)])
+@pytest.mark.parametrize(("attribution", "forks"), [("auto", ()), ("auto", ("fork",)), ("diag", ())])
 def test_in_json(tracked, attribution, forks):
     began = time.time()
     template = "{info.pid} {info.entity_id} {info.start} {info.user} {info.group} {peer.user}"

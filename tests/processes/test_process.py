@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfct_fast.processes.process import Process, process
 from nfct_fast.processes.process_cache import ProcessCache
+from nfct_fast.processes.process_object import Process, process
 from nfct_fast.processes.process_reader import ProcessReader
 from support.fake_proc import child, fake_process, fake_stat, write_stat
 

@@ -8,12 +8,18 @@ import pickle
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nfct_fast import Conntrack, Direction, EventType, Flow, Match, Owner, Process, Reason, Status
-from nfct_fast.processes.process import process
+from nfct_fast.output.json_lines import JsonLines
+from nfct_fast.output.sink import Sink
+from nfct_fast.output.writer import Writer
+from nfct_fast.processes.process_object import process
 from nfct_fast.records.messages import MessageDecoder
+from nfct_fast.records.presentation import Presentation
+from support.cli import until
 from support.events import saved
 
 PROPERTIES = {
@@ -29,6 +35,17 @@ def facts(value):
     if isinstance(value, tuple) and any(isinstance(one, Process) for one in value):
         return [facts(one) for one in value]
     return value
+
+
+def send(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", port))
+        sock.sendto(b"x", ("127.0.0.1", 9))
+
+
+def send_and_read(conntrack):
+    send(4001)
+    return conntrack.read(timeout=5)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +119,38 @@ def test_pickles(flow, protocol):
 
 def test_pickles_without_owners(decoded):
     assert pickle.loads(pickle.dumps(decoded)) == decoded
+
+
+def test_json_is_what_the_program_writes(tracked, within, tmp_path):
+    with within(), Conntrack(protocol="udp", probe=False, community_id=5) as conntrack:
+        [first] = send_and_read(conntrack)
+        with open(tmp_path / "lines", "w+b") as out:
+            send(4002)
+            writer = Writer(JsonLines(Presentation(5)), Sink(out.fileno()))
+            assert until(lambda: conntrack._write_to(writer)) == 1
+            [line] = Path(out.name).read_text().splitlines()
+    record, written = first.to_dict(), json.loads(line)
+    assert list(record) == list(written) and list(record["owner"]) == list(written["owner"])
+    for name in ("time", "time_ns", "id", "original", "reply", "community_id"):
+        assert record.pop(name) != written.pop(name)
+    for one in (record, written):
+        one["owner"].pop("cookie"), one["peer"].pop("reason"), one.pop("timeout", None)
+    assert record == written
+
+
+def test_json_of_each(flow):
+    text = flow.to_json()
+    assert json.loads(text) == flow.to_dict() and "\n" not in text and '"community_id":"1:' in text
+    assert flow.owner.to_dict() == flow.to_dict()["owner"] and flow.peer.to_dict() == flow.to_dict()["peer"]
+    of_process = flow.owner.process.to_dict()
+    assert of_process.items() <= flow.to_dict()["owner"].items() and of_process["cmdline_base64"]
+    assert pickle.loads(pickle.dumps(flow)).to_json() == text
+
+
+def test_json_without_owners(decoded):
+    for one in decoded:
+        assert one.to_dict()["owner"] == {"pid": None, "reason": "off"} == one.owner.to_dict()
+        assert "community_id" not in one.to_dict() and one.to_dict()["type"] == one.type
 
 
 def told(flow):

@@ -16,8 +16,8 @@ ctypedef struct tuple_t:
     uint8_t icmp_code    # code of an ICMP or ICMPv6 message
 
 cdef inline bint tuple_has_ports(const tuple_t *tuple) noexcept nogil:
-    """Whether sport and dport mean anything: of TCP, UDP, DCCP, GRE (the keys of a call), SCTP and UDP-Lite."""
-    return tuple.proto in (6, 17, 33, 47, 132, 136)
+    """Whether sport and dport are ports: of TCP, UDP, DCCP, SCTP and UDP-Lite. conntrack has the keys of GRE there."""
+    return tuple.proto in (6, 17, 33, 132, 136)
 
 # What a flow_t tells of: an event, with the values of NFCT_T_NEW, NFCT_T_UPDATE and NFCT_T_DESTROY; or more than that.
 cdef enum:

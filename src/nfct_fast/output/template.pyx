@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
 from nfct_fast.output.fields cimport field_find, field_is_of_process, field_put
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.output.process_texts cimport (
+from nfct_fast.processes.process_texts cimport (
     PROCESS_TEXTS, process_text_find, process_text_keep, process_text_t, process_texts_free,
 )
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t

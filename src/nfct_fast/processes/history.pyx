@@ -25,9 +25,9 @@ from nfct_fast.processes.process_event cimport (
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.processes.process cimport (
-    PROCESS_CMDLINE, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN,
-    PROCESS_PPID, PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build,
-    process_drop, process_t, process_take,
+    PROCESS_CMDLINE, PROCESS_EXE, PROCESS_EXE_FILE, PROCESS_FORKED, PROCESS_IDS, PROCESS_LOGIN, PROCESS_PPID,
+    PROCESS_UNREAD, ancestor_build, ancestor_drop, ancestor_t, ancestor_take, process_build, process_drop, process_t,
+    process_take,
 )
 from nfct_fast.kernel.clock cimport monotonic_ns
 

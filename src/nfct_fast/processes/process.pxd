@@ -3,7 +3,6 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from nfct_fast.processes.cgroup cimport cgroup_names_t, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
-from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.cmdline_reader cimport CommandLineReader
 
 cdef enum:    # process_t.has: which facts are known
@@ -104,16 +103,3 @@ cdef enum:
 # Compare a process with what was read of it. Return PROCESS_*, or -errno if it cannot be read. Reads only its stat
 # file.
 cdef int process_check(int root, const process_t *process) noexcept nogil
-
-cdef class Process:
-    cdef process_t *_process
-    cdef Identity _identity
-    cdef Identity _host(self)
-
-# Everything that is known of a process, as a tuple of values that can be compared, hashed and pickled; and back again:
-# a new reference.
-cdef tuple process_state(const process_t *process)
-cdef process_t *process_restore(tuple state) except NULL
-
-# Make a Process that takes over the caller's reference. None for NULL.
-cdef object process_object(process_t *process, Identity identity=*)

@@ -12,9 +12,9 @@ from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mu
 
 from nfct_fast.kernel.mutex cimport mutex_make
 from nfct_fast.processes.process cimport (
-    PROCESS_ENDING, PROCESS_SAME, process_check, process_completed, process_drop, process_object, process_t,
-    process_take,
+    PROCESS_ENDING, PROCESS_SAME, process_check, process_completed, process_drop, process_t, process_take,
 )
+from nfct_fast.processes.process_object cimport process_object
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.process_reader cimport ProcessReader
 

@@ -5,7 +5,8 @@ from posix.unistd cimport close
 
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
 from nfct_fast.processes.cmdline_reader cimport CommandLineReader
-from nfct_fast.processes.process cimport process_object, process_read, process_t
+from nfct_fast.processes.process cimport process_read, process_t
+from nfct_fast.processes.process_object cimport process_object
 from nfct_fast.kernel.procfs cimport procfs_open
 
 import os

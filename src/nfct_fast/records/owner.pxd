@@ -1,7 +1,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from nfct_fast.processes.identity cimport Identity
 from nfct_fast.processes.process cimport process_t
+from nfct_fast.processes.process_texts cimport process_text_t
 from nfct_fast.processes.redactor cimport Redactor
+from nfct_fast.text.text_buffer cimport text_buffer_t
 
 cdef enum:               # bits of owner_t.has
     OWNER_UID = 1        # owner_t.uid is known
@@ -76,6 +78,10 @@ cdef const char *reason_name(uint8_t reason) noexcept nogil     # NULL for REASO
 cdef class Owner:
     cdef owner_t owner
     cdef Identity identity
+
+# Write an owner as a JSON object, with what opens it in `key`. texts: where processes' text is kept; NULL: nowhere.
+cdef void owner_json(text_buffer_t *out, const char *key, const owner_t *owner, process_text_t *texts,
+                     Identity identity) noexcept nogil
 
 # All that is known of an owner as values, and back again; and the users and groups in it.
 cdef tuple owner_state(const owner_t *owner)

@@ -1,13 +1,20 @@
 """The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport Identity
+from nfct_fast.processes.process_json cimport identity_json, process_json, process_json_kept
+from nfct_fast.processes.process_texts cimport process_text_t
+from nfct_fast.text.json_text cimport json_label, json_name, json_number, json_raw
+from nfct_fast.text.text_buffer cimport buffer_object, buffer_put, text_buffer_t
 from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 from nfct_fast.processes.redactor cimport Redactor
-from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_IDS, process_drop, process_object, process_restore, process_state, process_t, process_take,
-)
+from nfct_fast.processes.process cimport PROCESS_CGROUP, PROCESS_IDS, process_drop, process_t, process_take
+from nfct_fast.processes.process_object cimport process_object, process_restore, process_state
+
+import json
 
 from nfct_fast.records.words import Match, Reason
 
@@ -208,6 +215,17 @@ cdef class Owner:
     def __repr__(self):
         return f"<Owner pid={self.pid} uid={self.uid} match={self.match} reason={self.reason}>"
 
+    def to_json(self) -> str:
+        """Return the object that `owner` and `peer` are in the output of --json."""
+        cdef text_buffer_t out
+        memset(&out, 0, sizeof(out))
+        owner_json(&out, b"{", &self.owner, NULL, self.identity)
+        return buffer_object(&out)
+
+    def to_dict(self) -> dict:
+        """Return what to_json() writes as a dict."""
+        return json.loads(self.to_json())
+
     __match_args__ = ("pid", "uid", "match", "reason")
 
     def __eq__(self, other):
@@ -228,6 +246,62 @@ cdef class Owner:
     def __reduce__(self):
         uids, gids = owner_ids(&self.owner)
         return _restored, (owner_state(&self.owner), self.identity.saved(uids, gids))
+
+
+cdef void _user(text_buffer_t *out, const process_t *process, Identity identity) noexcept nogil:
+    json_number(out, b'{"pid":', process.pid)
+    json_number(out, b',"start_ns":', process.start_ns)
+    identity_json(out, process.pid, process.start, False, identity)
+    json_number(out, b',"uid":', process.uid)
+    json_number(out, b',"gid":', process.gid)
+    json_name(out, b',"comm":', process.comm.at, process.comm.size)
+    buffer_put(out, b"}", 1)
+
+
+cdef void owner_json(text_buffer_t *out, const char *key, const owner_t *owner, process_text_t *texts,
+                     Identity identity) noexcept nogil:
+    cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
+    cdef int others = other_count(owner)
+    cdef char name[ACCOUNT_NAME_MAX]
+    cdef uint32_t id
+    cdef int i
+    json_raw(out, key)
+    if owner.process != NULL and texts != NULL:
+        process_json_kept(texts, out, owner.process, identity)
+    elif owner.process != NULL:
+        process_json(out, owner.process, identity)
+    else:
+        json_raw(out, b'"pid":null')
+    if ids or owner.has & OWNER_UID:
+        id = owner.process.uid if ids else owner.uid
+        json_number(out, b',"uid":', id)
+        json_name(out, b',"user":', name, identity.names.user(id, name))
+    if ids or owner.has & OWNER_GID:
+        id = owner.process.gid if ids else owner.gid
+        json_number(out, b',"gid":', id)
+        json_name(out, b',"group":', name, identity.names.group(id, name))
+    if owner.inode:
+        json_number(out, b',"inode":', owner.inode)
+    if owner.cookie:
+        json_number(out, b',"cookie":', owner.cookie)
+    if owner.cgroup_id:
+        json_number(out, b',"cgroup_id":', owner.cgroup_id)
+    if others and owner.has & OWNER_USERS:
+        json_raw(out, b',"users":[')
+        if owner.process != NULL:
+            _user(out, owner.process, identity)
+        for i in range(others):
+            if i or owner.process != NULL:
+                buffer_put(out, b",", 1)
+            _user(out, owner.others.at[i], identity)
+        buffer_put(out, b"]", 1)
+    elif others:
+        for i in range(others):
+            json_number(out, b"," if i else b',"others":[', owner.others.at[i].pid)
+        buffer_put(out, b"]", 1)
+    json_label(out, b',"match":', match_name(owner.match))
+    json_label(out, b',"reason":', reason_name(owner.reason))
+    buffer_put(out, b"}", 1)
 
 
 cdef tuple owner_ids(const owner_t *owner):

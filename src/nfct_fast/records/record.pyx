@@ -12,10 +12,13 @@ from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_diffe
 from nfct_fast.records.owner cimport (
     REASON_REMOTE, owner_drop, owner_ids, owner_object, owner_restore, owner_state,
 )
+from nfct_fast.records.flow_json cimport flow_json, json_clock_t, stamp_json
 from nfct_fast.records.presentation cimport Presentation
+from nfct_fast.text.text_buffer cimport buffer_free, buffer_object, text_buffer_t
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 
+import json
 from typing import NamedTuple
 
 from nfct_fast.records.words import Direction, EventType, Outcome
@@ -270,6 +273,27 @@ cdef class Flow:
     def __repr__(self):
         return (f"<Flow {self.type} {self.proto} {self.src}/{self.sport} > {self.dst}/{self.dport}"
                 f" pid={self.owner.pid}>")
+
+    def to_json(self) -> str:
+        """Return the object that --json writes of it, without the newline.
+
+        With `community_id` if that was asked for by Conntrack(community_id=).
+        """
+        cdef text_buffer_t out
+        cdef text_buffer_t stamp
+        cdef json_clock_t clock
+        memset(&out, 0, sizeof(out))
+        memset(&stamp, 0, sizeof(stamp))
+        clock.size = 0
+        stamp_json(&stamp, &clock, self.record.flow.time, self.presentation)
+        flow_json(&out, &self.record.flow, self.record.began, self.record.direction, &self.record.owner,
+                  &self.record.peer, &stamp, NULL, self.presentation)
+        buffer_free(&stamp)
+        return buffer_object(&out)
+
+    def to_dict(self) -> dict:
+        """Return what to_json() writes as a dict."""
+        return json.loads(self.to_json())
 
     __match_args__ = ("type", "proto", "src", "sport", "dst", "dport")
 

@@ -2,7 +2,7 @@
 
 import os
 
-from nfct_fast.processes.process import Process
+from nfct_fast.processes.process_object import Process
 from nfct_fast.processes.process_reader import ProcessReader
 from nfct_fast.sockets.fd_scanner import FdScanner
 

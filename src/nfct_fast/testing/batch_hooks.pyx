@@ -8,9 +8,9 @@ from nfct_fast.events.flow cimport flow_t
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.processes.process cimport (
-    PROCESS_CGROUP, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, Process, process_build, process_object,
-    process_t, process_take,
+    PROCESS_CGROUP, PROCESS_CMDLINE, PROCESS_COMM, PROCESS_EXE, PROCESS_IDS, process_build, process_t, process_take,
 )
+from nfct_fast.processes.process_object cimport Process, process_object
 from nfct_fast.records.owner cimport MATCH_BPF, MATCH_SOCKET, REASON_CLOSED
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.records.ring cimport Ring

@@ -15,6 +15,8 @@ cdef enum:
     ESCAPE_NUL = 4       # write a NUL, as between the arguments of a command line, as a space
 
 cdef void buffer_free(text_buffer_t *out) noexcept nogil
+# Return what is in a buffer as a str, and free it. UnicodeDecodeError if it is not UTF-8, MemoryError.
+cdef str buffer_object(text_buffer_t *out)
 cdef bint buffer_grow(text_buffer_t *out, size_t more) noexcept nogil
 cdef void buffer_unsigned(text_buffer_t *out, uint64_t value) noexcept nogil
 # Append `data`, escaped. Returns whether the result stands for exactly these bytes; False only with ESCAPE_JSON, see

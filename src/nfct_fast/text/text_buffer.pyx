@@ -38,6 +38,15 @@ cdef void buffer_free(text_buffer_t *out) noexcept nogil:
     out.length = out.capacity = 0
 
 
+cdef str buffer_object(text_buffer_t *out):
+    try:
+        if out.failed:
+            raise MemoryError("text")
+        return out.data[:out.length].decode("utf-8") if out.length else ""
+    finally:
+        buffer_free(out)
+
+
 cdef bint buffer_grow(text_buffer_t *out, size_t more) noexcept nogil:
     cdef size_t capacity = out.capacity
     cdef char *data
