@@ -55,6 +55,8 @@ def test_closed_in_its_own_thread(tracked, within):
             False,
             1 << 20,
             1 << 20,
+            presentation=None,
+            redactor=None,
             groups={1},
             recover=True,
         )
