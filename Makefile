@@ -6,6 +6,7 @@
 # make bench  measure beside other programs: tables, and a plot in build/bench
 # make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and its threaded parts under ThreadSanitizer
 # make soak   run everything at once for half an hour, and check memory, descriptors and counts afterwards
+# make suricata  have a real Suricata watch flows, and join its alerts with our records by Community ID
 # make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit coverage lint format bench sanitize soak build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak suricata build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
@@ -65,6 +66,14 @@ sanitize: $(VENV)/.built $(VENV)/.tested-with
 
 soak: $(VENV)/.built $(VENV)/.tested-with
 	$(SUDO) env SOAK_MINUTES=$${SOAK_MINUTES:-30} $(BIN)/python -u tests/soak
+
+suricata: $(VENV)/.built $(VENV)/.tested-with
+	@missing=$$(for tool in debootstrap ping; do command -v $$tool >/dev/null || echo $$tool; done); \
+	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
+	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	            apt-get install -q -y --no-install-recommends debootstrap iputils-ping; \
+	    fi
+	$(SUDO) $(BIN)/python -u tests/suricata
 
 build: $(VENV)/.built
 
