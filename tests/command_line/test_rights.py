@@ -444,7 +444,7 @@ from nfct_fast.sockets import holder_search
 from nfct_fast.rights import Rights, find_user
 rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 generator = random.Random(20261127)
-prepare = functools.partial(holder_search._prepare, "/proc", 0.2)
+prepare = functools.partial(holder_search._prepare, "/proc", 0.2, 0.04)
 pid, fd = rights.spawn_helper("nfct-holders", prepare, ("dac_read_search", "sys_ptrace"))
 with socket.socket(fileno=fd) as end:
     end.settimeout(5)
