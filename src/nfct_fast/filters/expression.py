@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
 OWNER, PEER, EITHER = 1, 2, 3  # Condition.ends
-WITH_PORTS = (6, 17, 33, 47, 132, 136)  # TCP, UDP, DCCP, GRE, SCTP, UDP-Lite: see tuple_has_ports()
+WITH_PORTS = (6, 17, 33, 132, 136)  # TCP, UDP, DCCP, SCTP, UDP-Lite: see tuple_has_ports()
 ALL_BITS = (1 << 64) - 1
 IPV6 = 256  # added to the protocol in the values of the field "pair"
 PAIRS = (1 << 2 * IPV6) - 1  # a bit for each of them
