@@ -190,7 +190,8 @@ cdef class AccountNames:
                 at = (at + 1) & accounts.mask
             found = &accounts.slots[at]
             size = <int>found.size
-            memcpy(out, found.name, size)
+            if size:
+                memcpy(out, found.name, size)
         pthread_mutex_unlock(&self._mutex)
         return size
 
