@@ -53,7 +53,7 @@ cdef void _put_number(text_buffer_t *out, uint16_t type, uint64_t value, int siz
 
 cdef size_t _begin(text_buffer_t *out, uint16_t type) noexcept nogil:
     cdef size_t at = out.length
-    _put(out, type | NESTED, NULL, 0)
+    _put(out, type | NESTED, b"", 0)
     return at
 
 
