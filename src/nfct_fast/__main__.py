@@ -86,10 +86,15 @@ def _size(text):
     return int(number) << shift
 
 
-def _notes(text):
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 24}")
-    return int(text)
+def _number(least, most, what="number"):
+    """Return a reader of whole numbers from `least` to `most`."""
+
+    def read(text):
+        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 def _speed(text):
@@ -100,12 +105,6 @@ def _speed(text):
     if not 0 < speed < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return speed
-
-
-def _seed(text):
-    if not text.isascii() or not text.isdecimal() or not 0 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to 65535")
-    return int(text)
 
 
 def _events(text):
@@ -180,7 +179,7 @@ def _parser():
         "--community-id",
         metavar="SEED",
         nargs="?",
-        type=_seed,
+        type=_number(0, 65535, "seed"),
         const=0,
         help="add the Community ID of each flow to JSON, and set the seed of {ev.community_id} (default: 0)",
     )
@@ -206,7 +205,7 @@ def _parser():
     parser.add_argument(
         "--notes",
         metavar="N",
-        type=_notes,
+        type=_number(1, 1 << 24),
         default=NOTED_FLOWS,
         help="how many flows the BPF programs remember, with the memory for that from the start "
         "(default: 65536, and %(default)s once there are thousands per second)",

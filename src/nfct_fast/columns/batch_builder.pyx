@@ -39,10 +39,9 @@ from nfct_fast.events.outcome cimport OUTCOME_COUNT, flow_duration, flow_outcome
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport Identity
-from nfct_fast.processes.process cimport PROCESS_IDS, process_t
 from nfct_fast.records.labels cimport address_write, direction_name, event_name, outcome_name
 from nfct_fast.records.owner cimport (
-    MATCH_COUNT, OWNER_GID, OWNER_UID, REASON_COUNT, REASON_REMOTE, match_name, owner_t, reason_name,
+    MATCH_COUNT, REASON_COUNT, REASON_REMOTE, match_name, owner_gid, owner_t, owner_uid, reason_name,
 )
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
@@ -200,18 +199,13 @@ cdef class BatchBuilder:
 
     cdef bint _name(self, names_t *last, const owner_t *owner, bint is_group, Identity identity) noexcept nogil:
         """Have last.code be the index of the name of the owner's user or group, -1 without a name; False: no memory."""
-        cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
         cdef char name[ACCOUNT_NAME_MAX]
-        cdef uint32_t id
+        cdef uint32_t id = 0
         cdef int size
-        if not ids and not owner.has & (OWNER_GID if is_group else OWNER_UID):
+        if not (owner_gid(owner, &id) if is_group else owner_uid(owner, &id)):
             last.is_known = False
             last.code = -1
             return True
-        if is_group:
-            id = owner.process.gid if ids else owner.gid
-        else:
-            id = owner.process.uid if ids else owner.uid
         if last.is_known and last.id == id:
             return True
         size = identity.names.group(id, name) if is_group else identity.names.user(id, name)
@@ -356,8 +350,7 @@ cdef class BatchBuilder:
     cdef void _put_owner(self, int end, const owner_t *owner, int32_t entry, const names_t *names) noexcept nogil:
         cdef table_t *table = self.table
         cdef int valid = VALID_OWNER + (end - COLUMN_OWNER)
-        cdef const process_t *process = owner.process if owner != NULL else NULL
-        cdef bint ids = process != NULL and process.has & PROCESS_IDS
+        cdef uint32_t id = 0
         # Until finish() it holds the entry of the process, of which all columns of facts come.
         _put_32(table, end + OWNER_PID, entry)
         if owner == NULL:
@@ -371,14 +364,10 @@ cdef class BatchBuilder:
             _put_64(table, end + OWNER_COOKIE, 0)
             _put_64(table, end + OWNER_CGROUP_ID, 0)
             return
-        if _known(table, valid + OWNER_UID_COLUMN, ids or owner.has & OWNER_UID):
-            _put_32(table, end + OWNER_UID_COLUMN, process.uid if ids else owner.uid)
-        else:
-            _put_32(table, end + OWNER_UID_COLUMN, 0)
-        if _known(table, valid + OWNER_GID_COLUMN, ids or owner.has & OWNER_GID):
-            _put_32(table, end + OWNER_GID_COLUMN, process.gid if ids else owner.gid)
-        else:
-            _put_32(table, end + OWNER_GID_COLUMN, 0)
+        _known(table, valid + OWNER_UID_COLUMN, owner_uid(owner, &id))
+        _put_32(table, end + OWNER_UID_COLUMN, id)
+        _known(table, valid + OWNER_GID_COLUMN, owner_gid(owner, &id))
+        _put_32(table, end + OWNER_GID_COLUMN, id)
         _put_32(table, end + OWNER_USER, max(names[0].code, 0))
         _known(table, valid + OWNER_USER, names[0].code >= 0)
         _put_32(table, end + OWNER_GROUP, max(names[1].code, 0))

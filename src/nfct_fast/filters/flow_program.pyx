@@ -8,10 +8,10 @@ from libc.string cimport memcmp, memcpy
 from nfct_fast.events.flow cimport FLOW_REPLY, NUMBER_MARK, NUMBER_ZONE, tuple_has_ports, tuple_t
 from nfct_fast.filters.name_match cimport name_match
 from nfct_fast.processes.cgroup cimport span_t
-from nfct_fast.processes.process cimport PROCESS_CMDLINE, PROCESS_IDS, process_t
+from nfct_fast.processes.process cimport PROCESS_CMDLINE, process_t
 from nfct_fast.namespaces.direction cimport DIRECTION_FORWARD, DIRECTION_OUT
 from nfct_fast.records.labels cimport direction_name
-from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, REASON_COUNT, REASON_REMOTE, reason_name
+from nfct_fast.records.owner cimport REASON_COUNT, REASON_REMOTE, owner_gid, owner_uid, reason_name
 from sys_socket cimport AF_INET, AF_INET6
 
 from nfct_fast.filters.expression import AllOf, Condition
@@ -212,14 +212,14 @@ cdef class FlowProgram:
 
     cdef bint _owner_has(self, const step_t *step, const owner_t *owner) noexcept nogil:
         cdef const process_t *process = owner.process
-        cdef bint ids = process != NULL and process.has & PROCESS_IDS
         cdef const span_t *name = NULL
+        cdef uint32_t id = 0
         if step.field == FIELD_PID:
             return process != NULL and self._has_number(step, process.pid)
         if step.field == FIELD_UID:
-            return (ids or owner.has & OWNER_UID) and self._has_number(step, process.uid if ids else owner.uid)
+            return owner_uid(owner, &id) and self._has_number(step, id)
         if step.field == FIELD_GID:
-            return (ids or owner.has & OWNER_GID) and self._has_number(step, process.gid if ids else owner.gid)
+            return owner_gid(owner, &id) and self._has_number(step, id)
         if step.field == FIELD_REASON:
             return owner.reason != 0 and self._has_number(step, owner.reason)
         if process == NULL and step.field >= FIELD_UNIT:

@@ -14,10 +14,10 @@ from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.text.text_buffer cimport (
     ESCAPE_NUL, ESCAPE_SPACE, buffer_escaped, buffer_put, text_buffer_t, buffer_unsigned,
 )
-from nfct_fast.records.owner cimport OWNER_GID, OWNER_UID, match_name, owner_t, reason_name
+from nfct_fast.records.owner cimport match_name, owner_gid, owner_t, owner_uid, reason_name
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport ENTITY_ID_SIZE, START_SIZE, Identity
-from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_IDS, PROCESS_PPID, process_t
+from nfct_fast.processes.process cimport PROCESS_COMM, PROCESS_EXE_FILE, PROCESS_PPID, process_t
 from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
@@ -244,15 +244,16 @@ cdef void _put_name(text_buffer_t *out, int field, bint known, uint32_t id, Iden
 
 
 cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field, Identity identity) noexcept nogil:
-    cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
-    if field == INFO_UID:
-        _put_known(out, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid)
-    elif field == INFO_GID:
-        _put_known(out, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid)
-    elif field == INFO_USER:
-        _put_name(out, field, ids or owner.has & OWNER_UID, owner.process.uid if ids else owner.uid, identity)
-    elif field == INFO_GROUP:
-        _put_name(out, field, ids or owner.has & OWNER_GID, owner.process.gid if ids else owner.gid, identity)
+    cdef uint32_t id = 0
+    cdef bint known
+    if field == INFO_UID or field == INFO_USER:
+        known = owner_uid(owner, &id)
+    elif field == INFO_GID or field == INFO_GROUP:
+        known = owner_gid(owner, &id)
+    if field == INFO_UID or field == INFO_GID:
+        _put_known(out, known, id)
+    elif field == INFO_USER or field == INFO_GROUP:
+        _put_name(out, field, known, id, identity)
     elif field == INFO_INODE:
         if owner.inode:
             buffer_unsigned(out, owner.inode)

@@ -28,5 +28,7 @@ cdef class AccountNames:
     # Write the name of a user or group to out[0..ACCOUNT_NAME_MAX) and return its size; 0: it has none. Any thread.
     cdef int user(self, uint32_t id, char *out) noexcept nogil
     cdef int group(self, uint32_t id, char *out) noexcept nogil
+    cdef str user_name(self, uint32_t id)      # the same as text; None without a name
+    cdef str group_name(self, uint32_t id)
     cdef int _open(self, accounts_t *accounts, source) except -1
     cdef int _find(self, accounts_t *accounts, uint32_t id, char *out) noexcept nogil

@@ -195,11 +195,16 @@ cdef class AccountNames:
         pthread_mutex_unlock(&self._mutex)
         return size
 
+    cdef str user_name(self, uint32_t id):
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size = self.user(id, name)
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
+
+    cdef str group_name(self, uint32_t id):
+        cdef char name[ACCOUNT_NAME_MAX]
+        cdef int size = self.group(id, name)
+        return name[:size].decode("utf-8", "surrogateescape") if size else None
+
     def names(self, uint32_t uid, uint32_t gid) -> tuple:
         """Return the names of a user and of a group, None for one without a name."""
-        cdef char user[ACCOUNT_NAME_MAX]
-        cdef char group[ACCOUNT_NAME_MAX]
-        cdef int user_size = self.user(uid, user)
-        cdef int group_size = self.group(gid, group)
-        return (user[:user_size].decode("utf-8", "surrogateescape") if user_size else None,
-                group[:group_size].decode("utf-8", "surrogateescape") if group_size else None)
+        return self.user_name(uid), self.group_name(gid)

@@ -51,8 +51,8 @@ cdef class Identity:
 
     cdef tuple saved(self, uids, gids):
         """Return the arguments of one like it that knows the names of these users and groups, and no others."""
-        users = [(uid, self.names.names(uid, 0)[0]) for uid in uids]
-        groups = [(gid, self.names.names(0, gid)[1]) for gid in gids]
+        users = [(uid, self.names.user_name(uid)) for uid in uids]
+        groups = [(gid, self.names.group_name(gid)) for gid in gids]
         text = ["".join([f"{name}:x:{id}:\n" for id, name in pairs if name is not None]) for pairs in (users, groups)]
         return self.host, self.boot_time, tuple([one.encode("utf-8", "surrogateescape") for one in text])
 

@@ -6,7 +6,6 @@ from libc.string cimport memset
 from posix.unistd cimport _SC_CLK_TCK, close, sysconf
 
 from nfct_fast.kernel.procfs cimport procfs_open
-from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem
 from nfct_fast.processes.cmdline_reader cimport CommandLineReader
@@ -86,16 +85,12 @@ cdef class Process:
     @property
     def user(self) -> str | None:
         """Name of the user, by /etc/passwd of this host; None if it has none there. No directory server is asked."""
-        cdef char name[ACCOUNT_NAME_MAX]
-        cdef int size = self._host().names.user(self._process.uid, name) if self._process.has & PROCESS_IDS else 0
-        return name[:size].decode("utf-8", "surrogateescape") if size else None
+        return self._host().names.user_name(self._process.uid) if self._process.has & PROCESS_IDS else None
 
     @property
     def group(self) -> str | None:
         """Name of the group, by /etc/group of this host; None if it has none there."""
-        cdef char name[ACCOUNT_NAME_MAX]
-        cdef int size = self._host().names.group(self._process.gid, name) if self._process.has & PROCESS_IDS else 0
-        return name[:size].decode("utf-8", "surrogateescape") if size else None
+        return self._host().names.group_name(self._process.gid) if self._process.has & PROCESS_IDS else None
 
     @property
     def comm(self):

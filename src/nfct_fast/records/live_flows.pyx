@@ -13,8 +13,8 @@ from libc.string cimport memcmp, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 from nfct_fast.events.fingerprints cimport flow_fingerprint
 from nfct_fast.events.flow cimport FLOW_RECOVERED, FLOW_START, flow_t, tuple_t
-from nfct_fast.processes.process cimport PROCESS_IDS, process_drop, process_t, process_take
-from nfct_fast.records.owner cimport OWNER_UID, owner_copy, owner_drop, owner_t
+from nfct_fast.processes.process cimport process_drop, process_t, process_take
+from nfct_fast.records.owner cimport owner_copy, owner_drop, owner_t, owner_uid
 from nfct_fast.records.record cimport record_t
 
 import os
@@ -151,10 +151,9 @@ cdef class LiveFlows:
 
     cdef uint16_t _user_of(self, const owner_t *owner, uint16_t netns) noexcept nogil:
         """The group of whoever has the flow; of a flow that nobody here has, that of its namespace."""
-        if owner.process != NULL and owner.process.has & PROCESS_IDS:
-            return self._group(owner.process.uid)
-        if owner.has & OWNER_UID:
-            return self._group(owner.uid)
+        cdef uint32_t uid = 0
+        if owner_uid(owner, &uid):
+            return self._group(uid)
         return self._group(<uint64_t>1 << 32 | netns)
 
     cdef void keep(self, uint32_t number, record_t *record, bint copied) noexcept nogil:

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from nfct_fast.processes.identity cimport Identity
-from nfct_fast.processes.process cimport process_t
+from nfct_fast.processes.process cimport PROCESS_IDS, process_t
 from nfct_fast.processes.process_texts cimport process_text_t
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.text.text_buffer cimport text_buffer_t
@@ -71,6 +71,19 @@ cdef void others_drop(others_t *others) noexcept nogil           # drop a refere
 
 cdef inline int other_count(const owner_t *owner) noexcept nogil:
     return owner.others.count if owner.others != NULL else 0
+
+# The real user and group id of the process, or else of the socket's user. Whether it is known; *id is 0 if not.
+cdef inline bint owner_uid(const owner_t *owner, uint32_t *id) noexcept nogil:
+    cdef bint of_process = owner.process != NULL and owner.process.has & PROCESS_IDS
+    cdef bint known = of_process or owner.has & OWNER_UID
+    id[0] = owner.process.uid if of_process else owner.uid if known else 0
+    return known
+
+cdef inline bint owner_gid(const owner_t *owner, uint32_t *id) noexcept nogil:
+    cdef bint of_process = owner.process != NULL and owner.process.has & PROCESS_IDS
+    cdef bint known = of_process or owner.has & OWNER_GID
+    id[0] = owner.process.gid if of_process else owner.gid if known else 0
+    return known
 
 cdef const char *match_name(uint8_t match) noexcept nogil       # NULL for MATCH_NONE
 cdef const char *reason_name(uint8_t reason) noexcept nogil     # NULL for REASON_NONE

@@ -150,34 +150,26 @@ cdef class Owner:
     @property
     def uid(self) -> int | None:
         """The real user id of the process, or of the socket if the process is unknown."""
-        if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
-            return self.owner.process.uid
-        return self.owner.uid if self.owner.has & OWNER_UID else None
+        cdef uint32_t id = 0
+        return id if owner_uid(&self.owner, &id) else None
 
     @property
     def gid(self) -> int | None:
         """The real group id of the process."""
-        if self.owner.process != NULL and self.owner.process.has & PROCESS_IDS:
-            return self.owner.process.gid
-        return self.owner.gid if self.owner.has & OWNER_GID else None
+        cdef uint32_t id = 0
+        return id if owner_gid(&self.owner, &id) else None
 
     @property
     def user(self) -> str | None:
         """The name of the user `uid`, by /etc/passwd of this host; None if it has none there."""
-        cdef char name[ACCOUNT_NAME_MAX]
-        cdef int size
-        uid = self.uid
-        size = 0 if uid is None else self.identity.names.user(uid, name)
-        return name[:size].decode("utf-8", "surrogateescape") if size else None
+        cdef uint32_t id = 0
+        return self.identity.names.user_name(id) if owner_uid(&self.owner, &id) else None
 
     @property
     def group(self) -> str | None:
         """The name of the group `gid`, by /etc/group of this host; None if it has none there."""
-        cdef char name[ACCOUNT_NAME_MAX]
-        cdef int size
-        gid = self.gid
-        size = 0 if gid is None else self.identity.names.group(gid, name)
-        return name[:size].decode("utf-8", "surrogateescape") if size else None
+        cdef uint32_t id = 0
+        return self.identity.names.group_name(id) if owner_gid(&self.owner, &id) else None
 
     @property
     def inode(self) -> int | None:
@@ -260,10 +252,9 @@ cdef void _user(text_buffer_t *out, const process_t *process, Identity identity)
 
 cdef void owner_json(text_buffer_t *out, const char *key, const owner_t *owner, process_text_t *texts,
                      Identity identity) noexcept nogil:
-    cdef bint ids = owner.process != NULL and owner.process.has & PROCESS_IDS
     cdef int others = other_count(owner)
     cdef char name[ACCOUNT_NAME_MAX]
-    cdef uint32_t id
+    cdef uint32_t id = 0
     cdef int i
     json_raw(out, key)
     if owner.process != NULL and texts != NULL:
@@ -272,12 +263,10 @@ cdef void owner_json(text_buffer_t *out, const char *key, const owner_t *owner, 
         process_json(out, owner.process, identity)
     else:
         json_raw(out, b'"pid":null')
-    if ids or owner.has & OWNER_UID:
-        id = owner.process.uid if ids else owner.uid
+    if owner_uid(owner, &id):
         json_number(out, b',"uid":', id)
         json_name(out, b',"user":', name, identity.names.user(id, name))
-    if ids or owner.has & OWNER_GID:
-        id = owner.process.gid if ids else owner.gid
+    if owner_gid(owner, &id):
         json_number(out, b',"gid":', id)
         json_name(out, b',"group":', name, identity.names.group(id, name))
     if owner.inode:
