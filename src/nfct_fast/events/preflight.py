@@ -92,6 +92,7 @@ class _Flow:
 
     def __init__(self, family, address):
         self.tracked = self.event = None
+        self._family = int(family)
         self._ends = []
         try:
             for _ in range(2):
@@ -106,10 +107,15 @@ class _Flow:
             if error.errno == errno.EMFILE:
                 raise
 
-    def receive(self, messages):
+    def receive(self, messages, overrun):
+        """Look for the event in messages of the kernel; after an overrun, any event of the address family will do."""
         for message in messages:
-            if self.tracked is False and all(port in message for port in self._ports):
+            if self.tracked is not False:
+                return
+            if all(port in message for port in self._ports):
                 self.tracked, self.event = True, message
+            elif overrun and message[16] == self._family:  # nfgenmsg.nfgen_family
+                self.tracked = True
 
     def close(self):
         for end in self._ends:
@@ -129,6 +135,7 @@ class Probe:
 
     def __init__(self, try_loopback=True):
         self._flows, self._listener, self._reasons = {}, None, []
+        self._overrun = False
         if not wake_ctnetlink():
             self._reasons = [NO_MODULE]
         elif _are_events_off():
@@ -153,11 +160,10 @@ class Probe:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            for flow in self._flows.values():
-                flow.tracked = None if flow.tracked is None else True  # the buffer overflowed, so events do arrive
+            self._overrun = True  # by itself it shows nothing: root of the namespace's user namespace can cause it
             return
         for flow in self._flows.values():
-            flow.receive(messages)
+            flow.receive(messages, self._overrun)
 
     def close(self):
         for flow in self._flows.values():
