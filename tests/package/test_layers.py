@@ -23,6 +23,7 @@ FOLDERS = (
     "replay",
     "reading",
     "",
+    "command",
     "testing",
 )  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"
@@ -44,6 +45,8 @@ MODULES = {module_of(path) for path in SOURCES} | LOADING
 
 
 def folder_of(module):
+    if module == "nfct_fast.__main__":  # Python looks for it at the top
+        return "command"
     return module.split(".")[1] if module.count(".") == 2 else ""
 
 

@@ -1,0 +1,1 @@
+"""The command line: arguments, messages to the operator, and what each subcommand does."""

@@ -1,0 +1,228 @@
+"""The options of the logger, and their help."""
+
+import argparse
+
+from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
+from nfct_fast.build_info import LIBRARIES
+from nfct_fast.command.standard_error import PROGRAM, Parser
+from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
+from nfct_fast.output.template import DEFAULT
+
+from .._version import __version__
+
+_EPILOG = """\
+examples:
+  nfct-fast -p udp                       new UDP flows, IPv4 and IPv6
+  nfct-fast -p '^ipv4/(tcp|udp)$'        only these two
+  nfct-fast dport 22,443 and not user root
+  nfct-fast -e new,destroy               also when a flow ends
+  nfct-fast -L -p tcp                    the TCP flows in the conntrack table now
+  nfct-fast --flows --json               each flow at its end, with bytes and outcome
+  nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
+  nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
+
+An unknown pid is printed as "?", any other unknown field as "-". Control characters and bytes that are not
+UTF-8 are printed as \\n, \\x1b, \\xff, a backslash as \\\\; a command line longer than 4096 bytes is cut and
+ends in "...". The exit status is 1 on a failure and 2 for invalid arguments.
+"""
+
+
+def _size(text):
+    units = {"k": 10, "m": 20, "g": 30}
+    number, shift = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 0)
+    if not number.isascii() or not number.isdecimal() or not 4096 <= int(number) << shift < 1 << 30:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 4K to below 1G, such as 64M")
+    return int(number) << shift
+
+
+def _number(least, most, what="number"):
+    """Return a reader of whole numbers from `least` to `most`."""
+
+    def read(text):
+        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def _speed(text):
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return speed
+
+
+def _events(text):
+    names = {"new": "NEW", "update": "UPDATE", "updates": "UPDATE", "destroy": "DESTROY"}  # conntrack(8) says updates
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["all"]:
+        return ("NEW", "UPDATE", "DESTROY")
+    if not all(word in names for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of new, update and destroy, such as new,destroy")
+    return tuple(dict.fromkeys(names[word] for word in words))
+
+
+def _version():
+    return (
+        f"{PROGRAM} {__version__}\nbuilt with {LIBRARIES}\n"
+        "Licence GPL-2.0-or-later: free software, without any warranty."
+    )
+
+
+def parser() -> Parser:
+    """Return the parser of the logger's arguments."""
+    parser = Parser(
+        prog=PROGRAM,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        description="Log every new network connection of this host with the process behind it.",
+    )
+    parser.add_argument(
+        "filter",
+        metavar="FILTER",
+        nargs="*",
+        help='log only such flows, as in "dst 192.0.2.0/24 and dport 443 and not user alice"; README.md has all words',
+    )
+    parser.add_argument(
+        "-p",
+        "--protocol",
+        metavar="REGEX",
+        help='log only protocols that match this regular expression, such as "ipv4/tcp" or "ipv6/udp"',
+    )
+    parser.add_argument(
+        "-e",
+        "--events",
+        metavar="EVENTS",
+        type=_events,
+        help="what to log of a flow: new, update and destroy, separated by commas, or all (default: new; with "
+        "--replay, all that was recorded)",
+    )
+    parser.add_argument(
+        "--flows",
+        action="store_true",
+        help="log each flow once, when it has ended: with bytes and packets of both directions "
+        "(net.netfilter.nf_conntrack_acct=1), its duration and outcome, and the process that began it",
+    )
+    parser.add_argument(
+        "-t",
+        "--format-ts",
+        metavar="FMT",
+        default="%s",
+        help="strftime(3) format of {ts}, with %%f for microseconds (default: %%s)",
+    )
+    parser.add_argument(
+        "-f",
+        "--format",
+        metavar="FMT",
+        default=DEFAULT,
+        help="str.format() template of a line, with fields of ts, ev, info and peer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
+    )
+    parser.add_argument(
+        "--community-id",
+        metavar="SEED",
+        nargs="?",
+        type=_number(0, 65535, "seed"),
+        const=0,
+        help="add the Community ID of each flow to JSON, and set the seed of {ev.community_id} (default: 0)",
+    )
+    parser.add_argument("--no-cmdline", action="store_true", help="show no command lines")
+    parser.add_argument(
+        "--redact",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="show [redacted] for what matches in a command line, or for its group (?P<secret>...); may be repeated",
+    )
+    parser.add_argument(
+        "--redact-defaults",
+        action="store_true",
+        help="do so with the usual arguments for passwords, tokens and keys",
+    )
+    parser.add_argument(
+        "--attribution",
+        choices=ATTRIBUTIONS,
+        default="auto",
+        help="how to look for the process (default: auto, the best way this kernel supports)",
+    )
+    parser.add_argument(
+        "--notes",
+        metavar="N",
+        type=_number(1, 1 << 24),
+        default=NOTED_FLOWS,
+        help="how many flows the BPF programs remember, with the memory for that from the start "
+        "(default: 65536, and %(default)s once there are thousands per second)",
+    )
+    parser.add_argument(
+        "-L",
+        "--list",
+        action="store_true",
+        help="print the entries of the conntrack table as it is now, and end",
+    )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="turn connection tracking on while the program runs, by an nftables table of its own. "
+        "When the conntrack table is full, the kernel drops new connections",
+    )
+    parser.add_argument(
+        "--netns",
+        metavar="NAME|PID|all",
+        help="monitor this network namespace instead of the program's own; with all, every one on this "
+        "host, as they come and go",
+    )
+    parser.add_argument(
+        "--rcvbuf",
+        metavar="SIZE",
+        type=_size,
+        default=DEFAULT_RCVBUF,
+        help="receive buffer to ask the kernel for (default: 64M); 1M holds about 1,600 flows",
+    )
+    parser.add_argument(
+        "--rcvbuf-max",
+        metavar="SIZE",
+        type=_size,
+        default=DEFAULT_RCVBUF_LIMIT,
+        help="size the receive buffer may grow to as it fills, and with --netns all the sum of all "
+        "buffers (default: 256M); the kernel may take twice as much memory",
+    )
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="make this file, and record all that is written and what it was made from, for --replay",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="write the flows of a recording again instead of new ones; needs no privileges",
+    )
+    parser.add_argument(
+        "--speed",
+        metavar="N",
+        type=_speed,
+        help="with --replay, write the flows as they came (1), or N times as fast (default: without waiting)",
+    )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        help="user to switch to once everything is open, if started as root (default: nfct-fast if "
+        "that user exists, else nobody)",
+    )
+    parser.add_argument(
+        "--no-sandbox",
+        action="store_true",
+        help="stay root, in a single process with all system calls allowed; give up only capabilities "
+        "that are not needed",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="print statistics at the end, and a traceback on a failure"
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    return parser
