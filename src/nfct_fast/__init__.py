@@ -7,6 +7,10 @@ from ._version import __version__
 
 _MODULES = {
     "Conntrack": "conntrack",
+    "CheckReport": "checking.check_report",
+    "CheckItem": "checking.check_report",
+    "CheckState": "checking.check_report",
+    "TriedFlow": "checking.check_report",
     "FilterError": "filters.filter_error",
     "Stats": "conntrack",
     "list_flows": "conntrack",

@@ -1,3 +1,7 @@
+from nfct_fast.checking.check_report import CheckItem as CheckItem
+from nfct_fast.checking.check_report import CheckReport as CheckReport
+from nfct_fast.checking.check_report import CheckState as CheckState
+from nfct_fast.checking.check_report import TriedFlow as TriedFlow
 from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
@@ -29,6 +33,10 @@ from ._version import __version__ as __version__
 __all__ = [
     "__version__",
     "Conntrack",
+    "CheckReport",
+    "CheckItem",
+    "CheckState",
+    "TriedFlow",
     "FilterError",
     "Stats",
     "list_flows",

@@ -18,6 +18,7 @@ import weakref
 from types import GenericAlias
 from typing import NamedTuple
 
+from nfct_fast.attribution.degradation import without_notes, without_programs
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
 from nfct_fast.events.open_sources import GROUPS
@@ -291,10 +292,9 @@ cdef class Conntrack:
         if self.engine.player is not None:
             return ()
         if attribution.bpf_missing is not None:
-            reasons.append(f"the owner of a socket that is closed at once cannot be found: {attribution.bpf_missing}")
+            reasons.append(without_notes(attribution.bpf_missing))
         elif attribution.bpf_lookup is not None and attribution.bpf_lookup.processes_missing is not None:
-            reasons.append("short-lived processes will have no command line, and no process its ancestors: "
-                           + attribution.bpf_lookup.processes_missing)
+            reasons.append(without_programs(attribution.bpf_lookup.processes_missing))
         return tuple(reasons)
 
     @property
@@ -338,6 +338,28 @@ cdef class Conntrack:
         """
         self.engine.fork_guard.check("this Conntrack")
         return self.engine.undelivered + self.engine.unreported_lost, self.engine.at_least
+
+    @staticmethod
+    def check(*, netns=None, bint track=False, attribution="auto", int rcvbuf=DEFAULT_RCVBUF) -> CheckReport:
+        """Examine what flows and their owners need on this host, and try a real flow from end to end.
+
+        Nothing raises because of the host: what is wrong, and what mends it, is in the report. Without privileges much
+        of it is unknown. Takes 0.5 to 3 seconds, and starts a Python process, which sends two empty datagrams over
+        loopback. The thread enters the network namespace for moments. Nothing is left behind but conntrack entries of
+        these datagrams, for up to 30 seconds, and kernel modules that asking the kernel loads.
+
+        Args:
+            netns: The network namespace to examine: None for the calling thread's, a name, a process id, or a path.
+            track: Whether to turn connection tracking on there meanwhile.
+            attribution: As of Conntrack.
+            rcvbuf: The receive buffer that is tried, bytes.
+
+        Raises:
+            ValueError: An argument is wrong.
+            OSError: The namespace does not exist, or cannot be entered.
+        """
+        from nfct_fast.checking.examination import examine      # only those who use it wait for that
+        return examine(Conntrack, netns=netns, track=track, attribution=attribution, rcvbuf=rcvbuf)
 
     cdef int _next(self, int timeout) except -2:
         """Fill the batch, waiting up to `timeout` ms, -1 without limit.

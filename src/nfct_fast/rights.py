@@ -1,33 +1,12 @@
 """The privileges that the program gives up once everything is open: its user, capabilities, and most system calls."""
 
 import os
-import pwd
 import signal
 import socket
 
 from nfct_fast.kernel import privileges, sandbox
 
-USER = "nfct-fast"
-_NOBODY = 65534
-_ALL_FILES = "can still read every file that its user may read"
 _ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
-
-
-def find_user(name=None) -> tuple[int, int]:
-    """Return the user and group id of a user: by default `nfct-fast`, or nobody if there is no such user.
-
-    Raises:
-        LookupError: There is no user `name`.
-    """
-    for one in (USER, "nobody") if name is None else (name,):
-        try:
-            entry = pwd.getpwnam(one)
-            return entry.pw_uid, entry.pw_gid
-        except KeyError:
-            continue
-    if name is not None:
-        raise LookupError(f"there is no user {name!r}")
-    return _NOBODY, _NOBODY
 
 
 class Rights:
@@ -54,7 +33,7 @@ class Rights:
         self.spawn_helper = self._spawn_helper if use_helpers else None
         self.reasons = []
         if filter_calls and (use_helpers or not find_owners) and not sandbox.has_landlock():
-            self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
+            self.reasons.append(sandbox.NO_LANDLOCK)
 
     def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
@@ -67,7 +46,7 @@ class Rights:
             privileges.hide()
         privileges.drop(keep)
         if self._filter_calls and files is not None:
-            self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
+            self._try(sandbox.ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filter_calls:
             self._try("can still use every system call", lambda: self._filter(enter_namespaces))
 

@@ -185,7 +185,8 @@ def test_a_process_that_is_killed_ends_the_program(tracked, name):
 INSIDE = """
 import ctypes, errno, os, subprocess, sys, threading
 from nfct_fast import Conntrack
-from nfct_fast.rights import Rights, find_user
+from nfct_fast.kernel.program_user import find_user
+from nfct_fast.rights import Rights
 libc = ctypes.CDLL(None, use_errno=True)
 found = []
 
@@ -331,7 +332,8 @@ APART_CODE = """
 import array, ctypes, errno, functools, os, socket, struct, sys
 from nfct_fast.namespaces import opener
 from nfct_fast.sockets import holder_search
-from nfct_fast.rights import Rights, find_user
+from nfct_fast.kernel.program_user import find_user
+from nfct_fast.rights import Rights
 libc = ctypes.CDLL(None, use_errno=True)
 rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 
@@ -397,7 +399,8 @@ def test_files_from_inside_nfct_netns(tracked):
 ASKED_WRONGLY = """
 import array, errno, functools, os, socket, struct
 from nfct_fast.namespaces import opener
-from nfct_fast.rights import Rights, find_user
+from nfct_fast.kernel.program_user import find_user
+from nfct_fast.rights import Rights
 rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 
 def ask(*passed, protocol=-1, table=b"", size=28):
@@ -441,7 +444,8 @@ def test_nfct_holders_survives_wrong_requests(tracked):
         """
 import functools, os, random, socket, struct
 from nfct_fast.sockets import holder_search
-from nfct_fast.rights import Rights, find_user
+from nfct_fast.kernel.program_user import find_user
+from nfct_fast.rights import Rights
 rights = Rights(user=find_user(), filter_calls=True, use_helpers=True)
 generator = random.Random(20261127)
 prepare = functools.partial(holder_search._prepare, "/proc", 0.2, 0.04)

@@ -22,6 +22,7 @@ FOLDERS = (
     "monitoring",
     "replay",
     "reading",
+    "checking",
     "",
     "command",
     "testing",

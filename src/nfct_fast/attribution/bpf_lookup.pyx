@@ -22,14 +22,12 @@ from nfct_fast.attribution.process_watch cimport ProcessWatch
 from nfct_fast.processes.history cimport History
 from nfct_fast.namespaces.opener cimport Opener
 
-import os
+from nfct_fast.sockets.socket_notes import check_pid_namespace
 
 cdef enum:
     SLACK_NS = 100000000         # longest time from note to event: a packet's way through the stack of a loaded machine
     SEARCHES = 64                # most searches for earlier notes in one batch; each takes up to 0.1 ms
     READINGS = 8                 # most processes read from /proc in one batch; each takes 60 us
-
-_PROC_PID_INIT_INO = 0xEFFFFFFC       # the initial pid namespace: include/linux/proc_ns.h
 
 
 cdef bint is_sender(const sender_t *sender, const bpf_owner_t *note) noexcept nogil:
@@ -69,8 +67,7 @@ cdef class BpfLookup:
 
     def __init__(self, ProcessReader reader not None, CgroupPaths cgroup_paths not None, int notes, first=None,
                  Opener opener=None, drop_rights=None, btf="/sys/kernel/btf/vmlinux"):
-        if os.stat("/proc/self/ns/pid").st_ino != _PROC_PID_INIT_INO:
-            raise OSError("BPF reports pids of the initial pid namespace, and this process is in another one")
+        check_pid_namespace()
         self.reader, self.cgroup_paths = reader, cgroup_paths
         self.history = History()
         try:

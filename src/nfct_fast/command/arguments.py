@@ -18,6 +18,7 @@ examples:
   nfct-fast -e new,destroy               also when a flow ends
   nfct-fast -L -p tcp                    the TCP flows in the conntrack table now
   nfct-fast --flows --json               each flow at its end, with bytes and outcome
+  nfct-fast --check                      does it work here, and if not, what helps?
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
@@ -165,6 +166,12 @@ def parser() -> Parser:
         "--list",
         action="store_true",
         help="print the entries of the conntrack table as it is now, and end",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="say what this host offers for all this and what is in the way, try a real flow, and end: with status 0 "
+        "if all is well, 3 if something is limited, 1 if something is missing",
     )
     parser.add_argument(
         "--track",

@@ -12,6 +12,7 @@ from nfct_fast.command.loss_report import LossReport
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop, is_reader_gone
 from nfct_fast.conntrack import Conntrack, list_flows
+from nfct_fast.kernel.program_user import find_user
 from nfct_fast.monitoring.warned import ConntrackWarning
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
@@ -20,7 +21,7 @@ from nfct_fast.output.writer import Writer
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
 from nfct_fast.records.presentation import Presentation
 from nfct_fast.replay.recording_host import read_identity
-from nfct_fast.rights import Rights, find_user
+from nfct_fast.rights import Rights
 
 _STDOUT = 1
 
@@ -58,7 +59,8 @@ def _allow_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _rights(arguments):
+def rights_of(arguments) -> Rights:
+    """Return the privileges that the arguments say to give up. ValueError if they contradict each other."""
     find_owners = (arguments.attribution != "off" or arguments.netns == "all") and arguments.replay is None
     if arguments.no_sandbox:
         if arguments.user is not None:
@@ -121,7 +123,7 @@ def run(arguments) -> None:
     """
     output = _STDOUT
     formatter = _formatter(arguments)
-    rights = _rights(arguments)
+    rights = rights_of(arguments)
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()

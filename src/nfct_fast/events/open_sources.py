@@ -3,6 +3,7 @@
 import contextlib
 import errno
 
+from nfct_fast.events.preflight import NEEDS_NET_ADMIN
 from nfct_fast.kernel.netlink import Inbox, NetlinkSocket
 
 NETLINK_NETFILTER = 12
@@ -43,9 +44,7 @@ def open_event_socket(fd, inbox, groups, program, share, size) -> NetlinkSocket:
             socket.join(group)
     except PermissionError:
         close_event_socket(socket, share)
-        raise PermissionError(
-            errno.EPERM, "conntrack events need CAP_NET_ADMIN in the network namespace (run as root)"
-        ) from None
+        raise PermissionError(errno.EPERM, NEEDS_NET_ADMIN) from None
     except BaseException:
         close_event_socket(socket, share)
         raise

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from nfct_fast.kernel.netlink import NetlinkSocket
+from nfct_fast.text.problem import Problem
 
 _NETLINK_NETFILTER = 12
 _NFNLGRP_CONNTRACK_NEW = 1
@@ -24,27 +25,35 @@ _PROBE_SECONDS = 0.5
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _LOOPBACK = {"IPv4": (socket.AF_INET, "127.0.0.1"), "IPv6": (socket.AF_INET6, "::1")}
 
-NO_MODULE = (
-    "no connections can be logged: the kernel modules nf_conntrack and nf_conntrack_netlink are missing. "
-    "Try `modprobe nf_conntrack_netlink`"
+NO_MODULE = Problem(
+    "no connections can be logged: the kernel modules nf_conntrack and nf_conntrack_netlink are missing",
+    "Try",
+    "modprobe nf_conntrack_netlink",
 )
-EVENTS_OFF = (
-    "net.netfilter.nf_conntrack_events is 0 in this network namespace, so the kernel sends no events. "
-    "Set it with `sysctl net.netfilter.nf_conntrack_events=2`"
+EVENTS_OFF = Problem(
+    "net.netfilter.nf_conntrack_events is 0 in this network namespace, so the kernel sends no events",
+    "Set it with",
+    "sysctl net.netfilter.nf_conntrack_events=2",
 )
-NO_RULE = (
-    "{what} not tracked: no firewall rule in this network namespace uses conntrack (or a rule exempts loopback, "
-    "where this was tested). Use --track, or add a rule that uses conntrack, such as `nft add table inet t; "
-    "nft add chain inet t c; nft add rule inet t c ct state new`"
+UNTESTED = Problem(
+    "could not test whether flows are tracked, because loopback is down in this network namespace",
+    "If no connections are logged, use --track",
 )
+NEEDS_NET_ADMIN = Problem("conntrack events need CAP_NET_ADMIN in the network namespace", "Run it as root")
 ACCOUNTS = {
     "nf_conntrack_acct": "records of flows will have no bytes and packets",
     "nf_conntrack_timestamp": "how long flows last is measured by when their events were received",
 }
-UNTESTED = (
-    "could not test whether flows are tracked, because loopback is down in this network namespace. "
-    "If no connections are logged, use --track"
-)
+
+
+def no_rule(flows) -> Problem:
+    """flows: Which flows are not tracked, such as "IPv6 flows"."""
+    return Problem(
+        f"{flows} are not tracked: no firewall rule in this network namespace uses conntrack (or a rule exempts "
+        "loopback, where this was tested)",
+        "Use --track, or add a rule that uses conntrack, such as",
+        "nft 'add table inet t; add chain inet t c; add rule inet t c ct state new'",
+    )
 
 
 def wake_ctnetlink() -> bool:
@@ -72,9 +81,7 @@ def wake_ctnetlink() -> bool:
         return True
     (code,) = struct.unpack_from("=i", answer, 16)
     if code == -errno.EPERM:
-        raise PermissionError(
-            errno.EPERM, "conntrack events need CAP_NET_ADMIN in this network namespace (run as root)"
-        )
+        raise PermissionError(errno.EPERM, NEEDS_NET_ADMIN)
     return code not in (-errno.EINVAL, -errno.EOPNOTSUPP)
 
 
@@ -138,7 +145,7 @@ class Probe:
         self._overrun = False
         if not wake_ctnetlink():
             self._reasons = [NO_MODULE]
-        elif _are_events_off():
+        elif are_events_off():
             self._reasons = [EVENTS_OFF]
         elif try_loopback:
             self._listener = NetlinkSocket(_NETLINK_NETFILTER)
@@ -185,37 +192,49 @@ class Probe:
         with contextlib.suppress(OSError):
             os.write(self._listener.fileno(), header + body)
 
-    def reasons(self) -> list[str]:
-        """Return why events cannot arrive and what to do about it, a sentence each. Call after await_answers()."""
+    def tracked(self) -> list[str]:
+        """Return the address families, "IPv4" and "IPv6", whose flows are tracked. Call after await_answers()."""
+        return [name for name, flow in self._flows.items() if flow.tracked]
+
+    def reasons(self) -> list[Problem]:
+        """Return why events cannot arrive and what to do about it. Call after await_answers()."""
         if not self._flows:
             return self._reasons
-        tracked = {name: flow.tracked for name, flow in self._flows.items()}
-        untracked = [name for name, answer in tracked.items() if answer is False]
+        untracked = [name for name, flow in self._flows.items() if flow.tracked is False]
         if untracked:
-            only = not any(tracked.values())
-            return [NO_RULE.format(what="new flows are" if only else f"{untracked[0]} flows are")]
-        return [UNTESTED] if not any(tracked.values()) else []
+            return [no_rule(f"{untracked[0]} flows" if self.tracked() else "new flows")]
+        return [] if self.tracked() else [UNTESTED]
 
 
-def _are_events_off():
+def are_events_off() -> bool:
+    """Whether the kernel is told to send no events in the calling thread's network namespace."""
     try:
         return (_SYSCTL / "nf_conntrack_events").read_text().strip() == "0"
     except OSError:
         return False  # the file is missing in namespaces of unprivileged users; the datagrams show it then
 
 
-def missing_accounts() -> list[str]:
-    """What the kernel will not say of a flow at its end in the calling thread's network namespace, and what to do."""
+def missing_account(name) -> Problem | None:
+    """Return what the kernel will not say of a flow at its end in the calling thread's network namespace.
+
+    Args:
+        name: The sysctl, one of ACCOUNTS.
+
+    Raises:
+        OSError: It cannot be read: in namespaces of unprivileged users it is not there.
+    """
+    if (_SYSCTL / name).read_text().strip() != "0":
+        return None
+    return Problem(ACCOUNTS[name], "For flows that begin afterwards, set it with", f"sysctl net.netfilter.{name}=1")
+
+
+def missing_accounts() -> list[Problem]:
+    """The same of all of ACCOUNTS, as far as they can be read."""
     reasons = []
-    for name, effect in ACCOUNTS.items():
-        try:
-            if (_SYSCTL / name).read_text().strip() == "0":
-                reasons.append(
-                    f"{effect}: set it with `sysctl net.netfilter.{name}=1`, for flows that begin afterwards"
-                )
-        except OSError:
-            pass  # not there in namespaces of unprivileged users
-    return reasons
+    for name in ACCOUNTS:
+        with contextlib.suppress(OSError):
+            reasons.append(missing_account(name))
+    return [reason for reason in reasons if reason is not None]
 
 
 def await_answers(probes) -> None:

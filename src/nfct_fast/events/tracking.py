@@ -5,9 +5,9 @@ When a conntrack table is full, the kernel drops the packets of new connections,
 
 import os
 
+from nfct_fast.events.table_fill import LEVELS, full_table, parse_usage
 from nfct_fast.events.tracking_rules import TrackingTable
 
-_LEVELS = (80, 95)  # percentages of the table in use at which a notice is given
 _HYSTERESIS = 10  # percentage points by which the use must fall below a level before it is reported again
 _LEGACY = ("ip_tables_names", "ip6_tables_names")  # in /proc/net: the namespace's iptables-legacy tables
 # Paths that exist if something without a ruleset may use conntrack.
@@ -27,7 +27,7 @@ class _TrackedNamespace:
     def __init__(self, name, wanted):
         self.name = name
         self.table = None
-        self.reported = 0  # the highest of _LEVELS reported
+        self.reported = 0  # the highest of LEVELS reported
         self._count, self._max = (_open(f"/proc/sys/net/netfilter/nf_conntrack_{what}") for what in ("count", "max"))
         self._legacy = [_open(f"/proc/thread-self/net/{file}") for file in _LEGACY]
         try:
@@ -49,7 +49,7 @@ class _TrackedNamespace:
     def usage(self):
         """Return the number of entries and its limit; None if they cannot be read."""
         try:
-            return int(os.pread(self._count, 32, 0)), int(os.pread(self._max, 32, 0))
+            return parse_usage(os.pread(self._count, 32, 0), os.pread(self._max, 32, 0))
         except (OSError, ValueError):
             return None
 
@@ -59,16 +59,13 @@ class _TrackedNamespace:
         if usage is None or not usage[1]:
             return None
         percent = 100 * usage[0] // usage[1]
-        level = max((level for level in _LEVELS if percent >= level), default=0)
+        level = max((level for level in LEVELS if percent >= level), default=0)
         if percent < self.reported - _HYSTERESIS:
             self.reported = level
         if level <= self.reported:
             return None
         self.reported = level
-        return (
-            f"{self.name}the conntrack table is {percent} % full, {usage[0]} of {usage[1]} entries: when it is "
-            "full, the kernel drops new connections. Raise net.netfilter.nf_conntrack_max"
-        )
+        return self.name + full_table(*usage)
 
     def close(self):
         if self.table is not None:

@@ -10,6 +10,8 @@ import os
 import threading
 from pathlib import Path
 
+from nfct_fast.kernel.initial_namespaces import INITIAL
+
 cdef extern from "<linux/nsfs.h>" nogil:
     unsigned long NS_GET_NSTYPE
     unsigned long NS_GET_USERNS
@@ -21,9 +23,6 @@ cdef extern from "<sys/ioctl.h>" nogil:
 
 cdef extern from "<sys/types.h>" nogil:
     ctypedef unsigned int uid_t
-
-cdef enum:
-    INITIAL_USERNS = 0xEFFFFFFD     # PROC_USER_INIT_INO: its inode on every Linux
 
 cdef extern from "<sched.h>" nogil:
     enum: CLONE_NEWNET
@@ -81,7 +80,7 @@ def owner(int fd) -> tuple:
     """
     cdef uid_t uid = 0
     cdef int outer, space = ioctl(fd, NS_GET_USERNS)
-    ours = INITIAL_USERNS, os.stat("/proc/self/ns/user").st_ino
+    ours = INITIAL["user"], os.stat("/proc/self/ns/user").st_ino
     inode = 0
     while space >= 0:
         found = os.fstat(space).st_ino

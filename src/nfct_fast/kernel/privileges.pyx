@@ -61,6 +61,9 @@ cdef extern from "<unistd.h>" nogil:
 
 CAPABILITIES = {"dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN, "sys_admin": CAP_SYS_ADMIN,
                 "sys_ptrace": CAP_SYS_PTRACE}
+# Numbers from linux/capability.h, by which headers older than the last two can be used.
+_NUMBERS = {"dac_read_search": 2, "setgid": 6, "setuid": 7, "setpcap": 8, "net_admin": 12, "sys_ptrace": 19,
+            "sys_admin": 21, "sys_resource": 24, "perfmon": 38, "bpf": 39}
 # The capabilities that reading still needs: net_admin for the conntrack table and larger buffers, sys_ptrace for other
 # users' /proc/PID/fd, dac_read_search to open cgroups by id, sys_admin to enter the network namespaces of containers
 # that start later.
@@ -101,6 +104,20 @@ cdef _get(__user_cap_header_struct *header, __user_cap_data_struct *data):
     header.version = _LINUX_CAPABILITY_VERSION_3
     if syscall(SYS_capget, header, data) < 0:
         raise os_error("capget")
+
+
+def lacking(names) -> list[str]:
+    """Return those of the capabilities, by names such as "net_admin", that the calling thread lacks: "CAP_NET_ADMIN".
+
+    CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. OSError.
+    """
+    cdef __user_cap_header_struct header
+    cdef __user_cap_data_struct data[2]
+    _get(&header, data)
+    effective = <object>data[1].effective << 32 | <object>data[0].effective
+    if effective >> CAP_SYS_ADMIN & 1:
+        effective |= 1 << 38 | 1 << 39
+    return ["CAP_" + name.upper() for name in names if not effective >> _NUMBERS[name] & 1]
 
 
 cdef int no_new_privileges() except -1:

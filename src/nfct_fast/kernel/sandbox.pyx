@@ -18,12 +18,18 @@ from nfct_fast.kernel.privileges cimport no_new_privileges
 
 import os
 
+# What an operator is told where files cannot be restricted.
+ALL_FILES = "can still read every file that its user may read"
+NO_LANDLOCK = f"{ALL_FILES}: this kernel has no Landlock, or it is not enabled"
+
 cdef extern from "nfct_fast/kernel/seccomp_filter.h" nogil:
     enum:
         SANDBOX_SETNS
         SANDBOX_KILL
         SANDBOX_FILTER_MAX
         NFCT_FAST_AUDIT_ARCH
+        SECCOMP_GET_ACTION_AVAIL
+        SECCOMP_RET_ERRNO
         SECCOMP_SET_MODE_FILTER
         SECCOMP_FILTER_FLAG_TSYNC
         SECCOMP_FILTER_FLAG_SPEC_ALLOW
@@ -91,6 +97,13 @@ def restrict_calls(bint setns=False, bint thread=False) -> bool:
     if rc > 0:
         raise OSError(EINVAL, f"seccomp: thread {rc} already has a filter of its own")
     return True
+
+
+def has_filter() -> bool:
+    """Whether restrict_calls() has a filter for this machine, and the kernel takes one."""
+    cdef uint32_t action = SECCOMP_RET_ERRNO
+    return NFCT_FAST_AUDIT_ARCH != 0 and syscall(
+        SYS_seccomp, <long>SECCOMP_GET_ACTION_AVAIL, <long>0, &action) == 0
 
 
 def has_landlock() -> bool:

@@ -24,6 +24,9 @@
 #define NFCT_FAST_AUDIT_ARCH 0 /* there is no filter for this machine */
 #endif
 
+#ifndef SECCOMP_GET_ACTION_AVAIL
+#define SECCOMP_GET_ACTION_AVAIL 2 /* 4.14 */
+#endif
 #ifndef SECCOMP_FILTER_FLAG_SPEC_ALLOW
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2) /* 4.17 */
 #endif

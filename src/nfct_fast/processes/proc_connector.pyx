@@ -113,6 +113,11 @@ cdef NetlinkSocket subscribed_socket(int slots, int receive_buffer):
     return sock
 
 
+def check_connector():
+    """Raise OSError, whose message says what is missing, unless the kernel would report processes here."""
+    connector_close(connector_open(8, 4096))
+
+
 cdef connector_close(NetlinkSocket sock):
     try:
         # Kernels before 6.6 count subscribers, and go on making events for one that closed its socket without

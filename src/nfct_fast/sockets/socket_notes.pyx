@@ -37,6 +37,8 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
+from nfct_fast.kernel.initial_namespaces import is_initial
+from nfct_fast.kernel.privileges import lacking
 from nfct_fast.processes.cgroup_filesystem import find_mount
 from nfct_fast.events.flow cimport tuple_set, tuple_t
 from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
@@ -59,8 +61,8 @@ HOOKS = {OWNERS_CREATE: "create", OWNERS_CONNECT: "connect", OWNERS_SEND: "send"
          OWNERS_BIND: "bind"}
 MATCHES = {OWNERS_EXACT: "exact", OWNERS_NO_SOURCE: "no-source"}
 
-# Numbers from linux/capability.h. CAP_PERFMON is for bpf_get_current_comm(): without it the verifier returns EINVAL.
-_CAPABILITIES = (("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39))
+# CAP_PERFMON is for bpf_get_current_comm(): without it the verifier returns EINVAL.
+CAPABILITIES = ("net_admin", "perfmon", "bpf")
 
 
 cdef void record_copy(bpf_owner_t *out, const owners_record *record) noexcept nogil:
@@ -108,13 +110,10 @@ def netns_cookie():
             return None
 
 
-def _missing():
-    """Return the names of the capabilities that loading needs and this process lacks."""
-    with open("/proc/self/status") as lines:
-        effective, = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
-    if effective >> 21 & 1:  # CAP_SYS_ADMIN includes both
-        effective |= 1 << 39 | 1 << 38
-    return [name for name, bit in _CAPABILITIES if not effective >> bit & 1]
+def check_pid_namespace():
+    """Raise OSError if this process does not see the pids that notes have."""
+    if not is_initial("pid"):
+        raise OSError("BPF reports pids of the initial pid namespace, and this process is in another one")
 
 
 def _reason(int error, step, program, log):
@@ -216,7 +215,7 @@ cdef class SocketNotes:
             program = self._owners.program.decode() if self._owners.program else None
             log = (<bytes>self._owners.log).decode(errors="replace")
             owners_close(&self._owners)
-            missing = _missing() if -rc in (EPERM, EACCES, EINVAL) else None
+            missing = lacking(CAPABILITIES) if -rc in (EPERM, EACCES, EINVAL) else None
             if missing:
                 raise PermissionError(EPERM, f"cannot load BPF programs: {' and '.join(missing)} missing")
             raise OSError(-rc, _reason(-rc, step, program, log))
