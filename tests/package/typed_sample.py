@@ -2,7 +2,7 @@
 
 import pickle
 
-from nfct_fast import DEFAULT_REDACTIONS, Batch, Conntrack, Flow, Match, Process, Reason
+from nfct_fast import DEFAULT_REDACTIONS, Batch, CheckReport, CheckState, Conntrack, Flow, Match, Process, Reason
 
 
 def names(limit: int) -> list[tuple[str, int | None]]:
@@ -42,3 +42,10 @@ def described(flow: Flow) -> str:
 
 def redacted() -> Conntrack:
     return Conntrack(redact=[*DEFAULT_REDACTIONS, "x"], community_id=1)
+
+
+def checked() -> dict[str, str | None]:
+    report: CheckReport = Conntrack.check(netns="web", track=True)
+    if report.state is CheckState.OK and report.flows[0].milliseconds is not None:
+        return {}
+    return {item.name: item.remedy for item in report.items if item.state != CheckState.OK}
