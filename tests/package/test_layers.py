@@ -24,6 +24,7 @@ FOLDERS = (
     "reading",
     "",
     "command",
+    "data",
     "testing",
 )  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"
