@@ -53,9 +53,7 @@ def say(text):
 
 def install(inside, way):
     """As README.md says, with the wheel's path for the name that an index would know."""
-    (commands,) = [
-        block for block in blocks("Install") if any(way in line for line in block[:2]) and "install" in block[0]
-    ]
+    (commands,) = [block for block in blocks("Install") if "apt install" in block[0] and way in block[1]]
     for command in commands:
         if command.startswith("apt install"):
             inside.run(f"dpkg -s {command.removeprefix('apt install')}")  # it was installed with the tree
@@ -80,10 +78,11 @@ def try_documents(inside):
         done = subprocess.run([*inside.prefix, *typed.fish("/run/completion", line)], capture_output=True, text=True)
         if word not in [offer.partition("\t")[0] for offer in done.stdout.splitlines()]:
             raise SystemExit(f"fish does not complete {line!r} to {word}: {done.stdout}{done.stderr}")
-    # As README.md has it: a new login shell loads it by the name of the command.
-    inside.run("nfct-fast --completion bash >/etc/bash_completion.d/nfct-fast")
+    # As README.md has it: a shell finds it by the name of the command.
+    (commands,) = [block for block in blocks("Install") if "--completion bash" in block[-1]]
+    inside.run("; ".join(commands))
     loader = "/usr/share/bash-completion/bash_completion"
-    inside.run(f"bash -ic '. {loader}; complete -p nfct-fast || _comp_load nfct-fast; complete -p nfct-fast'")
+    inside.run(f"bash -ic '. {loader}; _completion_loader nfct-fast || _comp_load nfct-fast; complete -p nfct-fast'")
     say("completion in bash, zsh and fish")
 
 

@@ -3,8 +3,8 @@
 from nfct_fast.command import completion
 
 _HEAD = """\
-# Completion of nfct-fast for bash: eval "$(nfct-fast --completion bash)", or this text in
-# /etc/bash_completion.d/nfct-fast or ~/.local/share/bash-completion/completions/nfct-fast.
+# Completion of nfct-fast for bash: eval "$(nfct-fast --completion bash)"; or, with the package bash-completion, in
+# /usr/local/share/bash-completion/completions/nfct-fast or ~/.local/share/bash-completion/completions/nfct-fast.
 _nfct_fast_namespaces() {
     local name
     for name in all /run/netns/*; do
