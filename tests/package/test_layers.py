@@ -26,6 +26,7 @@ FOLDERS = (
     "checking",
     "",
     "command",
+    "data",
     "testing",
 )  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"

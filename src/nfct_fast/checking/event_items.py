@@ -7,9 +7,9 @@ from nfct_fast.checking.findings import limited, missing, ok, reason_of, unknown
 from nfct_fast.events.open_sources import NETLINK_NETFILTER
 from nfct_fast.events.preflight import (
     EVENTS_OFF,
+    LOOPBACK_DOWN,
     NEEDS_NET_ADMIN,
     NO_MODULE,
-    UNTESTED,
     Probe,
     are_events_off,
     await_answers,
@@ -79,8 +79,8 @@ class EventsCheck:
         [reason] = reasons
         if reason in (NO_MODULE, EVENTS_OFF):
             return unknown(reason.what)
-        if reason == UNTESTED:
-            return unknown(reason.what, "ip link set lo up")
+        if reason.remedy is None:
+            return unknown(reason.what, "ip link set lo up" if reason == LOOPBACK_DOWN else None)
         what = f"{reason.what}; --track tracks them while the program runs"
         return (limited if self.tracked else missing)(what, reason.remedy)
 

@@ -35,9 +35,12 @@ EVENTS_OFF = Problem(
     "Set it with",
     "sysctl net.netfilter.nf_conntrack_events=2",
 )
-UNTESTED = Problem(
-    "could not test whether flows are tracked, because loopback is down in this network namespace",
-    "If no connections are logged, use --track",
+LOOPBACK_DOWN, LOOPBACK_FORBIDDEN = (
+    Problem(f"could not test whether flows are tracked, because {why}", "If no connections are logged, use --track")
+    for why in (
+        "loopback is down in this network namespace",
+        "this process may send nothing over loopback, as RestrictAddressFamilies= and IPAddressDeny= of a unit have it",
+    )
 )
 NEEDS_NET_ADMIN = Problem("conntrack events need CAP_NET_ADMIN in the network namespace", "Run it as root")
 ACCOUNTS = {
@@ -94,11 +97,12 @@ class _Flow:
 
     Attributes:
         tracked: True once the event has arrived, False before, None if the datagram could not be sent.
+        error: The errno why it could not be sent.
         event: The event, once it has arrived.
     """
 
     def __init__(self, family, address):
-        self.tracked = self.event = None
+        self.tracked = self.event = self.error = None
         self._family = int(family)
         self._ends = []
         try:
@@ -111,6 +115,7 @@ class _Flow:
             self.tracked = False
         except OSError as error:
             self.close()
+            self.error = error.errno
             if error.errno == errno.EMFILE:
                 raise
 
@@ -203,7 +208,11 @@ class Probe:
         untracked = [name for name, flow in self._flows.items() if flow.tracked is False]
         if untracked:
             return [no_rule(f"{untracked[0]} flows" if self.tracked() else "new flows")]
-        return [] if self.tracked() else [UNTESTED]
+        if self.tracked():
+            return []
+        # The kernel says EAFNOSUPPORT too, of IPv6 where that is off, but never of IPv4.
+        forbidden = self._flows["IPv4"].error in (errno.EAFNOSUPPORT, errno.EPERM)
+        return [LOOPBACK_FORBIDDEN if forbidden else LOOPBACK_DOWN]
 
 
 def are_events_off() -> bool:
