@@ -54,7 +54,7 @@ def flow(message, *owners, time=10**18):
 
 def whole(*chunks, flows=None, losses=0):
     count = sum(CHUNK.unpack_from(one)[1] == FLOW for one in chunks) if flows is None else flows
-    head = HEADER.pack(MAGIC, 1, 0x01020304) + chunk(HOST, json.dumps(ABOUT).encode())
+    head = HEADER.pack(MAGIC, 2, 0x01020304) + chunk(HOST, json.dumps(ABOUT).encode())
     return head + b"".join(chunks) + chunk(END, struct.pack("=QQ", count, losses))
 
 
@@ -106,8 +106,10 @@ def test_no_recording_at_all(play, length):
 
 def test_another_version_or_byte_order(play):
     data, _ = sample()
-    assert "reads format 1 only" in play(HEADER.pack(MAGIC, 2, 0x01020304) + data[16:])[1]
-    assert "byte order" in play(HEADER.pack(MAGIC, 1, 0x04030201) + data[16:])[1]
+    assert "reads no format above 2" in play(HEADER.pack(MAGIC, 3, 0x01020304) + data[16:])[1]
+    items, refusal = play(HEADER.pack(MAGIC, 1, 0x01020304) + data[16:])  # an older one
+    assert refusal is None and items == play(data)[0]
+    assert "byte order" in play(HEADER.pack(MAGIC, 2, 0x04030201) + data[16:])[1]
 
 
 @pytest.mark.parametrize(
