@@ -68,12 +68,22 @@ def parser() -> Parser:
         "notice.log, as tables or JSON",
     )
     add("--window", metavar="SPAN", default="2min", help="how far an alert's time may be off (default: 2min)")
-    add("--events", action="store_true", help="every record; by default one of each flow, that of its end if it is there")
+    add(
+        "--events",
+        action="store_true",
+        help="every record; by default one of each flow, that of its end if it is there",
+    )
     add("-n", "--lines", metavar="N", type=_count, help="only the newest N flows")
     add("-r", "--reverse", action="store_true", help="the newest first")
     add("--story", action="store_true", help="the whole story of each flow: its process, and what else that did")
     add("--story-window", metavar="SPAN", default="10min", help="how long before and after (default: 10min)")
-    add("-t", "--format-ts", metavar="FMT", default="%F %T", help="strftime(3) format of {ts} (default: %(default)r)".replace("%F", "%%F").replace("%T", "%%T"))
+    add(
+        "-t",
+        "--format-ts",
+        metavar="FMT",
+        default="%F %T",
+        help="strftime(3) format of {ts} (default: %(default)r)".replace("%F", "%%F").replace("%T", "%%T"),
+    )
     add("-f", "--format", metavar="FMT", default=DEFAULT, help="template of a line, as of the logger")
     add("--json", action="store_true", help="print one JSON object per line instead")
     add("--debug", action="store_true", help="print a traceback on a failure")

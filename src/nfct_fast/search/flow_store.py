@@ -83,9 +83,7 @@ class Store:
 
         Raises ValueError if an argument cannot be read, at once; OSError if the directory cannot.
         """
-        selection = Selection(
-            filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, community_id
-        )
+        selection = Selection(filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, community_id)
         selection.columns()
         self._files.list()
         if limit is None:

@@ -30,7 +30,9 @@ class Story(NamedTuple):
             "since_ns": self.since_ns,
             "until_ns": self.until_ns,
             "others": [flow.to_dict() for flow in self.others],
-            "parent": None if self.parent is None else {k: v for k, v in self.parent._asdict().items() if v is not None},
+            "parent": None
+            if self.parent is None
+            else {k: v for k, v in self.parent._asdict().items() if v is not None},
             "of_parent": [flow.to_dict() for flow in self.of_parent],
         }
 

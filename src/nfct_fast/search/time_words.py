@@ -74,7 +74,8 @@ def _zone(word) -> tzinfo | None:
 def _moment(year, month, day, clock, part, zone, word) -> int:
     """ns since the epoch of a date and a time of day in a zone, the local one if that is None."""
     try:
-        local = datetime(year, month, day, *clock, tzinfo=zone)
+        # Of a time that comes twice, as the clock is put back, the second one: so has systemd.
+        local = datetime(year, month, day, *clock, tzinfo=zone, fold=1)
         aware = local if zone is not None else local.astimezone()
         seconds = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
     except (ValueError, OverflowError) as error:
