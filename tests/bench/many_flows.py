@@ -42,7 +42,6 @@ class _Template:
 
     def __init__(self, recorder, proto, owner):
         flow = dict(time=0, type="FLOW", netns=4026531840, direction=1, message=_sent(proto), owner=owner)
-        self.processes = None
         whole = recorder.flow(flow | dict(peer={"reason": 12}))
         size = 8 + (struct.unpack_from("=I", whole)[0] + 7 & ~7)
         begin = size if struct.unpack_from("=I", whole, 4)[0] == 2 else 0  # after the chunk of a process
@@ -85,7 +84,7 @@ def programs(chance):
 
 
 def addresses(chance):
-    return [bytes([203, 0, 113 + n // 65536, 0]) [:2] + struct.pack(">H", n) for n in chance.sample(range(65536), ADDRESSES)]
+    return [bytes([203, 0]) + struct.pack(">H", n) for n in chance.sample(range(65536), ADDRESSES)]
 
 
 def write_flows(out, count, hours, until_ns, seed=1):
@@ -112,7 +111,7 @@ def write_flows(out, count, hours, until_ns, seed=1):
                     int(chance.expovariate(1 / 5e9)),
                     address,
                     32768 + chance.getrandbits(14),
-                    443 if template.chunk is not None and chance.random() < 0.7 else chance.choice((53, 80, 123, 8080)),
+                    443 if chance.random() < 0.7 else chance.choice((53, 80, 123, 8080)),
                     chance.getrandbits(32),
                 )
             )

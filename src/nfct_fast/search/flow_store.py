@@ -9,14 +9,14 @@ from typing import Self
 
 from nfct_fast.records.record import Flow
 from nfct_fast.search.alert import Alert
+from nfct_fast.search.column_conditions import EVERY
 from nfct_fast.search.life import Life, Once, lives
 from nfct_fast.search.open_files import OpenFiles
 from nfct_fast.search.scan import scan
-from nfct_fast.search.selection import Selection
+from nfct_fast.search.selection import Selection, same_community
 from nfct_fast.search.story import Story, tell
 from nfct_fast.search.time_spans import MOST_NS, NS
 from nfct_fast.search.time_words import moment_ns
-from nfct_fast.store.schema import community_key
 
 DEFAULT_DIRECTORY = "/var/lib/nfct-fast"
 WINDOW_NS = 120 * NS  # on each side of an alert's time, whose clock may be another host's
@@ -84,7 +84,6 @@ class Store:
         Raises ValueError if an argument cannot be read, at once; OSError if the directory cannot.
         """
         selection = Selection(filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, community_id)
-        selection.columns()
         self._files.list()
         if limit is None:
             return self._find(selection, all_records, newest_first)
@@ -123,15 +122,13 @@ class Store:
         if alert.time_ns is not None:
             since = max(0, alert.time_ns - window_ns)
             until = min(MOST_NS, (alert.until_ns or alert.time_ns) + window_ns)
-        condition = "", []
-        if alert.community_id is not None:
-            condition = "(community = ? OR community_nat = ?)", [community_key(alert.community_id)] * 2
+        by_id = EVERY if alert.community_id is None else same_community(alert.community_id)
         selection = Selection(
             alert.filter if not filter else f"({alert.filter}) and ({filter})",
             since_ns=max(0, since - _BEFORE_NS),
             until_ns=until,
             alive=True,
-            condition=condition,
+            condition=by_id,
         )
         self._files.list()
         found = [

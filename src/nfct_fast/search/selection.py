@@ -1,15 +1,14 @@
-"""Which flows of a store are looked for, and in what order."""
+"""Which flows of a store are looked for, as a filter and as SQL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from nfct_fast.filters.expression import Expression
 from nfct_fast.filters.flow_filter import FlowFilter
-from nfct_fast.search.column_conditions import Sql, candidates
+from nfct_fast.search.column_conditions import EVERY, Sql, candidates
 from nfct_fast.search.time_spans import MOST_NS
 from nfct_fast.store.schema import community_key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Selection:
     """All of this has to be true of a flow.
 
@@ -19,6 +18,10 @@ class Selection:
         alive: Of its life instead, as far as its record tells when it began: it was alive at some time between.
         community_id: Its own, or that after NAT, with the seed 0.
         condition: Of the columns of `flow`, as SQL with its values. Only rows for which it is true are looked at.
+        flow_filter: The compiled filter, which decides.
+        where: A condition on `flow` that is true of every row that is looked for.
+
+    Raises ValueError if the filter or the Community ID cannot be read.
     """
 
     filter: str | None = None
@@ -27,23 +30,24 @@ class Selection:
     until_ns: int = MOST_NS
     alive: bool = False
     community_id: str | None = None
-    condition: Sql = ("", [])
+    condition: Sql = EVERY
+    flow_filter: FlowFilter = field(init=False)
+    where: Sql = field(init=False)
 
-    def columns(self) -> Sql:
-        """Return a condition on `flow` that is true of every row that is looked for, without its time.
-
-        Raises ValueError if the filter or the Community ID cannot be read.
-        """
-        expression: Expression = FlowFilter(self.protocol, self.filter).expression
-        parts = [candidates(expression), self.condition]
+    def __post_init__(self) -> None:
+        self.flow_filter = FlowFilter(self.protocol, self.filter)
+        parts = [self._times(), candidates(self.flow_filter.expression), self.condition]
         if self.community_id is not None:
-            parts.append(("(community = ? OR community_nat = ?)", [community_key(self.community_id)] * 2))
-        parts = [part for part in parts if part[0]]
-        return " AND ".join([f"({sql})" for sql, _ in parts]), [value for _, values in parts for value in values]
+            parts.append(same_community(self.community_id))
+        parts = [part for part in parts if part != EVERY]
+        self.where = " AND ".join([f"({sql})" for sql, _ in parts]), [value for _, some in parts for value in some]
 
-    def times(self) -> Sql:
-        """Return the same of the time alone."""
-        sql, values = "time >= ?", [self.since_ns]
+    def _times(self) -> Sql:
         if not self.alive:
-            return f"{sql} AND time < ?", [*values, self.until_ns]
-        return f"{sql} AND (time < ? OR began < ?)", [*values, self.until_ns, self.until_ns]
+            return "time >= ? AND time < ?", [self.since_ns, self.until_ns]
+        return "time >= ? AND (time < ? OR began < ?)", [self.since_ns, self.until_ns, self.until_ns]
+
+
+def same_community(community_id: str) -> Sql:
+    """Return the condition that a flow has this Community ID, before or after NAT. ValueError if it is none."""
+    return "community = ? OR community_nat = ?", [community_key(community_id)] * 2
