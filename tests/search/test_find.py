@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nfct_fast import Conntrack, FilterError, Store
 from nfct_fast.search.time_error import TimeError
 from support import filters
-from support.recordings import record
+from support.described_flows import record
 from support.stores import make_store
 
 HOUR = 3600 * 10**9

@@ -5,7 +5,7 @@ import sqlite3
 
 from nfct_fast.store.rows import FileRows, RowMaker
 from nfct_fast.store.schema import APPLICATION_ID, INDEXES, TABLES, VERSION, file_name
-from support.recordings import record
+from support.described_flows import record
 
 _MARKS = {"process": 11, "flow": 20, "loss": 7}
 _FIRST = {"process": "?", "flow": "NULL", "loss": "NULL"}  # the id
@@ -64,7 +64,7 @@ def store_recording(directory, fd):
 
 
 def make_store(directory, flows):
-    """Store flows as of support.recordings, which have to be in order of their hours."""
+    """Store flows as of support.described_flows, which have to be in order of their hours."""
     fd = os.memfd_create("recording")
     try:
         os.write(fd, record(flows))

@@ -73,7 +73,9 @@ def open_recording(path) -> int:
         if byte_order != _BYTE_ORDER:
             raise RecordingError(f"{path}: recorded on a host of another byte order")
         if version not in _PLAYED:
-            raise RecordingError(f"{path}: format {version}, but this version of nfct-fast reads no format above {VERSION}")
+            raise RecordingError(
+                f"{path}: format {version}, but this version of nfct-fast reads no format above {VERSION}"
+            )
     except BaseException:
         os.close(fd)
         raise
@@ -94,15 +96,24 @@ def _identity(about):
     return Host(text[0], *ids), boot_time, names
 
 
+def identity_of(text: bytes, path) -> tuple:
+    """Return the arguments of an Identity that the first chunk of a recording holds. RecordingError."""
+    try:
+        return _identity(json.loads(text))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RecordingError(f"{path}: damaged, or cut off: it does not say who recorded it, at byte 16") from None
+
+
 def read_identity(path) -> tuple:
-    """Return the arguments of an Identity of the host that recorded. Raises OSError, RecordingError."""
+    """Return the arguments of an Identity of the host that recorded. Raises OSError, RecordingError.
+
+    path: As of open_recording().
+    """
     fd = open_recording(path)
     try:
         head = os.read(fd, _CHUNK.size)
         size, kind = _CHUNK.unpack(head) if len(head) == _CHUNK.size else (0, 0)
         text = os.read(fd, size) if kind == _HOST and size <= _MOST else b""
-        return _identity(json.loads(text))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise RecordingError(f"{path}: damaged, or cut off: it does not say who recorded it, at byte 16") from None
+        return identity_of(text, path)
     finally:
         os.close(fd)
