@@ -24,6 +24,7 @@ FOLDERS = (
     "store",
     "reading",
     "",
+    "search",
     "command",
     "testing",
 )  # "" is the package itself
