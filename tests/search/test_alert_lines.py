@@ -142,14 +142,21 @@ def test_a_bad_line_is_passed_over(name):
     assert number == 2 and "\n" not in why and len(why) < 200
 
 
-@pytest.mark.parametrize("ts", [float("nan"), float("inf"), 1e300, -5, "x", "9" * 50, None, [], True, "2026-11-24T03:12:07"])
+@pytest.mark.parametrize(
+    "ts", [float("nan"), float("inf"), 1e300, -5, "x", "9" * 50, None, [], True, "2026-11-24T03:12:07"]
+)
 def test_a_time_that_is_none_is_unknown(ts):
     [alert], _ = read(json.dumps(ZEEK | {"ts": ts}))
     assert (alert.time_ns, alert.until_ns) == (None, None)
 
 
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20) | st.sampled_from(["1.2.3.4", "tcp"]),
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=20)
+    | st.sampled_from(["1.2.3.4", "tcp"]),
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=5), parts, max_size=3),
     max_leaves=5,
 )

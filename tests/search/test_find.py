@@ -53,7 +53,7 @@ def told(flows):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.lists(stored_flows(), min_size=1, max_size=60),
+    st.lists(stored_flows(), min_size=20, max_size=60),
     st.lists(filters.filters(CONDITIONS), min_size=12, max_size=12),
     st.tuples(st.integers(0, 3 * HOUR), st.integers(0, 3 * HOUR)).map(sorted),
 )

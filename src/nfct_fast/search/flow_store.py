@@ -9,7 +9,6 @@ from typing import Self
 
 from nfct_fast.records.record import Flow
 from nfct_fast.search.alert import Alert
-from nfct_fast.search.column_conditions import EVERY
 from nfct_fast.search.life import Life, Once, lives
 from nfct_fast.search.open_files import OpenFiles
 from nfct_fast.search.scan import scan
@@ -83,7 +82,8 @@ class Store:
 
         Raises ValueError if an argument cannot be read, at once; OSError if the directory cannot.
         """
-        selection = Selection(filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, community_id)
+        by_id = () if community_id is None else (same_community(community_id),)
+        selection = Selection(filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, by_id)
         self._files.list()
         if limit is None:
             return self._find(selection, all_records, newest_first)
@@ -122,13 +122,13 @@ class Store:
         if alert.time_ns is not None:
             since = max(0, alert.time_ns - window_ns)
             until = min(MOST_NS, (alert.until_ns or alert.time_ns) + window_ns)
-        by_id = EVERY if alert.community_id is None else same_community(alert.community_id)
+        by_id = () if alert.community_id is None else (same_community(alert.community_id),)
         selection = Selection(
             alert.filter if not filter else f"({alert.filter}) and ({filter})",
             since_ns=max(0, since - _BEFORE_NS),
             until_ns=until,
             alive=True,
-            condition=by_id,
+            conditions=by_id,
         )
         self._files.list()
         found = [

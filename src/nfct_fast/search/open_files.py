@@ -25,6 +25,7 @@ class OpenFiles:
         self._complain = complain
         self._open: OrderedDict[str, sqlite3.Connection] = OrderedDict()
         self._earliest: dict[str, int | None] = {}
+        self._indexes: dict[str, frozenset[str]] = {}
         self._given_up: set[str] = set()
 
     def list(self) -> None:
@@ -64,8 +65,17 @@ class OpenFiles:
             return None
         self._open[path] = connection
         while len(self._open) > _OPEN_MOST:
-            self._open.popitem(last=False)[1].close()
+            old, other = self._open.popitem(last=False)
+            self._indexes.pop(old, None)
+            other.close()
         return connection
+
+    def indexes(self, file: StoreFile) -> frozenset[str]:
+        """Return the names of the indexes of a file that is open; one that is written has few. Raises sqlite3.Error."""
+        if file.path not in self._indexes:
+            names = self._open[file.path].execute("SELECT name FROM sqlite_master WHERE type = 'index'")
+            self._indexes[file.path] = frozenset([name for (name,) in names])
+        return self._indexes[file.path]
 
     def may_begin_before(self, file: StoreFile, until_ns: int) -> bool:
         """Whether a flow in a file may have begun before a time: of a finished file that is known."""
@@ -105,9 +115,11 @@ class OpenFiles:
             text = str(error)
             self._complain(f"passed over: {text if path in text else f'{path}: {text}'}")
         if path in self._open:
+            self._indexes.pop(path, None)
             self._open.pop(path).close()
 
     def close(self) -> None:
         """Close all of them."""
         while self._open:
             self._open.popitem()[1].close()
+        self._indexes.clear()

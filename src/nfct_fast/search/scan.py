@@ -16,6 +16,7 @@ from nfct_fast.search.selection import Selection
 from nfct_fast.store.rebuild import rebuild
 from nfct_fast.store.schema import StoreError
 
+_LOOKED_UP = 500, 20_000  # rows: an index that finds so few is used, after all were asked for the first number
 _FIRST, _MOST = 256, 8192  # rows made into flows at once: few at first, as often only the first ones are wanted
 
 
@@ -24,10 +25,6 @@ def scan(files: OpenFiles, selection: Selection, *, newest_first: bool = False, 
 
     community_id: The seed of what is printed, as of Conntrack.
     """
-    where, values = selection.where
-    # "+time": no index may be chosen for the order, as it is numbers alone that are sorted.
-    order = "+time DESC, id DESC" if newest_first else "+time, id"
-    statement = f"SELECT id FROM flow WHERE {where} ORDER BY {order}", values
     player = RowPlayer(selection.flow_filter, community_id)
     for file in files.between(selection.since_ns, None if selection.alive else selection.until_ns, newest_first):
         if selection.alive and not files.may_begin_before(file, selection.until_ns):
@@ -35,13 +32,41 @@ def scan(files: OpenFiles, selection: Selection, *, newest_first: bool = False, 
         try:
             connection = files.open(file)
             if connection is not None:
-                yield from _of_file(connection, statement, player, newest_first)
+                ids = _ids(connection, files.indexes(file), selection.columns, newest_first)
+                yield from _made(connection, ids, player, newest_first)
         except (sqlite3.Error, StoreError, RecordingError, UnicodeError) as error:
             files.give_up(file, error)
 
 
-def _of_file(connection, statement, player, newest_first):
-    ids = [id for (id,) in connection.execute(*statement)]
+def _ids(connection, indexes, columns, newest_first):
+    """The ids of the rows for which all of these conditions are true, in order.
+
+    SQLite does not know which values of a column are frequent. So the index is chosen here, by counting in each what
+    there is for these values, which stops where it would be much.
+    """
+    where = " AND ".join([part.sql for part in columns])
+    values = [value for part in columns for value in part.values]
+    order = "ORDER BY flow.time DESC, flow.id DESC" if newest_first else "ORDER BY flow.time, flow.id"
+    for most in _LOOKED_UP:
+        for part in columns:
+            if part.lookups is None or not indexes.issuperset([one.index for one in part.lookups]):
+                continue
+            # An index of one column holds the ids: no row is read for this.
+            found = " UNION ALL ".join(
+                [f"SELECT id AS at FROM flow INDEXED BY {i} WHERE {w}" for i, w, _ in part.lookups]
+            )
+            bound = [value for one in part.lookups for value in one.values]
+            [count] = connection.execute(f"SELECT count(*) FROM ({found} LIMIT {most + 1})", bound).fetchone()
+            if count == 0:
+                return []
+            if count <= most:
+                statement = f"SELECT id FROM (SELECT DISTINCT at FROM ({found})) CROSS JOIN flow ON id = at WHERE {where} {order}"
+                return [id for (id,) in connection.execute(statement, [*bound, *values])]
+    return [id for (id,) in connection.execute(f"SELECT id FROM flow WHERE {where} {order}", values)]
+
+
+def _made(connection, ids, player, newest_first):
+    """Yield the flows of these rows that are wanted."""
     at, size = 0, _FIRST
     while at < len(ids):
         flows = _flows(connection, sorted(ids[at : at + size]), player)

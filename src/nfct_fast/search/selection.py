@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from nfct_fast.filters.flow_filter import FlowFilter
-from nfct_fast.search.column_conditions import EVERY, Sql, candidates
+from nfct_fast.search.column_conditions import Columns, Lookup, candidates
 from nfct_fast.search.time_spans import MOST_NS
 from nfct_fast.store.schema import community_key
 
@@ -16,12 +16,11 @@ class Selection:
         filter, protocol: As of Conntrack.
         since_ns, until_ns: Of its record's time, in ns since the epoch: since <= time < until.
         alive: Of its life instead, as far as its record tells when it began: it was alive at some time between.
-        community_id: Its own, or that after NAT, with the seed 0.
-        condition: Of the columns of `flow`, as SQL with its values. Only rows for which it is true are looked at.
+        conditions: Of the columns of `flow`: only rows for which all are true are looked at.
         flow_filter: The compiled filter, which decides.
-        where: A condition on `flow` that is true of every row that is looked for.
+        columns: Conditions of which each is true of every row that is looked for.
 
-    Raises ValueError if the filter or the Community ID cannot be read.
+    Raises ValueError if the filter cannot be read.
     """
 
     filter: str | None = None
@@ -29,25 +28,31 @@ class Selection:
     since_ns: int = 0
     until_ns: int = MOST_NS
     alive: bool = False
-    community_id: str | None = None
-    condition: Sql = EVERY
+    conditions: tuple[Columns, ...] = ()
     flow_filter: FlowFilter = field(init=False)
-    where: Sql = field(init=False)
+    columns: list[Columns] = field(init=False)
 
     def __post_init__(self) -> None:
         self.flow_filter = FlowFilter(self.protocol, self.filter)
-        parts = [self._times(), candidates(self.flow_filter.expression), self.condition]
-        if self.community_id is not None:
-            parts.append(same_community(self.community_id))
-        parts = [part for part in parts if part != EVERY]
-        self.where = " AND ".join([f"({sql})" for sql, _ in parts]), [value for _, some in parts for value in some]
+        self.columns = [*self.conditions, *candidates(self.flow_filter.expression), self._times()]
 
-    def _times(self) -> Sql:
-        if not self.alive:
-            return "time >= ? AND time < ?", [self.since_ns, self.until_ns]
-        return "time >= ? AND (time < ? OR began < ?)", [self.since_ns, self.until_ns, self.until_ns]
+    def _times(self) -> Columns:
+        since, until = self.since_ns, self.until_ns
+        if self.alive:
+            return Columns("time >= ? AND (time < ? OR began < ?)", [since, until, until])
+        sql, values = "time >= ? AND time < ?", [since, until]
+        return Columns(sql, values, (Lookup("flow_time", sql, values),))
 
 
-def same_community(community_id: str) -> Sql:
+def same_community(community_id: str) -> Columns:
     """Return the condition that a flow has this Community ID, before or after NAT. ValueError if it is none."""
-    return "community = ? OR community_nat = ?", [community_key(community_id)] * 2
+    key = community_key(community_id)
+    lookups = [Lookup(f"flow_{name}", f"{name} = ?", [key]) for name in ("community", "community_nat")]
+    return Columns("(community = ? OR community_nat = ?)", [key] * 2, tuple(lookups))
+
+
+def of_process(entity_id: str) -> Columns:
+    """Return the condition that a process is the flow's owner or peer."""
+    parts = [f"{end} IN (SELECT id FROM process WHERE entity_id = ?)" for end in ("owner", "peer")]
+    lookups = [Lookup(f"flow_{end}", sql, [entity_id]) for end, sql in zip(("owner", "peer"), parts)]
+    return Columns(f"({' OR '.join(parts)})", [entity_id] * 2, tuple(lookups))

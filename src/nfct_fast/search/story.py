@@ -8,7 +8,7 @@ from nfct_fast.records.record import Flow
 from nfct_fast.search.life import Once, began_ns
 from nfct_fast.search.open_files import OpenFiles
 from nfct_fast.search.scan import scan
-from nfct_fast.search.selection import Selection
+from nfct_fast.search.selection import Selection, of_process
 
 _MOST = 1000  # flows of each process
 
@@ -47,9 +47,7 @@ def tell(files: OpenFiles, flow: Flow, window_ns: int, seed: int | None) -> Stor
     def did(entity_id):
         if entity_id is None:
             return ()
-        of_process = "(SELECT id FROM process WHERE entity_id = ?)"
-        condition = f"(owner IN {of_process} OR peer IN {of_process})", [entity_id] * 2
-        selection = Selection(since_ns=since, until_ns=until, alive=True, condition=condition)
+        selection = Selection(since_ns=since, until_ns=until, alive=True, conditions=(of_process(entity_id),))
         once = Once()
         flows = list(islice(scan(files, selection, community_id=seed), 2 * _MOST))
         for other in flows:
