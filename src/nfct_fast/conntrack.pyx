@@ -76,8 +76,8 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", with `replay` all that was recorded, and none besides
-            with `flows`.
+        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", with `replay` all that was recorded, and none
+            besides with `flows`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
         filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
             FilterError, a ValueError, points at what is wrong in it.

@@ -119,12 +119,8 @@ def test_columns(put):
 
 def test_whole_flows_and_hours(put):
     message = saved()[0][0]
-    recording, store = put(
-        *[
-            flow(message, owner(), owner(), time=BEGAN + hour * HOUR, kind=5, began=BEGAN - 5)
-            for hour in (0, 1, 0, 7, 1)
-        ]
-    )
+    times = [BEGAN + hour * HOUR for hour in (0, 1, 0, 7, 1)]
+    recording, store = put(*[flow(message, owner(), owner(), time=time, kind=5, began=BEGAN - 5) for time in times])
     files = store_files(store)
     assert len(files) == 4 and files == sorted(files, key=lambda file: (file.hour, file.number))
     found = []

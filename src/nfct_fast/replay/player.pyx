@@ -4,7 +4,7 @@ chunk_decoder.pyx decodes its chunks, whatever the file contains; recording_form
 """
 cimport cython
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 from posix.unistd cimport close, read
@@ -247,4 +247,3 @@ cdef class Player:
             return False
         return ((flow.orig.family == AF_INET or flow.orig.family == AF_INET6)
                 and self.flow_filter.may_be_wanted(flow))
-

@@ -2,7 +2,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from nfct_fast.replay.recording_format cimport (
     CHUNK_END, CHUNK_FLOW, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, SLOTS, chunk_step, chunk_t, end_chunk_t, flow_chunk_t,
     owner_part_t, process_chunk_t,
@@ -97,7 +97,7 @@ cdef class _Rebuilder:
         """Put slots in the place of ids in the owner_part_t at chunk[at], and return where it ends."""
         cdef owner_part_t part
         cdef uint32_t id
-        cdef int i
+        cdef int _
         if at + sizeof(part) > size:
             raise StoreError("damaged: a flow that is too short")
         memcpy(&part, self.chunk + at, sizeof(part))
@@ -107,7 +107,7 @@ cdef class _Rebuilder:
             part.cgroup = self.slot(part.cgroup)
         memcpy(self.chunk + at, &part, sizeof(part))
         at += sizeof(part)
-        for i in range(part.other_count):
+        for _ in range(part.other_count):
             if at + sizeof(id) > size:
                 raise StoreError("damaged: a flow that is too short")
             memcpy(&id, self.chunk + at, sizeof(id))

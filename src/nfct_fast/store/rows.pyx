@@ -224,7 +224,7 @@ cdef class RowMaker:
         """Put ids in the place of slots in the owner_part_t there, and return where it ends. It was decoded before."""
         cdef owner_part_t part
         cdef uint32_t number
-        cdef int i
+        cdef int _
         memcpy(&part, at, sizeof(part))
         if part.process or part.cgroup:
             part.process = rows._process(self, part.process)
@@ -232,7 +232,7 @@ cdef class RowMaker:
             memcpy(at, &part, sizeof(part))
         id[0] = part.process or part.cgroup
         at += sizeof(part)
-        for i in range(part.other_count):
+        for _ in range(part.other_count):
             memcpy(&number, at, sizeof(number))
             number = rows._process(self, number)
             memcpy(at, &number, sizeof(number))
