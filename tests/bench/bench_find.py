@@ -15,10 +15,9 @@ import tempfile
 import time
 
 from many_flows import HOUR_NS, make
-from support_bench import table
-
 from nfct_fast import Store
 from nfct_fast.store.schema import open_file, store_files
+from support_bench import table
 
 COUNT, PROGRAMS = 300, 30
 DAY_NS = 24 * HOUR_NS

@@ -13,8 +13,8 @@ import time
 
 sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "../../src")]
 
-from support.filters import message  # noqa: E402
 from support.described_flows import Recorder  # noqa: E402
+from support.filters import message  # noqa: E402
 from support.stores import store_recording  # noqa: E402
 
 HOUR_NS = 3600 * 10**9

@@ -51,7 +51,7 @@ def told(flows):
     return sorted([(flow.time_ns, flow.type, flow.to_json()) for flow in flows])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(stored_flows(), min_size=20, max_size=60),
     st.lists(filters.filters(CONDITIONS), min_size=12, max_size=12),
@@ -147,7 +147,7 @@ def test_alive(store):
 def test_times_of_every_kind(store):
     found = store(at(1, "NEW"), at(7200, "NEW", **OTHER))
     moment = datetime.fromtimestamp(BASE // 10**9 + 100, UTC)
-    assert times(found.find(until=moment)) == times(found.find(until="@%d" % moment.timestamp())) == [("NEW", 1)]
+    assert times(found.find(until=moment)) == times(found.find(until=f"@{moment.timestamp():.0f}")) == [("NEW", 1)]
     assert times(found.find(since=moment)) == times(found.find(since=BASE + 10**11)) == [("NEW", 7200)]
 
 
@@ -251,3 +251,47 @@ def test_story(store):
     told = story.to_dict()
     assert told["flow"]["owner"]["pid"] == 7 and told["parent"]["pid"] == 5
     assert [other["original"]["sport"] for other in told["others"]] == [40001]
+
+
+def _own_words(flow):
+    """Filters that each are true of a flow, of every key that it has a value for."""
+    src, sport, dst, dport = flow["orig"]
+    yield from (f"src {src}", f"dst {dst}", f"host {dst}", f"src {src}/25", f"dst {dst}-{dst}")
+    ported = flow["proto"] in filters.WITH_PORTS
+    if ported:
+        yield from (f"sport {sport}", f"dport {dport}", f"port >= {sport}", f"sport {sport} and dst {dst}")
+    if flow["reply"]:
+        src, sport, dst, dport = flow["reply"]
+        yield from (f"reply src {src}", f"reply dst {dst}", f"reply host {src}/31", f"src 0.0.0.9 or reply dst {dst}")
+        if ported:
+            yield from (f"reply sport {sport}", f"reply dport {dport}", f"reply port {sport}")
+    yield from (
+        f"proto {flow['proto']}",
+        f"family ipv{flow['version']}",
+        f"zone {flow['zone']}",
+        f"mark {flow['mark']}",
+    )
+    for end in ("owner", "peer"):
+        known = flow[end]
+        if known["pid"] is not None:
+            yield from (f"{end} pid {known['pid']}", f"pid {known['pid']} and dst {flow['orig'][2]}")
+            for key in ("comm", "exe", "cmdline"):
+                if text := (known[key] or b"").replace(b"\0", b" ").decode().strip():
+                    yield from (f"{end} {key} '*{text}*'", f"{key} '{text[:-1]}?'", f"not {key} '{text}'")
+        for name in ("unit a", "unit ab.service", "container 0123456789ab"):
+            yield f"{end} {name}"
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.lists(stored_flows(), min_size=15, max_size=15))
+def test_each_key_finds_its_flows(flows):
+    flows.sort(key=lambda flow: flow["time"])
+    fd = os.memfd_create("recording")
+    os.write(fd, record(flows))
+    with tempfile.TemporaryDirectory() as directory, Store(directory) as store:
+        make_store(directory, flows)
+        for text in {text for flow in flows for text in _own_words(flow)}:
+            with Conntrack(replay=fd, filter=text) as conntrack:
+                wanted = told(conntrack)
+            assert told(store.find(text, all_records=True)) == wanted, text
+    os.close(fd)

@@ -1,7 +1,7 @@
-"""Make recordings of described flows, in the format of replay/recording_format.pxd: for stores of flows that nobody made.
+"""Make recordings of described flows, as replay/recording_format.pxd has them: for stores of flows that nobody made.
 
-A flow is a dict as of support.filters.flows(), with `time`, in ns, and perhaps `type`, `began`, `id` and `counters`
-(packets and bytes of both directions); an owner may have a `cgroup` and `ancestors`, which are (pid, start_ns, comm).
+A flow is a dict as of support.filters.flows(), with `time`, in ns, and perhaps `type`, `began` and `message`; an owner
+may have a `cgroup`, `start_ns` and `ancestors`, which are (pid, start_ns, comm).
 """
 
 import struct

@@ -1,1 +1,1 @@
-"""Finding flows in a store: by time, by filter, by Community ID, by alerts of others; and what is around one of them."""
+"""Finding flows in a store: by time, filter, Community ID, or an alert of others; and what happened around one."""

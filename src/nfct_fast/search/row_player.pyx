@@ -1,4 +1,4 @@
-"""Make flows of rows of a store: those that a filter wants, by the same code that plays recordings, but without threads.
+"""Make flows of rows of a store: those that a filter wants, by the code that plays recordings, but without threads.
 
 A few rows of each of many files are wanted at once, for which a Conntrack would be too much.
 """

@@ -60,7 +60,8 @@ def _ids(connection, indexes, columns, newest_first):
             if count == 0:
                 return []
             if count <= most:
-                statement = f"SELECT id FROM (SELECT DISTINCT at FROM ({found})) CROSS JOIN flow ON id = at WHERE {where} {order}"
+                rows = f"(SELECT DISTINCT at FROM ({found})) CROSS JOIN flow ON id = at"
+                statement = f"SELECT id FROM {rows} WHERE {where} {order}"
                 return [id for (id,) in connection.execute(statement, [*bound, *values])]
     return [id for (id,) in connection.execute(f"SELECT id FROM flow WHERE {where} {order}", values)]
 

@@ -1,4 +1,4 @@
-"""A story as text for a person. Whatever others chose, such as names and arguments, is escaped as in lines of the log."""
+"""A story as text for a person. What others chose, such as names and arguments, is escaped as in lines of the log."""
 
 import time
 from collections.abc import Iterator
