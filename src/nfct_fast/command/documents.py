@@ -47,7 +47,8 @@ def _print(text):
 def unit() -> str:
     """Return the systemd unit, and say on standard error what is wrong with the place of the program."""
     module = import_module("nfct_fast.command.unit")
-    warn(*module.faults(module.installed_as()[0]))
+    for path in dict.fromkeys((module.installed_as()[0], os.path.realpath(sys.executable))):
+        warn(*module.faults(path))
     return module.unit()
 
 
