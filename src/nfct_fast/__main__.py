@@ -20,7 +20,7 @@ from nfct_fast.replay.recording_error import RecordingError
 # status.
 _LOG = "log"
 _CHECK = "check"  # in place of _LOG with --check
-_SUBCOMMANDS = {}
+_SUBCOMMANDS = {"find": "find"}
 
 
 def main(argv=None) -> int:

@@ -25,6 +25,7 @@ FOLDERS = (
     "reading",
     "checking",
     "",
+    "search",
     "command",
     "data",
     "testing",

@@ -1,8 +1,22 @@
 """What a user may write, as mypy --strict sees it; see test_types.py."""
 
+import io
 import pickle
+from datetime import datetime
 
-from nfct_fast import DEFAULT_REDACTIONS, Batch, CheckReport, CheckState, Conntrack, Flow, Match, Process, Reason
+from nfct_fast import (
+    DEFAULT_REDACTIONS,
+    Batch,
+    CheckReport,
+    CheckState,
+    Conntrack,
+    Flow,
+    Match,
+    Process,
+    Reason,
+    Store,
+)
+from nfct_fast.search.alert_lines import read_alerts
 
 
 def names(limit: int) -> list[tuple[str, int | None]]:
@@ -49,3 +63,13 @@ def checked() -> dict[str, str | None]:
     if report.state is CheckState.OK and report.flows[0].milliseconds is not None:
         return {}
     return {item.name: item.remedy for item in report.items if item.state != CheckState.OK}
+
+
+def culprits(line: bytes) -> list[str | None]:
+    found: list[str | None] = []
+    with Store("/var/lib/nfct-fast") as store, io.BytesIO(line) as file:
+        for alert in read_alerts(file, print):
+            found += [life.flow.owner.user for life in store.find_alert(alert)]
+        for flow in store.find("dport 443", since="yesterday", until=datetime.now(), limit=10):
+            found += [other.owner.user for other in store.story(flow).others]
+    return found
