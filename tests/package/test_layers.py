@@ -22,6 +22,7 @@ FOLDERS = (
     "monitoring",
     "replay",
     "reading",
+    "metrics",
     "",
     "command",
     "testing",

@@ -1,5 +1,6 @@
 """The logger: open a Conntrack, give up privileges, and write its flows to standard output until asked to end."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -100,6 +101,7 @@ def _open(arguments, rights):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        metrics=arguments.metrics is not None,
         **common,
     )
 
@@ -119,19 +121,30 @@ def run(arguments) -> None:
         ValueError: An argument is wrong.
         RecordingError, OSError: See Conntrack and Sink; BrokenPipeError if the output's reader is gone.
     """
+    if arguments.metrics is not None and (arguments.list or arguments.replay):
+        raise ValueError("--metrics tells of what comes: it excludes --list and --replay")
     output = _STDOUT
     formatter = _formatter(arguments)
     rights = _rights(arguments)
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
-    with _open(arguments, rights) as conntrack:
+    with contextlib.ExitStack() as opened:
+        metrics = None
+        if arguments.metrics is not None:
+            from nfct_fast.command.metrics_service import MetricsService
+
+            metrics = opened.enter_context(contextlib.closing(MetricsService(arguments.metrics, rights)))
+        conntrack = opened.enter_context(_open(arguments, rights))
         stop = Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
         rights.drop()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
+        if metrics is not None:
+            warn(*metrics.notices)
+            metrics.start(conntrack)
         try:
             _log(conntrack, writer, stop, output, arguments.replay is not None)
         finally:
