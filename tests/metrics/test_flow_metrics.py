@@ -94,10 +94,7 @@ def test_bytes_of_whole_flows():
         flows = end_all(conntrack, lambda flow: flow.dport == 4321, 3)
         found = parsed(conntrack.metrics())
     assert found["nfct_flows_total", "flow"] >= 3
-    assert (
-        total(found, "nfct_unit_flows_total")
-        == found["nfct_flows_total", "flow"]
-    )
+    assert total(found, "nfct_unit_flows_total") == found["nfct_flows_total", "flow"]
     sent = total(found, "nfct_unit_transmit_bytes_total")
     assert sent >= sum(flow.counters.original_bytes for flow in flows) > 0
     assert found["nfct_live_flows",] == 0 and found["nfct_live_flows_forgotten_total",] == 0

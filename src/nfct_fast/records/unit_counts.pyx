@@ -44,7 +44,8 @@ cdef void units_free(unit_counts_t *units) noexcept nogil:
     units.slots = units.hints = NULL
 
 
-cdef inline bint _is(const unit_count_t *unit, const span_t *name, const span_t *runtime, bint container) noexcept nogil:
+cdef inline bint _is(const unit_count_t *unit, const span_t *name, const span_t *runtime,
+                     bint container) noexcept nogil:
     return (unit.size == name.size and unit.runtime_size == runtime.size and unit.is_container == container
             and memcmp(unit.text, name.at, name.size) == 0
             and (runtime.size == 0 or memcmp(unit.text + name.size, runtime.at, runtime.size) == 0))
