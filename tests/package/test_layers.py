@@ -25,7 +25,9 @@ FOLDERS = (
     "reading",
     "metrics",
     "",
+    "search",
     "command",
+    "data",
     "testing",
 )  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"

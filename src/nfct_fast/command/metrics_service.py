@@ -21,6 +21,21 @@ def _prepare():
     return scrape_server.prepare()
 
 
+class _NoMetrics:
+    """Nobody asked for metrics."""
+
+    def start(self, *sources):
+        pass
+
+    def close(self):
+        pass
+
+
+def serve_metrics(where, rights):
+    """Return a context manager of a MetricsService, or if `where` is None of something that does nothing."""
+    return contextlib.closing(_NoMetrics() if where is None else MetricsService(where, rights))
+
+
 class MetricsService:
     """Metrics served over HTTP by a process of their own. Make it while there is one thread, before rights are dropped.
 
@@ -45,15 +60,17 @@ class MetricsService:
         self._closing = False
         self._ended = None
 
-    @property
-    def notices(self) -> list[str]:
-        """What the operator should know."""
+    def _notices(self):
         if self.where.is_loopback:
             return [f"metrics are served at http://{self.where}/metrics"] if self._any_port else []
         return [f"metrics are served at http://{self.where}/metrics to everybody who can connect, without a password"]
 
     def start(self, *sources) -> None:
-        """Answer from now on. sources: objects whose _add_metrics() adds theirs to an Exposition."""
+        """Answer from now on, and say what the operator should know.
+
+        sources: objects whose _add_metrics() adds theirs to an Exposition.
+        """
+        warn(*self._notices())
 
         def texts(openmetrics):
             exposition = Exposition(openmetrics)
