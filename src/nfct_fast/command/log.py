@@ -9,8 +9,8 @@ import warnings
 
 from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand has it, with run()
 from nfct_fast.command.loss_report import LossReport
-from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.metrics_service import serve_metrics
+from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop, is_reader_gone
 from nfct_fast.conntrack import Conntrack, list_flows
