@@ -91,7 +91,8 @@ def try_logger(inside):
     inside.run("nft 'table inet user { chain seen { type filter hook output priority 0; ct state new counter; }; }'")
     inside.run("(timeout 20 nfct-fast -p udp dport 5001 >/run/lines 2>/run/complaints &)")
     inside.until(f"{SEND.format(port=5001)}; grep -q 'python3 -c' /run/lines", 20)
-    say(f"logs: {inside.run('head -1 /run/lines')}")
+    line = inside.run("grep -m1 'python3 -c' /run/lines")
+    say(f"logs: {line}")
 
 
 def show(inside, what):
