@@ -16,7 +16,7 @@ from nfct_fast.events.preflight import (
     missing_account,
     wake_ctnetlink,
 )
-from nfct_fast.events.table_fill import LEVELS, full_table, parse_usage, percentage
+from nfct_fast.events.table_fill import LEVELS, TableFill, full_table, percentage
 from nfct_fast.events.tracking_rules import TrackingTable
 from nfct_fast.kernel.netlink import NetlinkSocket
 
@@ -109,14 +109,11 @@ def receive_buffer(size):
 
 def table():
     """How full the conntrack table is."""
-    values = []
-    for name in ("count", "max"):
-        try:
-            with open(f"{_SYSCTL}/nf_conntrack_{name}", "rb") as file:
-                values.append(file.read())
-        except FileNotFoundError:
-            return unknown(_NO_SETTING.format(f"nf_conntrack_{name}"))
-    return judge_usage(*parse_usage(*values))
+    with closing(TableFill()) as fill:
+        usage = fill.usage()
+    if usage is None:
+        return unknown(_NO_SETTING.format("nf_conntrack_count"))
+    return judge_usage(*usage)
 
 
 def judge_usage(count, most):

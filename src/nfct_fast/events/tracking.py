@@ -5,7 +5,7 @@ When a conntrack table is full, the kernel drops the packets of new connections,
 
 import os
 
-from nfct_fast.events.table_fill import LEVELS, full_table, parse_usage
+from nfct_fast.events.table_fill import LEVELS, TableFill, full_table
 from nfct_fast.events.tracking_rules import TrackingTable
 
 _HYSTERESIS = 10  # percentage points by which the use must fall below a level before it is reported again
@@ -28,7 +28,7 @@ class _TrackedNamespace:
         self.name = name
         self.table = None
         self.reported = 0  # the highest of LEVELS reported
-        self._count, self._max = (_open(f"/proc/sys/net/netfilter/nf_conntrack_{what}") for what in ("count", "max"))
+        self._fill = TableFill()
         self._legacy = [_open(f"/proc/thread-self/net/{file}") for file in _LEGACY]
         try:
             self.table = TrackingTable(wanted, self.is_unshared)
@@ -48,10 +48,7 @@ class _TrackedNamespace:
 
     def usage(self):
         """Return the number of entries and its limit; None if they cannot be read."""
-        try:
-            return parse_usage(os.pread(self._count, 32, 0), os.pread(self._max, 32, 0))
-        except (OSError, ValueError):
-            return None
+        return self._fill.usage()
 
     def take_warning(self):
         """Return a notice if the use of the table has reached the next level, else None."""
@@ -70,10 +67,10 @@ class _TrackedNamespace:
     def close(self):
         if self.table is not None:
             self.table.close()
-        for fd in (self._count, self._max, *self._legacy):
+        self._fill.close()
+        for fd in self._legacy:
             if fd >= 0:
                 os.close(fd)
-        self._count = self._max = -1
         self._legacy = [-1] * len(_LEGACY)
 
 
