@@ -1,7 +1,7 @@
 """Make ecs_fields.txt of the published list: python tests/output/generate_ecs_fields.py < generated/csv/fields.csv
 
-The list is in the repository elastic/ecs (Apache License 2.0), at the tag of the version, such as v9.4.0. Only names and
-types are kept, of the field sets that a flow can have; `[]` means that the schema wants an array.
+The list is in the repository elastic/ecs (Apache License 2.0), at the tag of the version, such as v9.4.0. Only names
+and types are kept, of the field sets that a flow can have; `[]` means that the schema wants an array.
 """
 
 import csv

@@ -151,7 +151,7 @@ def test_whole_flows_and_nat(counted, within):
 
 
 def test_hostile_names_are_valid_text_and_short(counted):
-    """Whatever a program is called: each argument is of bytes that need six times their size, or of none that is text."""
+    """Whatever a program is called: with arguments that are no text, or that take six times their size."""
     with Program(counted, "--schema", "ecs", "dport 4321") as program:
         for number, word in enumerate(("\x01" * 4000, b"\xff" * 4000, '"\\\n\u202e\ufdd0', "", "a\tb")):
             send(counted, 4321, 5001 + number, arguments=[word])

@@ -97,7 +97,8 @@ cdef void _process(text_buffer_t *out, const process_t *process, size_t limit, I
         buffer_put(out, b"}", 1)
 
 
-cdef void _kept_process(text_buffer_t *out, process_t *process, process_text_t *texts, Identity identity) noexcept nogil:
+cdef void _kept_process(text_buffer_t *out, process_t *process, process_text_t *texts,
+                        Identity identity) noexcept nogil:
     cdef process_text_t *slot = process_text_find(texts, process)
     if slot.process == NULL:
         _process(&slot.text, process, SIZE_MAX, identity)
