@@ -161,8 +161,9 @@ def test_bad_lines_are_told_of_and_the_others_found(stored, directory):
 
 
 def test_through_source_nat(tracked, directory):
-    ip("link", "add", "out", "type", "dummy", netns=tracked)
-    ip("link", "set", "out", "up", netns=tracked)
+    ip("link", "add", "out", "type", "veth", "peer", "name", "far", netns=tracked)
+    for name in ("out", "far"):
+        ip("link", "set", name, "up", netns=tracked)
     ip("addr", "add", "10.98.0.1/16", "dev", "out", netns=tracked)
     ip("addr", "add", "10.98.0.9/16", "dev", "out", netns=tracked)
     nft(

@@ -60,9 +60,7 @@ class OpenFiles:
         if path in self._given_up:
             return None
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep whoever opens it waiting
-                raise StoreError(f"{path}: no regular file")
-            connection = open_file(path)
+            connection = _open(path)
         except (StoreError, OSError) as error:
             if os.path.lexists(path):  # else its time was over, or it has another name now
                 self.give_up(file, error)
@@ -128,3 +126,15 @@ class OpenFiles:
         while self._open:
             self._open.popitem()[1].close()
         self._indexes.clear()
+
+
+def _open(path):
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep whoever opens it waiting
+        raise StoreError(f"{path}: no regular file")
+    try:
+        return open_file(path)
+    except StoreError:
+        # Of a file that the logger left unfinished SQLite wants to make its "-shm" anew, which only its owner may.
+        if os.access(os.path.dirname(path), os.W_OK) or os.path.exists(f"{path}-wal"):
+            raise
+        return open_file(path, immutable=True)
