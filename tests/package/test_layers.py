@@ -21,6 +21,7 @@ FOLDERS = (
     "columns",
     "monitoring",
     "replay",
+    "store",
     "reading",
     "",
     "command",
