@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import time
 import warnings
 
@@ -9,6 +10,7 @@ from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand
 from nfct_fast.command.formats import Formats, community_id_seed
 from nfct_fast.command.loss_report import LossReport
 from nfct_fast.command.outputs import open_outputs
+from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop
 from nfct_fast.conntrack import Conntrack, list_flows
@@ -19,13 +21,15 @@ from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights, find_user
 
 
-def _log(conntrack, writer, stop, outputs, replayed):
+def _log(conntrack, writer, stop, outputs, replayed, manager):
     report = LossReport(conntrack, replayed)
     try:
         while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
+            manager.beat()
             warn(*conntrack.notices(), *outputs.check(stop))
             if stop.asked:
+                manager.stopping()
                 conntrack.stop()  # events received until now are still written
             elif not written and outputs.is_over():
                 return
@@ -107,17 +111,21 @@ def run(arguments) -> None:
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
+    manager = ServiceManager(warn)  # before helper processes are started
     outputs = open_outputs(formats, arguments, presentation, rights)
     with _open(arguments, rights) as conntrack:
         stop = Stop(outputs.reopens)
         writer = outputs.begin(conntrack, stop)
         conntrack._watch(conntrack.notices_fileno())
+        if manager.timer is not None:
+            conntrack._watch(manager.timer.fileno(), select.EPOLLIN)
         rights.drop()
         outputs.start()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
+        manager.ready(conntrack)
         try:
-            _log(conntrack, writer, stop, outputs, arguments.replay is not None)
+            _log(conntrack, writer, stop, outputs, arguments.replay is not None, manager)
         finally:
             if arguments.debug:
                 warn(conntrack.stats())
