@@ -24,6 +24,7 @@ FOLDERS = (
     "store",
     "reading",
     "",
+    "search",
     "command",
     "data",
     "testing",
