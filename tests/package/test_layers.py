@@ -23,6 +23,7 @@ FOLDERS = (
     "replay",
     "store",
     "reading",
+    "metrics",
     "",
     "search",
     "command",

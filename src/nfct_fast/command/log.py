@@ -9,6 +9,7 @@ import warnings
 from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand has it, with run()
 from nfct_fast.command.formats import Formats, community_id_seed
 from nfct_fast.command.loss_report import LossReport
+from nfct_fast.command.metrics_service import serve_metrics
 from nfct_fast.command.outputs import open_outputs
 from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
@@ -89,6 +90,7 @@ def _open(arguments, rights):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        metrics=arguments.metrics is not None,
         **common,
     )
 
@@ -105,6 +107,8 @@ def run(arguments) -> None:
         ValueError: An argument is wrong.
         RecordingError, OSError: See Conntrack and the outputs; BrokenPipeError if standard output's reader is gone.
     """
+    if arguments.metrics is not None and (arguments.list or arguments.replay):
+        raise ValueError("--metrics tells of what comes: it excludes --list and --replay")
     presentation = _presentation(arguments)
     formats = Formats(arguments, presentation)
     rights = _rights(arguments)
@@ -113,7 +117,7 @@ def run(arguments) -> None:
         _allow_descriptors()
     manager = ServiceManager(warn)  # before helper processes are started
     outputs = open_outputs(formats, arguments, presentation, rights)
-    with _open(arguments, rights) as conntrack:
+    with serve_metrics(arguments.metrics, rights) as metrics, _open(arguments, rights) as conntrack:
         stop = Stop(outputs.reopens)
         writer = outputs.begin(conntrack, stop)
         conntrack._watch(conntrack.notices_fileno())
@@ -123,6 +127,7 @@ def run(arguments) -> None:
         outputs.start()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
+        metrics.start(conntrack)
         manager.ready(conntrack)
         try:
             _log(conntrack, writer, stop, outputs, arguments.replay is not None, manager)
