@@ -4,6 +4,7 @@ import os
 from typing import NamedTuple
 
 from nfct_fast.output.column_layout import COLUMN_TIME, default_columns, layout
+from nfct_fast.output.ecs_lines import EcsLines
 from nfct_fast.output.field_names import json_keys, split_fields, template_field
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.json_selection import JsonSelection
@@ -65,6 +66,11 @@ def add_formats(parser) -> None:
         "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
     )
     parser.add_argument(
+        "--schema",
+        choices=("ecs",),
+        help="print JSON with the names of the Elastic Common Schema, version 9.4",
+    )
+    parser.add_argument(
         "--fields",
         metavar="LIST",
         help="print only these fields, as in src,dst,dport,pid,comm: as columns, as keys of JSON, or separated by tabs",
@@ -84,6 +90,10 @@ class Formats:
         self._arguments, self._presentation = arguments, presentation
         if arguments.format is not None and (arguments.columns or arguments.fields is not None):
             raise ValueError("-f chooses fields of its own: it excludes --columns and --fields")
+        if arguments.schema is not None and (arguments.line or arguments.columns or arguments.fields is not None):
+            raise ValueError(
+                "--schema is a form of JSON with fields of its own: it excludes --line, --columns and --fields"
+            )
         self._names = None if arguments.fields is None else split_fields(arguments.fields)
         self._formatters = {}
         Template(self._template(), self._time_format())  # wrong ones are an error in any case
@@ -103,6 +113,8 @@ class Formats:
         return (f"\x1b[1m{header}\x1b[m\n" if terminal.colour else f"{header}\n").encode()
 
     def _make(self, terminal):
+        if self._arguments.schema == "ecs":
+            return EcsLines(self._presentation)
         if self._arguments.json:
             whole = JsonLines(self._presentation)
             if self._names is None:
