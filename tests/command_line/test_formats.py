@@ -116,6 +116,7 @@ def test_a_name_that_is_no_text_comes_with_its_bytes(tracked, within, tmp_path):
         (["--fields", "dst", "-f", "{ev.dst}"], "-f"),
         (["--columns", "-f", "{ev.dst}"], "-f"),
         (["--columns", "--json"], "not allowed with"),
+        (["--schema", "ecs", "--fields", "dst"], "--schema"),
         (["--color", "blue"], "invalid choice"),
         (["--syslog=udp:"], "none of"),
         (["--syslog=tcp:host:99999"], "none of"),
