@@ -14,6 +14,7 @@ from nfct_fast.kernel.os_error cimport os_error
 cdef extern from "<linux/capability.h>" nogil:
     enum:
         _LINUX_CAPABILITY_VERSION_3
+        CAP_DAC_OVERRIDE
         CAP_DAC_READ_SEARCH
         CAP_NET_ADMIN
         CAP_SETPCAP
@@ -59,15 +60,15 @@ cdef extern from "<sys/syscall.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
 
-CAPABILITIES = {"dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN, "sys_admin": CAP_SYS_ADMIN,
-                "sys_ptrace": CAP_SYS_PTRACE}
+CAPABILITIES = {"dac_override": CAP_DAC_OVERRIDE, "dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN,
+                "sys_admin": CAP_SYS_ADMIN, "sys_ptrace": CAP_SYS_PTRACE}
 # Numbers from linux/capability.h, by which headers older than the last two can be used.
 _NUMBERS = {"dac_read_search": 2, "setgid": 6, "setuid": 7, "setpcap": 8, "net_admin": 12, "sys_ptrace": 19,
             "sys_admin": 21, "sys_resource": 24, "perfmon": 38, "bpf": 39}
 # The capabilities that reading still needs: net_admin for the conntrack table and larger buffers, sys_ptrace for other
 # users' /proc/PID/fd, dac_read_search to open cgroups by id, sys_admin to enter the network namespaces of containers
 # that start later.
-KEPT = tuple(CAPABILITIES)
+KEPT = ("dac_read_search", "net_admin", "sys_admin", "sys_ptrace")
 
 
 def become(uid, gid) -> None:

@@ -3,7 +3,7 @@
 import pwd
 
 USER = "nfct-fast"
-_NOBODY = 65534
+NOBODY = 65534
 
 
 def find_user(name=None) -> tuple[int, int]:
@@ -20,7 +20,7 @@ def find_user(name=None) -> tuple[int, int]:
             continue
     if name is not None:
         raise LookupError(f"there is no user {name!r}")
-    return _NOBODY, _NOBODY
+    return NOBODY, NOBODY
 
 
 def has_user() -> bool:
