@@ -18,7 +18,7 @@ from nfct_fast.replay.recording_error import RecordingError
 
 # Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work.
 _LOG = "log"
-_SUBCOMMANDS = {}
+_SUBCOMMANDS = {"top": "top"}
 
 
 def main(argv=None) -> int:

@@ -40,10 +40,11 @@ class Rights:
         filter_calls: Whether to allow only the system calls that are still needed.
         find_owners: Whether owners are looked for; if not, only time zone files can be read.
         use_helpers: Whether helper processes do what needs privileges over other users' files; see spawn_helper().
+        use_terminal: Whether the modes of an open terminal may still be set.
     """
 
-    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False):
-        self._user, self._filter_calls = user, filter_calls
+    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False, use_terminal=False):
+        self._user, self._filter_calls, self.use_terminal = user, filter_calls, use_terminal
         if find_owners:
             self._keep = ("net_admin", "sys_ptrace") if use_helpers else privileges.KEPT
         else:
@@ -58,9 +59,9 @@ class Rights:
 
     def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
-        self._drop(self._keep, self._enter_namespaces, self._files)
+        self._drop(self._keep, self._enter_namespaces, self._files, self.use_terminal)
 
-    def _drop(self, keep, enter_namespaces, files):
+    def _drop(self, keep, enter_namespaces, files, use_terminal=False):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filter_calls:
@@ -69,11 +70,11 @@ class Rights:
         if self._filter_calls and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filter_calls:
-            self._try("can still use every system call", lambda: self._filter(enter_namespaces))
+            self._try("can still use every system call", lambda: self._filter(enter_namespaces, use_terminal))
 
     @staticmethod
-    def _filter(enter_namespaces):
-        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True):
+    def _filter(enter_namespaces, use_terminal):
+        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True, terminal=use_terminal):
             raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):

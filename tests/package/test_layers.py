@@ -23,6 +23,7 @@ FOLDERS = (
     "replay",
     "reading",
     "",
+    "live_table",
     "command",
     "testing",
 )  # "" is the package itself

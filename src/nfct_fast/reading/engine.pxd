@@ -23,6 +23,7 @@ cdef class Engine:
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
     cdef readonly object notices     # a Notices
+    cdef readonly object source_opener   # a SourceOpener, or None
     cdef object opener               # an Opener if the resolver has none, else None
     cdef object thread               # identifier of the reading thread; None before it is started
     cdef object lock
