@@ -6,7 +6,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
-from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE
+from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
 from nfct_fast.processes.redactor cimport Redactor
@@ -76,7 +76,8 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", all with `replay`, and none besides with `flows`.
+        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", with `replay` all that was recorded, and none
+            besides with `flows`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
         filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
             FilterError, a ValueError, points at what is wrong in it.
@@ -105,8 +106,9 @@ cdef class Conntrack:
             "raise" `LostEvents` there, once; reading can go on after it.
         record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
             take in time is left out, and counted in stats().unrecorded.
-        replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
-            `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and `drop_privileges` go with it.
+        replay: a recording to read instead of events, or a descriptor of one; it needs no privileges. Of the other
+            arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and
+            `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
@@ -142,6 +144,9 @@ cdef class Conntrack:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
             events = () if flows else ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
+            types = [EVENT_FLOW] if flows else [EVENT_FLOW, *_TYPES.values()]
+        else:
+            types = [_TYPES[group] for group in _groups(events)] + ([EVENT_FLOW] if flows else [])
         asked = _groups(events)
         groups = _heard(asked, flows)
         flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups, bool(flows))
@@ -151,8 +156,6 @@ cdef class Conntrack:
             raise ValueError(f"speed {speed}: must be above 0, and goes with replay only")
         if replay is not None and (netns is not None or track or record is not None):
             raise ValueError("replay reads a file: netns, track and record do not go with it")
-        if flows and (replay is not None or record is not None):
-            raise ValueError("events are recorded and replayed: flows does not go with that")
         patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
         redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
         presentation = Presentation(community_id, () if replay is None else read_identity(replay))
@@ -167,8 +170,7 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
-                self.engine.open_replay(replay, flow_filter, [_TYPES[group] for group in groups], rights, speed or 0,
-                                        presentation, redactor)
+                self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             self.no_event_reasons = self.engine.open(
@@ -208,6 +210,14 @@ cdef class Conntrack:
         """
         self.engine.check()
         self.engine.watch(fd, events)
+
+    def _turns(self) -> int | None:
+        """Return a count that grows every second or two while the reading thread works; None if nothing has to.
+
+        None also once the reading has ended: what ended it is raised by, or is the end of, the next wait.
+        """
+        reader = self.engine.reader
+        return None if reader is None or not reader.finished.locked() else reader.turns
 
     def stop(self) -> None:
         """Stop reading events, within 0.7 seconds. Any thread may call this.
@@ -270,8 +280,8 @@ cdef class Conntrack:
     def _stats_of_replay(self):
         player = self.engine.player
         return Stats(**dict.fromkeys(Stats._fields, 0) | dict(
-            events=player.events, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
-            overruns=player.losses, named=player.named, max_queued=self.engine.ring.peak,
+            events=player.chunks.flows, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
+            overruns=player.chunks.losses, named=player.named, max_queued=self.engine.ring.peak,
             undelivered=self.engine.undelivered))
 
     def notices(self) -> tuple[str, ...]:

@@ -21,10 +21,12 @@ FOLDERS = (
     "columns",
     "monitoring",
     "replay",
+    "store",
     "reading",
     "",
     "live_table",
     "command",
+    "data",
     "testing",
 )  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"

@@ -57,7 +57,12 @@ def _columns(grouping, width):
         return [pid, by, *rates, name]
     if grouping in ("destination", "port"):
         wide = max(8, min(40, width - 54)) if grouping == "destination" else 12
-        last = ("LAST BY", 0, False, lambda row: f"{row.party.pid or '?'} {row.party.comm or row.party.command}")
+        last = (
+            "LAST BY",
+            0,
+            False,
+            lambda row: f"{row.party.pid} {row.party.comm}" if row.party.pid else row.party.command,
+        )
         return [*numbers, *rates, (name[0], wide, False, name[3]), last]
     return [*numbers, *rates, name]
 

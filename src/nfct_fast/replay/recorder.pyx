@@ -310,6 +310,7 @@ cdef class Recorder:
         memset(&fixed, 0, sizeof(fixed))
         fixed.time, fixed.netns, fixed.direction = record.flow.time, record.flow.netns_inode, record.direction
         fixed.has, fixed.type = record.flow.has & MARKS, record.flow.type
+        fixed.began, fixed.is_responder = record.began, record.is_responder
         begin = self.chunks.length
         buffer_put(&self.chunks, <const char *>&chunk, sizeof(chunk))
         buffer_put(&self.chunks, <const char *>&fixed, sizeof(fixed))
