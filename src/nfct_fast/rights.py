@@ -71,9 +71,7 @@ class Rights:
         if self._filter_calls and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filter_calls:
-            self._try(
-                "can still use every system call", lambda: self._filter(setns=enter_namespaces, **filter_options)
-            )
+            self._try("can still use every system call", lambda: self._filter(setns=enter_namespaces, **filter_options))
 
     @staticmethod
     def _filter(**options):
@@ -117,7 +115,9 @@ class Rights:
 
         Returns, raises and ends as spawn_helper() does.
         """
-        return self._spawn(socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), accept=True), (listener,))
+        return self._spawn(
+            socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), accept=True), (listener,)
+        )
 
     def _spawn(self, kind, name, prepare, drop, passed):
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
