@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
 from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
-from nfct_fast.output.writer cimport Writer
+from nfct_fast.output.record_writer cimport RecordWriter
 from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.records.presentation cimport Presentation
@@ -418,11 +418,11 @@ cdef class Conntrack:
             return None
         return self.engine.batch
 
-    def _write_to(self, Writer writer not None) -> int | None:
+    def _write_to(self, RecordWriter writer not None) -> int | None:
         """Wait for flows, write them and those that come within the next 0.1 s, and return how many.
 
         0 if a watched descriptor is ready or a signal came: call it again for the rest. None if no more will come.
-        Blocks and raises OSError as the writer's Sink does.
+        Blocks and raises OSError as the writer does.
         """
         self.engine.check()
         count = self._ended(self.engine.take(-1, writer))

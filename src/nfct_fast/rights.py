@@ -54,6 +54,10 @@ class Rights:
         # None if owners are looked for: Landlock would forbid inspecting other processes.
         self._files = None if find_owners else _ZONES
         self.spawn_helper = self._spawn_helper if use_helpers else None
+        # What is opened later has to be opened by a helper; see spawn_opener().
+        self.confine_files = filter_calls or user is not None
+        # Whose files may be appended to, beside root's: not nobody's, as others may run as nobody.
+        self.trusted_users = () if user is None or user[0] == _NOBODY else (user[0],)
         self.reasons = []
         if filter_calls and (use_helpers or not find_owners) and not sandbox.has_landlock():
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
@@ -85,6 +89,18 @@ class Rights:
             sentence = f"{otherwise}: {error.strerror or error}"
             if sentence not in self.reasons:
                 self.reasons.append(sentence)
+
+    def spawn_opener(self, name, prepare) -> tuple[int, int]:
+        """Fork a helper as _spawn_helper() does, which stays the user who started it and keeps CAP_DAC_OVERRIDE.
+
+        So it can open anew what a log's rotation has moved away; it must do nothing else that it is asked for.
+        """
+        return self._spawn(socket.SOCK_SEQPACKET, name, prepare, self._drop_for_opening, ())
+
+    @staticmethod
+    def _drop_for_opening():
+        privileges.hide()
+        privileges.drop(("dac_override",))
 
     def _spawn_helper(self, name, prepare, keep, enter_namespaces=False) -> tuple[int, int]:
         """Fork a helper process that runs prepare()(fd); return its pid and a socket connected to fd.
