@@ -20,7 +20,7 @@ from nfct_fast.replay.recording_error import RecordingError
 # status.
 _LOG = "log"
 _CHECK = "check"  # in place of _LOG with --check
-_SUBCOMMANDS = {"find": "find"}
+_SUBCOMMANDS = {"find": "find", "top": "top"}
 
 
 def main(argv=None) -> int:

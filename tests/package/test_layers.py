@@ -26,6 +26,7 @@ FOLDERS = (
     "metrics",
     "checking",
     "",
+    "live_table",
     "search",
     "command",
     "data",
