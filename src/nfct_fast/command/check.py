@@ -6,7 +6,7 @@ from nfct_fast.checking.check_report import CheckState
 from nfct_fast.checking.examination import examine
 from nfct_fast.command.arguments import parser
 from nfct_fast.command.check_screen import screen
-from nfct_fast.command.log import rights_of
+from nfct_fast.command.log import _rights
 from nfct_fast.command.standard_error import warn
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.output.sink import Sink
@@ -39,7 +39,7 @@ def run(arguments) -> int:
         OSError: The namespace cannot be entered, or the output cannot be written.
     """
     _refuse_others(arguments)
-    rights = rights_of(arguments)
+    rights = _rights(arguments)
     sink = Sink(_STDOUT)
     coloured = _is_coloured()
 

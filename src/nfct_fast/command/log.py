@@ -49,7 +49,7 @@ def _allow_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def rights_of(arguments) -> Rights:
+def _rights(arguments) -> Rights:
     """Return the privileges that the arguments say to give up. ValueError if they contradict each other."""
     find_owners = (arguments.attribution != "off" or arguments.netns == "all") and arguments.replay is None
     if arguments.no_sandbox:
@@ -113,7 +113,7 @@ def run(arguments) -> None:
         raise ValueError("--metrics tells of what comes: it excludes --list and --replay")
     presentation = _presentation(arguments)
     formats = Formats(arguments, presentation)
-    rights = rights_of(arguments)
+    rights = _rights(arguments)
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
