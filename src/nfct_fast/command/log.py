@@ -87,9 +87,14 @@ def _open(arguments, rights):
         drop_privileges=rights,
     )
     if arguments.list:
-        if arguments.events or arguments.flows or arguments.track or arguments.record or arguments.replay:
-            raise ValueError("--list shows what is there now: it excludes -e, --flows, --track, --record and --replay")
+        files = arguments.record or arguments.replay or arguments.store
+        if arguments.events or arguments.flows or arguments.track or files:
+            raise ValueError(
+                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay and --store"
+            )
         return list_flows(**common)
+    if arguments.store is None and (arguments.store_days, arguments.store_size) != (None, None):
+        raise ValueError("--store-days and --store-size say what --store keeps: name a directory by --store")
     return Conntrack(
         events=arguments.events,
         flows=arguments.flows,
@@ -100,6 +105,9 @@ def _open(arguments, rights):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        store=arguments.store,
+        store_days=arguments.store_days,
+        store_size=arguments.store_size,
         **common,
     )
 

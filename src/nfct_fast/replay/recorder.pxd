@@ -17,6 +17,8 @@ cdef enum:
 # One thread calls add(), add_loss() and commit(), another one runs run(). The mutex protects what both use.
 cdef class Recorder:
     cdef readonly str path
+    cdef str what                    # what an operator calls it
+    cdef bint to_store               # the file is a pipe, whose other end is heard of otherwise
     cdef int fd                      # the writing thread's; -1: closed
     cdef object notices
     cdef Redactor redactor           # the writing thread's; or None

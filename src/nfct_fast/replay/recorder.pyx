@@ -102,19 +102,23 @@ cdef class Recorder:
     """Makes a file and writes what is added to it.
 
     Args:
-        path: a file that does not exist. It is made with mode 0600: command lines may hold secrets.
+        path: a file that does not exist. It is made with mode 0600: command lines may hold secrets. If it is the
+            directory of a store, `pipe` is where the recording goes.
         presentation: of the host.
         redactor: hides what must not be seen of command lines, in the writing thread alone; or None.
         notices: where a sentence goes if something cannot be recorded.
+        pipe: the descriptor of a pipe to a store, which is the recorder's from now on; or -1.
 
     Raises OSError: FileExistsError if there is such a file.
     """
 
-    def __cinit__(self, path, Presentation presentation not None, Redactor redactor, notices):
-        self.fd = -1
+    def __cinit__(self, path, Presentation presentation not None, Redactor redactor, notices, int pipe=-1):
+        self.fd = pipe
         if pthread_mutex_init(&self.mutex, NULL) != 0:
             raise MemoryError("mutex")
         self.path = os.fsdecode(path)
+        self.to_store = pipe >= 0
+        self.what = f"the {'store' if self.to_store else 'recording'} {self.path}"
         self.redactor = redactor
         self.notices = notices
         self.wakeup = Wakeup()
@@ -124,8 +128,9 @@ cdef class Recorder:
             self.buffers[i] = <char *>malloc(BUFFER)
             if self.buffers[i] == NULL:
                 raise MemoryError("recording")
-        # Never an existing file: others may have made it to read along, or a link to one that is not theirs.
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if not self.to_store:
+            # Never an existing file: others may have made it to read along, or a link to one that is not theirs.
+            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.write(self.fd, beginning(presentation.identity))
 
     def __dealloc__(self):
@@ -176,6 +181,11 @@ cdef class Recorder:
         """Flows that are not in the file, as it could not be written, or not fast enough."""
         return self.unrecorded_count
 
+    @property
+    def recorded(self) -> int:
+        """Flows that were written."""
+        return self.written_flows
+
     def _run(self, drop_rights):
         cdef int result = 0
         try:
@@ -198,10 +208,11 @@ cdef class Recorder:
 
     def _complain(self, number):
         if number:
-            self.notices.add(f"the recording {self.path} ends here: {os.strerror(number)}")
+            if not self.to_store:
+                self.notices.add(f"{self.what} ends here: {os.strerror(number)}")
         elif self.unrecorded_count and not self.complained and not self.failure:
             self.complained = True
-            self.notices.add(f"flows are missing in the recording {self.path}: it cannot be written fast enough")
+            self.notices.add(f"flows are missing in {self.what}: it cannot be written fast enough")
 
     cdef int _write(self, const char *data, size_t length) noexcept nogil:
         cdef ssize_t written

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
+from nfct_fast.store.store_error import StoreError
+
 APPLICATION_ID = 0x6E666374
 VERSION = 1
 HOUR_NS = 3600 * 10**9
@@ -43,10 +45,6 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS process_entity ON process(entity_id)",
     "CREATE INDEX IF NOT EXISTS process_pid ON process(pid)",
 )
-
-
-class StoreError(Exception):
-    """A directory or file of a store cannot be used; the text says why, and what to do about it."""
 
 
 class StoreFile(NamedTuple):
