@@ -53,6 +53,7 @@ def _log(conntrack, writer, stop, output, replayed, manager):
     finally:
         # In any case: count the flows that were received and not written.
         conntrack.close()
+        warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
         report.report_end()
 

@@ -6,13 +6,13 @@ waiting already, flows are left out of the recording, counted, and recorded as l
 This file has more than 400 lines: encoding, buffer and writing thread share one lock and one table of processes.
 """
 cimport cython
-from libc.errno cimport EINTR, ENOMEM, errno
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
-from sys_socket cimport POLLIN, poll, pollfd
+from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
 from nfct_fast.kernel.clock cimport realtime_ns
 from nfct_fast.events.message_encoder cimport message_put
 from nfct_fast.records.owner cimport other_count
@@ -131,7 +131,12 @@ cdef class Recorder:
         if not self.to_store:
             # Never an existing file: others may have made it to read along, or a link to one that is not theirs.
             self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.write(self.fd, beginning(presentation.identity))
+        try:
+            os.write(self.fd, beginning(presentation.identity))
+        except BrokenPipeError:
+            pass        # the store's process has ended, which is heard of otherwise
+        if self.to_store:
+            os.set_blocking(self.fd, False)     # a write is never waited for without a look at the time
 
     def __dealloc__(self):
         cdef int i
@@ -164,6 +169,7 @@ cdef class Recorder:
         if not self.started or self.finished.acquire(timeout=seconds):
             self.abandon()
             return
+        self.given_up = True
         pthread_mutex_lock(&self.mutex)
         self.unrecorded_count += self.filled_flows + self.writing_flows
         self._discard()
@@ -220,10 +226,26 @@ cdef class Recorder:
             written = write(self.fd, data, length)
             if written < 0 and errno == EINTR:
                 continue
+            if written < 0 and errno == EAGAIN:
+                if self._wait_for_store() < 0:
+                    return -ETIMEDOUT
+                continue
             if written < 0:
                 return -errno
             data += written
             length -= written
+        return 0
+
+    cdef int _wait_for_store(self) noexcept nogil:
+        """Wait a little until the pipe has room; 0, or -ETIMEDOUT once nobody waits for that any more."""
+        cdef pollfd ready
+        ready.fd, ready.events, ready.revents = self.fd, POLLOUT, 0
+        if poll(&ready, 1, WRITE_MS) == 0:
+            # The store's process is stopped, or its disk is slow.
+            with gil:
+                self._complain(0)
+            if self.given_up:
+                return -ETIMEDOUT
         return 0
 
     cdef int _write_chunks(self, const char *data, size_t length) noexcept nogil:
@@ -292,7 +314,8 @@ cdef class Recorder:
             pthread_mutex_unlock(&self.mutex)
             return 1
         self.failure = -result
-        self.unrecorded_count += flows + self.filled_flows
+        if not self.given_up:        # else finish() has counted them
+            self.unrecorded_count += flows + self.filled_flows
         self._discard()
         pthread_mutex_unlock(&self.mutex)
         return result
