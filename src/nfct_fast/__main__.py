@@ -17,9 +17,10 @@ from nfct_fast.command.stop import fill_standard_descriptors
 from nfct_fast.replay.recording_error import RecordingError
 from nfct_fast.store.store_error import StoreError
 
-# Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work.
+# Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work and may return
+# an exit status.
 _LOG = "log"
-_SUBCOMMANDS = {}
+_SUBCOMMANDS = {"find": "find"}
 
 
 def main(argv=None) -> int:
@@ -35,7 +36,7 @@ def main(argv=None) -> int:
         return 1
     fill_standard_descriptors()
     try:
-        command.run(arguments)
+        return command.run(arguments) or 0
     except BrokenPipeError:
         return 0  # the reader of the output has closed it
     except ValueError as error:
@@ -52,7 +53,6 @@ def main(argv=None) -> int:
             raise
         warn(error.strerror if error.strerror and error.filename is None else error)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from sys_epoll cimport EPOLLIN
 from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
+from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.records.presentation cimport Presentation
 
@@ -18,10 +19,14 @@ import weakref
 from types import GenericAlias
 from typing import NamedTuple
 
+from nfct_fast._version import __version__
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
+from nfct_fast.build_info import LIBRARIES
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.filters.flow_filter import FlowFilter
+from nfct_fast.metrics.exposition import Exposition
+from nfct_fast.metrics.flow_metrics import add_flow_metrics
 from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
 from nfct_fast.reading.batches import Batches
 from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
@@ -108,13 +113,14 @@ cdef class Conntrack:
         record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
             take in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events, or a descriptor of one; it needs no privileges. Of the other
-            arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and
-            `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
+            arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss`,
+            `metrics` and `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         store: a directory in which all that is delivered is kept: see README.md, Keeping a store. A process of its own,
             which is forked, writes there: open this while there is only one thread. What it cannot take in time is left
             out, and counted in stats().unstored. If the process ends, so do the flows, with StoreError.
         store_days, store_size: how long and how many bytes are kept there; by default 30 days and 10 GiB.
+        metrics: count flows for metrics(), by event, owner, delay, unit and container.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
 
@@ -144,7 +150,7 @@ cdef class Conntrack:
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
                  redact=None, on_loss="count", record=None, replay=None, speed=None, store=None, store_days=None,
-                 store_size=None, drop_privileges=False):
+                 store_size=None, bint metrics=False, drop_privileges=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -170,6 +176,8 @@ cdef class Conntrack:
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         rights = _rights(drop_privileges)
+        counts = FlowCounts((*[name for name in GROUPS if GROUPS[name] in asked], *(("FLOW",) if flows else ()))
+                            ) if metrics else None
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
         # UPDATE and DESTROY events come long after the owner was noted, so notes have to reach back as far as possible.
@@ -177,14 +185,14 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
-                self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor)
+                self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor, counts)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             link = None if store is None else _link(store, store_days, store_size, rights)
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
-                presentation=presentation, redactor=redactor,
+                presentation=presentation, redactor=redactor, counts=counts,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
                 # The recording's is one of its own, as it is used by another thread.
                 record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)),
@@ -304,6 +312,32 @@ cdef class Conntrack:
             events=player.chunks.flows, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
             overruns=player.chunks.losses, named=player.named, max_queued=self.engine.ring.peak,
             undelivered=self.engine.undelivered))
+
+    def metrics(self, *, bint openmetrics=False) -> str:
+        """Return counts as text for Prometheus, format 0.0.4, or with `openmetrics` as OpenMetrics 1.0.0.
+
+        Flows and bytes are by systemd unit and container, never by address; for 1,000 of these, and the others
+        together. Any thread may call this, also after close(). ValueError without the argument `metrics`.
+        """
+        exposition = Exposition(openmetrics)
+        self._add_metrics(exposition)
+        return exposition.text()
+
+    def _add_metrics(self, exposition) -> None:
+        """Add the metrics to an Exposition."""
+        engine = self.engine
+        engine.fork_guard.check("this Conntrack")
+        if engine.counts is None:
+            raise ValueError("no metrics are counted: open it with metrics=True")
+        lost, recovered, unallocated = self._reported()
+        # As reported so far: what is lost and recovered later would make these counters go back.
+        stats = self.stats()._replace(lost=lost, recovered=recovered, unallocated=unallocated)
+        add_flow_metrics(
+            exposition, {"version": __version__, "libraries": LIBRARIES}, stats, engine.counts.so_far(),
+            (engine.ring.count, engine.ring.capacity),
+            None if engine.table_fill is None else engine.table_fill.usage(),
+            whole_flows=engine.reader is not None and engine.reader.intake.flow_ends is not None,
+            recorded=engine.recorder is not None)
 
     def notices(self) -> tuple[str, ...]:
         """Return new notices for an operator, a sentence each, each only once.

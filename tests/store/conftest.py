@@ -1,6 +1,6 @@
 import pytest
 
-from support.stores import place
+from support.store_checks import place
 
 
 @pytest.fixture

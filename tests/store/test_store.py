@@ -20,7 +20,7 @@ from nfct_fast.store.store_error import StoreError
 from support.cli import Program, run, until
 from support.flows import send
 from support.store_kill import kill_once
-from support.stores import check_integrity, played, query, store_pid
+from support.store_checks import check_integrity, played, query, store_pid
 
 OPTIONS = ("-p", "udp", "--user", "nobody")
 SENDER = """

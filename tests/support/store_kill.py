@@ -8,7 +8,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from support.stores import check_integrity, family, query
+from support.store_checks import check_integrity, family, query
 
 # One flow for each port, of which it says when it was made.
 _SENDER = """

@@ -1,77 +1,44 @@
-"""Stores in tests: a place where an unprivileged user can write, and what is in the files afterwards."""
+"""Stores made of recordings, by the code that the storing process has for it."""
 
-import contextlib
-import json
 import os
-import shutil
-import sqlite3
-import tempfile
-from pathlib import Path
 
-from nfct_fast import Conntrack
-from nfct_fast.store.rebuild import rebuild
-from nfct_fast.store.schema import open_file, store_files
-from support.cli import until
+from nfct_fast.store.finishing import finish
+from nfct_fast.store.hour_file import Claims, HourFile, connect
+from nfct_fast.store.rows import RowMaker
+from support.described_flows import record
+
+_GATHERED = 10_000  # flows committed at once
 
 
-@contextlib.contextmanager
-def place():
-    """A directory that everybody may enter, as a store has to be reached by the user who writes it."""
-    path = Path(tempfile.mkdtemp(prefix="nfct-store-"))
-    path.chmod(0o755)
+def store_recording(directory, fd, finished=True):
+    """Store what a descriptor has, whose records are in order of their hours. Unfinished files have few indexes."""
+    maker, file = RowMaker(fd), None
+
+    def end():
+        if file is not None:
+            file.commit()
+            path = file.path
+            file.close()
+            if finished:
+                connection = connect(path)
+                finish(path, connection)
+                connection.close()
+
+    while maker.read():
+        while (hour := maker.take(None if file is None else file.rows)) is not None:
+            end()
+            file = HourFile(directory, hour, maker.beginning, Claims(), print)
+        if file is not None and len(file.rows) > _GATHERED:
+            file.commit()
+    end()
+
+
+def make_store(directory, flows, finished=True):
+    """Store flows as of support.described_flows, which have to be in order of their hours."""
+    fd = os.memfd_create("recording")
     try:
-        yield path
+        os.write(fd, record(flows))
+        os.lseek(fd, 0, os.SEEK_SET)
+        store_recording(str(directory), fd, finished)
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def query(directory, text):
-    """The rows of a query over all files, the oldest first."""
-    rows = []
-    for file in store_files(directory):
-        with contextlib.closing(open_file(file.path)) as connection:
-            rows += connection.execute(text).fetchall()
-    return rows
-
-
-def played(directory):
-    """All flows in a store as JSON has them, in the order of their rows, and the sum of what is reported as lost."""
-    flows, lost = [], 0
-    for file in store_files(directory):
-        with contextlib.closing(open_file(file.path)) as connection:
-            for [boot] in connection.execute("SELECT DISTINCT boot FROM flow ORDER BY boot").fetchall():
-                rows = connection.execute("SELECT record FROM flow WHERE boot = ? ORDER BY id", (boot,))
-                fd = rebuild(connection, boot, [row[0] for row in rows])
-                with Conntrack(replay=fd) as conntrack:
-                    flows += [json.loads(flow.to_json()) for flow in conntrack]
-                os.close(fd)
-            lost += connection.execute("SELECT coalesce(sum(events), 0) FROM loss").fetchone()[0]
-    return flows, lost
-
-
-def check_integrity(directory):
-    """Open each file as whoever writes to it next does, after a crash, and have SQLite check it."""
-    for file in store_files(directory):
-        with contextlib.closing(sqlite3.connect(file.path)) as connection:
-            if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
-                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], file.path
-
-
-def store_pid(program):
-    """The id of its process nfct-store."""
-
-    def find():
-        for pid in os.listdir("/proc"):
-            with contextlib.suppress(OSError, ValueError):
-                fields = Path("/proc", str(int(pid)), "stat").read_text()
-                if "(nfct-store)" in fields and int(fields.rpartition(")")[2].split()[1]) == program.pid:
-                    return int(pid)
-        return None
-
-    return until(find, what="nfct-store")
-
-
-def family(program):
-    """The ids of the program's process and its helpers."""
-    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    return [program.pid, *map(int, children)]
+        os.close(fd)
