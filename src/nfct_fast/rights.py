@@ -8,6 +8,7 @@ import socket
 from nfct_fast.kernel import privileges, sandbox
 from nfct_fast.kernel.program_user import NOBODY
 
+_RANDOM = ("/dev/urandom",)  # SQLite reads it
 _ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 
 
@@ -45,6 +46,28 @@ class Rights:
     def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
         self._drop(self._keep, self._enter_namespaces, self._files, terminal=self.use_terminal)
+
+    @property
+    def user(self) -> tuple[int, int] | None:
+        """The user and group id that drop() switches to; None if it stays the same user."""
+        return self._user if self._user is not None and self._user[0] != os.geteuid() else None
+
+    def confine(self, directory) -> list[str]:
+        """Give up everything, in a process of its own, but reading and writing files in one directory.
+
+        Returns a sentence for each step that the kernel does not permit. OSError if capabilities cannot be dropped.
+        """
+        self.reasons = []
+        if self.user is not None:
+            # Not as root if that fails: files would be root's, and then nobody else could go on with them.
+            privileges.become(*self.user)
+        if self._filter_calls:
+            privileges.hide()
+        privileges.drop(())
+        if self._filter_calls:
+            self._try(sandbox.ALL_FILES, lambda: sandbox.restrict_files(_RANDOM, [directory]))
+            self._try("can still use every system call", lambda: self._filter(files=True))
+        return [f"nfct-store {reason}" for reason in self.reasons]
 
     def _drop(self, keep, enter_namespaces, files, **filter_options):
         if self._user is not None and self._user[0] != os.geteuid():

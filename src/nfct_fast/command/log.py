@@ -38,6 +38,7 @@ def _log(conntrack, writer, stop, outputs, replayed, manager):
     finally:
         # In any case: count the flows that were received and not written.
         conntrack.close()
+        warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
         warn(*outputs.finish())
         report.report_end()
@@ -79,9 +80,14 @@ def _open(arguments, rights):
         drop_privileges=rights,
     )
     if arguments.list:
-        if arguments.events or arguments.flows or arguments.track or arguments.record or arguments.replay:
-            raise ValueError("--list shows what is there now: it excludes -e, --flows, --track, --record and --replay")
+        files = arguments.record or arguments.replay or arguments.store
+        if arguments.events or arguments.flows or arguments.track or files:
+            raise ValueError(
+                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay and --store"
+            )
         return list_flows(**common)
+    if arguments.store is None and (arguments.store_days, arguments.store_size) != (None, None):
+        raise ValueError("--store-days and --store-size say what --store keeps: name a directory by --store")
     return Conntrack(
         events=arguments.events,
         flows=arguments.flows,
@@ -92,6 +98,9 @@ def _open(arguments, rights):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        store=arguments.store,
+        store_days=arguments.store_days,
+        store_size=arguments.store_size,
         metrics=arguments.metrics is not None,
         **common,
     )
@@ -129,7 +138,7 @@ def run(arguments) -> None:
         outputs.start()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
-        metrics.start(conntrack)
+        metrics.start(conntrack, outputs)
         manager.ready(conntrack)
         try:
             _log(conntrack, writer, stop, outputs, arguments.replay is not None, manager)

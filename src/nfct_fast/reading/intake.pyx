@@ -107,11 +107,13 @@ cdef class Intake:
         for i in range(kept):
             self.named += records[i].owner.process != NULL
         if self.recorder is not None:
-            self._record(source, records, kept)
+            self._record(self.recorder, source, records, kept)
+        if self.storer is not None:
+            self._record(self.storer, source, records, kept)
         self.ring.publish(kept)
         return 0
 
-    cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil:
+    cdef void _record(self, Recorder recorder, Source source, const record_t *records, int count) noexcept nogil:
         cdef const void *message
         cdef size_t length = 0
         cdef int i
@@ -119,8 +121,8 @@ cdef class Intake:
             message = NULL
             if records[i].datagram:
                 message = source.socket.datagram(records[i].datagram - 1, &length)
-            self.recorder.add(&records[i], message, length)
-        self.recorder.commit()
+            recorder.add(&records[i], message, length)
+        recorder.commit()
 
     cdef int read(self, Source source, int room) noexcept nogil:
         cdef int count = source.socket.receive(room)
@@ -169,6 +171,9 @@ cdef class Intake:
         if self.recorder is not None:
             self.recorder.add_loss(&record.loss)
             self.recorder.commit()
+        if self.storer is not None:
+            self.storer.add_loss(&record.loss)
+            self.storer.commit()
         self.ring.publish(1)
         return 0
 
