@@ -27,6 +27,7 @@ from nfct_fast.reading.batches import Batches
 from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
 from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights
+from nfct_fast.seen.first_seen import KNOWN, FirstSeen
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
@@ -68,6 +69,9 @@ class Stats(NamedTuple):
     live_flows: int             # flows that are remembered, as they have not ended; with `flows`, like the next two
     forgotten: int              # of these, dropped to make room: their records will say so
     unended: int                # of these, dropped because their end cannot be heard any more: no record will come
+    first_seen: int             # flows that were marked; with `first_seen`, like the next two
+    seen: int                   # addresses and ports of programs that are remembered
+    seen_forgotten: int         # of these, dropped to make room: they will be marked again
 
 
 @cython.final
@@ -107,6 +111,9 @@ cdef class Conntrack:
             take in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
             `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and `drop_privileges` go with it.
+        first_seen: mark the first flow of each program to an address or a port: see `Flow.first_seen`. A number is how
+            many of these are remembered, at 16 bytes each, True for 786,432. When there is no room, who has most loses
+            those that were not seen for longest, which are then marked again: see `stats().seen_forgotten`.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
@@ -136,7 +143,8 @@ cdef class Conntrack:
     def __init__(self, *, events=None, protocol=None, filter=None, flows=False, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
-                 redact=None, on_loss="count", record=None, replay=None, speed=None, drop_privileges=False):
+                 redact=None, on_loss="count", record=None, replay=None, speed=None, drop_privileges=False,
+                 first_seen=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -150,6 +158,12 @@ cdef class Conntrack:
             raise ValueError(f"speed {speed}: must be above 0, and goes with replay only")
         if replay is not None and (netns is not None or track or record is not None):
             raise ValueError("replay reads a file: netns, track and record do not go with it")
+        if first_seen and replay is not None:
+            raise ValueError("replay shows what was marked when it was recorded: first_seen does not go with it")
+        if not first_seen and replay is None:
+            _refuse_marks(flow_filter)
+        if first_seen and attribution == "off":
+            raise ValueError("first_seen is about programs, which are not looked for with attribution \"off\"")
         if flows and (replay is not None or record is not None):
             raise ValueError("events are recorded and replayed: flows does not go with that")
         patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
@@ -175,6 +189,7 @@ cdef class Conntrack:
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
                 presentation=presentation, redactor=redactor,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
+                first_seen=FirstSeen(_known(first_seen)) if first_seen else None,
                 # The recording's is one of its own, as it is used by another thread.
                 record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)))
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
@@ -233,6 +248,7 @@ cdef class Conntrack:
         counts = sources.counts()
         sizes = [source.socket.rcvbuf for source in sources]
         live = None if intake.flow_ends is None else intake.flow_ends.live
+        marker = intake.first_seen
         followed = None if self.engine.follower is None else self.engine.follower.namespaces
         return Stats(
             events=intake.events,
@@ -259,6 +275,9 @@ cdef class Conntrack:
             live_flows=0 if live is None else live.count,
             forgotten=0 if live is None else live.forgotten,
             unended=0 if live is None else live.unended,
+            first_seen=0 if marker is None else marker.marked,
+            seen=0 if marker is None else marker.known.count,
+            seen_forgotten=0 if marker is None else marker.known.forgotten,
         )
 
     def _stats_of_replay(self):
@@ -308,6 +327,13 @@ cdef class Conntrack:
         self.engine.fork_guard.check("this Conntrack")
         flow_ends = None if self.engine.player is not None else self.engine.reader.intake.flow_ends
         return 0 if flow_ends is None else flow_ends.live.forgotten
+
+    @property
+    def seen_forgotten(self) -> int:
+        """As stats().seen_forgotten, but cheaper."""
+        self.engine.fork_guard.check("this Conntrack")
+        marker = None if self.engine.player is not None else self.engine.reader.intake.first_seen
+        return 0 if marker is None else marker.known.forgotten
 
     @property
     def lost(self) -> int:
@@ -491,6 +517,7 @@ def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", co
     if attribution == "bpf":
         raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
     flow_filter = FlowFilter(protocol, filter)
+    _refuse_marks(flow_filter)
     presentation = Presentation(community_id)
     table.host = presentation.identity.host
     rights = _rights(drop_privileges)
@@ -533,6 +560,15 @@ def _heard(asked, flows):
     if GROUPS["DESTROY"] in asked:
         raise ValueError("with flows there is a FLOW record in place of each DESTROY: leave DESTROY out of events")
     return asked | {GROUPS["NEW"], GROUPS["DESTROY"]}
+
+
+def _refuse_marks(flow_filter):
+    if flow_filter.uses("first_seen"):
+        raise ValueError("filter: first_seen needs the argument first_seen (--first-seen), which marks such flows")
+
+
+def _known(first_seen):
+    return KNOWN if first_seen is True else first_seen
 
 
 def _remembered(flows):

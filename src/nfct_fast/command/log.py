@@ -87,12 +87,16 @@ def _open(arguments, rights):
         drop_privileges=rights,
     )
     if arguments.list:
-        if arguments.events or arguments.flows or arguments.track or arguments.record or arguments.replay:
-            raise ValueError("--list shows what is there now: it excludes -e, --flows, --track, --record and --replay")
+        excluded = ("events", "flows", "track", "record", "replay", "first_seen")
+        if any(getattr(arguments, name) for name in excluded):
+            raise ValueError(
+                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay and --first-seen"
+            )
         return list_flows(**common)
     return Conntrack(
         events=arguments.events,
         flows=arguments.flows,
+        first_seen=arguments.first_seen_max if arguments.first_seen else False,
         rcvbuf=arguments.rcvbuf,
         rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
         track=arguments.track,
@@ -130,6 +134,8 @@ def run(arguments) -> None:
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output)
         rights.drop()
+        if arguments.first_seen:
+            warn("nothing is remembered yet of what programs talked to: at first, every address and port is first seen")
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
         try:

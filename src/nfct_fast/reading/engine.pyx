@@ -56,7 +56,8 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             presentation, redactor, record=None, flows=None, bint listing=False,
+             presentation, redactor, record=None, flows=None, first_seen=None,
+             bint listing=False,
              **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
@@ -74,6 +75,7 @@ cdef class Engine:
             record: File, Presentation and Redactor (or None) of a recording of all that is delivered; or None.
             flows: To deliver one record per flow at its end: how many live flows are remembered, and whether NEW
                 events are delivered as well. Otherwise None.
+            first_seen: A FirstSeen, which marks what was never seen before; or None.
             listing: Deliver what the conntrack tables contain, and end.
             opener_arguments: Further keyword arguments of SourceOpener.
 
@@ -114,6 +116,7 @@ cdef class Engine:
             # Last, so that a failure leaves no file.
             self.recorder = self.reader.intake.recorder = Recorder(*record, self.notices)
             self.recorder.start(drop_rights)
+        self.reader.intake.first_seen = first_seen
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
         self.thread = start_new_thread(self.reader.run, (drop_rights,))

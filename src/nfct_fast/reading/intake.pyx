@@ -102,7 +102,10 @@ cdef class Intake:
         self.attribution.resolve(records, count)
         if self.flow_ends is not None:
             count = self.flow_ends.finish(source, records, count)
-        kept = self.flow_filter.keep_wanted(records, count)
+        if self.first_seen is not None:
+            kept = self.first_seen.keep_wanted(self.flow_filter, records, count)
+        else:
+            kept = self.flow_filter.keep_wanted(records, count)
         self.filtered += count - kept
         for i in range(kept):
             self.named += records[i].owner.process != NULL

@@ -18,7 +18,7 @@ from nfct_fast.processes.process cimport ancestor_build, ancestor_drop, process_
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.records.labels cimport event_name
 from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT, others_new
-from nfct_fast.records.record cimport RECORD_LOSS, record_drop
+from nfct_fast.records.record cimport RECORD_LOSS, SEEN_ALL, record_drop
 from nfct_fast.replay.recording_format cimport (
     ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, MARKS,
     ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t,
@@ -358,7 +358,7 @@ cdef class Player:
         data += sizeof(fixed)
         size -= sizeof(fixed)
         if (fixed.message_size > size or fixed.direction >= DIRECTIONS or fixed.has & ~<int>MARKS
-                or event_name(fixed.type) == NULL):
+                or event_name(fixed.type) == NULL or fixed.first_seen > SEEN_ALL):
             return self._refuse(b"damaged: a flow that cannot be")
         memset(record, 0, sizeof(record_t))
         if self.decoder.decode(data, fixed.message_size, &record.flow, 1, fixed.time, 0) != 1:
@@ -367,6 +367,7 @@ cdef class Player:
         size -= fixed.message_size
         record.flow.netns_inode = fixed.netns
         record.direction = fixed.direction
+        record.first_seen = fixed.first_seen
         record.flow.type = fixed.type
         record.flow.has |= fixed.has
         result = self._take_owner(&data, &size, &record.owner)

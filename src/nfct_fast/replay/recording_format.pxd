@@ -88,7 +88,8 @@ cdef packed struct flow_chunk_t:
     uint8_t type                 # EVENT_*
     uint8_t direction            # DIRECTION_*
     uint8_t is_responder         # as in record_t
-    uint8_t unused[7]
+    uint8_t first_seen           # as in record_t
+    uint8_t unused[6]
 
 # As loss_t.
 cdef packed struct loss_chunk_t:
