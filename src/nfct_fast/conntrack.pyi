@@ -63,7 +63,7 @@ class _Options(TypedDict, total=False):
     cmdline: bool
     redact: str | Iterable[str] | None
     record: str | os.PathLike[str] | None
-    replay: str | os.PathLike[str] | None
+    replay: str | os.PathLike[str] | int | None
     speed: float | None
     drop_privileges: bool
 

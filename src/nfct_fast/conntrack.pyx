@@ -6,7 +6,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
-from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_NEW, EVENT_UPDATE
+from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
 from nfct_fast.processes.redactor cimport Redactor
@@ -27,7 +27,8 @@ from nfct_fast.reading.batches import Batches
 from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
 from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights
-from nfct_fast.seen.first_seen import KNOWN, FirstSeen
+from nfct_fast.seen.first_seen import KNOWN as _KNOWN
+from nfct_fast.seen.first_seen import FirstSeen
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
@@ -80,7 +81,8 @@ cdef class Conntrack:
     """New network flows with the processes behind them: a context manager and an iterator of `Flow`.
 
     Args:
-        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", all with `replay`, and none besides with `flows`.
+        events: any of "NEW", "UPDATE", "DESTROY"; by default "NEW", with `replay` all that was recorded, and none
+            besides with `flows`.
         protocol: a regular expression that is searched for in names like "ipv4/tcp"; None for all protocols.
         filter: which flows are wanted, in the filter language of README.md: "dport 443 and not unit sshd.service".
             FilterError, a ValueError, points at what is wrong in it.
@@ -109,8 +111,9 @@ cdef class Conntrack:
             "raise" `LostEvents` there, once; reading can go on after it.
         record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
             take in time is left out, and counted in stats().unrecorded.
-        replay: a recording to read instead of events; it needs no privileges. Of the other arguments only `events`,
-            `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and `drop_privileges` go with it.
+        replay: a recording to read instead of events, or a descriptor of one; it needs no privileges. Of the other
+            arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and
+            `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
         first_seen: mark the first flow of each program to an address or a port: see `Flow.first_seen`. A number is how
             many of these are remembered, at 16 bytes each, True for 786,432. When there is no room, who has most loses
             those that were not seen for longest, which are then marked again: see `stats().seen_forgotten`.
@@ -149,6 +152,9 @@ cdef class Conntrack:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
             events = () if flows else ("NEW",) if replay is None else ("NEW", "UPDATE", "DESTROY")
+            types = [EVENT_FLOW] if flows else [EVENT_FLOW, *_TYPES.values()]
+        else:
+            types = [_TYPES[group] for group in _groups(events)] + ([EVENT_FLOW] if flows else [])
         asked = _groups(events)
         groups = _heard(asked, flows)
         flow_filter = FlowFilter(protocol, filter, recover and GROUPS["NEW"] in groups, bool(flows))
@@ -164,8 +170,6 @@ cdef class Conntrack:
             _refuse_marks(flow_filter)
         if first_seen and attribution == "off":
             raise ValueError("first_seen is about programs, which are not looked for with attribution \"off\"")
-        if flows and (replay is not None or record is not None):
-            raise ValueError("events are recorded and replayed: flows does not go with that")
         patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
         redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
         presentation = Presentation(community_id, () if replay is None else read_identity(replay))
@@ -180,8 +184,7 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
-                self.engine.open_replay(replay, flow_filter, [_TYPES[group] for group in groups], rights, speed or 0,
-                                        presentation, redactor)
+                self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             self.no_event_reasons = self.engine.open(
@@ -283,8 +286,8 @@ cdef class Conntrack:
     def _stats_of_replay(self):
         player = self.engine.player
         return Stats(**dict.fromkeys(Stats._fields, 0) | dict(
-            events=player.events, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
-            overruns=player.losses, named=player.named, max_queued=self.engine.ring.peak,
+            events=player.chunks.flows, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
+            overruns=player.chunks.losses, named=player.named, max_queued=self.engine.ring.peak,
             undelivered=self.engine.undelivered))
 
     def notices(self) -> tuple[str, ...]:
@@ -568,7 +571,7 @@ def _refuse_marks(flow_filter):
 
 
 def _known(first_seen):
-    return KNOWN if first_seen is True else first_seen
+    return _KNOWN if first_seen is True else first_seen
 
 
 def _remembered(flows):

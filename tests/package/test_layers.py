@@ -22,6 +22,7 @@ FOLDERS = (
     "columns",
     "monitoring",
     "replay",
+    "store",
     "reading",
     "",
     "command",

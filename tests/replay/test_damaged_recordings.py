@@ -12,50 +12,7 @@ from nfct_fast import Conntrack, Lost, RecordingError
 from nfct_fast.replay.recording_host import MAGIC
 from support.cli import COMMAND, SECONDS, until
 from support.events import saved
-
-HEADER = struct.Struct("=8sII")
-CHUNK = struct.Struct("=II")
-HOST, PROCESS, FLOW, LOSS, END = range(1, 6)
-ABOUT = {
-    "host": "box",
-    "machine_id": None,
-    "boot_id": "0" * 32,
-    "boot_time": 10**18,
-    "users": "joe:x:1000:\n",
-    "groups": "",
-}
-
-
-def chunk(kind, data):
-    return CHUNK.pack(len(data), kind) + data + bytes(-len(data) % 8)
-
-
-def process(slot, comm=b"curl", ancestors=()):
-    exe, cmdline, cgroup = b"/usr/bin/curl", b"curl\0-s", b"/system.slice/a.service"
-    fixed = struct.pack(
-        "=IIiiIIIIQQQQQQIIIIII",
-        slot, 0xFF, 4000 + slot, 1, 1000, 1000, 0, 0, 77, 770_000_000, 4026531840, len(cmdline), 1, 2,
-        len(comm), len(exe), len(cmdline), len(cgroup), len(cgroup), len(ancestors),
-    )  # fmt: skip
-    parts = b"".join(struct.pack("=QiHH", 5, pid, len(name), 0) + name for pid, name in ancestors)
-    return chunk(PROCESS, fixed + comm + exe + cmdline + cgroup + parts)
-
-
-def owner(slot=0, others=(), reason=0):
-    match = 1 if slot else 0
-    part = struct.pack("=QQQIIIIBBBB", 0, 7, 8, 1000, 1000, slot, 0, len(others), 3, match, reason)
-    return part + struct.pack(f"={len(others)}I", *others)
-
-
-def flow(message, *owners, time=10**18):
-    fixed = struct.pack("=qQqIHBBB7x", time, 4026531840, 0, len(message), 0, 1, 1, 0)
-    return chunk(FLOW, fixed + message + b"".join(owners))
-
-
-def whole(*chunks, flows=None, losses=0):
-    count = sum(CHUNK.unpack_from(one)[1] == FLOW for one in chunks) if flows is None else flows
-    head = HEADER.pack(MAGIC, 1, 0x01020304) + chunk(HOST, json.dumps(ABOUT).encode())
-    return head + b"".join(chunks) + chunk(END, struct.pack("=QQ", count, losses))
+from support.recordings import ABOUT, CHUNK, FLOW, HEADER, HOST, LOSS, PROCESS, chunk, flow, owner, process, whole
 
 
 @pytest.fixture
@@ -106,8 +63,10 @@ def test_no_recording_at_all(play, length):
 
 def test_another_version_or_byte_order(play):
     data, _ = sample()
-    assert "reads format 1 only" in play(HEADER.pack(MAGIC, 2, 0x01020304) + data[16:])[1]
-    assert "byte order" in play(HEADER.pack(MAGIC, 1, 0x04030201) + data[16:])[1]
+    assert "reads no format above 2" in play(HEADER.pack(MAGIC, 3, 0x01020304) + data[16:])[1]
+    items, refusal = play(HEADER.pack(MAGIC, 1, 0x01020304) + data[16:])  # an older one
+    assert refusal is None and items == play(data)[0]
+    assert "byte order" in play(HEADER.pack(MAGIC, 2, 0x04030201) + data[16:])[1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What was recorded is played again: the same flows, owners and lines, without root."""
 
+import json
 import os
 import stat
 import subprocess
@@ -237,3 +238,32 @@ def test_what_does_not_go_together(recording):
         with pytest.raises(ValueError, match="speed"):
             Conntrack(**arguments)
     assert not recording.exists()
+
+
+def whole_flows_made(program, within):
+    with within():
+        traffic()
+        program.await_lines(1)  # -e new, so the flows have begun
+        for family in ("ipv4", "ipv6"):
+            subprocess.run(["conntrack", "-F", "-f", family], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("form", [(), JSON, TEMPLATE], ids=["default", "json", "template"])
+def test_whole_flows(tracked, within, recording, form):
+    """With their outcome, duration and users, and those whose beginning is not remembered."""
+    with within(), send(3):
+        with Program(tracked, "--record", recording, "--flows", "-e", "new", *form) as program:
+            whole_flows_made(program, within)
+            program.await_lines(17)
+            program.await_all_read()
+            assert program.end()[0] == 0
+    played = replay(recording, *form)
+    assert (played.returncode, played.stderr) == (0, b"")
+    assert played.stdout.decode().splitlines() == program.lines
+    only = replay(recording, "--flows", *form).stdout.decode().splitlines()
+    begun = replay(recording, "-e", "new", *form).stdout.decode().splitlines()
+    assert only and begun and sorted(only + begun) == sorted(program.lines)
+    if form == JSON:
+        ended = [json.loads(line) for line in only]
+        assert {line["type"] for line in ended} == {"FLOW"} and any("duration_ns" in line for line in ended)
+        assert {"answered", "unanswered"} & {line.get("outcome") for line in ended}

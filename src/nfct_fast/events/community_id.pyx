@@ -72,10 +72,14 @@ cdef int _input(const tuple_t *tuple, uint16_t seed, uint8_t *out) noexcept nogi
     return 8 + 2 * width
 
 
-cdef void community_id_write(const tuple_t *tuple, uint16_t seed, char *out) noexcept nogil:
+cdef void community_id_digest(const tuple_t *tuple, uint16_t seed, uint8_t *digest) noexcept nogil:
     cdef uint8_t hashed[INPUT_MAX]
-    cdef uint8_t digest[20]
     nfct_fast_sha1(hashed, _input(tuple, seed, hashed), digest)
+
+
+cdef void community_id_write(const tuple_t *tuple, uint16_t seed, char *out) noexcept nogil:
+    cdef uint8_t digest[COMMUNITY_DIGEST_SIZE]
+    community_id_digest(tuple, seed, digest)
     memcpy(out, b"1:", 2)
     nfct_fast_base64(digest, sizeof(digest), BASE64_DIGITS, out + 2)
 

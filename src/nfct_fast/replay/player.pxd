@@ -1,13 +1,10 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from nfct_fast.events.decoder cimport FlowDecoder
+from libc.stdint cimport int64_t, uint64_t
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.filters.flow_filter cimport FlowFilter
 from nfct_fast.kernel.wakeup cimport Wakeup
-from nfct_fast.processes.process cimport ancestor_t, process_t
-from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
-from nfct_fast.replay.recording_format cimport SLOTS
+from nfct_fast.replay.chunk_decoder cimport ChunkDecoder
 
 # run() belongs to the thread that plays; stop() may be called from any other.
 cdef class Player:
@@ -18,7 +15,7 @@ cdef class Player:
     cdef bint stopping
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
-    cdef FlowDecoder decoder
+    cdef readonly ChunkDecoder chunks    # has how many flows and losses came
     cdef FlowFilter flow_filter
     cdef unsigned char wanted_types[8]   # by EVENT_*
     cdef double speed                # seconds of the recording played in a second; 0: without waiting
@@ -28,15 +25,11 @@ cdef class Player:
     cdef size_t at                   # where in it the next chunk begins
     cdef size_t end                  # the bytes read into it
     cdef uint64_t offset             # of `buffer` in the file
-    cdef const char *problem         # why the file cannot be played on; NULL: it can
     cdef bint over                   # CHUNK_END was read
-    cdef process_t *slots[SLOTS]     # a reference each, or NULL
-    cdef readonly uint64_t events    # flows in the file so far
-    cdef readonly uint64_t filtered  # of these, flows that were not wanted
+    cdef readonly uint64_t filtered  # flows that were not wanted
     cdef readonly uint64_t named     # flows with a process
     cdef readonly uint64_t recovered     # flows that were read from the conntrack table
     cdef readonly uint64_t lost      # events that LOST records told of
-    cdef readonly uint64_t losses    # loss chunks
     cdef readonly uint64_t unallocated   # LOST records of a lower bound
     cdef int _fill(self, size_t size) noexcept nogil
     cdef int _refuse(self, const char *problem) noexcept nogil
@@ -45,11 +38,5 @@ cdef class Player:
     cdef int _wait(self, int timeout) noexcept nogil
     cdef int _wait_until(self, int64_t early) noexcept nogil
     cdef int64_t _early(self, const record_t *record) noexcept nogil
-    cdef int _take_process(self, const char *data, size_t size) noexcept nogil
-    cdef int _take_flow(self, const char *data, size_t size, record_t *record) noexcept nogil
-    cdef int _take_loss(self, const char *data, size_t size, record_t *record) noexcept nogil
-    cdef int _take_end(self, const char *data, size_t size) noexcept nogil
-    cdef ancestor_t *_ancestors(self, const char *data, size_t size, uint32_t count, bint *wrong) noexcept nogil
-    cdef int _take_owner(self, const char **data, size_t *size, owner_t *owner) noexcept nogil
-    cdef process_t *_process(self, uint32_t number) noexcept nogil
+    cdef int _wanted(self, record_t *record) noexcept nogil
     cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil

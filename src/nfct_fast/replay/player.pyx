@@ -1,28 +1,20 @@
 """Play a recording: put the same flows with the same owners into the ring, as a reading thread does.
 
-Whatever the file contains is checked before it is used, as it may be damaged or forged. recording_format.pxd describes
-it.
-
-This file has more than 400 lines: half of them are checks, one for each field that a file may have damaged.
+chunk_decoder.pyx decodes its chunks, whatever the file contains; recording_format.pxd describes them.
 """
 cimport cython
-from libc.errno cimport EINTR, ENOMEM, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memmove
 from posix.unistd cimport close, read
 from sys_socket cimport AF_INET, AF_INET6, POLLIN, poll, pollfd
 from nfct_fast.events.flow cimport FLOW_RECOVERED
 from nfct_fast.kernel.clock cimport monotonic_ns
-from nfct_fast.processes.process cimport ancestor_build, ancestor_drop, process_build, process_drop, process_take
-from nfct_fast.processes.cgroup cimport span_t
-from nfct_fast.records.labels cimport event_name
-from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT, others_new
-from nfct_fast.records.record cimport RECORD_LOSS, SEEN_ALL, record_drop
+from nfct_fast.records.record cimport RECORD_LOSS, record_drop
+from nfct_fast.replay.chunk_decoder cimport BAD_CHUNK
 from nfct_fast.replay.recording_format cimport (
-    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, MARKS,
-    ancestor_part_t, chunk_step, chunk_t, end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t,
-    process_chunk_t,
+    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, chunk_step, chunk_t,
 )
 
 import os
@@ -35,7 +27,6 @@ cdef enum:
     HEADER = 16                  # bytes before the first chunk
     BUFFER = 1 << 20             # room for several chunks
     BATCH = 256                  # records handed over at once, at most
-    DIRECTIONS = 5               # DIRECTION_*
     ROOM_MS = 1000               # how often a full ring is looked at again
     WAIT_MS = 1 << 30            # the longest wait in one go, with `speed`
     NEXT_RECORD = 1              # what _next() returns
@@ -48,7 +39,7 @@ cdef class Player:
     """Plays a file into a ring, in run(), until its end or stop().
 
     Args:
-        path: a recording.
+        path: a recording, or a descriptor of one.
         ring: where the records go; the thread of run() is its producer.
         flow_filter: which flows are wanted.
         types: the wanted EVENT_*.
@@ -59,10 +50,10 @@ cdef class Player:
 
     def __cinit__(self, path, Ring ring not None, FlowFilter flow_filter not None, types, double speed=0):
         self.fd = -1
-        self.path = os.fsdecode(path)
+        self.path = f"descriptor {path}" if isinstance(path, int) else os.fsdecode(path)
         self.ring = ring
         self.speed = speed
-        self.decoder = FlowDecoder()
+        self.chunks = ChunkDecoder()
         self.flow_filter = flow_filter
         for kind in types:
             self.wanted_types[kind] = 1
@@ -72,13 +63,10 @@ cdef class Player:
         self.buffer = <char *>malloc(BUFFER)
         if self.buffer == NULL:
             raise MemoryError("replay")
-        self.fd = open_recording(self.path)
+        self.fd = open_recording(path)
         self.offset = HEADER
 
     def __dealloc__(self):
-        cdef int i
-        for i in range(SLOTS):
-            process_drop(self.slots[i])
         free(self.buffer)
         if self.fd >= 0:
             close(self.fd)
@@ -107,8 +95,8 @@ cdef class Player:
                 drop_rights()
             with nogil:
                 result = self._play()
-            if self.problem != NULL:
-                raise RecordingError(f"{self.path}: {self.problem.decode()} at byte {self.offset + self.at}")
+            if self.chunks.problem != NULL:
+                raise RecordingError(f"{self.path}: {self.chunks.problem.decode()} at byte {self.offset + self.at}")
             if result < 0:
                 raise OSError(-result, os.strerror(-result), self.path)
         except BaseException as error:
@@ -138,8 +126,8 @@ cdef class Player:
         return 0
 
     cdef int _refuse(self, const char *problem) noexcept nogil:
-        self.problem = problem
-        return -1
+        self.chunks.problem = problem
+        return BAD_CHUNK
 
     cdef int _wait(self, int timeout) noexcept nogil:
         """Wait until the ring may have room, stop() is called or `timeout` ms pass; 0 or -errno."""
@@ -206,6 +194,7 @@ cdef class Player:
         """Read one chunk. Return NEXT_RECORD if it is one, which then owns its references, NEXT_NOTHING, or -errno."""
         cdef chunk_t chunk
         cdef const char *data
+        cdef uint32_t slot = 0
         cdef int result = self._fill(sizeof(chunk))
         if result < 0:
             return result
@@ -220,166 +209,29 @@ cdef class Player:
         if self.end - self.at < chunk_step(&chunk):
             return self._refuse(b"the recording was cut off, or is still being written: it ends within the chunk")
         data = self.buffer + self.at + sizeof(chunk)
-        result = NEXT_NOTHING
         if chunk.type == CHUNK_PROCESS:
-            result = self._take_process(data, chunk.size)
+            result = self.chunks.take_process(data, chunk.size, &slot)
         elif chunk.type == CHUNK_FLOW:
-            result = self._take_flow(data, chunk.size, record)
+            result = self.chunks.take_flow(data, chunk.size, record)
         elif chunk.type == CHUNK_LOSS:
-            result = self._take_loss(data, chunk.size, record)
+            result = self.chunks.take_loss(data, chunk.size, record)
         elif chunk.type == CHUNK_END:
-            result = self._take_end(data, chunk.size)
-        if result >= 0:
-            self.at += chunk_step(&chunk)
-        return result
-
-    cdef int _take_end(self, const char *data, size_t size) noexcept nogil:
-        cdef end_chunk_t fixed
-        if size != sizeof(fixed):
-            return self._refuse(b"damaged: an end of another size")
-        memcpy(&fixed, data, sizeof(fixed))
-        if fixed.flows != self.events or fixed.losses != self.losses:
-            return self._refuse(b"damaged: flows are missing before the end")
-        self.over = True
+            result = self.chunks.take_end(data, chunk.size)
+            self.over = result == 0
+        if result < 0:
+            return result
+        self.at += chunk_step(&chunk)
+        if chunk.type == CHUNK_FLOW:
+            return self._wanted(record)
+        if chunk.type == CHUNK_LOSS:
+            self.lost += record.loss.events
+            self.unallocated += record.loss.at_least
+            return NEXT_RECORD
         return NEXT_NOTHING
 
-    cdef ancestor_t *_ancestors(self, const char *data, size_t size, uint32_t count, bint *wrong) noexcept nogil:
-        """Build the ancestors that fill data[0..size)."""
-        cdef ancestor_part_t parts[ANCESTORS_MAX]
-        cdef const char *texts[ANCESTORS_MAX]
-        cdef ancestor_t *above = NULL
-        cdef span_t comm, exe
-        cdef uint32_t i
-        for i in range(count):
-            if size < sizeof(ancestor_part_t):
-                wrong[0] = True
-                return NULL
-            memcpy(&parts[i], data, sizeof(ancestor_part_t))
-            data += sizeof(ancestor_part_t)
-            size -= sizeof(ancestor_part_t)
-            if size < <size_t>parts[i].comm_size + parts[i].exe_size:
-                wrong[0] = True
-                return NULL
-            texts[i] = data
-            data += parts[i].comm_size + parts[i].exe_size
-            size -= parts[i].comm_size + parts[i].exe_size
-        wrong[0] = size != 0
-        if size:
-            return NULL
-        while count:
-            count -= 1
-            comm.at, comm.size = texts[count], parts[count].comm_size
-            exe.at, exe.size = texts[count] + parts[count].comm_size, parts[count].exe_size
-            above = ancestor_build(parts[count].pid, parts[count].start_ns, comm, exe, above)
-        return above
-
-    cdef int _take_process(self, const char *data, size_t size) noexcept nogil:
-        cdef process_chunk_t fixed
-        cdef process_t facts
-        cdef bint wrong = False
-        cdef uint64_t texts
-        if size < sizeof(fixed):
-            return self._refuse(b"damaged: a process that is too short")
-        memcpy(&fixed, data, sizeof(fixed))
-        data += sizeof(fixed)
-        size -= sizeof(fixed)
-        texts = <uint64_t>fixed.comm_size + fixed.exe_size + fixed.cmdline_size + fixed.cgroup_size
-        if (texts > size or fixed.slot >= SLOTS or fixed.cgroup_trusted > fixed.cgroup_size
-                or fixed.ancestors > ANCESTORS_MAX or fixed.cmdline_whole < fixed.cmdline_size):
-            return self._refuse(b"damaged: a process that cannot be")
-        memset(&facts, 0, sizeof(facts))
-        facts.has, facts.pid, facts.ppid, facts.uid, facts.gid = fixed.has, fixed.pid, fixed.ppid, fixed.uid, fixed.gid
-        facts.login_uid, facts.ns_pid, facts.start = fixed.login_uid, fixed.ns_pid, fixed.start
-        facts.start_ns, facts.netns, facts.cmdline_size = fixed.start_ns, fixed.netns, fixed.cmdline_whole
-        facts.exe_dev, facts.exe_inode = fixed.exe_dev, fixed.exe_inode
-        facts.cgroup_trusted = fixed.cgroup_trusted
-        facts.comm.at, facts.comm.size = data, fixed.comm_size
-        facts.exe.at, facts.exe.size = facts.comm.at + fixed.comm_size, fixed.exe_size
-        facts.cmdline.at, facts.cmdline.size = facts.exe.at + fixed.exe_size, fixed.cmdline_size
-        facts.cgroup.at, facts.cgroup.size = facts.cmdline.at + fixed.cmdline_size, fixed.cgroup_size
-        facts.ancestors = self._ancestors(data + texts, size - texts, fixed.ancestors, &wrong)
-        if wrong:
-            return self._refuse(b"damaged: ancestors of another size")
-        process_drop(self.slots[fixed.slot])
-        self.slots[fixed.slot] = process_build(&facts)      # takes a reference to the ancestors
-        ancestor_drop(facts.ancestors)
-        return NEXT_NOTHING if self.slots[fixed.slot] != NULL else -ENOMEM
-
-    cdef process_t *_process(self, uint32_t number) noexcept nogil:
-        """A reference to the process in slot `number` - 1; NULL if there is none."""
-        return process_take(self.slots[number - 1]) if 1 <= number <= SLOTS else NULL
-
-    cdef int _take_owner(self, const char **data, size_t *size, owner_t *owner) noexcept nogil:
-        cdef owner_part_t part
-        cdef process_t *other
-        cdef uint32_t number
-        cdef int _
-        if size[0] < sizeof(part):
-            return self._refuse(b"damaged: a flow that is too short")
-        memcpy(&part, data[0], sizeof(part))
-        data[0] += sizeof(part)
-        size[0] -= sizeof(part)
-        if part.match >= MATCH_COUNT or part.reason >= REASON_COUNT or size[0] < part.other_count * sizeof(number):
-            return self._refuse(b"damaged: an owner that cannot be")
-        owner.inode, owner.cookie, owner.cgroup_id = part.inode, part.cookie, part.cgroup_id
-        owner.uid, owner.gid = part.uid, part.gid
-        owner.has, owner.match, owner.reason = part.has, part.match, part.reason
-        owner.process, owner.cgroup = self._process(part.process), self._process(part.cgroup)
-        if (owner.process == NULL) != (part.process == 0) or (owner.cgroup == NULL) != (part.cgroup == 0):
-            return self._refuse(b"damaged: an owner whose process is not there")
-        if part.other_count == 0:
-            return 0
-        owner.others = others_new(part.other_count)
-        if owner.others == NULL:
-            return -ENOMEM
-        for _ in range(part.other_count):
-            memcpy(&number, data[0], sizeof(number))
-            data[0] += sizeof(number)
-            size[0] -= sizeof(number)
-            other = self._process(number)
-            if other == NULL:
-                return self._refuse(b"damaged: an owner whose process is not there")
-            owner.others.at[owner.others.count] = other
-            owner.others.count += 1
-        return 0
-
-    cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil:
-        if not self.wanted_types[flow.type & 7]:
-            return False
-        return ((flow.orig.family == AF_INET or flow.orig.family == AF_INET6)
-                and self.flow_filter.may_be_wanted(flow))
-
-    cdef int _take_flow(self, const char *data, size_t size, record_t *record) noexcept nogil:
-        cdef flow_chunk_t fixed
-        cdef int result
-        if size < sizeof(fixed):
-            return self._refuse(b"damaged: a flow that is too short")
-        memcpy(&fixed, data, sizeof(fixed))
-        data += sizeof(fixed)
-        size -= sizeof(fixed)
-        if (fixed.message_size > size or fixed.direction >= DIRECTIONS or fixed.has & ~<int>MARKS
-                or event_name(fixed.type) == NULL or fixed.first_seen > SEEN_ALL):
-            return self._refuse(b"damaged: a flow that cannot be")
-        memset(record, 0, sizeof(record_t))
-        if self.decoder.decode(data, fixed.message_size, &record.flow, 1, fixed.time, 0) != 1:
-            return self._refuse(b"damaged: a message that cannot be decoded")
-        data += fixed.message_size
-        size -= fixed.message_size
-        record.flow.netns_inode = fixed.netns
-        record.direction = fixed.direction
-        record.first_seen = fixed.first_seen
-        record.flow.type = fixed.type
-        record.flow.has |= fixed.has
-        result = self._take_owner(&data, &size, &record.owner)
-        if result == 0:
-            result = self._take_owner(&data, &size, &record.peer)
-        if result == 0 and size:
-            result = self._refuse(b"damaged: a flow that is too long")
-        if result < 0:
-            record_drop(record)
-            return result
-        self.events += 1
-        self.recovered += fixed.has & FLOW_RECOVERED != 0
+    cdef int _wanted(self, record_t *record) noexcept nogil:
+        """Count a flow, and drop it if it is not wanted."""
+        self.recovered += record.flow.has & FLOW_RECOVERED != 0
         if not self._is_wanted(&record.flow):
             self.filtered += 1
             record_drop(record)
@@ -390,16 +242,8 @@ cdef class Player:
         self.named += record.owner.process != NULL
         return NEXT_RECORD
 
-    cdef int _take_loss(self, const char *data, size_t size, record_t *record) noexcept nogil:
-        cdef loss_chunk_t fixed
-        if size != sizeof(fixed):
-            return self._refuse(b"damaged: a loss of another size")
-        memcpy(&fixed, data, sizeof(fixed))
-        memset(record, 0, sizeof(record_t))
-        record.kind = RECORD_LOSS
-        record.loss.time, record.loss.since, record.loss.netns_inode = fixed.time, fixed.since, fixed.netns
-        record.loss.events, record.loss.at_least = fixed.events, fixed.at_least != 0
-        self.losses += 1
-        self.lost += fixed.events
-        self.unallocated += fixed.at_least != 0
-        return NEXT_RECORD
+    cdef bint _is_wanted(self, const flow_t *flow) noexcept nogil:
+        if not self.wanted_types[flow.type & 7]:
+            return False
+        return ((flow.orig.family == AF_INET or flow.orig.family == AF_INET6)
+                and self.flow_filter.may_be_wanted(flow))

@@ -309,7 +309,8 @@ cdef class Recorder:
         self._place(&record.peer, self.placed[1])
         memset(&fixed, 0, sizeof(fixed))
         fixed.time, fixed.netns, fixed.direction = record.flow.time, record.flow.netns_inode, record.direction
-        fixed.has, fixed.type, fixed.first_seen = record.flow.has & MARKS, record.flow.type, record.first_seen
+        fixed.has, fixed.type, fixed.seen = record.flow.has & MARKS, record.flow.type, record.first_seen
+        fixed.began, fixed.is_responder = record.began, record.is_responder
         begin = self.chunks.length
         buffer_put(&self.chunks, <const char *>&chunk, sizeof(chunk))
         buffer_put(&self.chunks, <const char *>&fixed, sizeof(fixed))

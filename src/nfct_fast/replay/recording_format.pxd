@@ -5,10 +5,11 @@ chunk_t, `size` bytes that begin with the struct of its type, and zeros up to th
 byte order of the host that recorded, which the header tells. The first chunk is CHUNK_HOST, the last one CHUNK_END; a
 file without it was cut off. A process is written once, into a slot that flows then name; a slot may be used again.
 
-Each change of a struct, or a new type of chunk, is a new version, which older programs refuse.
+Each change of a struct, or a new type of chunk, is a new version, which older programs refuse. This one is 2, which has
+whole flows and who responded; of format 1, which had zeros in these places, flows are played as they were.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from nfct_fast.events.flow cimport FLOW_RECOVERED
+from nfct_fast.events.flow cimport FLOW_FORGOTTEN, FLOW_RECOVERED
 
 cdef enum:
     CHUNK_MAX = 1 << 17          # bytes of a chunk, without its chunk_t
@@ -16,7 +17,7 @@ cdef enum:
     ANCESTORS_MAX = 64           # of one process
 
 cdef enum:
-    MARKS = FLOW_RECOVERED
+    MARKS = FLOW_RECOVERED | FLOW_FORGOTTEN
 
 cdef enum:
     CHUNK_HOST = 1               # JSON: what recorded, and on which host
@@ -85,10 +86,10 @@ cdef packed struct flow_chunk_t:
     int64_t began                # as in record_t
     uint32_t message_size
     uint16_t has                 # MARKS of flow_t.has, which a message does not hold
-    uint8_t type                 # EVENT_*
+    uint8_t type                 # EVENT_*: of a whole flow, whose message is that of its end, EVENT_FLOW
     uint8_t direction            # DIRECTION_*
     uint8_t is_responder         # as in record_t
-    uint8_t first_seen           # as in record_t
+    uint8_t seen                 # SEEN_* of first_seen
     uint8_t unused[6]
 
 # As loss_t.

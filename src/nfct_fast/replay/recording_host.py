@@ -10,7 +10,8 @@ from nfct_fast.kernel.host import Host
 from nfct_fast.replay.recording_error import RecordingError
 
 MAGIC = b"\x89NFCTrec"
-VERSION = 1
+VERSION = 2
+_PLAYED = (1, VERSION)
 _BYTE_ORDER = 0x01020304
 _HEADER = struct.Struct("=8sII")
 _CHUNK = struct.Struct("=II")
@@ -52,20 +53,29 @@ def beginning(identity) -> bytes:
 
 
 def open_recording(path) -> int:
-    """Return a descriptor of a recording, at its first chunk. Raises OSError, RecordingError."""
-    # Not blocking: this may be a pipe that nobody writes to.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    """Return a descriptor of a recording, at its first chunk. Raises OSError, RecordingError.
+
+    path: A path, or a descriptor of a file, which is read from its beginning and not closed.
+    """
+    if isinstance(path, int):
+        fd, path = os.dup(path), f"descriptor {path}"
+    else:
+        # Not blocking: this may be a pipe that nobody writes to.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RecordingError(f"{path}: not a recording, as it is no regular file")
+        os.lseek(fd, 0, os.SEEK_SET)
         header = os.read(fd, _HEADER.size)
         if len(header) < _HEADER.size or not header.startswith(MAGIC):
             raise RecordingError(f"{path}: not a recording of nfct-fast")
         _, version, byte_order = _HEADER.unpack(header)
         if byte_order != _BYTE_ORDER:
             raise RecordingError(f"{path}: recorded on a host of another byte order")
-        if version != VERSION:
-            raise RecordingError(f"{path}: format {version}, but this version of nfct-fast reads format {VERSION} only")
+        if version not in _PLAYED:
+            raise RecordingError(
+                f"{path}: format {version}, but this version of nfct-fast reads no format above {VERSION}"
+            )
     except BaseException:
         os.close(fd)
         raise
@@ -86,15 +96,24 @@ def _identity(about):
     return Host(text[0], *ids), boot_time, names
 
 
+def identity_of(text: bytes, path) -> tuple:
+    """Return the arguments of an Identity that the first chunk of a recording holds. RecordingError."""
+    try:
+        return _identity(json.loads(text))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RecordingError(f"{path}: damaged, or cut off: it does not say who recorded it, at byte 16") from None
+
+
 def read_identity(path) -> tuple:
-    """Return the arguments of an Identity of the host that recorded. Raises OSError, RecordingError."""
+    """Return the arguments of an Identity of the host that recorded. Raises OSError, RecordingError.
+
+    path: As of open_recording().
+    """
     fd = open_recording(path)
     try:
         head = os.read(fd, _CHUNK.size)
         size, kind = _CHUNK.unpack(head) if len(head) == _CHUNK.size else (0, 0)
         text = os.read(fd, size) if kind == _HOST and size <= _MOST else b""
-        return _identity(json.loads(text))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise RecordingError(f"{path}: damaged, or cut off: it does not say who recorded it, at byte 16") from None
+        return identity_of(text, path)
     finally:
         os.close(fd)
