@@ -7,6 +7,8 @@
 # make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and its threaded parts under ThreadSanitizer
 # make soak   run everything at once for half an hour, and check memory, descriptors and counts afterwards
 # make suricata  have a real Suricata watch flows, and join its alerts with our records by Community ID
+# make service  boot Debian with systemd in a container, follow README.md there, and run the unit
+# make man    generate the manual page anew
 # make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
 
 PYTHON ?= python3
@@ -16,10 +18,10 @@ SOURCES := setup.py pyproject.toml $(wildcard include/*.pxd) $(shell find src/nf
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
-TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool
+TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit coverage lint format bench sanitize soak suricata build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak suricata service man build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
@@ -74,6 +76,15 @@ suricata: $(VENV)/.built $(VENV)/.tested-with
 	            apt-get install -q -y --no-install-recommends debootstrap iputils-ping; \
 	    fi
 	$(SUDO) $(BIN)/python -u tests/suricata
+
+# SERVICE_ROOTS: which releases of Debian, both by default.
+service: $(VENV)/.built $(VENV)/.tested-with
+	@command -v debootstrap >/dev/null || ! command -v apt-get >/dev/null || { $(SUDO) apt-get update -q && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends debootstrap; }
+	$(SUDO) env SERVICE_ROOTS="$(SERVICE_ROOTS)" $(BIN)/python -u tests/service
+
+man: $(VENV)/.built
+	$(BIN)/python -m nfct_fast.data.generate_man
 
 build: $(VENV)/.built
 

@@ -221,6 +221,14 @@ cdef class Conntrack:
         self.engine.check()
         self.engine.watch(fd, events)
 
+    def _turns(self) -> int | None:
+        """Return a count that grows every second or two while the reading thread works; None if nothing has to.
+
+        None also once the reading has ended: what ended it is raised by, or is the end of, the next wait.
+        """
+        reader = self.engine.reader
+        return None if reader is None or not reader.finished.locked() else reader.turns
+
     def stop(self) -> None:
         """Stop reading events, within 0.7 seconds. Any thread may call this.
 

@@ -26,6 +26,7 @@ FOLDERS = (
     "reading",
     "",
     "command",
+    "data",
     "testing",
 )  # "" is the package itself
 PACKAGE = ROOT / "src" / "nfct_fast"

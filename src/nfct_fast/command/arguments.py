@@ -4,6 +4,8 @@ import argparse
 
 from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
 from nfct_fast.build_info import LIBRARIES
+from nfct_fast.command import documents
+from nfct_fast.command.documents import Document
 from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
 from nfct_fast.output.template import DEFAULT
@@ -237,6 +239,23 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--debug", action="store_true", help="print statistics at the end, and a traceback on a failure"
+    )
+    parser.add_argument(
+        "--print-unit",
+        action=Document,
+        nargs=0,
+        show=documents.unit,
+        help="print a systemd unit for the place where the program is installed, and end",
+    )
+    parser.add_argument(
+        "--man", action=Document, nargs=0, show=documents.manual, help="show the manual page; its source, into a pipe"
+    )
+    parser.add_argument(
+        "--completion",
+        action=Document,
+        choices=("bash", "zsh", "fish"),
+        show=documents.completion,
+        help="print what completes the arguments in this shell, and end",
     )
     parser.add_argument("--version", action="version", version=_version())
     return parser

@@ -9,6 +9,7 @@ import warnings
 
 from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand has it, with run()
 from nfct_fast.command.loss_report import LossReport
+from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop, is_reader_gone
 from nfct_fast.conntrack import Conntrack, list_flows
@@ -25,9 +26,11 @@ from nfct_fast.rights import Rights, find_user
 _STDOUT = 1
 
 
-def _watch(conntrack, stop, output):
+def _watch(conntrack, stop, output, manager):
     conntrack._watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
     conntrack._watch(conntrack.notices_fileno())
+    if manager.timer is not None:
+        conntrack._watch(manager.timer.fileno(), select.EPOLLIN)
     try:
         conntrack._watch(output, select.EPOLLERR)
     except OSError as error:
@@ -35,13 +38,15 @@ def _watch(conntrack, stop, output):
             raise
 
 
-def _log(conntrack, writer, stop, output, replayed):
+def _log(conntrack, writer, stop, output, replayed, manager):
     report = LossReport(conntrack, replayed)
     try:
         while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
+            manager.beat()
             warn(*conntrack.notices())
             if stop.asked:
+                manager.stopping()
                 conntrack.stop()  # events received until now are still written
             elif not written and is_reader_gone(output):
                 return
@@ -129,17 +134,19 @@ def run(arguments) -> None:
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
+    manager = ServiceManager(warn)  # before helper processes are started
     with _open(arguments, rights) as conntrack:
         stop = Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
-        _watch(conntrack, stop, output)
+        _watch(conntrack, stop, output, manager)
         rights.drop()
         if arguments.first_seen:
             warn("nothing is remembered yet of what programs talked to: at first, every address and port is first seen")
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
+        manager.ready(conntrack)
         try:
-            _log(conntrack, writer, stop, output, arguments.replay is not None)
+            _log(conntrack, writer, stop, output, arguments.replay is not None, manager)
         finally:
             if arguments.debug:
                 warn(conntrack.stats())

@@ -41,9 +41,10 @@ ACCOUNTS = {
     "nf_conntrack_acct": "records of flows will have no bytes and packets",
     "nf_conntrack_timestamp": "how long flows last is measured by when their events were received",
 }
-UNTESTED = (
-    "could not test whether flows are tracked, because loopback is down in this network namespace. "
-    "If no connections are logged, use --track"
+UNTESTED = "could not test whether flows are tracked, because {}. If no connections are logged, use --track"
+_DOWN = "loopback is down in this network namespace"
+_FORBIDDEN = (
+    "this process may send nothing over loopback, as RestrictAddressFamilies= and IPAddressDeny= of a unit have it"
 )
 
 
@@ -87,11 +88,12 @@ class _Flow:
 
     Attributes:
         tracked: True once the event has arrived, False before, None if the datagram could not be sent.
+        error: The errno why it could not be sent.
         event: The event, once it has arrived.
     """
 
     def __init__(self, family, address):
-        self.tracked = self.event = None
+        self.tracked = self.event = self.error = None
         self._family = int(family)
         self._ends = []
         try:
@@ -104,6 +106,7 @@ class _Flow:
             self.tracked = False
         except OSError as error:
             self.close()
+            self.error = error.errno
             if error.errno == errno.EMFILE:
                 raise
 
@@ -194,7 +197,11 @@ class Probe:
         if untracked:
             only = not any(tracked.values())
             return [NO_RULE.format(what="new flows are" if only else f"{untracked[0]} flows are")]
-        return [UNTESTED] if not any(tracked.values()) else []
+        if any(tracked.values()):
+            return []
+        # The kernel says EAFNOSUPPORT too, of IPv6 where that is off, but never of IPv4.
+        forbidden = self._flows["IPv4"].error in (errno.EAFNOSUPPORT, errno.EPERM)
+        return [UNTESTED.format(_FORBIDDEN if forbidden else _DOWN)]
 
 
 def _are_events_off():

@@ -16,6 +16,7 @@ cdef class Reader:
     cdef Wakeup sources_changed  # signals that add() or retire() was called
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
+    cdef readonly uint64_t turns # how often run() has come round, about once a second, whatever happens
     cdef bint listing            # run() ends when all dumps are over
     cdef bint catch_up_due       # a source must be served although no event is queued
     cdef pacing_t pacing

@@ -125,6 +125,7 @@ cdef class Reader:
                 attribution.refresh()
                 if self.housekeeping is not None:
                     self.housekeeping()
+                self.turns += 1
             if result < 0:
                 raise OSError(-result, "entries may be missing: a conntrack table could not be read whole"
                               if self.listing else f"receiving conntrack events: {os.strerror(-result)}")
