@@ -32,6 +32,7 @@ _MODULES = {
     "Host": "kernel.host",
     "DEFAULT_REDACTIONS": "processes.redactor",
     "find_holders": "sockets.current_holders",
+    "Store": "search.flow_store",
 }
 
 __all__ = ["__version__", *_MODULES]

@@ -22,6 +22,7 @@ from nfct_fast.records.words import Match as Match
 from nfct_fast.records.words import Outcome as Outcome
 from nfct_fast.records.words import Reason as Reason
 from nfct_fast.replay.recording_error import RecordingError as RecordingError
+from nfct_fast.search.flow_store import Store as Store
 from nfct_fast.sockets.current_holders import find_holders as find_holders
 from nfct_fast.text.status import Status as Status
 
@@ -54,4 +55,5 @@ __all__ = [
     "Host",
     "DEFAULT_REDACTIONS",
     "find_holders",
+    "Store",
 ]

@@ -16,9 +16,10 @@ from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import fill_standard_descriptors
 from nfct_fast.replay.recording_error import RecordingError
 
-# Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work.
+# Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work and may return
+# an exit status.
 _LOG = "log"
-_SUBCOMMANDS = {}
+_SUBCOMMANDS = {"find": "find"}
 
 
 def main(argv=None) -> int:
@@ -34,7 +35,7 @@ def main(argv=None) -> int:
         return 1
     fill_standard_descriptors()
     try:
-        command.run(arguments)
+        return command.run(arguments) or 0
     except BrokenPipeError:
         return 0  # the reader of the output has closed it
     except ValueError as error:
@@ -51,7 +52,6 @@ def main(argv=None) -> int:
             raise
         warn(error.strerror if error.strerror and error.filename is None else error)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ FOLDERS = (
     "store",
     "reading",
     "",
+    "search",
     "command",
     "data",
     "testing",

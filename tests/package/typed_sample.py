@@ -1,8 +1,11 @@
 """What a user may write, as mypy --strict sees it; see test_types.py."""
 
+import io
 import pickle
+from datetime import datetime
 
-from nfct_fast import DEFAULT_REDACTIONS, Batch, Conntrack, Flow, Match, Process, Reason
+from nfct_fast import DEFAULT_REDACTIONS, Batch, Conntrack, Flow, Match, Process, Reason, Store
+from nfct_fast.search.alert_lines import read_alerts
 
 
 def names(limit: int) -> list[tuple[str, int | None]]:
@@ -42,3 +45,13 @@ def described(flow: Flow) -> str:
 
 def redacted() -> Conntrack:
     return Conntrack(redact=[*DEFAULT_REDACTIONS, "x"], community_id=1)
+
+
+def culprits(line: bytes) -> list[str | None]:
+    found: list[str | None] = []
+    with Store("/var/lib/nfct-fast") as store, io.BytesIO(line) as file:
+        for alert in read_alerts(file, print):
+            found += [life.flow.owner.user for life in store.find_alert(alert)]
+        for flow in store.find("dport 443", since="yesterday", until=datetime.now(), limit=10):
+            found += [other.owner.user for other in store.story(flow).others]
+    return found

@@ -1,7 +1,6 @@
 """What the program prints of itself: the systemd unit, the manual page, and completion for a shell."""
 
 import argparse
-import errno
 import os
 import shutil
 import sys
@@ -25,6 +24,9 @@ class Document(argparse.Action):
         self._show = show
 
     def __call__(self, parser, namespace, values, option_string=None):
+        if sys.stdout is None:  # another file may have got its number
+            warn("standard output is closed")
+            sys.exit(1)
         sys.exit(_print(self._show(values) if self.nargs is None else self._show()))
 
 
@@ -37,7 +39,7 @@ def _print(text):
     except BrokenPipeError:
         return 0
     except OSError as error:
-        warn("standard output is closed" if error.errno == errno.EBADF else f"output: {error.strerror}")
+        warn(f"output: {error.strerror}")
         return 1
     return 0
 
@@ -45,7 +47,8 @@ def _print(text):
 def unit() -> str:
     """Return the systemd unit, and say on standard error what is wrong with the place of the program."""
     module = import_module("nfct_fast.command.unit")
-    warn(*module.faults(module.installed_as()[0]))
+    for path in dict.fromkeys((module.installed_as()[0], os.path.realpath(sys.executable))):
+        warn(*module.faults(path))
     return module.unit()
 
 

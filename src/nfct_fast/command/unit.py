@@ -22,7 +22,7 @@ def installed_as() -> list[str]:
 
 
 def faults(program) -> list[str]:
-    """Return why systemd should not run the program from this path, as sentences."""
+    """Return why systemd should not run this script or this Python, as sentences. program: an absolute path."""
     found = []
     if program.startswith(_HOMES):
         found.append(f"{program} is in a home directory, where the unit cannot reach it: install it in /opt")

@@ -4,16 +4,16 @@ Every field is text, so a format specification is what str.format() has for text
 """
 cimport cython
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 from nfct_fast.output.fields cimport field_find, field_is_of_process, field_put
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.processes.process_texts cimport (
     PROCESS_TEXTS, process_text_find, process_text_keep, process_text_t, process_texts_free,
 )
 from nfct_fast.processes.process cimport PROCESS_IDS, process_t
-from nfct_fast.text.text_buffer cimport buffer_put, text_buffer_t
+from nfct_fast.text.text_buffer cimport buffer_object, buffer_put, text_buffer_t
 from nfct_fast.records.presentation cimport Presentation
-from nfct_fast.records.record cimport RECORD_LOSS, record_t
+from nfct_fast.records.record cimport RECORD_LOSS, flow_presentation, flow_record, record_t
 from nfct_fast.text.timestamp cimport TimeFormat
 
 import re
@@ -122,6 +122,15 @@ cdef class Template(Formatter):
     def __dealloc__(self):
         free(self.pieces)
         process_texts_free(self.texts)
+
+    def line(self, flow not None) -> str:
+        """Return the line of a `Flow`, with its "\\n", as told by the host that the flow came from."""
+        cdef text_buffer_t out
+        cdef const record_t *record = flow_record(flow)
+        self.presentation = flow_presentation(flow)
+        memset(&out, 0, sizeof(out))
+        self.put(&out, record)
+        return buffer_object(&out)
 
     cdef void _find_same(self) noexcept nogil:
         """Find the longest run of pieces that depend on the owner's process alone."""

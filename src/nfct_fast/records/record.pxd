@@ -42,3 +42,7 @@ cdef void record_drop(record_t *record) noexcept nogil    # drop its references
 
 # The Flow of a RECORD_FLOW; takes its references over.
 cdef object flow_object(record_t *record, Presentation presentation=*)
+
+# What a Flow holds, which lives as long as the Flow does, and how it is told. TypeError if it is none.
+cdef const record_t *flow_record(object flow) except NULL
+cdef Presentation flow_presentation(object flow)

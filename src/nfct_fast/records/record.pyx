@@ -354,3 +354,11 @@ cdef object flow_object(record_t *record, Presentation presentation=None):
     flow.record = record[0]
     memset(record, 0, sizeof(record_t))
     return flow
+
+
+cdef const record_t *flow_record(object flow) except NULL:
+    return &(<Flow?>flow).record
+
+
+cdef Presentation flow_presentation(object flow):
+    return (<Flow?>flow).presentation
