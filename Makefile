@@ -7,6 +7,7 @@
 # make sanitize  run the suite under AddressSanitizer and UndefinedBehaviorSanitizer, and its threaded parts under ThreadSanitizer
 # make soak   run everything at once for half an hour, and check memory, descriptors and counts afterwards
 # make suricata  have a real Suricata watch flows, and join its alerts with our records by Community ID
+# make prometheus  have a real Prometheus scrape the metrics, and evaluate the alert rules of README.md
 # make service  boot Debian with systemd in a container, follow README.md there, and run the unit
 # make man    generate the manual page anew
 # make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
@@ -21,7 +22,7 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit coverage lint format bench sanitize soak suricata service man build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus service man build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
@@ -76,6 +77,13 @@ suricata: $(VENV)/.built $(VENV)/.tested-with
 	            apt-get install -q -y --no-install-recommends debootstrap iputils-ping; \
 	    fi
 	$(SUDO) $(BIN)/python -u tests/suricata
+
+prometheus: $(VENV)/.built $(VENV)/.tested-with
+	@if ! command -v debootstrap >/dev/null && command -v apt-get >/dev/null; then \
+	    $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -q -y --no-install-recommends debootstrap; \
+	fi
+	$(SUDO) $(BIN)/python -u tests/prometheus
 
 # SERVICE_ROOTS: which releases of Debian, both by default.
 service: $(VENV)/.built $(VENV)/.tested-with

@@ -9,6 +9,7 @@ from sys_epoll cimport EPOLLIN
 from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
 from nfct_fast.output.writer cimport Writer
+from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.records.presentation cimport Presentation
 
@@ -18,10 +19,14 @@ import weakref
 from types import GenericAlias
 from typing import NamedTuple
 
+from nfct_fast._version import __version__
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
+from nfct_fast.build_info import LIBRARIES
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.filters.flow_filter import FlowFilter
+from nfct_fast.metrics.exposition import Exposition
+from nfct_fast.metrics.flow_metrics import add_flow_metrics
 from nfct_fast.monitoring.warned import NoEventsWarning, UnknownOwnersWarning
 from nfct_fast.reading.batches import Batches
 from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
@@ -112,12 +117,13 @@ cdef class Conntrack:
         record: a file to make, with mode 0600, in which all that is delivered is recorded. What a slow disk does not
             take in time is left out, and counted in stats().unrecorded.
         replay: a recording to read instead of events, or a descriptor of one; it needs no privileges. Of the other
-            arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss` and
-            `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
+            arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss`,
+            `metrics` and `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
         first_seen: mark the first flow of each program to an address or a port: see `Flow.first_seen`. A number is how
             many of these are remembered, at 16 bytes each, True for 786,432. When there is no room, who has most loses
             those that were not seen for longest, which are then marked again: see `stats().seen_forgotten`.
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
+        metrics: count flows for metrics(), by event, owner, delay, unit and container.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
 
@@ -146,8 +152,8 @@ cdef class Conntrack:
     def __init__(self, *, events=None, protocol=None, filter=None, flows=False, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
-                 redact=None, on_loss="count", record=None, replay=None, speed=None, drop_privileges=False,
-                 first_seen=False):
+                 redact=None, on_loss="count", record=None, replay=None, speed=None, bint metrics=False,
+                 drop_privileges=False, first_seen=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -177,6 +183,8 @@ cdef class Conntrack:
         if rcvbuf < 4096:
             raise ValueError(f"rcvbuf {rcvbuf}: must be at least 4096 bytes")
         rights = _rights(drop_privileges)
+        counts = FlowCounts((*[name for name in GROUPS if GROUPS[name] in asked], *(("FLOW",) if flows else ()))
+                            ) if metrics else None
         # The threads hold references to parts of the engine, none to this object.
         weakref.finalize(self, self.engine.close)
         # UPDATE and DESTROY events come long after the owner was noted, so notes have to reach back as far as possible.
@@ -184,13 +192,13 @@ cdef class Conntrack:
         first = _NOTED_FIRST if groups == {GROUPS["NEW"]} and notes == NOTED_FLOWS else notes
         try:
             if replay is not None:
-                self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor)
+                self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor, counts)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
-                presentation=presentation, redactor=redactor,
+                presentation=presentation, redactor=redactor, counts=counts,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
                 first_seen=FirstSeen(_known(first_seen)) if first_seen else None,
                 # The recording's is one of its own, as it is used by another thread.
@@ -297,6 +305,32 @@ cdef class Conntrack:
             events=player.chunks.flows, filtered=player.filtered, recovered=player.recovered, lost=player.lost,
             overruns=player.chunks.losses, named=player.named, max_queued=self.engine.ring.peak,
             undelivered=self.engine.undelivered))
+
+    def metrics(self, *, bint openmetrics=False) -> str:
+        """Return counts as text for Prometheus, format 0.0.4, or with `openmetrics` as OpenMetrics 1.0.0.
+
+        Flows and bytes are by systemd unit and container, never by address; for 1,000 of these, and the others
+        together. Any thread may call this, also after close(). ValueError without the argument `metrics`.
+        """
+        exposition = Exposition(openmetrics)
+        self._add_metrics(exposition)
+        return exposition.text()
+
+    def _add_metrics(self, exposition) -> None:
+        """Add the metrics to an Exposition."""
+        engine = self.engine
+        engine.fork_guard.check("this Conntrack")
+        if engine.counts is None:
+            raise ValueError("no metrics are counted: open it with metrics=True")
+        lost, recovered, unallocated = self._reported()
+        # As reported so far: what is lost and recovered later would make these counters go back.
+        stats = self.stats()._replace(lost=lost, recovered=recovered, unallocated=unallocated)
+        add_flow_metrics(
+            exposition, {"version": __version__, "libraries": LIBRARIES}, stats, engine.counts.so_far(),
+            (engine.ring.count, engine.ring.capacity),
+            None if engine.table_fill is None else engine.table_fill.usage(),
+            whole_flows=engine.reader is not None and engine.reader.intake.flow_ends is not None,
+            recorded=engine.recorder is not None)
 
     def notices(self) -> tuple[str, ...]:
         """Return new notices for an operator, a sentence each, each only once.

@@ -1,5 +1,6 @@
 """The privileges that the program gives up once everything is open: its user, capabilities, and most system calls."""
 
+import fcntl
 import os
 import pwd
 import signal
@@ -60,7 +61,7 @@ class Rights:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
         self._drop(self._keep, self._enter_namespaces, self._files)
 
-    def _drop(self, keep, enter_namespaces, files):
+    def _drop(self, keep, enter_namespaces, files, accept=False):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filter_calls:
@@ -69,11 +70,11 @@ class Rights:
         if self._filter_calls and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filter_calls:
-            self._try("can still use every system call", lambda: self._filter(enter_namespaces))
+            self._try("can still use every system call", lambda: self._filter(enter_namespaces, accept))
 
     @staticmethod
-    def _filter(enter_namespaces):
-        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True):
+    def _filter(enter_namespaces, accept):
+        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True, accept=accept):
             raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):
@@ -99,25 +100,45 @@ class Rights:
         Raises:
             OSError: The process cannot be started.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        files = ["/proc"] if enter_namespaces else None
+        return self._spawn(socket.SOCK_SEQPACKET, name, prepare, lambda: self._drop(keep, enter_namespaces, files), ())
+
+    def spawn_server(self, name, prepare, listener) -> tuple[int, int]:
+        """Fork a process that talks to strangers: without capabilities and files, and with system calls to accept.
+
+        Args:
+            name: Name of the process.
+            prepare: Called with all privileges; its result is called without any, with its end of a stream socket and
+                the descriptor of the socket that listens.
+            listener: The descriptor of that socket here.
+
+        Returns, raises and ends as spawn_helper() does.
+        """
+        return self._spawn(socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), True), (listener,))
+
+    def _spawn(self, kind, name, prepare, drop, passed):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         with ours, theirs:
             pid = os.fork()
             if pid == 0:
-                self._work(name, prepare, keep, enter_namespaces, theirs.fileno())
+                self._work(name, prepare, drop, (theirs.fileno(), *passed))
             return pid, ours.detach()
 
-    def _work(self, name, prepare, keep, enter_namespaces, fd):
+    @staticmethod
+    def _work(name, prepare, drop, fds):
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             nothing = os.open(os.devnull, os.O_RDWR)
             for standard in range(3):
                 os.dup2(nothing, standard)
-            fd = os.dup2(fd, 3)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            # First out of the way, as one may have the number that another is to get.
+            fds = [fcntl.fcntl(fd, fcntl.F_DUPFD, 3 + len(fds)) for fd in fds]
+            fds = [os.dup2(fd, number) for number, fd in enumerate(fds, 3)]
+            os.closerange(3 + len(fds), os.sysconf("SC_OPEN_MAX"))
             with open("/proc/self/comm", "w") as comm:
                 comm.write(name)
             work = prepare()
-            self._drop(keep, enter_namespaces, ["/proc"] if enter_namespaces else None)
-            work(fd)
+            drop()
+            work(*fds)
         finally:
             os._exit(0)

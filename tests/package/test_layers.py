@@ -24,6 +24,7 @@ FOLDERS = (
     "replay",
     "store",
     "reading",
+    "metrics",
     "",
     "search",
     "command",

@@ -52,13 +52,13 @@ def say(text):
 
 
 def install(inside, way):
-    """As README.md says, with the wheel's path for the name that an index would know."""
+    """As README.md says; /mnt stands for the index, and all it has is the wheel, and pip for pipx."""
     (commands,) = [block for block in blocks("Install") if "apt install" in block[0] and way in block[1]]
     for command in commands:
         if command.startswith("apt install"):
             inside.run(f"dpkg -s {command.removeprefix('apt install')}")  # it was installed with the tree
         else:
-            inside.run(re.sub(r"install (--global )?nfct-fast$", r"install \1/mnt/*.whl", command))
+            inside.run(command)
     version = inside.run("nfct-fast --version").splitlines()[0]
     say(f"installed: {version}, {inside.run('readlink -f $(which nfct-fast)')}")
 
@@ -91,7 +91,8 @@ def try_logger(inside):
     inside.run("nft 'table inet user { chain seen { type filter hook output priority 0; ct state new counter; }; }'")
     inside.run("(timeout 20 nfct-fast -p udp dport 5001 >/run/lines 2>/run/complaints &)")
     inside.until(f"{SEND.format(port=5001)}; grep -q 'python3 -c' /run/lines", 20)
-    say(f"logs: {inside.run('head -1 /run/lines')}")
+    line = inside.run("grep -m1 'python3 -c' /run/lines")
+    say(f"logs: {line}")
 
 
 def show(inside, what):
@@ -203,6 +204,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         shutil.copy(os.environ.get("SERVICE_WHEEL") or wheel(), folder)
+        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, "pip"], check=True)
         for suite, way in WAYS:
             if suite in wanted:
                 python = {"venv": "python3-venv", "pipx": "pipx"}[way]

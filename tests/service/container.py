@@ -52,7 +52,7 @@ class Container:
 
     Args:
         tree: A Debian with systemd.
-        shared: A folder that is /mnt inside.
+        shared: A folder that is /mnt inside, where pip looks for packages, and nowhere else.
     """
 
     def __init__(self, tree, shared):
@@ -89,7 +89,8 @@ class Container:
 
     def run(self, script, check=True):
         """Run a shell's script as root, without standard input; its output, which is in the error if it fails."""
-        command = [*self.prefix, "env", "-i", f"PATH={_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", "PIP_NO_INDEX=1"]
+        variables = (f"PATH={_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/mnt")
+        command = [*self.prefix, "env", "-i", *variables]
         done = subprocess.run(
             [*command, "sh", "-c", script],
             stdin=subprocess.DEVNULL,

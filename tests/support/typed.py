@@ -70,6 +70,8 @@ def try_all(shell, namespace):
     shell.completes("nfct-fast dport 22 and containe", "container ")
     shell.completes("nfct-fast user nobod", "nobody ")
     shell.completes("nfct-fast dir forw", "forward ")
+    shell.completes("nfct-fast fin", "find ")
+    shell.completes("nfct-fast find --aler", "--alert")
 
 
 # What fish offers for a command line: some of it.
@@ -80,6 +82,8 @@ OF_FISH = {
     "--user nobod": "nobody",
     "dport 22 and containe": "container",
     "user nobod": "nobody",
+    "fin": "find",
+    "find --aler": "--alert",
 }
 
 

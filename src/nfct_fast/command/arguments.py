@@ -8,6 +8,7 @@ from nfct_fast.command import documents
 from nfct_fast.command.documents import Document
 from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
+from nfct_fast.metrics.listen_address import parse_listen_address
 from nfct_fast.output.template import DEFAULT
 from nfct_fast.seen.first_seen import KNOWN
 
@@ -57,6 +58,13 @@ def _speed(text):
     if not 0 < speed < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return speed
+
+
+def _listen_address(text):
+    try:
+        return parse_listen_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _events(text):
@@ -224,6 +232,12 @@ def parser() -> Parser:
         metavar="N",
         type=_speed,
         help="with --replay, write the flows as they came (1), or N times as fast (default: without waiting)",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="[ADDR:]PORT",
+        type=_listen_address,
+        help="serve metrics for Prometheus at http://127.0.0.1:PORT/metrics, or at another address",
     )
     parser.add_argument(
         "--user",

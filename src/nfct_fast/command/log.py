@@ -9,6 +9,7 @@ import warnings
 
 from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand has it, with run()
 from nfct_fast.command.loss_report import LossReport
+from nfct_fast.command.metrics_service import serve_metrics
 from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop, is_reader_gone
@@ -109,6 +110,7 @@ def _open(arguments, rights):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        metrics=arguments.metrics is not None,
         **common,
     )
 
@@ -128,6 +130,8 @@ def run(arguments) -> None:
         ValueError: An argument is wrong.
         RecordingError, OSError: See Conntrack and Sink; BrokenPipeError if the output's reader is gone.
     """
+    if arguments.metrics is not None and (arguments.list or arguments.replay):
+        raise ValueError("--metrics tells of what comes: it excludes --list and --replay")
     output = _STDOUT
     formatter = _formatter(arguments)
     rights = _rights(arguments)
@@ -135,7 +139,7 @@ def run(arguments) -> None:
     if arguments.netns == "all":
         _allow_descriptors()
     manager = ServiceManager(warn)  # before helper processes are started
-    with _open(arguments, rights) as conntrack:
+    with serve_metrics(arguments.metrics, rights) as metrics, _open(arguments, rights) as conntrack:
         stop = Stop()
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output, manager)
@@ -144,6 +148,7 @@ def run(arguments) -> None:
             warn("nothing is remembered yet of what programs talked to: at first, every address and port is first seen")
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
+        metrics.start(conntrack)
         manager.ready(conntrack)
         try:
             _log(conntrack, writer, stop, output, arguments.replay is not None, manager)

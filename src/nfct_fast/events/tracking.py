@@ -5,6 +5,7 @@ When a conntrack table is full, the kernel drops the packets of new connections,
 
 import os
 
+from nfct_fast.events.table_fill import TableFill
 from nfct_fast.events.tracking_rules import TrackingTable
 
 _LEVELS = (80, 95)  # percentages of the table in use at which a notice is given
@@ -28,7 +29,7 @@ class _TrackedNamespace:
         self.name = name
         self.table = None
         self.reported = 0  # the highest of _LEVELS reported
-        self._count, self._max = (_open(f"/proc/sys/net/netfilter/nf_conntrack_{what}") for what in ("count", "max"))
+        self._fill = TableFill()
         self._legacy = [_open(f"/proc/thread-self/net/{file}") for file in _LEGACY]
         try:
             self.table = TrackingTable(wanted, self.is_unshared)
@@ -48,10 +49,7 @@ class _TrackedNamespace:
 
     def usage(self):
         """Return the number of entries and its limit; None if they cannot be read."""
-        try:
-            return int(os.pread(self._count, 32, 0)), int(os.pread(self._max, 32, 0))
-        except (OSError, ValueError):
-            return None
+        return self._fill.usage()
 
     def take_warning(self):
         """Return a notice if the use of the table has reached the next level, else None."""
@@ -73,10 +71,10 @@ class _TrackedNamespace:
     def close(self):
         if self.table is not None:
             self.table.close()
-        for fd in (self._count, self._max, *self._legacy):
+        self._fill.close()
+        for fd in self._legacy:
             if fd >= 0:
                 os.close(fd)
-        self._count = self._max = -1
         self._legacy = [-1] * len(_LEGACY)
 
 

@@ -28,11 +28,12 @@
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2) /* 4.17 */
 #endif
 
-enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
+enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_ACCEPT = 4, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
 /* Options. SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow
- * signals to other processes.
+ * signals to other processes. SANDBOX_ACCEPT: also allow accept4(2), and then nothing that could connect a socket to
+ * elsewhere: not connect(2), and not shutdown(2), which makes a socket that listens one that can be connected.
  *
  * Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of `value` are set, or
  * the argument equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: it is from `value` to
@@ -205,6 +206,11 @@ static inline struct sock_filter *nfct_fast_sandbox_allow(struct sock_filter *at
     return at;
 }
 
+static inline int nfct_fast_sandbox_connects(int number)
+{
+    return number == SYS_connect || number == SYS_bind || number == SYS_shutdown;
+}
+
 /* Write the filter to out[SANDBOX_FILTER_MAX] and return its length in instructions. self: this process's id, the only
  * one to which signals are allowed. */
 static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed, uint32_t self)
@@ -214,6 +220,7 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
     const struct sandbox_rule enters[] = {{SYS_setns, SANDBOX_EQUAL, 1, CLONE_NEWNET, CLONE_NEWNET},
                                           {SYS_socket, SANDBOX_EQUAL, 0, AF_NETLINK, AF_NETLINK},
                                           {SYS_bpf, SANDBOX_EQUAL, 0, SANDBOX_MAP_CREATE, SANDBOX_MAP_UPDATE_ELEM}};
+    const struct sandbox_rule accepts = {SYS_accept4, SANDBOX_ANY, 0, 0, 0};
     struct sock_filter *at = nfct_fast_sandbox_load(out, offsetof(struct seccomp_data, arch));
     /* Another architecture's calls have other numbers. */
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NFCT_FAST_AUDIT_ARCH, 1, 0);
@@ -224,7 +231,10 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
 #endif
     for (size_t i = 0; i < sizeof(nfct_fast_sandbox_rules) / sizeof(*nfct_fast_sandbox_rules); i++)
-        at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_rules[i]);
+        if (!(allowed & SANDBOX_ACCEPT) || !nfct_fast_sandbox_connects(nfct_fast_sandbox_rules[i].number))
+            at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_rules[i]);
+    if (allowed & SANDBOX_ACCEPT)
+        at = nfct_fast_sandbox_allow(at, &accepts);
     for (size_t i = 0; i < 2; i++)
         at = nfct_fast_sandbox_allow(at, &signals[i]);
     for (size_t i = 0; i < (allowed & SANDBOX_SETNS ? sizeof(enters) / sizeof(*enters) : 0); i++)

@@ -3,6 +3,7 @@ from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.columns.batch_builder cimport BatchBuilder
 from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.kernel.fork_guard cimport ForkGuard
+from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.reading.reader cimport Reader
 from nfct_fast.records.ring cimport Ring
 from nfct_fast.replay.player cimport Player
@@ -23,6 +24,8 @@ cdef class Engine:
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
     cdef readonly object notices     # a Notices
+    cdef readonly FlowCounts counts  # of what the consumer took; None: nobody counts
+    cdef readonly object table_fill  # a TableFill, if `counts` are wanted and it can be read; or None
     cdef object opener               # an Opener if the resolver has none, else None
     cdef object thread               # identifier of the reading thread; None before it is started
     cdef object lock

@@ -14,6 +14,7 @@ from posix.unistd cimport close as c_close
 from sys_epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from nfct_fast.reading.flow_ends cimport FlowEnds
 from nfct_fast.records.live_flows cimport LiveFlows
+from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
@@ -23,6 +24,7 @@ import os
 from _thread import allocate_lock, get_ident, start_new_thread
 
 from nfct_fast.events.receive_memory import ReceiveMemory, Share
+from nfct_fast.events.table_fill import open_table_fill
 from nfct_fast.namespaces.opener import Opener
 from nfct_fast.monitoring.follower import Follower
 from nfct_fast.events.open_sources import explain_descriptor_limit
@@ -56,9 +58,8 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             presentation, redactor, record=None, flows=None, first_seen=None,
-             bint listing=False,
-             **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, record=None, flows=None, FlowCounts counts=None, first_seen=None,
+             bint listing=False, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
@@ -75,6 +76,7 @@ cdef class Engine:
             record: File, Presentation and Redactor (or None) of a recording of all that is delivered; or None.
             flows: To deliver one record per flow at its end: how many live flows are remembered, and whether NEW
                 events are delivered as well. Otherwise None.
+            counts: Where all that is taken is counted, a FlowCounts, or None.
             first_seen: A FirstSeen, which marks what was never seen before; or None.
             listing: Deliver what the conntrack tables contain, and end.
             opener_arguments: Further keyword arguments of SourceOpener.
@@ -88,6 +90,7 @@ cdef class Engine:
         drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
+        self.counts = self.batch.counts = counts
         self.attribution = Resolver.__new__(Resolver)     # so that close() finds it if its __init__ fails
         self.attribution.__init__(**attribution, drop_rights=drop_rights, spawn_helper=spawn_helper)
         self.notices = Notices()
@@ -109,6 +112,8 @@ cdef class Engine:
                 reasons = self.follower.begin(probe)
             else:
                 reasons = source_opener.open_namespaces(spec, Share(ReceiveMemory(memory), memory), rcvbuf, probe)
+        if counts is not None:
+            self.table_fill = open_table_fill(None if everywhere else spec)
         if track:
             self.tracking.announce()
         self._open_epoll()
@@ -124,10 +129,12 @@ cdef class Engine:
             self.follower.start(drop_rights)
         return reasons
 
-    def open_replay(self, path, flow_filter, types, rights, double speed, presentation, redactor) -> None:
+    def open_replay(self, path, flow_filter, types, rights, double speed, presentation, redactor,
+                    FlowCounts counts=None) -> None:
         """Open a recording instead, and start the thread that plays it; see Player. OSError, RecordingError."""
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
+        self.counts = self.batch.counts = counts
         self.notices = Notices()
         self.player = Player(path, self.ring, flow_filter, types, speed)
         self._open_epoll()
@@ -195,6 +202,7 @@ cdef class Engine:
 
     def _release(self):
         if self.batch is not None:
+            self.batch.counts = None        # what is left was not taken by anybody
             self._count_undelivered()
         if self.follower is not None:
             self.follower.close()
@@ -212,6 +220,8 @@ cdef class Engine:
             self.ring.close()
         if self.tracking is not None:
             self.tracking.close()
+        if self.table_fill is not None:
+            self.table_fill.close()
         if self.notices is not None:
             self.notices.close()
         if self.epoll >= 0:

@@ -1,5 +1,6 @@
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from nfct_fast.processes.redactor cimport Redactor
+from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.ring cimport Ring
@@ -14,6 +15,7 @@ cdef class TakenRecords:
     cdef ForkGuard fork_guard
     cdef Presentation presentation       # of the objects that are made
     cdef Redactor redactor               # None: command lines are shown as they are
+    cdef FlowCounts counts               # of what is taken; None: nobody counts
     cdef record_t *records       # in the ring's memory, this batch's until clear()
     cdef int count               # number of records
     cdef int consumed            # how many of them, from the first on, were written or made into objects

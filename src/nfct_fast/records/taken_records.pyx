@@ -44,6 +44,8 @@ cdef class TakenRecords:
             for i in range(self.count):
                 owner_redact(&self.records[i].owner, self.redactor)
                 owner_redact(&self.records[i].peer, self.redactor)
+        if self.counts is not None and self.count:
+            self.counts.add(self.records, self.count)
         return count
 
     def __len__(self):

@@ -1,4 +1,4 @@
-/* A hash that nobody without the key can foresee. */
+/* SipHash-1-3 with a secret key, for texts that users choose: they must not be able to choose ones that collide. */
 #ifndef NFCT_FAST_SIPHASH_H
 #define NFCT_FAST_SIPHASH_H
 
@@ -22,7 +22,6 @@ static inline uint64_t nfct_fast_rotate(uint64_t value, int by) { return value <
         c = nfct_fast_rotate(c, 32);                                                                                   \
     } while (0)
 
-/* SipHash-1-3 with a secret key: users choose the texts, and must not be able to choose ones that collide. */
 static uint64_t nfct_fast_text_hash(const uint64_t key[2], const char *data, size_t length)
 {
     uint64_t a = key[0] ^ 0x736f6d6570736575ull, b = key[1] ^ 0x646f72616e646f6dull;
