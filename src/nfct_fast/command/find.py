@@ -95,6 +95,8 @@ class _Find:
     def __init__(self, arguments):
         self._arguments = arguments
         self._filter = " ".join(arguments.filter) or None
+        if arguments.new:
+            self._filter = f"({self._filter}) and first_seen any" if self._filter else "first_seen any"
         self._since, self._until = _times(arguments)
         self._window, self._story_window = span_ns(arguments.window), span_ns(arguments.story_window)
         self._id = arguments.community_id if isinstance(arguments.community_id, str) else None

@@ -22,7 +22,7 @@ cdef class FirstSeen:
     cdef uint32_t now                # seconds since the epoch
     cdef readonly uint64_t marked    # flows that were marked and wanted
     cdef bint kept                   # what is new is collected in `news`
-    cdef text_buffer_t news          # seen_entry_t: entries that are new, or were seen again after hours
+    cdef text_buffer_t news          # what a CHUNK_SEEN is: entries that are new, or were seen again after hours
     # Mark the first `count` records, drop those that are not wanted, move the others together, and return how many
     # those are. What is not wanted counts as not seen.
     cdef int keep_wanted(self, FlowFilter flow_filter, record_t *records, int count) noexcept nogil

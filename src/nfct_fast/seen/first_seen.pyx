@@ -74,7 +74,7 @@ cdef class FirstSeen:
         limit: how many of these are remembered.
         key: 16 secret bytes by which they were hashed; None for new ones.
         entries: what dump() returned, with the same key.
-        kept: collect what is new for take_news().
+        kept: collect what is new in `news`.
 
     Raises MemoryError, ValueError.
     """
@@ -170,8 +170,15 @@ cdef class FirstSeen:
             | self._mark(sought.port, subject, KIND_SCANNING, SEEN_PORT, SEEN_SCANNING))
 
     cdef void _tell(self, const seen_entry_t *entry) noexcept nogil:
-        if self.kept:
-            buffer_put(&self.news, <const char *>entry, sizeof(entry[0]))
+        cdef uint32_t sizes[2]
+        if not self.kept:
+            return
+        if self.news.length == 0:
+            sizes[0], sizes[1] = self.known.limit, 0
+            self.news.failed = False
+            buffer_put(&self.news, <const char *>self.key, 16)
+            buffer_put(&self.news, <const char *>sizes, sizeof(sizes))
+        buffer_put(&self.news, <const char *>entry, sizeof(entry[0]))
 
     cdef void _add(self, uint64_t hash, uint16_t group, uint16_t count, uint32_t last) noexcept nogil:
         cdef seen_entry_t entry
@@ -225,13 +232,6 @@ cdef class FirstSeen:
                 kept += 1
             begin += some
         return kept
-
-    def take_news(self) -> bytes:
-        """Return the entries that are new since the last call, or were seen again after hours."""
-        entries = self.news.data[:self.news.length] if self.news.length else b""
-        self.news.length = 0
-        self.news.failed = False
-        return entries
 
     def dump(self) -> tuple[bytes, bytes]:
         """Return the key and all entries. Not while the reading thread runs."""

@@ -10,7 +10,7 @@ The hashes are keyed (first_seen.pyx): nobody can choose ones that collide, or t
 cimport cython
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
@@ -190,8 +190,18 @@ cdef class SeenSet:
     def dump(self) -> bytes:
         """Return all entries."""
         cdef uint64_t i
-        return b"".join([(<const char *>&self.slots[i])[:sizeof(seen_entry_t)] for i in range(self.mask + 1)
-                         if self.slots[i].hash])
+        cdef uint64_t at = 0
+        cdef seen_entry_t *out = <seen_entry_t *>malloc((self.count + 1) * sizeof(seen_entry_t))
+        if out == NULL:
+            raise MemoryError("first seen")
+        for i in range(self.mask + 1):
+            if self.slots[i].hash:
+                out[at] = self.slots[i]
+                at += 1
+        try:
+            return (<const char *>out)[:at * sizeof(seen_entry_t)]
+        finally:
+            free(out)
 
     def shares(self) -> tuple[int, ...]:
         """Return how many entries each group of users has."""
