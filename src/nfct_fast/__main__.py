@@ -15,6 +15,7 @@ from importlib import import_module
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import fill_standard_descriptors
 from nfct_fast.replay.recording_error import RecordingError
+from nfct_fast.store.store_error import StoreError
 
 # Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work and may return
 # an exit status.
@@ -42,7 +43,7 @@ def main(argv=None) -> int:
         if arguments.debug:
             raise
         parser.error(str(error))
-    except RecordingError as error:
+    except (RecordingError, StoreError) as error:
         if arguments.debug:
             raise
         warn(error)

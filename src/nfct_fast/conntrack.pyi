@@ -39,6 +39,7 @@ class Stats(NamedTuple):
     live_flows: int
     forgotten: int
     unended: int
+    unstored: int
     first_seen: int
     seen: int
     seen_forgotten: int
@@ -65,6 +66,9 @@ class _Options(TypedDict, total=False):
     record: str | os.PathLike[str] | None
     replay: str | os.PathLike[str] | int | None
     speed: float | None
+    store: str | os.PathLike[str] | None
+    store_days: int | None
+    store_size: int | None
     metrics: bool
     drop_privileges: bool
 
@@ -93,6 +97,8 @@ class Conntrack(Generic[_T]):
     def recovered(self) -> int: ...
     @property
     def unallocated(self) -> int: ...
+    @property
+    def unconfirmed(self) -> tuple[int, int]: ...
     @property
     def unreported(self) -> tuple[int, bool]: ...
     def stop(self) -> None: ...

@@ -75,6 +75,7 @@ class Stats(NamedTuple):
     live_flows: int             # flows that are remembered, as they have not ended; with `flows`, like the next two
     forgotten: int              # of these, dropped to make room: their records will say so
     unended: int                # of these, dropped because their end cannot be heard any more: no record will come
+    unstored: int               # flows that are missing in the store, as it could not be written (fast enough)
     first_seen: int             # flows that were marked; with `first_seen`, like the next two
     seen: int                   # addresses and ports of programs that are remembered
     seen_forgotten: int         # of these, dropped to make room: they will be marked again
@@ -121,8 +122,13 @@ cdef class Conntrack:
             `metrics` and `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
         first_seen: mark the first flow of each program to an address or a port: see `Flow.first_seen`. A number is how
             many of these are remembered, at 16 bytes each, True for 786,432. When there is no room, who has most loses
-            those that were not seen for longest, which are then marked again: see `stats().seen_forgotten`.
+            those that were not seen for longest, which are then marked again: see `stats().seen_forgotten`. With
+            `store` it is remembered there, in the file "seen".
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
+        store: a directory in which all that is delivered is kept: see README.md, Keeping a store. A process of its own,
+            which is forked, writes there: open this while there is only one thread. What it cannot take in time is left
+            out, and counted in stats().unstored. If the process ends, so do the flows, with StoreError.
+        store_days, store_size: how long and how many bytes are kept there; by default 30 days and 10 GiB.
         metrics: count flows for metrics(), by event, owner, delay, unit and container.
         drop_privileges: have this object's threads give up all capabilities but those they still need. For the calling
             thread see kernel.privileges.drop().
@@ -152,8 +158,9 @@ cdef class Conntrack:
     def __init__(self, *, events=None, protocol=None, filter=None, flows=False, netns=None, attribution="auto",
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
-                 redact=None, on_loss="count", record=None, replay=None, speed=None, bint metrics=False,
-                 drop_privileges=False, first_seen=False):
+                 redact=None, on_loss="count", record=None, replay=None, speed=None, store=None, store_days=None,
+                 store_size=None, bint metrics=False, drop_privileges=False,
+                 first_seen=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -170,6 +177,10 @@ cdef class Conntrack:
             raise ValueError(f"speed {speed}: must be above 0, and goes with replay only")
         if replay is not None and (netns is not None or track or record is not None):
             raise ValueError("replay reads a file: netns, track and record do not go with it")
+        if replay is not None and store is not None or store is None and (store_days, store_size) != (None, None):
+            raise ValueError("store keeps what is read from the kernel, which replay is not; days and size go with it")
+        if first_seen:
+            _known(first_seen)
         if first_seen and replay is not None:
             raise ValueError("replay shows what was marked when it was recorded: first_seen does not go with it")
         if not first_seen and replay is None:
@@ -195,15 +206,20 @@ cdef class Conntrack:
                 self.engine.open_replay(replay, flow_filter, types, rights, speed or 0, presentation, redactor, counts)
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
+            link = None if store is None else _link(store, store_days, store_size, rights)
+            marker, remark = _marker(first_seen, link)
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
                 presentation=presentation, redactor=redactor, counts=counts,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
-                first_seen=FirstSeen(_known(first_seen)) if first_seen else None,
+                first_seen=marker,
                 # The recording's is one of its own, as it is used by another thread.
-                record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)))
+                record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)),
+                store=None if link is None else (link, presentation, redactor and Redactor(patterns, not cmdline)))
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
+            if remark is not None:
+                self.engine.notices.add(remark)
             for reason in self.no_event_reasons:
                 warnings.warn(reason, NoEventsWarning, stacklevel=1)     # Cython's functions have no level of their own
             for reason in self.degraded:
@@ -294,10 +310,27 @@ cdef class Conntrack:
             live_flows=0 if live is None else live.count,
             forgotten=0 if live is None else live.forgotten,
             unended=0 if live is None else live.unended,
+            unstored=self._unstored(),
             first_seen=0 if marker is None else marker.marked,
             seen=0 if marker is None else marker.known.count,
             seen_forgotten=0 if marker is None else marker.known.forgotten,
         )
+
+    def _unstored(self):
+        storer, store = self.engine.storer, self.engine.store
+        if storer is None:
+            return 0
+        if store.failure is not None:     # what it had and did not commit is gone
+            return storer.unrecorded + max(0, storer.recorded - store.stored)
+        return storer.unrecorded + store.unstored
+
+    @property
+    def unconfirmed(self) -> tuple[int, int]:
+        """Flows that the store has and had not stored when close() returned, and the id of its process."""
+        if self.engine.storer is None or not self.engine.released or self.engine.stored:
+            return 0, 0
+        waiting = self.engine.storer.recorded - self.engine.store.stored - self.engine.store.unstored
+        return max(0, waiting), self.engine.store.pid
 
     def _stats_of_replay(self):
         player = self.engine.player
@@ -426,7 +459,7 @@ cdef class Conntrack:
         return self._ended(count)
 
     cdef int _ended(self, int count) except -2:
-        if count == -1 and (failure := self.engine.producer().failure) is not None:
+        if count == -1 and (failure := self.engine.failure()) is not None:
             raise failure
         return count
 
@@ -582,6 +615,20 @@ def _rights(drop_privileges):
     return drop_privileges if isinstance(drop_privileges, Rights) else Rights() if drop_privileges else None
 
 
+def _link(store, days, size, rights):
+    # Imported here: SQLite takes memory and time, and only those who use it should have that.
+    from nfct_fast.store.store_error import StoreError
+    try:
+        from nfct_fast.store.store_link import StoreLink
+    except ImportError as error:
+        raise StoreError(f"there is no store without the module sqlite3 of Python: {error}") from None
+    if days is not None and not 1 <= days <= 1000000:
+        raise ValueError(f"store_days {days}: must be from 1 to 1000000")
+    if size is not None and size < 1 << 24:
+        raise ValueError(f"store_size {size}: must be at least {1 << 24} bytes")
+    return StoreLink(store, days, size, Rights(filter_calls=True) if rights is None else rights)
+
+
 def _redactor(bint cmdline, redact):
     patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
     return Redactor(patterns, not cmdline) if patterns or not cmdline else None
@@ -612,7 +659,21 @@ def _refuse_marks(flow_filter):
         raise ValueError("filter: first_seen needs the argument first_seen (--first-seen), which marks such flows")
 
 
+def _marker(first_seen, link):
+    """A FirstSeen and what an operator should know of it; None for neither. link: the StoreLink, or None."""
+    if not first_seen:
+        return None, None
+    if link is not None:
+        from nfct_fast.seen.seen_file import read_seen
+        return read_seen(link.path, _known(first_seen))
+    return FirstSeen(_known(first_seen)), (
+        "without a store nothing is remembered of what programs talked to once this ends, and at first every address "
+        "and port is first seen")
+
+
 def _known(first_seen):
+    if first_seen is not True and not 1024 <= first_seen <= 1 << 26:
+        raise ValueError(f"first_seen {first_seen}: must be False, True, or from 1024 to {1 << 26}")
     return _KNOWN if first_seen is True else first_seen
 
 

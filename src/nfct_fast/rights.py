@@ -11,6 +11,7 @@ from nfct_fast.kernel import privileges, sandbox
 USER = "nfct-fast"
 _NOBODY = 65534
 _ALL_FILES = "can still read every file that its user may read"
+_RANDOM = ("/dev/urandom",)  # SQLite reads it
 _ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 
 
@@ -61,6 +62,28 @@ class Rights:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
         self._drop(self._keep, self._enter_namespaces, self._files)
 
+    @property
+    def user(self) -> tuple[int, int] | None:
+        """The user and group id that drop() switches to; None if it stays the same user."""
+        return self._user if self._user is not None and self._user[0] != os.geteuid() else None
+
+    def confine(self, directory) -> list[str]:
+        """Give up everything, in a process of its own, but reading and writing files in one directory.
+
+        Returns a sentence for each step that the kernel does not permit. OSError if capabilities cannot be dropped.
+        """
+        self.reasons = []
+        if self.user is not None:
+            # Not as root if that fails: files would be root's, and then nobody else could go on with them.
+            privileges.become(*self.user)
+        if self._filter_calls:
+            privileges.hide()
+        privileges.drop(())
+        if self._filter_calls:
+            self._try(_ALL_FILES, lambda: sandbox.restrict_files(_RANDOM, [directory]))
+            self._try("can still use every system call", lambda: self._filter(False, files=True))
+        return [f"nfct-store {reason}" for reason in self.reasons]
+
     def _drop(self, keep, enter_namespaces, files, accept=False):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
@@ -73,8 +96,8 @@ class Rights:
             self._try("can still use every system call", lambda: self._filter(enter_namespaces, accept))
 
     @staticmethod
-    def _filter(enter_namespaces, accept):
-        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True, accept=accept):
+    def _filter(enter_namespaces, accept=False, files=False):
+        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True, accept=accept, files=files):
             raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):

@@ -22,6 +22,8 @@ examples:
   nfct-fast -e new,destroy               also when a flow ends
   nfct-fast -L -p tcp                    the TCP flows in the conntrack table now
   nfct-fast --flows --json               each flow at its end, with bytes and outcome
+  nfct-fast --flows -e new --store /var/lib/nfct-fast
+                                         and keep them all, for 30 days or 10 GiB
   nfct-fast --track                      also on hosts where no firewall rule uses connection tracking
   nfct-fast -t '%F %T.%f' -f '{ts} {ev.dst}:{ev.dport} {info.pid} {info.unit} {info.cmdline}'
 
@@ -37,6 +39,18 @@ def _size(text):
     if not number.isascii() or not number.isdecimal() or not 4096 <= int(number) << shift < 1 << 30:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size from 4K to below 1G, such as 64M")
     return int(number) << shift
+
+
+def _large_size(text):
+    units = {"m": 20, "g": 30, "t": 40}
+    number, unit = text[:-1], text[-1:].lower()
+    if unit not in units or not number.isascii() or not number.isdecimal() or len(number) > 6:
+        size = 0
+    else:
+        size = int(number) << units[unit]
+    if not 1 << 24 <= size <= 1 << 50:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 16M to 1024T, such as 10G")
+    return size
 
 
 def _number(least, most, what="number"):
@@ -221,6 +235,23 @@ def parser() -> Parser:
         "--record",
         metavar="FILE",
         help="make this file, and record all that is written and what it was made from, for --replay",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="keep all that is written in this directory as well, which is made if it is not there; see README.md",
+    )
+    parser.add_argument(
+        "--store-days",
+        metavar="N",
+        type=_number(1, 1000000, "number of days"),
+        help="how long it is kept there (default: 30)",
+    )
+    parser.add_argument(
+        "--store-size",
+        metavar="SIZE",
+        type=_large_size,
+        help="how large the store may become, before the oldest goes (default: 10G)",
     )
     parser.add_argument(
         "--replay",

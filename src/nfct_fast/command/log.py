@@ -54,6 +54,7 @@ def _log(conntrack, writer, stop, output, replayed, manager):
     finally:
         # In any case: count the flows that were received and not written.
         conntrack.close()
+        warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
         report.report_end()
 
@@ -93,12 +94,15 @@ def _open(arguments, rights):
         drop_privileges=rights,
     )
     if arguments.list:
-        excluded = ("events", "flows", "track", "record", "replay", "first_seen")
+        excluded = ("events", "flows", "track", "record", "replay", "store", "first_seen")
         if any(getattr(arguments, name) for name in excluded):
             raise ValueError(
-                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay and --first-seen"
+                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay, --store and "
+                "--first-seen"
             )
         return list_flows(**common)
+    if arguments.store is None and (arguments.store_days, arguments.store_size) != (None, None):
+        raise ValueError("--store-days and --store-size say what --store keeps: name a directory by --store")
     return Conntrack(
         events=arguments.events,
         flows=arguments.flows,
@@ -110,6 +114,9 @@ def _open(arguments, rights):
         record=arguments.record,
         replay=arguments.replay,
         speed=arguments.speed,
+        store=arguments.store,
+        store_days=arguments.store_days,
+        store_size=arguments.store_size,
         metrics=arguments.metrics is not None,
         **common,
     )
@@ -144,8 +151,6 @@ def run(arguments) -> None:
         writer = Writer(formatter, Sink(output, stop.fd))
         _watch(conntrack, stop, output, manager)
         rights.drop()
-        if arguments.first_seen:
-            warn("nothing is remembered yet of what programs talked to: at first, every address and port is first seen")
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
         metrics.start(conntrack)

@@ -66,6 +66,11 @@ class LossReport:
         stats = self._conntrack.stats()
         if stats.unrecorded:
             messages.append(f"{stats.unrecorded} flows written and not recorded")
+        if stats.unstored:
+            messages.append(f"{stats.unstored} flows written and not stored")
+        waiting, process = self._conntrack.unconfirmed
+        if waiting:
+            messages.append(f"{waiting} flows are not stored yet: process {process} (nfct-store) goes on with that")
         if stats.undelivered:
             more = " or more" if self._conntrack.unreported[1] else ""
             messages.append(f"{stats.undelivered}{more} flows received and not written")

@@ -23,7 +23,12 @@ struct nfct_fast_beneath {
     int32_t parent;
 } __attribute__((packed));
 
-enum { LANDLOCK_READ_FILE = 1 << 2, LANDLOCK_READ_DIR = 1 << 3 };
+enum {
+    LANDLOCK_READ_FILE = 1 << 2,
+    LANDLOCK_READ_DIR = 1 << 3,
+    LANDLOCK_CHANGE = 1 << 1 | 1 << 5 | 1 << 8, /* write, remove and make regular files */
+    LANDLOCK_TRUNCATE = 1 << 14,                /* 6.2 */
+};
 
 /* Return the version of the kernel's Landlock ABI, or -1 if it has no Landlock. */
 static inline int nfct_fast_landlock_version(void) { return (int)syscall(NFCT_FAST_LANDLOCK, NULL, 0, 1U); }

@@ -22,6 +22,7 @@ cdef extern from "nfct_fast/kernel/seccomp_filter.h" nogil:
     enum:
         SANDBOX_SETNS
         SANDBOX_KILL
+        SANDBOX_FILES
         SANDBOX_ACCEPT
         SANDBOX_FILTER_MAX
         NFCT_FAST_AUDIT_ARCH
@@ -36,6 +37,8 @@ cdef extern from "nfct_fast/kernel/landlock_calls.h" nogil:
     enum:
         LANDLOCK_READ_FILE
         LANDLOCK_READ_DIR
+        LANDLOCK_CHANGE
+        LANDLOCK_TRUNCATE
     int nfct_fast_landlock_version()
     int nfct_fast_landlock_ruleset(int version)
     int nfct_fast_landlock_allow(int set, int parent, uint64_t access)
@@ -54,7 +57,7 @@ cdef bint _has_pidfds() noexcept nogil:
     return syscall(SYS_pidfd_send_signal, <long>-1, <long>0, NULL, <long>0) == 0 or errno != ENOSYS
 
 
-def restrict_calls(bint setns=False, bint thread=False, bint accept=False) -> bool:
+def restrict_calls(bint setns=False, bint thread=False, bint files=False, bint accept=False) -> bool:
     """Allow only the system calls that reading still needs, in all threads of the process, for good.
 
     All others fail with EPERM. Files can be opened only for reading; no socket can be made; no memory can be made
@@ -64,6 +67,7 @@ def restrict_calls(bint setns=False, bint thread=False, bint accept=False) -> bo
     Args:
         setns: Also allow entering network namespaces and making netlink sockets.
         thread: Restrict only the calling thread, and those that it starts.
+        files: Also allow making, writing, renaming and removing files.
         accept: Also allow accepting connections on a socket that listens; then no socket can be connected or bound.
 
     Returns:
@@ -83,6 +87,7 @@ def restrict_calls(bint setns=False, bint thread=False, bint accept=False) -> bo
     no_new_privileges()
     program.len = nfct_fast_sandbox_filter(
         code, (SANDBOX_SETNS if setns else 0) | (0 if _has_pidfds() else SANDBOX_KILL)
+        | (SANDBOX_FILES if files else 0)
         | (SANDBOX_ACCEPT if accept else 0), getpid())
     program.filter = code
     # Without SPEC_ALLOW, kernels before 5.16 enable the Spectre v4 mitigation in a filtered process, which slows it.
@@ -101,8 +106,10 @@ def has_landlock() -> bool:
     return nfct_fast_landlock_version() > 0
 
 
-def restrict_files(read=()) -> int:
+def restrict_files(read=(), write=()) -> int:
     """Deny the calling thread, and what it starts, access to files, except for reading at or below the paths in `read`.
+
+    At or below those in `write`, regular files can also be made, written, renamed within their directory and removed.
 
     This also denies TCP (since 6.7) and other processes' abstract sockets (since 6.12). Open descriptors stay usable.
     Other processes' /proc/PID/exe, fd/* and ns/* can no longer be read, whatever `read` says: Landlock counts that as
@@ -116,6 +123,7 @@ def restrict_files(read=()) -> int:
     """
     cdef int version = nfct_fast_landlock_version()
     cdef int rules, fd = -1
+    cdef uint64_t access
     cdef struct_stat st
     cdef bytes path
     if version < 0:
@@ -126,12 +134,15 @@ def restrict_files(read=()) -> int:
     if rules < 0:
         raise os_error("landlock_create_ruleset")
     try:
-        for one in read:
+        for one in (*read, *write):
             path = os.fsencode(one)
+            access = LANDLOCK_READ_FILE
+            if one in write:
+                access |= LANDLOCK_CHANGE | (LANDLOCK_TRUNCATE if version >= 3 else 0)
             fd = c_open(<const char *>path, O_PATH | O_CLOEXEC)
             if fd < 0:
                 continue
-            if fstat(fd, &st) < 0 or nfct_fast_landlock_allow(rules, fd, LANDLOCK_READ_FILE | (
+            if fstat(fd, &st) < 0 or nfct_fast_landlock_allow(rules, fd, access | (
                     LANDLOCK_READ_DIR if S_ISDIR(st.st_mode) else 0)) < 0:
                 raise os_error(f"landlock: {os.fsdecode(path)}")
             close(fd)

@@ -28,12 +28,20 @@
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2) /* 4.17 */
 #endif
 
-enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_ACCEPT = 4, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
+enum {
+    SANDBOX_SETNS = 1,
+    SANDBOX_KILL = 2,
+    SANDBOX_FILES = 4,
+    SANDBOX_ACCEPT = 8,
+    SANDBOX_FILTER_MAX = 400,
+    SANDBOX_X32 = 0x40000000
+};
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
 /* Options. SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow
- * signals to other processes. SANDBOX_ACCEPT: also allow accept4(2), and then nothing that could connect a socket to
- * elsewhere: not connect(2), and not shutdown(2), which makes a socket that listens one that can be connected.
+ * signals to other processes. SANDBOX_FILES: also allow making, writing, renaming and removing files. SANDBOX_ACCEPT:
+ * also allow accept4(2), and then nothing that could connect a socket to elsewhere: not connect(2), and not
+ * shutdown(2), which makes a socket that listens one that can be connected.
  *
  * Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of `value` are set, or
  * the argument equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: it is from `value` to
@@ -136,6 +144,8 @@ static const struct sandbox_rule nfct_fast_sandbox_rules[] = {
     ALLOWED(getgid),
     ALLOWED(getegid),
     ALLOWED(getrandom),
+    /* Anonymous memory with a descriptor. Nothing can execute it: see mmap(2) above. */
+    ALLOWED(memfd_create),
     ALLOWED(uname),
     ALLOWED(getrusage),
     {SYS_prlimit64, SANDBOX_EQUAL, 2, 0, 0},
@@ -164,6 +174,21 @@ static const struct sandbox_rule nfct_fast_sandbox_rules[] = {
     {SYS_prctl, SANDBOX_EQUAL, 0, PR_SET_NAME, PR_SET_PDEATHSIG},
     /* Type and owner of a namespace (linux/nsfs.h); not TIOCSTI. */
     {SYS_ioctl, SANDBOX_FROM_TO, 1, 0xb701, 0xb704},
+};
+
+/* Of SANDBOX_FILES; before the others, as the first rule for a call is the one that counts. */
+static const struct sandbox_rule nfct_fast_sandbox_files[] = {
+    ALLOWED(openat),    ALLOWED(pwrite64),  ALLOWED(fdatasync),  ALLOWED(fsync),
+    ALLOWED(ftruncate), ALLOWED(fallocate), ALLOWED(flock),      ALLOWED(fchmod),
+    ALLOWED(umask),     ALLOWED(unlinkat),  ALLOWED(readlinkat),
+#ifdef SYS_renameat
+    ALLOWED(renameat),
+#endif
+    ALLOWED(renameat2),
+#ifdef SYS_unlink
+    ALLOWED(unlink),    ALLOWED(rename),    ALLOWED(access),     ALLOWED(readlink),
+    ALLOWED(stat),      ALLOWED(lstat),     ALLOWED(open),
+#endif
 };
 
 #undef ALLOWED
@@ -230,6 +255,9 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SANDBOX_X32, 0, 1);
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
 #endif
+    for (size_t i = 0;
+         allowed & SANDBOX_FILES && i < sizeof(nfct_fast_sandbox_files) / sizeof(*nfct_fast_sandbox_files); i++)
+        at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_files[i]);
     for (size_t i = 0; i < sizeof(nfct_fast_sandbox_rules) / sizeof(*nfct_fast_sandbox_rules); i++)
         if (!(allowed & SANDBOX_ACCEPT) || !nfct_fast_sandbox_connects(nfct_fast_sandbox_rules[i].number))
             at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_rules[i]);

@@ -35,7 +35,7 @@ cdef class Batches:
         """A Batch; None if there is none yet, False if none will come."""
         self.engine.fork_guard.check("this Conntrack")
         batch = self.engine.gather(self.most, self.wait, block)
-        if batch is False and (failure := self.engine.producer().failure) is not None:
+        if batch is False and (failure := self.engine.failure()) is not None:
             raise failure
         return batch
 

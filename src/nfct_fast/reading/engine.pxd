@@ -20,6 +20,10 @@ cdef class Engine:
     cdef Reader reader
     cdef Player player               # of a recording; None: events are read. With it, most of the others are None
     cdef Recorder recorder           # or None
+    cdef Recorder storer             # to a store, or None
+    cdef readonly object store       # the StoreLink, or None
+    cdef bint finishing              # the store was told of the end
+    cdef readonly bint stored        # all that was handed to the store before close() is in it, or counted
     cdef Resolver attribution
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
@@ -41,6 +45,7 @@ cdef class Engine:
     cdef readonly bint at_least                         # `undelivered` and `unreported_lost` are lower bounds
     cdef int check(self) except -1
     cdef object producer(self)
+    cdef object failure(self)
     cdef int watch(self, int fd, unsigned int events) except -1
     cdef int _fill_batch(self, int timeout) noexcept nogil
     cdef int _write_batches(self, Writer writer, int *result) noexcept nogil

@@ -58,7 +58,7 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             presentation, redactor, record=None, flows=None, FlowCounts counts=None, first_seen=None,
+             presentation, redactor, record=None, store=None, flows=None, FlowCounts counts=None, first_seen=None,
              bint listing=False, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
@@ -74,6 +74,7 @@ cdef class Engine:
             presentation: A Presentation, of the flows.
             redactor: A Redactor, or None.
             record: File, Presentation and Redactor (or None) of a recording of all that is delivered; or None.
+            store: StoreLink, Presentation and Redactor (or None) of a store of the same; or None.
             flows: To deliver one record per flow at its end: how many live flows are remembered, and whether NEW
                 events are delivered as well. Otherwise None.
             counts: Where all that is taken is counted, a FlowCounts, or None.
@@ -87,6 +88,8 @@ cdef class Engine:
         Raises:
             OSError, ValueError: Opening failed. close() must be called in this case, too.
         """
+        if store is not None:
+            self.store = store[0]
         drop_rights, spawn_helper = (None, None) if rights is None else (rights.drop, rights.spawn_helper)
         self.ring = Ring(_RING)
         self.batch = TakenRecords(self.ring, self.fork_guard, presentation, redactor)
@@ -122,6 +125,11 @@ cdef class Engine:
             self.recorder = self.reader.intake.recorder = Recorder(*record, self.notices)
             self.recorder.start(drop_rights)
         self.reader.intake.first_seen = first_seen
+        if store is not None:
+            self.storer = self.reader.intake.storer = Recorder(
+                self.store.path, *store[1:], self.notices, self.store.take_pipe())
+            self.store.listen(self.notices, self._on_store_end, drop_rights)
+            self.storer.start(drop_rights)
         # Not threading.Thread, as a ^C during its start() or join() may leave locks held or mark a live thread as
         # ended.
         self.thread = start_new_thread(self.reader.run, (drop_rights,))
@@ -151,6 +159,15 @@ cdef class Engine:
     cdef object producer(self):
         """What fills the ring: it has run(), stop(), close(), `failure` and `finished`."""
         return self.reader if self.player is None else self.player
+
+    cdef object failure(self):
+        """The error that ended the records, or None."""
+        return self.producer().failure or (self.store.failure if self.store is not None else None)
+
+    def _on_store_end(self):
+        # A service manager restarts the whole program; without a store it would go on as if nothing were missing.
+        if self.thread is not None:
+            self.producer().stop()
 
     cdef int check(self) except -1:
         self.fork_guard.check("this Conntrack")
@@ -193,12 +210,22 @@ cdef class Engine:
             self.producer().finished.release()      # no signal handler runs between the two
         if self.recorder is not None:
             self.recorder.finish(_RECORDING_S)
+        if self.store is not None and not self.finishing:
+            self.finishing = True
+            self._finish_store()
         if self.wakeup is not None:
             self.wakeup.notify()
         with self.lock:
             self.ended = True
             if not self.consumer_active and not self.released:
                 self._release()
+
+    def _finish_store(self):
+        cdef int64_t until = monotonic_ns() + <int64_t>(_RECORDING_S * 1e9)
+        if self.storer is not None:
+            self.storer.finish(_RECORDING_S)
+        self.store.close_pipe()
+        self.stored = self.store.finish((until - monotonic_ns()) / 1e9)
 
     def _release(self):
         if self.batch is not None:
@@ -241,6 +268,10 @@ cdef class Engine:
             self.attribution.abandon()
         if self.recorder is not None:
             self.recorder.abandon()
+        if self.storer is not None:
+            self.storer.abandon()
+        if self.store is not None:
+            self.store.abandon()
         self._close_descriptors()
 
     cdef void _count_undelivered(self) noexcept nogil:

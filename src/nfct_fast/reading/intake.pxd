@@ -19,6 +19,7 @@ cdef class Intake:
     cdef readonly FlowEnds flow_ends     # makes one record of each flow; None: events are delivered as they come
     cdef Recorder recorder               # of what is delivered, or None
     cdef readonly FirstSeen first_seen   # marks what was never seen before, or None
+    cdef Recorder storer                 # the same, to a store; or None
     cdef readonly Resolver attribution
     cdef FlowFilter flow_filter
     cdef Wakeup wakeup                   # stop() was called
@@ -47,7 +48,7 @@ cdef class Intake:
     # After stop(): deliver what is queued until `until`, count the rest until `count_until` (CLOCK_MONOTONIC ns), and
     # report losses. No further event may be queued.
     cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil
-    cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil
+    cdef void _record(self, Recorder recorder, Source source, const record_t *records, int count) noexcept nogil
     cdef int _decode(self, Source source, int count) noexcept nogil
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil
     cdef int _count_rest(self, Source source, int64_t until) noexcept nogil

@@ -110,11 +110,13 @@ cdef class Intake:
         for i in range(kept):
             self.named += records[i].owner.process != NULL
         if self.recorder is not None:
-            self._record(source, records, kept)
+            self._record(self.recorder, source, records, kept)
+        if self.storer is not None:
+            self._record(self.storer, source, records, kept)
         self.ring.publish(kept)
         return 0
 
-    cdef void _record(self, Source source, const record_t *records, int count) noexcept nogil:
+    cdef void _record(self, Recorder recorder, Source source, const record_t *records, int count) noexcept nogil:
         cdef const void *message
         cdef size_t length = 0
         cdef int i
@@ -122,8 +124,12 @@ cdef class Intake:
             message = NULL
             if records[i].datagram:
                 message = source.socket.datagram(records[i].datagram - 1, &length)
-            self.recorder.add(&records[i], message, length)
-        self.recorder.commit()
+            recorder.add(&records[i], message, length)
+        if recorder is self.storer and self.first_seen is not None:
+            # With the flows that are marked: both are stored or neither is.
+            recorder.add_seen(self.first_seen.news.data, self.first_seen.news.length)
+            self.first_seen.news.length = 0
+        recorder.commit()
 
     cdef int read(self, Source source, int room) noexcept nogil:
         cdef int count = source.socket.receive(room)
@@ -172,6 +178,9 @@ cdef class Intake:
         if self.recorder is not None:
             self.recorder.add_loss(&record.loss)
             self.recorder.commit()
+        if self.storer is not None:
+            self.storer.add_loss(&record.loss)
+            self.storer.commit()
         self.ring.publish(1)
         return 0
 

@@ -17,6 +17,8 @@ cdef enum:
 # One thread calls add(), add_loss() and commit(), another one runs run(). The mutex protects what both use.
 cdef class Recorder:
     cdef readonly str path
+    cdef str what                    # what an operator calls it
+    cdef bint to_store               # the file is a pipe, whose other end is heard of otherwise
     cdef int fd                      # the writing thread's; -1: closed
     cdef object notices
     cdef Redactor redactor           # the writing thread's; or None
@@ -42,6 +44,7 @@ cdef class Recorder:
     cdef int failure                 # errno of the write that ended the recording; 0: none
     cdef uint64_t writing_flows      # flows in the other one
     cdef bint stopping               # nothing will be added any more
+    cdef bint given_up               # finish() waited long enough, and counted what is not written
     cdef Wakeup wakeup               # of the writing thread
     cdef uint64_t unrecorded_count
     # The writing thread.
@@ -68,4 +71,5 @@ cdef class Recorder:
     cdef void _complete(self) noexcept nogil
     cdef void _forget(self) noexcept nogil
     cdef int _write_next(self) noexcept nogil
+    cdef int _wait_for_store(self) noexcept nogil
     cdef int _write(self, const char *data, size_t length) noexcept nogil

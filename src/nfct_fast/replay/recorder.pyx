@@ -6,13 +6,13 @@ waiting already, flows are left out of the recording, counted, and recorded as l
 This file has more than 400 lines: encoding, buffer and writing thread share one lock and one table of processes.
 """
 cimport cython
-from libc.errno cimport EINTR, ENOMEM, errno
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
-from sys_socket cimport POLLIN, poll, pollfd
+from sys_socket cimport POLLIN, POLLOUT, poll, pollfd
 from nfct_fast.kernel.clock cimport realtime_ns
 from nfct_fast.events.message_encoder cimport message_put
 from nfct_fast.records.owner cimport other_count
@@ -102,19 +102,23 @@ cdef class Recorder:
     """Makes a file and writes what is added to it.
 
     Args:
-        path: a file that does not exist. It is made with mode 0600: command lines may hold secrets.
+        path: a file that does not exist. It is made with mode 0600: command lines may hold secrets. If it is the
+            directory of a store, `pipe` is where the recording goes.
         presentation: of the host.
         redactor: hides what must not be seen of command lines, in the writing thread alone; or None.
         notices: where a sentence goes if something cannot be recorded.
+        pipe: the descriptor of a pipe to a store, which is the recorder's from now on; or -1.
 
     Raises OSError: FileExistsError if there is such a file.
     """
 
-    def __cinit__(self, path, Presentation presentation not None, Redactor redactor, notices):
-        self.fd = -1
+    def __cinit__(self, path, Presentation presentation not None, Redactor redactor, notices, int pipe=-1):
+        self.fd = pipe
         if pthread_mutex_init(&self.mutex, NULL) != 0:
             raise MemoryError("mutex")
         self.path = os.fsdecode(path)
+        self.to_store = pipe >= 0
+        self.what = f"the {'store' if self.to_store else 'recording'} {self.path}"
         self.redactor = redactor
         self.notices = notices
         self.wakeup = Wakeup()
@@ -124,9 +128,15 @@ cdef class Recorder:
             self.buffers[i] = <char *>malloc(BUFFER)
             if self.buffers[i] == NULL:
                 raise MemoryError("recording")
-        # Never an existing file: others may have made it to read along, or a link to one that is not theirs.
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.write(self.fd, beginning(presentation.identity))
+        if not self.to_store:
+            # Never an existing file: others may have made it to read along, or a link to one that is not theirs.
+            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(self.fd, beginning(presentation.identity))
+        except BrokenPipeError:
+            pass        # the store's process has ended, which is heard of otherwise
+        if self.to_store:
+            os.set_blocking(self.fd, False)     # a write is never waited for without a look at the time
 
     def __dealloc__(self):
         cdef int i
@@ -159,6 +169,7 @@ cdef class Recorder:
         if not self.started or self.finished.acquire(timeout=seconds):
             self.abandon()
             return
+        self.given_up = True
         pthread_mutex_lock(&self.mutex)
         self.unrecorded_count += self.filled_flows + self.writing_flows
         self._discard()
@@ -175,6 +186,11 @@ cdef class Recorder:
     def unrecorded(self) -> int:
         """Flows that are not in the file, as it could not be written, or not fast enough."""
         return self.unrecorded_count
+
+    @property
+    def recorded(self) -> int:
+        """Flows that were written."""
+        return self.written_flows
 
     def _run(self, drop_rights):
         cdef int result = 0
@@ -198,10 +214,11 @@ cdef class Recorder:
 
     def _complain(self, number):
         if number:
-            self.notices.add(f"the recording {self.path} ends here: {os.strerror(number)}")
+            if not self.to_store:
+                self.notices.add(f"{self.what} ends here: {os.strerror(number)}")
         elif self.unrecorded_count and not self.complained and not self.failure:
             self.complained = True
-            self.notices.add(f"flows are missing in the recording {self.path}: it cannot be written fast enough")
+            self.notices.add(f"flows are missing in {self.what}: it cannot be written fast enough")
 
     cdef int _write(self, const char *data, size_t length) noexcept nogil:
         cdef ssize_t written
@@ -209,10 +226,26 @@ cdef class Recorder:
             written = write(self.fd, data, length)
             if written < 0 and errno == EINTR:
                 continue
+            if written < 0 and errno == EAGAIN:
+                if self._wait_for_store() < 0:
+                    return -ETIMEDOUT
+                continue
             if written < 0:
                 return -errno
             data += written
             length -= written
+        return 0
+
+    cdef int _wait_for_store(self) noexcept nogil:
+        """Wait a little until the pipe has room; 0, or -ETIMEDOUT once nobody waits for that any more."""
+        cdef pollfd ready
+        ready.fd, ready.events, ready.revents = self.fd, POLLOUT, 0
+        if poll(&ready, 1, WRITE_MS) == 0:
+            # The store's process is stopped, or its disk is slow.
+            with gil:
+                self._complain(0)
+            if self.given_up:
+                return -ETIMEDOUT
         return 0
 
     cdef int _write_chunks(self, const char *data, size_t length) noexcept nogil:
@@ -281,7 +314,8 @@ cdef class Recorder:
             pthread_mutex_unlock(&self.mutex)
             return 1
         self.failure = -result
-        self.unrecorded_count += flows + self.filled_flows
+        if not self.given_up:        # else finish() has counted them
+            self.unrecorded_count += flows + self.filled_flows
         self._discard()
         pthread_mutex_unlock(&self.mutex)
         return result

@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import threading
+import time
 from _thread import allocate_lock
 
 from nfct_fast.store.hour_file import connect, is_damaged, is_empty, is_finished, remove, set_aside
@@ -51,14 +52,16 @@ class Finisher:
         self._directory, self._claims, self._say = directory, claims, say
         self._known = set()  # paths of files that were found finished, or damaged
         self._wake = threading.Event()
+        self._given = set()
         self._stopping = False
         self._lock = allocate_lock()
         self._connection = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def look(self) -> None:
-        """Have it look for files to finish."""
+    def give(self, path) -> None:
+        """Have it finish a file that is not written any more, whatever its hour is."""
+        self._given.add(path)
         self._wake.set()
 
     def stop(self) -> None:
@@ -77,9 +80,14 @@ class Finisher:
                 files = store_files(self._directory)
                 self._known &= {file.path for file in files}
                 # The newest first: these are searched most.
+                later = None
                 for file in reversed(files):
                     if self._stopping:
                         return
+                    # The last file of this hour is the writer's to go on with.
+                    is_last, later = later is None or later.hour != file.hour, file
+                    if is_last and file.hour == int(time.time() // 3600) and file.path not in self._given:
+                        continue
                     if file.path not in self._known and self._claims.claim(file.path):
                         try:
                             self._finish(file.path)

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
+from nfct_fast.store.store_error import StoreError
+
 APPLICATION_ID = 0x6E666374
 VERSION = 1
 HOUR_NS = 3600 * 10**9
 INDEX_AT_ONCE = "CREATE INDEX flow_time ON flow(time)"
-_NAME = re.compile(r"flows-(\d{8}T\d{2})(?:-(\d{1,6}))?\.sqlite", re.ASCII)
+_NAME = re.compile(r"flows-(\d{4})(\d\d)(\d\d)T([01]\d|2[0-3])(?:-(\d{1,6}))?\.sqlite", re.ASCII)
 _WHERE = {name: f" WHERE {name} IS NOT NULL" for name in ("peer", "nat_src", "nat_dst", "community_nat", "seen")}
 
 # What is not known, or what a protocol does not have, is NULL. Of an address 4 or 16 bytes, in network order.
@@ -45,10 +47,6 @@ INDEXES = (
 )
 
 
-class StoreError(Exception):
-    """A directory or file of a store cannot be used; the text says why, and what to do about it."""
-
-
 class StoreFile(NamedTuple):
     """A file of a store."""
 
@@ -67,11 +65,12 @@ def _file_of(directory: str, name: str) -> StoreFile | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
+    year, month, day, hour = map(int, match.groups()[:4])
     try:
-        parts = time.strptime(match[1], "%Y%m%dT%H")
+        began = calendar.timegm((year, month, day, hour, 0, 0))
     except ValueError:
         return None
-    return StoreFile(os.path.join(directory, name), calendar.timegm(parts) // 3600, int(match[2] or 0))
+    return StoreFile(os.path.join(directory, name), began // 3600, int(match[5] or 0))
 
 
 def store_files(directory: str | os.PathLike[str]) -> list[StoreFile]:

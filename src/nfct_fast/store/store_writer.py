@@ -102,7 +102,8 @@ class StoreWriter:
         file.close()
         del self._files[hour]
         self._used.pop(hour, None)
-        self._finisher.look()
+        if file.path is not None:
+            self._finisher.give(file.path)
 
     def _abandon_rows(self, file):
         """What could not be committed is lost, as nobody will try again."""
