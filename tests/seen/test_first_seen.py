@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,17 +27,6 @@ pytestmark = [
 SYSTEM_USER, ALICE, BOB = 33, 4321, 5432
 NEW = ("destination", "port")
 TO = ("127.0.0.9", "7000")
-
-
-@pytest.fixture(scope="module")
-def talk():
-    """A program that sends to ADDRESS PORT..., which every user may execute."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or pytest.skip("no C compiler")
-    with tempfile.TemporaryDirectory(prefix="nfct-talk-") as folder:  # pytest's own are for one user only
-        os.chmod(folder, 0o755)
-        program = Path(folder, "talk")
-        subprocess.run([compiler, "-O1", "-o", program, Path(__file__).with_name("talk.c")], check=True)
-        yield program
 
 
 def tell(program, *to, uid=0, **options):

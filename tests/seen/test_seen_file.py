@@ -80,7 +80,8 @@ def test_an_entry_that_was_cut_is_left_out_and_what_follows_is_whole(file, tmp_p
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x89NFCTsee" + b"\0" * 20, b"x" * 200, b"\x89NFCTsee" + struct.pack("=II", 2, 0x01020304) + bytes(99)]
+    "content",
+    [b"", b"\x89NFCTsee" + b"\0" * 20, b"x" * 200, b"\x89NFCTsee" + struct.pack("=II", 2, 0x01020304) + bytes(99)],
 )
 def test_a_damaged_file_is_put_aside(content, file, tmp_path):
     (tmp_path / "seen").write_bytes(content)

@@ -19,8 +19,8 @@ from nfct_fast.store.schema import store_files
 from nfct_fast.store.store_error import StoreError
 from support.cli import Program, run, until
 from support.flows import send
-from support.store_kill import kill_once
 from support.store_checks import check_integrity, played, query, store_pid
+from support.store_kill import kill_once
 
 OPTIONS = ("-p", "udp", "--user", "nobody")
 SENDER = """

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.cli import Program
 from support.netns import ip, made, use_conntrack
-from support.store_kill import kill_once
 from support.store_checks import place
+from support.store_kill import kill_once
 
 PROMISED = 1.0  # seconds
 LOAD = 3_000  # further flows per second

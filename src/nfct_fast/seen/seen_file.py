@@ -64,7 +64,7 @@ def read_seen(directory, limit) -> tuple[FirstSeen, str | None]:
     except FileNotFoundError:
         pass
     except SeenFileError as error:
-        problem = f"{error}: it is renamed to {NAME}.damaged, and every address and port is first seen again"
+        problem = f"{error}: it is put aside, and every address and port is first seen again"
     except OSError as error:
         problem = f"{error.filename}: {error.strerror}: every address and port is first seen again"
     return FirstSeen(limit, kept=True), problem
@@ -123,7 +123,10 @@ class SeenFile:
         except FileNotFoundError:
             key, entries = None, b""
         except SeenFileError:
-            os.replace(self._path, f"{self._path}.damaged")
+            try:
+                os.replace(self._path, f"{self._path}.damaged")
+            except OSError:
+                os.unlink(self._path)  # no regular file: Landlock does not let this process make one of its kind
             key, entries = None, b""
         if key != self._key or len(entries) > 2 * _ENTRY * self._limit:
             self._make(entries if key == self._key else b"")
