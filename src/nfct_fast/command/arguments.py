@@ -164,6 +164,11 @@ def parser() -> Parser:
         "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
     )
     parser.add_argument(
+        "--schema",
+        choices=("ecs",),
+        help="print JSON with the names of the Elastic Common Schema, version 9.4",
+    )
+    parser.add_argument(
         "--community-id",
         metavar="SEED",
         nargs="?",

@@ -15,6 +15,7 @@ from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop, is_reader_gone
 from nfct_fast.conntrack import Conntrack, list_flows
 from nfct_fast.monitoring.warned import ConntrackWarning
+from nfct_fast.output.ecs_lines import EcsLines
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.template import Template
@@ -127,6 +128,8 @@ def _formatter(arguments):
     presentation = Presentation(arguments.community_id, identity)
     # An invalid template is an error even with --json.
     template = Template(arguments.format, arguments.format_ts, presentation)
+    if arguments.schema == "ecs":
+        return EcsLines(presentation)
     return JsonLines(presentation) if arguments.json else template
 
 
