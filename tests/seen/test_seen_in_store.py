@@ -1,4 +1,4 @@
-"""What was seen is kept in the store: no mark comes twice after a restart, none is missing after a kill, find shows it."""
+"""What was seen is kept in the store: after a restart no mark comes twice, after a kill none is missing."""
 
 import json
 import os

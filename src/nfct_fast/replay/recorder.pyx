@@ -18,9 +18,8 @@ from nfct_fast.events.message_encoder cimport message_put
 from nfct_fast.records.owner cimport other_count
 from nfct_fast.processes.process cimport ancestor_t, process_drop, process_t, process_take
 from nfct_fast.replay.recording_format cimport (
-    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, MARKS, ancestor_part_t, chunk_step, chunk_t,
-    end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t,
-    process_chunk_t,
+    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, MARKS, ancestor_part_t,
+    chunk_step, chunk_t, end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t, process_chunk_t,
 )
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 

@@ -13,8 +13,8 @@ from nfct_fast.processes.process_object cimport Process, process_object
 from nfct_fast.records.labels cimport event_name
 from nfct_fast.records.record cimport record_drop, record_t
 from nfct_fast.replay.recording_format cimport (
-    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, chunk_step, chunk_t, flow_chunk_t,
-    loss_chunk_t, owner_part_t,
+    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, chunk_step, chunk_t,
+    flow_chunk_t, loss_chunk_t, owner_part_t,
 )
 from nfct_fast.store.packing cimport pack, packed_room
 from nfct_fast.text.protocol cimport protocol_write
