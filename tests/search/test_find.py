@@ -181,10 +181,12 @@ def test_foreign_and_broken_files_are_passed_over(store, tmp_path):
     (tmp_path / names[1]).write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
     (tmp_path / "flows-20200101T00.sqlite").symlink_to("/dev/null")
     (tmp_path / "notes.txt").write_text("of somebody else")
+    os.mkfifo(tmp_path / "flows-20200101T01.sqlite")
+    (tmp_path / "flows-20200101T02.sqlite").symlink_to("nowhere")
     assert times(found.find()) == [("NEW", 8000)]
-    assert len(found.complaints) == 3 and all("passed over" in one for one in found.complaints)
+    assert len(found.complaints) == 5 and all("passed over" in one for one in found.complaints)
     found.find()
-    assert len(found.complaints) == 3
+    assert len(found.complaints) == 5
 
 
 def test_a_forged_row_does_no_harm(store, tmp_path):
@@ -196,6 +198,7 @@ def test_a_forged_row_does_no_harm(store, tmp_path):
         "UPDATE flow SET record = x'00'",
         "UPDATE flow SET record = 'text'",
         "UPDATE flow SET record = zeroblob(1000000)",
+        "UPDATE flow SET record = zeroblob(500000000)",
         "UPDATE flow SET boot = 'x'",
         "UPDATE flow SET id = 9223372036854775807",
         "UPDATE meta SET value = zeroblob(100)",

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 
 from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.output.template import DEFAULT
@@ -19,7 +20,20 @@ Times are those of journalctl(1): "2026-11-24 03:12:00", "03:12", "yesterday", "
 with or without a zone such as UTC. FILTER has the words of the logger; README.md has all. The exit status is 0 if a
 flow was found, 1 if none was, and 2 after an error.
 """
+_TIMES = {"-S": "-S", "-U": "-U", "--since": "--since=", "--until": "--until=", "--around": "--around="}
 _ID = re.compile(r"1:[A-Za-z0-9+/]{27}=")
+
+
+class _FindParser(Parser):
+    """A parser for which what follows --since is a time, also if it begins with a dash: "-1h"."""
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        joined = []
+        words = iter(sys.argv[1:] if args is None else args)
+        for word in words:
+            following = next(words, None) if word in _TIMES else None
+            joined.append(word if following is None else _TIMES[word] + following)
+        return super().parse_intermixed_args(joined, namespace)
 
 
 def _community_id(text):
@@ -38,7 +52,7 @@ def _count(text):
 
 def parser() -> Parser:
     """Return the parser of the arguments."""
-    parser = Parser(
+    parser = _FindParser(
         prog=f"{PROGRAM} find",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,10 @@
 """An alert as a line of text."""
 
+import socket
+
 from nfct_fast.search.alert import Alert
 from nfct_fast.search.story_text import clock, safe
+from nfct_fast.text.protocol import protocol_name
 
 
 def alert_line(alert: Alert) -> str:
@@ -11,7 +14,7 @@ def alert_line(alert: Alert) -> str:
         f"line {alert.line}:",
         alert.source,
         "" if alert.time_ns is None else clock(alert.time_ns),
-        f"proto {alert.proto}",
+        protocol_name(socket.AF_INET6 if ":" in alert.src else socket.AF_INET, alert.proto),
         " > ".join(ends),
         safe(alert.what),
     ]

@@ -2,11 +2,13 @@
 
 import os
 import sqlite3
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from nfct_fast.store.schema import HOUR_NS, StoreError, StoreFile, open_file, store_files
 
+_LENGTH_MOST = 1 << 20  # bytes of a value; a record has at most 128 KiB
 _OPEN_MOST = 100  # at once; one that is being written takes three descriptors
 
 
@@ -58,11 +60,12 @@ class OpenFiles:
         if path in self._given_up:
             return None
         try:
-            connection = open_file(path)
-        except StoreError as error:
+            connection = _open(path)
+        except (StoreError, OSError) as error:
             if os.path.lexists(path):  # else its time was over, or it has another name now
                 self.give_up(file, error)
             return None
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LENGTH_MOST)
         self._open[path] = connection
         while len(self._open) > _OPEN_MOST:
             old, other = self._open.popitem(last=False)
@@ -123,3 +126,15 @@ class OpenFiles:
         while self._open:
             self._open.popitem()[1].close()
         self._indexes.clear()
+
+
+def _open(path):
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep whoever opens it waiting
+        raise StoreError(f"{path}: no regular file")
+    try:
+        return open_file(path)
+    except StoreError:
+        # Of a file that the logger left unfinished SQLite wants to make its "-shm" anew, which only its owner may.
+        if os.access(os.path.dirname(path), os.W_OK) or os.path.exists(f"{path}-wal"):
+            raise
+        return open_file(path, immutable=True)

@@ -90,8 +90,10 @@ def files_between(directory: str | os.PathLike[str], since: int, until: int) -> 
             yield file
 
 
-def open_file(path: str) -> sqlite3.Connection:
+def open_file(path: str, immutable: bool = False) -> sqlite3.Connection:
     """Open a file for reading, while it is written or not. It is not changed.
+
+    immutable: Nobody writes to it, so that SQLite needs no files beside it, which a mere reader may not make.
 
     Whoever can write to the directory may have put anything there: be the user it belongs to, not root.
 
@@ -99,7 +101,8 @@ def open_file(path: str) -> sqlite3.Connection:
         StoreError: It cannot be read, or is no file of a store, or one of a later version.
     """
     try:
-        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None, timeout=5)
+        how = "mode=ro&immutable=1" if immutable else "mode=ro"
+        connection = sqlite3.connect(f"file:{quote(path)}?{how}", uri=True, isolation_level=None, timeout=5)
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {error}") from None
     try:
