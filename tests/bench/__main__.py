@@ -20,6 +20,7 @@ import bench_mixture
 import bench_namespaces
 import bench_reading
 import bench_spawn
+import bench_store
 import bench_storms
 import bench_volume
 
@@ -37,6 +38,7 @@ PARTS = {
     "spawn": bench_spawn.main,
     "mixture": bench_mixture.main,
     "storms": bench_storms.main,
+    "store": bench_store.main,
     "namespaces": bench_namespaces.main,
 }
 
