@@ -20,7 +20,7 @@ from nfct_fast.store.store_error import StoreError
 # Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work and may return
 # an exit status.
 _LOG = "log"
-_SUBCOMMANDS = {"find": "find"}
+_SUBCOMMANDS = {"find": "find", "top": "top"}
 
 
 def main(argv=None) -> int:

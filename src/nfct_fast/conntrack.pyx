@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 from sys_epoll cimport EPOLLIN
 from nfct_fast.events.flow cimport EVENT_DESTROY, EVENT_FLOW, EVENT_NEW, EVENT_UPDATE
 from nfct_fast.reading.engine cimport Engine
-from nfct_fast.output.writer cimport Writer
+from nfct_fast.output.record_writer cimport RecordWriter
 from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.records.presentation cimport Presentation
@@ -159,8 +159,8 @@ cdef class Conntrack:
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
                  redact=None, on_loss="count", record=None, replay=None, speed=None, store=None, store_days=None,
-                 store_size=None, bint metrics=False, drop_privileges=False,
-                 first_seen=False):
+                 store_size=None, bint metrics=False, drop_privileges=False, first_seen=False,
+                 bint _tables=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -211,7 +211,7 @@ cdef class Conntrack:
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
-                presentation=presentation, redactor=redactor, counts=counts,
+                presentation=presentation, redactor=redactor, counts=counts, tables=_tables,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
                 first_seen=marker,
                 # The recording's is one of its own, as it is used by another thread.
@@ -236,6 +236,11 @@ cdef class Conntrack:
 
     def __exit__(self, *exception):
         self.close()
+
+    def _tables(self) -> dict:
+        """Return {inode: ConntrackDump} of the monitored namespaces, opened by `_tables`, for one thread at a time."""
+        self.engine.check()
+        return {} if self.engine.source_opener is None else dict(self.engine.source_opener.tables)
 
     def _watch(self, int fd, uint32_t events=EPOLLIN) -> None:
         """Have _next_batch() and _write_to() return early when fd is ready for `events` (EPOLL*).
@@ -472,11 +477,11 @@ cdef class Conntrack:
             return None
         return self.engine.batch
 
-    def _write_to(self, Writer writer not None) -> int | None:
+    def _write_to(self, RecordWriter writer not None) -> int | None:
         """Wait for flows, write them and those that come within the next 0.1 s, and return how many.
 
         0 if a watched descriptor is ready or a signal came: call it again for the rest. None if no more will come.
-        Blocks and raises OSError as the writer's Sink does.
+        Blocks and raises OSError as the writer does.
         """
         self.engine.check()
         count = self._ended(self.engine.take(-1, writer))

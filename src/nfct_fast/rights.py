@@ -42,10 +42,11 @@ class Rights:
         filter_calls: Whether to allow only the system calls that are still needed.
         find_owners: Whether owners are looked for; if not, only time zone files can be read.
         use_helpers: Whether helper processes do what needs privileges over other users' files; see spawn_helper().
+        use_terminal: Whether the modes of an open terminal may still be set.
     """
 
-    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False):
-        self._user, self._filter_calls = user, filter_calls
+    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False, use_terminal=False):
+        self._user, self._filter_calls, self.use_terminal = user, filter_calls, use_terminal
         if find_owners:
             self._keep = ("net_admin", "sys_ptrace") if use_helpers else privileges.KEPT
         else:
@@ -54,13 +55,17 @@ class Rights:
         # None if owners are looked for: Landlock would forbid inspecting other processes.
         self._files = None if find_owners else _ZONES
         self.spawn_helper = self._spawn_helper if use_helpers else None
+        # What is opened later has to be opened by a helper; see spawn_opener().
+        self.confine_files = filter_calls or user is not None
+        # Whose files may be appended to, beside root's: not nobody's, as others may run as nobody.
+        self.trusted_users = () if user is None or user[0] == _NOBODY else (user[0],)
         self.reasons = []
         if filter_calls and (use_helpers or not find_owners) and not sandbox.has_landlock():
             self.reasons.append(f"{_ALL_FILES}: this kernel has no Landlock, or it is not enabled")
 
     def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
-        self._drop(self._keep, self._enter_namespaces, self._files)
+        self._drop(self._keep, self._enter_namespaces, self._files, terminal=self.use_terminal)
 
     @property
     def user(self) -> tuple[int, int] | None:
@@ -81,10 +86,10 @@ class Rights:
         privileges.drop(())
         if self._filter_calls:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(_RANDOM, [directory]))
-            self._try("can still use every system call", lambda: self._filter(False, files=True))
+            self._try("can still use every system call", lambda: self._filter(files=True))
         return [f"nfct-store {reason}" for reason in self.reasons]
 
-    def _drop(self, keep, enter_namespaces, files, accept=False):
+    def _drop(self, keep, enter_namespaces, files, **filter_options):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filter_calls:
@@ -93,11 +98,11 @@ class Rights:
         if self._filter_calls and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filter_calls:
-            self._try("can still use every system call", lambda: self._filter(enter_namespaces, accept))
+            self._try("can still use every system call", lambda: self._filter(setns=enter_namespaces, **filter_options))
 
     @staticmethod
-    def _filter(enter_namespaces, accept=False, files=False):
-        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True, accept=accept, files=files):
+    def _filter(**options):
+        if not sandbox.restrict_calls(thread=True, **options):
             raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):
@@ -107,6 +112,18 @@ class Rights:
             sentence = f"{otherwise}: {error.strerror or error}"
             if sentence not in self.reasons:
                 self.reasons.append(sentence)
+
+    def spawn_opener(self, name, prepare) -> tuple[int, int]:
+        """Fork a helper as _spawn_helper() does, which stays the user who started it and keeps CAP_DAC_OVERRIDE.
+
+        So it can open anew what a log's rotation has moved away; it must do nothing else that it is asked for.
+        """
+        return self._spawn(socket.SOCK_SEQPACKET, name, prepare, self._drop_for_opening, ())
+
+    @staticmethod
+    def _drop_for_opening():
+        privileges.hide()
+        privileges.drop(("dac_override",))
 
     def _spawn_helper(self, name, prepare, keep, enter_namespaces=False) -> tuple[int, int]:
         """Fork a helper process that runs prepare()(fd); return its pid and a socket connected to fd.
@@ -137,7 +154,9 @@ class Rights:
 
         Returns, raises and ends as spawn_helper() does.
         """
-        return self._spawn(socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), True), (listener,))
+        return self._spawn(
+            socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), accept=True), (listener,)
+        )
 
     def _spawn(self, kind, name, prepare, drop, passed):
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)

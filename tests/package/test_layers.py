@@ -26,6 +26,7 @@ FOLDERS = (
     "reading",
     "metrics",
     "",
+    "live_table",
     "search",
     "command",
     "data",

@@ -6,10 +6,11 @@ from nfct_fast.attribution.resolver import ATTRIBUTIONS, NOTED_FLOWS
 from nfct_fast.build_info import LIBRARIES
 from nfct_fast.command import documents
 from nfct_fast.command.documents import Document
+from nfct_fast.command.formats import add_formats
+from nfct_fast.command.output_options import add_outputs
 from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
 from nfct_fast.metrics.listen_address import parse_listen_address
-from nfct_fast.output.template import DEFAULT
 from nfct_fast.seen.first_seen import KNOWN
 
 from .._version import __version__
@@ -105,6 +106,7 @@ def parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        optional_values={"--journal": "", "--syslog": "unix:/dev/log"},
         description="Log every new network connection of this host with the process behind it.",
     )
     parser.add_argument(
@@ -146,28 +148,8 @@ def parser() -> Parser:
         default=KNOWN,
         help="how many addresses and ports of programs to remember, at 16 to 43 bytes each (default: %(default)s)",
     )
-    parser.add_argument(
-        "-t",
-        "--format-ts",
-        metavar="FMT",
-        default="%s",
-        help="strftime(3) format of {ts}, with %%f for microseconds (default: %%s)",
-    )
-    parser.add_argument(
-        "-f",
-        "--format",
-        metavar="FMT",
-        default=DEFAULT,
-        help="str.format() template of a line, with fields of ts, ev, info and peer (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object per line instead; README.md describes its keys"
-    )
-    parser.add_argument(
-        "--schema",
-        choices=("ecs",),
-        help="print JSON with the names of the Elastic Common Schema, version 9.4",
-    )
+    add_formats(parser)
+    add_outputs(parser)
     parser.add_argument(
         "--community-id",
         metavar="SEED",

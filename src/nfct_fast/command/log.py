@@ -1,6 +1,5 @@
-"""The logger: open a Conntrack, give up privileges, and write its flows to standard output until asked to end."""
+"""The logger: open a Conntrack, give up privileges, and write its flows to the outputs until asked to end."""
 
-import errno
 import os
 import resource
 import select
@@ -8,55 +7,39 @@ import time
 import warnings
 
 from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand has it, with run()
+from nfct_fast.command.formats import Formats, community_id_seed
 from nfct_fast.command.loss_report import LossReport
 from nfct_fast.command.metrics_service import serve_metrics
+from nfct_fast.command.outputs import open_outputs
 from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
-from nfct_fast.command.stop import Stop, is_reader_gone
+from nfct_fast.command.stop import Stop
 from nfct_fast.conntrack import Conntrack, list_flows
 from nfct_fast.monitoring.warned import ConntrackWarning
-from nfct_fast.output.ecs_lines import EcsLines
-from nfct_fast.output.json_lines import JsonLines
-from nfct_fast.output.sink import Sink
-from nfct_fast.output.template import Template
-from nfct_fast.output.writer import Writer
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
 from nfct_fast.records.presentation import Presentation
 from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights, find_user
 
-_STDOUT = 1
 
-
-def _watch(conntrack, stop, output, manager):
-    conntrack._watch(stop.fd, select.EPOLLIN | select.EPOLLONESHOT)
-    conntrack._watch(conntrack.notices_fileno())
-    if manager.timer is not None:
-        conntrack._watch(manager.timer.fileno(), select.EPOLLIN)
-    try:
-        conntrack._watch(output, select.EPOLLERR)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EEXIST):  # a regular file cannot be waited for
-            raise
-
-
-def _log(conntrack, writer, stop, output, replayed, manager):
+def _log(conntrack, writer, stop, outputs, replayed, manager):
     report = LossReport(conntrack, replayed)
     try:
         while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
             manager.beat()
-            warn(*conntrack.notices())
+            warn(*conntrack.notices(), *outputs.check(stop))
             if stop.asked:
                 manager.stopping()
                 conntrack.stop()  # events received until now are still written
-            elif not written and is_reader_gone(output):
+            elif not written and outputs.is_over():
                 return
     finally:
         # In any case: count the flows that were received and not written.
         conntrack.close()
         warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
+        warn(*outputs.finish())
         report.report_end()
 
 
@@ -123,14 +106,9 @@ def _open(arguments, rights):
     )
 
 
-def _formatter(arguments):
+def _presentation(arguments):
     identity = () if arguments.replay is None else read_identity(arguments.replay)
-    presentation = Presentation(arguments.community_id, identity)
-    # An invalid template is an error even with --json.
-    template = Template(arguments.format, arguments.format_ts, presentation)
-    if arguments.schema == "ecs":
-        return EcsLines(presentation)
-    return JsonLines(presentation) if arguments.json else template
+    return Presentation(community_id_seed(arguments), identity)
 
 
 def run(arguments) -> None:
@@ -138,28 +116,32 @@ def run(arguments) -> None:
 
     Raises:
         ValueError: An argument is wrong.
-        RecordingError, OSError: See Conntrack and Sink; BrokenPipeError if the output's reader is gone.
+        RecordingError, OSError: See Conntrack and the outputs; BrokenPipeError if standard output's reader is gone.
     """
     if arguments.metrics is not None and (arguments.list or arguments.replay):
         raise ValueError("--metrics tells of what comes: it excludes --list and --replay")
-    output = _STDOUT
-    formatter = _formatter(arguments)
+    presentation = _presentation(arguments)
+    formats = Formats(arguments, presentation)
     rights = _rights(arguments)
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
     if arguments.netns == "all":
         _allow_descriptors()
     manager = ServiceManager(warn)  # before helper processes are started
+    outputs = open_outputs(formats, arguments, presentation, rights)
     with serve_metrics(arguments.metrics, rights) as metrics, _open(arguments, rights) as conntrack:
-        stop = Stop()
-        writer = Writer(formatter, Sink(output, stop.fd))
-        _watch(conntrack, stop, output, manager)
+        stop = Stop(outputs.reopens)
+        writer = outputs.begin(conntrack, stop)
+        conntrack._watch(conntrack.notices_fileno())
+        if manager.timer is not None:
+            conntrack._watch(manager.timer.fileno(), select.EPOLLIN)
         rights.drop()
+        outputs.start()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
         metrics.start(conntrack)
         manager.ready(conntrack)
         try:
-            _log(conntrack, writer, stop, output, arguments.replay is not None, manager)
+            _log(conntrack, writer, stop, outputs, arguments.replay is not None, manager)
         finally:
             if arguments.debug:
                 warn(conntrack.stats())

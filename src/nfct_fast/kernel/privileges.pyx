@@ -14,6 +14,7 @@ from nfct_fast.kernel.os_error cimport os_error
 cdef extern from "<linux/capability.h>" nogil:
     enum:
         _LINUX_CAPABILITY_VERSION_3
+        CAP_DAC_OVERRIDE
         CAP_DAC_READ_SEARCH
         CAP_NET_ADMIN
         CAP_SETPCAP
@@ -59,12 +60,12 @@ cdef extern from "<sys/syscall.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
 
-CAPABILITIES = {"dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN, "sys_admin": CAP_SYS_ADMIN,
-                "sys_ptrace": CAP_SYS_PTRACE}
+CAPABILITIES = {"dac_override": CAP_DAC_OVERRIDE, "dac_read_search": CAP_DAC_READ_SEARCH, "net_admin": CAP_NET_ADMIN,
+                "sys_admin": CAP_SYS_ADMIN, "sys_ptrace": CAP_SYS_PTRACE}
 # The capabilities that reading still needs: net_admin for the conntrack table and larger buffers, sys_ptrace for other
 # users' /proc/PID/fd, dac_read_search to open cgroups by id, sys_admin to enter the network namespaces of containers
 # that start later.
-KEPT = tuple(CAPABILITIES)
+KEPT = ("dac_read_search", "net_admin", "sys_admin", "sys_ptrace")
 
 
 def become(uid, gid) -> None:

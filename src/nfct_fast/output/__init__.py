@@ -1,1 +1,1 @@
-"""Records as text: the default line, templates, JSON, and a writer that can be stopped even when its reader blocks."""
+"""Records as text: lines, columns, JSON, journal entries, syslog; and what writes them to one output or several."""

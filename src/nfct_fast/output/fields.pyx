@@ -271,6 +271,40 @@ cdef void _put_owner(text_buffer_t *out, const owner_t *owner, int field, Identi
         _put_process(out, owner.process, owner.cgroup, field, identity)
 
 
+cdef bint field_name(const record_t *record, int field, span_t *out) noexcept nogil:
+    cdef const owner_t *owner = &record.owner if field < EV_COUNT + INFO_COUNT else &record.peer
+    cdef int name = (field - EV_COUNT) % INFO_COUNT
+    cdef const process_t *process = owner.process
+    if field < EV_COUNT or not INFO_COMM <= name <= INFO_CLAIMED_CONTAINER or INFO_EXE_DEV <= name <= INFO_EXE_INODE:
+        return False
+    if process == NULL and name >= INFO_SERVICE:
+        process = owner.cgroup
+    out.size = 0
+    if process == NULL:
+        return True
+    if name == INFO_COMM:
+        out[0] = process.comm
+    elif name == INFO_EXE:
+        out[0] = process.exe
+    elif name == INFO_CMDLINE:
+        out[0] = process.cmdline
+    elif name == INFO_SERVICE:
+        out[0] = process.cgroup
+    elif name == INFO_UNIT:
+        out[0] = process.names.unit
+    elif name == INFO_USER_UNIT:
+        out[0] = process.names.user_unit
+    elif name == INFO_SLICE:
+        out[0] = process.names.slice
+    elif name == INFO_CONTAINER:
+        out[0] = process.names.container
+    elif name == INFO_CLAIMED_UNIT:
+        out[0] = process.names.claimed_unit
+    else:
+        out[0] = process.names.claimed_container
+    return True
+
+
 cdef bint field_is_of_process(int field) noexcept nogil:
     return EV_COUNT <= field < EV_COUNT + INFO_INODE
 

@@ -9,7 +9,8 @@ cdef class Sink:
     cdef bint chunked            # writes may block: poll first, and write at most PIPE_ATOMIC bytes
     cdef int64_t deadline        # CLOCK_MONOTONIC ms when writing is given up; 0 until the program was asked to end
     cdef size_t written          # bytes written by the last put()
-    cdef int _wait(self) noexcept nogil
+    # Wait until fd is writable: 0, -EINTR once if asked to end, -ETIMEDOUT after the deadline, or -errno.
+    cdef int wait(self) noexcept nogil
     # Write all of data; 0 or -errno. -EPIPE: the reader is gone. -ETIMEDOUT: the deadline has passed. -EINTR, once: the
     # program was asked to end meanwhile, so handle that and call again. `written` says how much was written.
     cdef int put(self, const char *data, size_t length) noexcept nogil

@@ -68,7 +68,7 @@ cdef class Sink:
         if self.reopened_fd >= 0:
             close(self.reopened_fd)
 
-    cdef int _wait(self) noexcept nogil:
+    cdef int wait(self) noexcept nogil:
         """Wait until fd is writable: 0, -EINTR once if asked to end, -ETIMEDOUT after the deadline, or -errno."""
         cdef pollfd fds[2]
         cdef int timeout
@@ -104,7 +104,7 @@ cdef class Sink:
         while self.written < length:
             piece = length - self.written
             if self.chunked:
-                result = self._wait()
+                result = self.wait()
                 if result < 0:
                     return result
                 # A pipe takes a piece of this size as a whole or not at all, so no line is cut if it stops.

@@ -4,7 +4,7 @@ Every field is text, so a format specification is what str.format() has for text
 """
 cimport cython
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memmove, memset, strlen
 from nfct_fast.output.fields cimport field_find, field_is_of_process, field_put
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.processes.process_texts cimport (
@@ -41,14 +41,20 @@ cdef struct piece_t:
     char align           # "<", ">" or "^"
     int width            # pad to so many characters; 0: do not pad
     int precision        # cut to so many characters; -1: do not cut
+    const char *colour   # what stands before a field on a terminal, and RESET after it; NULL: nothing
+
+
+cdef const char *ELLIPSIS = b"\xe2\x80\xa6"
+cdef const char *RESET = b"\x1b[m"
 
 
 cdef bint _is_continuation(char byte) noexcept nogil:
     return (byte & 0xc0) == 0x80
 
 
-cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexcept nogil:
+cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece, bint ellipsis) noexcept nogil:
     cdef size_t at = begin
+    cdef size_t last = begin     # where the last character begins
     cdef size_t padding
     cdef size_t before
     cdef size_t i, _
@@ -58,9 +64,12 @@ cdef void _justify(text_buffer_t *out, size_t begin, const piece_t *piece) noexc
     while at < out.length:
         if not _is_continuation(out.data[at]):
             if characters == piece.precision:
-                out.length = at
+                out.length = last if ellipsis else at
+                if ellipsis:
+                    buffer_put(out, ELLIPSIS, strlen(ELLIPSIS))
                 break
             characters += 1
+            last = at
         at += 1
     if characters >= piece.width:
         return
@@ -85,10 +94,14 @@ cdef class Template(Formatter):
         template: A str.format() template with the fields in FIELDS and `ts`.
         time_format: A strftime(3) format; see TimeFormat.
         presentation: a Presentation.
+        ellipsis: Whether what a precision cuts ends in one.
+        colours: SGR parameters of ECMA-48 for fields, such as {"info.pid": "1"}.
 
     Raises ValueError with the reason if either is invalid.
     """
     cdef list literals
+    cdef dict colours        # by field
+    cdef bint ellipsis
     cdef piece_t *pieces
     cdef int count
     cdef int same_begin      # pieces that say the same of all flows of one process
@@ -97,8 +110,11 @@ cdef class Template(Formatter):
     cdef TimeFormat time
     cdef Presentation presentation
 
-    def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s", Presentation presentation=None):
+    def __cinit__(self, str template not None=DEFAULT, str time_format not None="%s", Presentation presentation=None, *,
+                  bint ellipsis=False, colours=None):
         self.presentation = presentation if presentation is not None else Presentation()
+        self.ellipsis = ellipsis
+        self.colours = {name: f"\x1b[{code}m".encode("ascii") for name, code in (colours or {}).items()}
         try:
             # Under a C locale, command line arguments hold non-ASCII bytes as surrogates.
             parsed = list(string.Formatter().parse(template.encode(errors="surrogateescape").decode()))
@@ -151,6 +167,7 @@ cdef class Template(Formatter):
     cdef _field(self, str name, str spec, str conversion):
         cdef piece_t *piece = &self.pieces[self.count]
         cdef bytes fill
+        cdef bytes colour = self.colours.get(name)
         piece.field = TIME if name == "ts" else field_find(name)
         if piece.field == -1:
             raise ValueError(f"format: unknown field {{{name}}}; the fields are ts, {', '.join(FIELDS)}")
@@ -163,6 +180,8 @@ cdef class Template(Formatter):
         fill = (match["fill"] or match["zero"] or " ").encode()
         memcpy(piece.fill, <const char *>fill, len(fill))
         piece.fill_size = <int>len(fill)
+        if colour is not None:
+            piece.colour = colour                   # kept alive by self.colours
         piece.align = ord(match["align"] or "<")
         piece.width = int(match["width"] or 0)
         piece.precision = -1 if match["precision"] is None else int(match["precision"])
@@ -199,9 +218,14 @@ cdef class Template(Formatter):
             if piece.field == LITERAL:
                 buffer_put(out, piece.literal, piece.size)
                 continue
+            if piece.colour != NULL:
+                buffer_put(out, piece.colour, strlen(piece.colour))
+                begin = out.length
             if piece.field == TIME:
                 self.time.put(out, record.flow.time)
             else:
                 field_put(out, record, piece.field, self.presentation)
             if piece.width or piece.precision >= 0:
-                _justify(out, begin, piece)
+                _justify(out, begin, piece, self.ellipsis)
+            if piece.colour != NULL:
+                buffer_put(out, RESET, strlen(RESET))

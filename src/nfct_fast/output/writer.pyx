@@ -4,15 +4,18 @@ from libc.errno cimport ENOMEM
 from libc.string cimport memset
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
-from nfct_fast.output.sink cimport sink_error
 
 import time
 
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Writer:
-    """A writer of batches through a formatter to a sink: one line per record, one write per batch."""
+cdef class Writer(RecordWriter):
+    """A writer of batches through a formatter to a sink: one line per record, one write per batch.
+
+    put() blocks like Sink.put(), and returns what that does, or -ENOMEM; records whose lines were written in full are
+    consumed.
+    """
 
     def __cinit__(self, Formatter formatter not None, Sink sink not None):
         self.formatter = formatter
@@ -81,7 +84,3 @@ cdef class Writer:
         failed = self.line.failed
         self.line.failed = False
         return self.line.length == <size_t>cut or not failed and self.sink.put_last(self.line.data, self.line.length)
-
-
-cdef object writer_error(int result):
-    return MemoryError("formatting output") if result == -ENOMEM else sink_error(result)

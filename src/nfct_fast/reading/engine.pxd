@@ -9,7 +9,7 @@ from nfct_fast.records.ring cimport Ring
 from nfct_fast.replay.player cimport Player
 from nfct_fast.replay.recorder cimport Recorder
 from nfct_fast.kernel.wakeup cimport Wakeup
-from nfct_fast.output.writer cimport Writer
+from nfct_fast.output.record_writer cimport RecordWriter
 
 # `lock` protects `consumer_active`, `closed`, `ended` and `released`, which consumer and close() share.
 cdef class Engine:
@@ -28,6 +28,7 @@ cdef class Engine:
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
     cdef readonly object notices     # a Notices
+    cdef readonly object source_opener   # a SourceOpener, or None
     cdef readonly FlowCounts counts  # of what the consumer took; None: nobody counts
     cdef readonly object table_fill  # a TableFill, if `counts` are wanted and it can be read; or None
     cdef object opener               # an Opener if the resolver has none, else None
@@ -48,10 +49,10 @@ cdef class Engine:
     cdef object failure(self)
     cdef int watch(self, int fd, unsigned int events) except -1
     cdef int _fill_batch(self, int timeout) noexcept nogil
-    cdef int _write_batches(self, Writer writer, int *result) noexcept nogil
+    cdef int _write_batches(self, RecordWriter writer, int *result) noexcept nogil
     cdef int _gather(self, int64_t most, int64_t wait, bint block) noexcept nogil
     cdef bint _begin_taking(self) except -1
     cdef int _end_taking(self) except -1
     cdef object gather(self, int64_t most, int64_t wait, bint block)
-    cdef int take(self, int timeout, Writer writer=*) except -2
+    cdef int take(self, int timeout, RecordWriter writer=*) except -2
     cdef void _count_undelivered(self) noexcept nogil

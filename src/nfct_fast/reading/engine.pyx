@@ -18,7 +18,7 @@ from nfct_fast.records.flow_counts cimport FlowCounts
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.kernel.os_error cimport os_error
-from nfct_fast.output.writer cimport writer_error
+from nfct_fast.output.record_writer cimport writer_error
 
 import os
 from _thread import allocate_lock, get_ident, start_new_thread
@@ -107,9 +107,9 @@ cdef class Engine:
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
-            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         flow_filter, self.notices, whole_flows=flows is not None, listing=listing,
-                                         **opener_arguments)
+            source_opener = self.source_opener = SourceOpener(
+                self.reader, self.attribution, opener, self.tracking, spawn_helper is None, flow_filter, self.notices,
+                whole_flows=flows is not None, listing=listing, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)
@@ -311,7 +311,7 @@ cdef class Engine:
             return -2
         return 0
 
-    cdef int _write_batches(self, Writer writer, int *result) noexcept nogil:
+    cdef int _write_batches(self, RecordWriter writer, int *result) noexcept nogil:
         """Wait for records, write them and those that come within WRITE_MS. Return how many, or as _fill_batch().
 
         *result is 0, or the -errno of a failed write.
@@ -393,7 +393,7 @@ cdef class Engine:
         """End what begin_wait() began."""
         self._end_taking()
 
-    cdef int take(self, int timeout, Writer writer=None) except -2:
+    cdef int take(self, int timeout, RecordWriter writer=None) except -2:
         """Be the one consumer in _fill_batch(), or _write_batches() if there is a writer. -1 also once it is closed."""
         cdef int result = 0
         cdef int count
