@@ -146,7 +146,7 @@ def parser() -> Parser:
         metavar="N",
         type=_number(1024, 1 << 26),
         default=KNOWN,
-        help="how many addresses and ports of programs to remember, at 16 to 43 bytes each (default: %(default)s)",
+        help="how many addresses and ports of programs to remember, at 21 to 43 bytes each (default: %(default)s)",
     )
     add_formats(parser)
     add_outputs(parser)
