@@ -87,6 +87,20 @@ def test_it_ends_when_nobody_reads(counting):
     assert done.returncode == 1 and b"No space left" in done.stderr and done.stderr.count(b"\n") == 1
 
 
+def test_a_reader_that_stopped_does_not_keep_it(counting):
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(theirs, b"x" * 4096)
+    os.set_blocking(theirs, True)
+    with Program(counting, "top", "-b", "-d", "0.1", stdout=theirs) as program:
+        status, seconds = program.end()
+        assert status in (0, 1) and seconds < 10
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_it_gives_up_its_rights(counting):
     with Program(counting, "top", "-b", "-d", "0.2") as program:
         program.await_lines(1)

@@ -39,6 +39,7 @@ def test_prints_the_unit_of_this_installation(netns):
     printed = settings(done.stdout.decode())
     program = printed["ExecStart"].split()[0]
     assert os.path.isabs(program) and os.access(program, os.X_OK)
+    assert printed["ExecStart"].endswith("--store %S/nfct-fast")
     assert printed["Type"] == "notify" and printed["User"] == "nfct-fast"
     python = os.path.realpath(sys.executable)
     complained = f"{python} is in a home directory" in done.stderr.decode()

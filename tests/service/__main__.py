@@ -105,10 +105,10 @@ def await_active(inside):
 
 
 def await_flow(inside, port):
-    """Make flows to a port until the service has logged one; the line."""
-    lines = f"journalctl -q -u nfct-fast -o cat | grep '> 127.0.0.1/{port} '"
-    inside.until(f"{SEND.format(port=port)}; sleep 0.3; {lines}", 20)
-    return inside.run(f"{lines} | head -1")
+    """Make flows to a port until the service has stored one; its line."""
+    find = f"nfct-fast find dport {port}"
+    inside.until(f"{SEND.format(port=port)}; sleep 1; {find}", 30)
+    return inside.run(f"{find} | head -1")
 
 
 def try_service(inside):
@@ -118,7 +118,6 @@ def try_service(inside):
         if said and "Created symlink" not in said:
             say(said)
     await_active(inside)
-    # It may rest in the journal's rate limit only where a test makes many.
     say(f"service: {show(inside, 'StatusText')}; {await_flow(inside, 5002)}")
     said = inside.run("systemd-analyze verify nfct-fast.service")
     if said:
@@ -168,13 +167,16 @@ def try_restarts(inside):
     inside.run(f"kill -KILL {await_active(inside)}")
     inside.until("test $(systemctl show -P NRestarts nfct-fast) = 2 && systemctl is-active nfct-fast", 60)
     await_flow(inside, 5005)
-    say("restarted by systemctl, the watchdog, and after SIGKILL")
+    for port in (5002, 5003, 5004, 5005):
+        inside.run(f"nfct-fast find dport {port}")
+    say("restarted by systemctl, the watchdog, and after SIGKILL; what was stored is found")
+    say(inside.run("ls -ld /var/lib/nfct-fast /var/lib/nfct-fast/*").replace("\n", "\n  "))
 
 
 def try_namespaces(inside):
     """With --netns all, a namespace that is made later; by the documented change of ExecStart."""
     program = inside.run("grep ^ExecStart= /etc/systemd/system/nfct-fast.service | cut -d= -f2 | cut -d' ' -f1")
-    override(inside, "ExecStart=", f"ExecStart={program} --netns all -p udp")
+    override(inside, "ExecStart=", f"ExecStart={program} --netns all -p udp", "StandardOutput=journal")
     inside.run("systemctl restart nfct-fast")
     await_active(inside)
     inside.run("ip netns add later; ip -n later link set lo up")

@@ -4,7 +4,6 @@ import argparse
 import locale
 import os
 import select
-import sys
 import warnings
 
 from nfct_fast.attribution.resolver import ATTRIBUTIONS
@@ -20,6 +19,7 @@ from nfct_fast.live_table.parties import GROUPINGS
 from nfct_fast.live_table.screen import Screen, find_curses
 from nfct_fast.live_table.view import SORTS, View
 from nfct_fast.monitoring.warned import ConntrackWarning
+from nfct_fast.output.sink import Sink
 from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
 
 _STDIN, _STDOUT = 0, 1
@@ -176,7 +176,7 @@ def _show(top, terminal, stop):
             ended = top.refresh()
 
 
-def _print(top, stop):
+def _print(top, stop, sink):
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isascii() and columns.isdecimal() and 20 <= int(columns) else _PRINTED_COLUMNS
     poll = select.poll()
@@ -195,8 +195,7 @@ def _print(top, stop):
             page = top.printed(min(width, 1000))
             if locale.nl_langinfo(locale.CODESET).upper().replace("-", "") != "UTF8":
                 page = plain(page)
-            sys.stdout.write("\n" * (pages > 0) + page)
-            sys.stdout.flush()
+            sink.write(("\n" * (pages > 0) + page).encode())
             pages += 1
 
 
@@ -240,9 +239,10 @@ def run(arguments) -> None:
         stop = Stop()
         try:
             if arguments.batch:
+                sink = Sink(_STDOUT, stop.fd)
                 rights.drop()
                 top.collector.start()
-                _print(top, stop)
+                _print(top, stop, sink)
             else:
                 with Screen(curses) as terminal:
                     rights.drop()
