@@ -62,7 +62,7 @@ def test_every_output_has_the_same_marks(talk, tracked, tmp_path):
     """JSON, lines, objects, columns and filters, all from one recording, and what was written live."""
     recording = tmp_path / "recording"
     with Program(tracked, "--first-seen", "--record", recording, "-p", "udp", "-f", "{ev.dst} {ev.first_seen}") as live:
-        assert any("without a store nothing is remembered" in line for line in live.complaints)
+        until(lambda: any("without a store nothing is remembered" in line for line in live.complaints))
         words = ["--net=/run/netns/" + tracked, talk, *TO, "127.0.0.9", "7001", "127.0.0.8", "7001", *TO]
         subprocess.run(["nsenter", *words], check=True, stdin=subprocess.DEVNULL, capture_output=True)
         live.await_lines(4)
