@@ -164,6 +164,17 @@ def test_scrapes_while_nobody_reads_the_output(tracked, within):
         program.end()
 
 
+def test_what_each_output_has_not_taken(tracked, within, tmp_path):
+    tmp_path.chmod(0o755)
+    words = ["-p", "udp", "--metrics", "9464", "-o", str(tmp_path / "flows"), "-o", "-"]
+    with within(), Program(tracked, *words, command=PROGRAM) as program:
+        send(4321)
+        program.await_lines(1)
+        found = samples(get())
+    outputs = {key[1]: value for key, value in found.items() if key[0] == "nfct_output_flows_dropped_total"}
+    assert outputs == {str(tmp_path / "flows"): 0, "standard output": 0}
+
+
 def test_without_a_sandbox_and_on_ipv6(tracked, within):
     with within(), Program(tracked, "-p", "udp", "--no-sandbox", "--metrics", "[::1]:9464", command=PROGRAM) as program:
         assert samples(get("http://[::1]:9464/metrics"))

@@ -136,7 +136,7 @@ def run(arguments) -> None:
         outputs.start()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
-        metrics.start(conntrack)
+        metrics.start(conntrack, outputs)
         manager.ready(conntrack)
         try:
             _log(conntrack, writer, stop, outputs, arguments.replay is not None, manager)

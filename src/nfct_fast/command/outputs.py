@@ -14,6 +14,7 @@ from nfct_fast.command.output_options import (
     syslog_server,
 )
 from nfct_fast.command.stop import is_reader_gone
+from nfct_fast.metrics.exposition import label_text
 from nfct_fast.monitoring.notices import Notices
 from nfct_fast.output.buffered_output import BufferedOutput
 from nfct_fast.output.connection import connector, resolve
@@ -54,6 +55,9 @@ class StandardOutput:
 
     def start(self) -> None:
         """Call once rights are given up."""
+
+    def _add_metrics(self, exposition):
+        """Nothing is left out, so there is nothing to count."""
 
     def check(self, stop) -> tuple[str, ...]:
         """Do what signals ask for, and return sentences for the operator. Call between two writes."""
@@ -163,6 +167,16 @@ class SeveralOutputs:
         """Start the threads, which have the rights of the calling one. Call once these are given up."""
         for output in self._outputs:
             output.start()
+
+    def _add_metrics(self, exposition):
+        exposition.counter(
+            "nfct_output_flows_dropped",
+            "Flows that an output has not taken, as it was too slow, full or gone.",
+            [
+                ({"output": label_text(output.name.encode(errors="surrogateescape"))}, output.lost)
+                for output in self._outputs
+            ],
+        )
 
     def check(self, stop) -> tuple[str, ...]:
         """As StandardOutput.check()."""
