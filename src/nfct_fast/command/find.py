@@ -1,6 +1,5 @@
 """`nfct-fast find`: print the flows of a store that were asked for."""
 
-import _strptime  # noqa: F401 -- time.strptime() imports it late: then the store's owner, who may not read it, does
 import json
 import os
 import sys
