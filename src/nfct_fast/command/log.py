@@ -38,7 +38,7 @@ def _log(conntrack, writer, stop, outputs, replayed, manager):
         # In any case: count the flows that were received and not written.
         conntrack.close()
         writer.write_loss(*conntrack.unreported)
-        warn(*outputs.finish())
+        warn(*outputs.finish(stop))
         report.report_end()
 
 
