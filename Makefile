@@ -19,7 +19,7 @@ SOURCES := setup.py pyproject.toml $(wildcard include/*.pxd) $(shell find src/nf
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
-TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc
+TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc tmux
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
 .PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus service man build wheels wheels-aarch64 clean
@@ -117,7 +117,7 @@ $(VENV)/.test-packages: $(VENV)/.system pyproject.toml
 	@touch $@
 
 $(VENV)/.tested-with: $(VENV)/.test-packages
-	@missing=$$(for tool in ip nft conntrack strace clang bpftool ps; do command -v $$tool >/dev/null || echo $$tool; done); \
+	@missing=$$(for tool in ip nft conntrack strace clang bpftool ps tmux; do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \

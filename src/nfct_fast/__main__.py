@@ -19,7 +19,7 @@ from nfct_fast.replay.recording_error import RecordingError
 # Modules of nfct_fast.command with a function parser(), and run(arguments) that does the work and may return
 # an exit status.
 _LOG = "log"
-_SUBCOMMANDS = {"find": "find"}
+_SUBCOMMANDS = {"find": "find", "top": "top"}
 
 
 def main(argv=None) -> int:

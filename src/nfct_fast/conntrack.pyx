@@ -145,7 +145,7 @@ cdef class Conntrack:
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
                  redact=None, on_loss="count", record=None, replay=None, speed=None, bint metrics=False,
-                 drop_privileges=False):
+                 drop_privileges=False, bint _tables=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -184,7 +184,7 @@ cdef class Conntrack:
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
-                presentation=presentation, redactor=redactor, counts=counts,
+                presentation=presentation, redactor=redactor, counts=counts, tables=_tables,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
                 # The recording's is one of its own, as it is used by another thread.
                 record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)))
@@ -205,6 +205,11 @@ cdef class Conntrack:
 
     def __exit__(self, *exception):
         self.close()
+
+    def _tables(self) -> dict:
+        """Return {inode: ConntrackDump} of the monitored namespaces, opened by `_tables`, for one thread at a time."""
+        self.engine.check()
+        return {} if self.engine.source_opener is None else dict(self.engine.source_opener.tables)
 
     def _watch(self, int fd, uint32_t events=EPOLLIN) -> None:
         """Have _next_batch() and _write_to() return early when fd is ready for `events` (EPOLL*).

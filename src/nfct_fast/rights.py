@@ -41,10 +41,11 @@ class Rights:
         filter_calls: Whether to allow only the system calls that are still needed.
         find_owners: Whether owners are looked for; if not, only time zone files can be read.
         use_helpers: Whether helper processes do what needs privileges over other users' files; see spawn_helper().
+        use_terminal: Whether the modes of an open terminal may still be set.
     """
 
-    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False):
-        self._user, self._filter_calls = user, filter_calls
+    def __init__(self, *, user=None, filter_calls=False, find_owners=True, use_helpers=False, use_terminal=False):
+        self._user, self._filter_calls, self.use_terminal = user, filter_calls, use_terminal
         if find_owners:
             self._keep = ("net_admin", "sys_ptrace") if use_helpers else privileges.KEPT
         else:
@@ -63,9 +64,9 @@ class Rights:
 
     def drop(self) -> None:
         """Give up the privileges. Call first in each thread. OSError if capabilities cannot be dropped."""
-        self._drop(self._keep, self._enter_namespaces, self._files)
+        self._drop(self._keep, self._enter_namespaces, self._files, terminal=self.use_terminal)
 
-    def _drop(self, keep, enter_namespaces, files, accept=False):
+    def _drop(self, keep, enter_namespaces, files, **filter_options):
         if self._user is not None and self._user[0] != os.geteuid():
             self._try("still runs as the user who started it", lambda: privileges.become(*self._user))
         if self._filter_calls:
@@ -74,11 +75,11 @@ class Rights:
         if self._filter_calls and files is not None:
             self._try(_ALL_FILES, lambda: sandbox.restrict_files(files))
         if self._filter_calls:
-            self._try("can still use every system call", lambda: self._filter(enter_namespaces, accept))
+            self._try("can still use every system call", lambda: self._filter(setns=enter_namespaces, **filter_options))
 
     @staticmethod
-    def _filter(enter_namespaces, accept):
-        if not sandbox.restrict_calls(setns=enter_namespaces, thread=True, accept=accept):
+    def _filter(**options):
+        if not sandbox.restrict_calls(thread=True, **options):
             raise OSError(f"the filter does not support {os.uname().machine}")
 
     def _try(self, otherwise, step):
@@ -130,7 +131,9 @@ class Rights:
 
         Returns, raises and ends as spawn_helper() does.
         """
-        return self._spawn(socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), True), (listener,))
+        return self._spawn(
+            socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), accept=True), (listener,)
+        )
 
     def _spawn(self, kind, name, prepare, drop, passed):
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)

@@ -85,6 +85,33 @@ def test_denied(code):
     run(f"subprocess.run(['true'])\nassert sandbox.restrict_calls()\n{code}")
 
 
+def test_who_draws_sets_the_modes_of_its_terminal():
+    run("""
+import fcntl, termios
+other, own = os.openpty()
+sandbox.restrict_calls(terminal=True)
+modes = termios.tcgetattr(own)
+for when in (termios.TCSANOW, termios.TCSADRAIN, termios.TCSAFLUSH):
+    termios.tcsetattr(own, when, modes)
+os.get_terminal_size(own)
+denied(lambda: fcntl.ioctl(own, termios.TIOCSTI, b"x"))
+denied(lambda: fcntl.ioctl(own, termios.TIOCSCTTY, 0))
+denied(lambda: fcntl.ioctl(other, termios.TIOCSWINSZ, bytes(8)))
+denied(lambda: open('/tmp/nfct-sandbox', 'w'))
+""")
+    run("""
+import termios
+other, own = os.openpty()
+sandbox.restrict_calls()
+try:
+    termios.tcgetattr(own)
+except termios.error as error:
+    assert error.args[0] == errno.EPERM
+else:
+    raise AssertionError("allowed")
+""")
+
+
 def test_who_enters_makes_netlink_sockets():
     run("""
 sandbox.restrict_calls(setns=True)

@@ -25,6 +25,7 @@ FOLDERS = (
     "reading",
     "metrics",
     "",
+    "live_table",
     "search",
     "command",
     "data",

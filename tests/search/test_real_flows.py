@@ -248,3 +248,5 @@ def test_no_store(directory, tmp_path):
     assert found.returncode == 2 and str(directory).encode() in found.stderr
     found = find(tmp_path)
     assert found.returncode == 2 and b"no flows are stored there" in found.stderr
+    found = find(tmp_path, "--alert", "-", input=b"nothing\n")
+    assert found.returncode == 2 and found.stderr.count(b"\n") == 1

@@ -124,7 +124,7 @@ class _Find:
             return _FOUND
         if self._store.is_empty:
             warn(f"{self._arguments.store}: no flows are stored there; nfct-fast --store makes them")
-        return _FAILED if self._store.is_empty or self._store.complaints else _NOTHING
+        return _FAILED if self._store.is_empty or self._store.complaints or self._bad else _NOTHING
 
     def _complain(self):
         warn(*self._store.complaints)
@@ -189,5 +189,5 @@ def run(arguments) -> int:
     except OSError as error:
         if arguments.debug:
             raise
-        warn(error.strerror if error.strerror and error.filename is None else error)
+        warn(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or error)
         return _FAILED

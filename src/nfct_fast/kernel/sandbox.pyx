@@ -22,6 +22,7 @@ cdef extern from "nfct_fast/kernel/seccomp_filter.h" nogil:
     enum:
         SANDBOX_SETNS
         SANDBOX_KILL
+        SANDBOX_TERMINAL
         SANDBOX_ACCEPT
         SANDBOX_FILTER_MAX
         NFCT_FAST_AUDIT_ARCH
@@ -54,7 +55,7 @@ cdef bint _has_pidfds() noexcept nogil:
     return syscall(SYS_pidfd_send_signal, <long>-1, <long>0, NULL, <long>0) == 0 or errno != ENOSYS
 
 
-def restrict_calls(bint setns=False, bint thread=False, bint accept=False) -> bool:
+def restrict_calls(bint setns=False, bint thread=False, bint accept=False, bint terminal=False) -> bool:
     """Allow only the system calls that reading still needs, in all threads of the process, for good.
 
     All others fail with EPERM. Files can be opened only for reading; no socket can be made; no memory can be made
@@ -64,6 +65,7 @@ def restrict_calls(bint setns=False, bint thread=False, bint accept=False) -> bo
     Args:
         setns: Also allow entering network namespaces and making netlink sockets.
         thread: Restrict only the calling thread, and those that it starts.
+        terminal: Also allow setting the modes of terminals that are open.
         accept: Also allow accepting connections on a socket that listens; then no socket can be connected or bound.
 
     Returns:
@@ -83,7 +85,7 @@ def restrict_calls(bint setns=False, bint thread=False, bint accept=False) -> bo
     no_new_privileges()
     program.len = nfct_fast_sandbox_filter(
         code, (SANDBOX_SETNS if setns else 0) | (0 if _has_pidfds() else SANDBOX_KILL)
-        | (SANDBOX_ACCEPT if accept else 0), getpid())
+        | (SANDBOX_ACCEPT if accept else 0) | (SANDBOX_TERMINAL if terminal else 0), getpid())
     program.filter = code
     # Without SPEC_ALLOW, kernels before 5.16 enable the Spectre v4 mitigation in a filtered process, which slows it.
     rc = syscall(SYS_seccomp, <long>SECCOMP_SET_MODE_FILTER, <long>(flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW), &program)

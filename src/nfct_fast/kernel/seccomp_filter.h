@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <nfct_fast/kernel/syscall_numbers.h>
 
@@ -28,12 +29,14 @@
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1UL << 2) /* 4.17 */
 #endif
 
-enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_ACCEPT = 4, SANDBOX_FILTER_MAX = 320, SANDBOX_X32 = 0x40000000 };
+enum { SANDBOX_SETNS = 1, SANDBOX_KILL = 2, SANDBOX_ACCEPT = 4, SANDBOX_TERMINAL = 8 };
+enum { SANDBOX_FILTER_MAX = 352, SANDBOX_X32 = 0x40000000 };
 enum { SANDBOX_MAP_CREATE = 0, SANDBOX_MAP_UPDATE_ELEM = 2 }; /* of enum bpf_cmd */
 
 /* Options. SANDBOX_SETNS: also allow setns(2), socket(2) for netlink, and bpf(2) to make maps. SANDBOX_KILL: also allow
  * signals to other processes. SANDBOX_ACCEPT: also allow accept4(2), and then nothing that could connect a socket to
  * elsewhere: not connect(2), and not shutdown(2), which makes a socket that listens one that can be connected.
+ * SANDBOX_TERMINAL: also allow to set the modes of a terminal and to ask for its size.
  *
  * Conditions on an argument. SANDBOX_CLEAR: all bits of `value` are clear. SANDBOX_SET: all bits of `value` are set, or
  * the argument equals `other`. SANDBOX_EQUAL: it equals `value` or `other`. SANDBOX_FROM_TO: it is from `value` to
@@ -206,6 +209,20 @@ static inline struct sock_filter *nfct_fast_sandbox_allow(struct sock_filter *at
     return at;
 }
 
+/* What curses asks of a terminal; not TIOCSTI, which types into it. Of other ioctl(2) the rules decide. */
+static inline struct sock_filter *nfct_fast_sandbox_terminal(struct sock_filter *at)
+{
+    const uint32_t allowed[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, TCFLSH, TIOCGWINSZ};
+    const uint32_t request = offsetof(struct seccomp_data, args) + 8 + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0);
+    const uint8_t count = sizeof(allowed) / sizeof(*allowed);
+    *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, count + 3);
+    at = nfct_fast_sandbox_load(at, request);
+    for (uint8_t i = 0; i < count; i++)
+        *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], count - 1 - i, i + 1 == count);
+    *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    return nfct_fast_sandbox_load(at, offsetof(struct seccomp_data, nr));
+}
+
 static inline int nfct_fast_sandbox_connects(int number)
 {
     return number == SYS_connect || number == SYS_bind || number == SYS_shutdown;
@@ -230,6 +247,8 @@ static inline int nfct_fast_sandbox_filter(struct sock_filter *out, int allowed,
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SANDBOX_X32, 0, 1);
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
 #endif
+    if (allowed & SANDBOX_TERMINAL)
+        at = nfct_fast_sandbox_terminal(at);
     for (size_t i = 0; i < sizeof(nfct_fast_sandbox_rules) / sizeof(*nfct_fast_sandbox_rules); i++)
         if (!(allowed & SANDBOX_ACCEPT) || !nfct_fast_sandbox_connects(nfct_fast_sandbox_rules[i].number))
             at = nfct_fast_sandbox_allow(at, &nfct_fast_sandbox_rules[i]);

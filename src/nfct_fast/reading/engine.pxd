@@ -24,6 +24,7 @@ cdef class Engine:
     cdef readonly object tracking    # a Tracking, or None
     cdef readonly object follower    # a Follower if all namespaces are monitored, or None
     cdef readonly object notices     # a Notices
+    cdef readonly object source_opener   # a SourceOpener, or None
     cdef readonly FlowCounts counts  # of what the consumer took; None: nobody counts
     cdef readonly object table_fill  # a TableFill, if `counts` are wanted and it can be read; or None
     cdef object opener               # an Opener if the resolver has none, else None

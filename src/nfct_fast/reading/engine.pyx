@@ -103,9 +103,9 @@ cdef class Engine:
             opener = (<object>self.attribution).opener
             if opener is None:
                 opener = self.opener = Opener(spawn_helper=spawn_helper if everywhere else None)
-            source_opener = SourceOpener(self.reader, self.attribution, opener, self.tracking, spawn_helper is None,
-                                         flow_filter, self.notices, whole_flows=flows is not None, listing=listing,
-                                         **opener_arguments)
+            source_opener = self.source_opener = SourceOpener(
+                self.reader, self.attribution, opener, self.tracking, spawn_helper is None, flow_filter, self.notices,
+                whole_flows=flows is not None, listing=listing, **opener_arguments)
             if everywhere:
                 self.follower = Follower(source_opener, rcvbuf, memory, self.notices)
                 reasons = self.follower.begin(probe)

@@ -35,6 +35,10 @@ class SourceOpener:
         recover: Whether to recover lost flows from the conntrack table.
         whole_flows: Whether there is one record per flow at its end, so that flows that exist have to be known.
         listing: Whether the conntrack tables are to be listed; `groups` is then empty.
+        tables: Whether to open a ConntrackDump more of each namespace, in `tables`, for another thread's use.
+
+    Attributes:
+        tables: {inode of a monitored namespace: ConntrackDump}
     """
 
     def __init__(
@@ -51,8 +55,10 @@ class SourceOpener:
         recover,
         whole_flows=False,
         listing=False,
+        tables=False,
     ):
         self.tracking = tracking
+        self.tables, self._open_tables = {}, tables
         self._reader, self._resolver, self._opener = reader, resolver, opener
         self._can_enter = can_enter
         self._filter, self._groups = flow_filter, groups
@@ -120,6 +126,8 @@ class SourceOpener:
             )
             try:
                 dump = ConntrackDump(self._socket(space)) if self._recover else None
+                if self._open_tables:
+                    self.tables[inode] = ConntrackDump(self._socket(space))
                 number = self._resolver.monitor(space)
             except BaseException:
                 close_event_socket(socket, share)
@@ -134,6 +142,7 @@ class SourceOpener:
             self._reader.add(source)
         except BaseException:
             self._untrack(inode)
+            self.tables.pop(inode, None)
             if source is not None:
                 source.close()
                 self._resolver.stop_monitoring(source.index)
@@ -161,6 +170,7 @@ class SourceOpener:
         for source in self._reader.sources.collect():
             self._resolver.stop_monitoring(source.index)
             self._untrack(source.inode)
+            self.tables.pop(source.inode, None)  # closed by whoever drops the last reference
 
     def _untrack(self, inode):
         if inode in self._tracked:

@@ -24,6 +24,7 @@ class OpenFiles:
     def __init__(self, directory: str, complain: Callable[[str], None]) -> None:
         self._directory = directory
         self._files: list[StoreFile] = []
+        self._is_listed = False
         self._complain = complain
         self._open: OrderedDict[str, sqlite3.Connection] = OrderedDict()
         self._earliest: dict[str, int | None] = {}
@@ -33,16 +34,12 @@ class OpenFiles:
     def list(self) -> None:
         """Find the files that are there now. Raises OSError if the directory cannot be read."""
         self._files = store_files(self._directory)
-
-    @property
-    def are_incomplete(self) -> bool:
-        """Whether a file was passed over."""
-        return bool(self._given_up)
+        self._is_listed = True
 
     @property
     def are_none(self) -> bool:
-        """Whether there is no file at all."""
-        return not self._files
+        """Whether they were listed, and there is none."""
+        return self._is_listed and not self._files
 
     def between(self, since_ns: int, until_ns: int | None, newest_first: bool) -> Iterator[StoreFile]:
         """Yield the files that may hold a record of that time, in order."""
