@@ -39,7 +39,7 @@ def _log(conntrack, writer, stop, outputs, replayed, manager):
         conntrack.close()
         warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
-        warn(*outputs.finish())
+        warn(*outputs.finish(stop))
         report.report_end()
 
 
