@@ -28,6 +28,7 @@ _MODULES = {
     "Process": "processes.process_object",
     "Status": "text.status",
     "EventType": "records.words",
+    "FirstSeenMark": "records.words",
     "Outcome": "records.words",
     "Direction": "records.words",
     "Match": "records.words",

@@ -21,6 +21,7 @@ from nfct_fast.records.record import Flow as Flow
 from nfct_fast.records.record import Tuple as Tuple
 from nfct_fast.records.words import Direction as Direction
 from nfct_fast.records.words import EventType as EventType
+from nfct_fast.records.words import FirstSeenMark as FirstSeenMark
 from nfct_fast.records.words import Match as Match
 from nfct_fast.records.words import Outcome as Outcome
 from nfct_fast.records.words import Reason as Reason

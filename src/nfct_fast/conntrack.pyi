@@ -41,6 +41,9 @@ class Stats(NamedTuple):
     forgotten: int
     unended: int
     unstored: int
+    first_seen: int
+    seen: int
+    seen_forgotten: int
 
 _T = TypeVar("_T", default=Flow)
 
@@ -49,6 +52,7 @@ class _Options(TypedDict, total=False):
     protocol: str | None
     filter: str | None
     flows: bool | int
+    first_seen: bool | int
     netns: str | int | os.PathLike[str] | None
     attribution: str
     rcvbuf: int
@@ -86,6 +90,8 @@ class Conntrack(Generic[_T]):
     def process_events_lost(self) -> int: ...
     @property
     def forgotten(self) -> int: ...
+    @property
+    def seen_forgotten(self) -> int: ...
     @property
     def lost(self) -> int: ...
     @property

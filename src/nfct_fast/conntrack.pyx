@@ -33,6 +33,8 @@ from nfct_fast.reading.batches import Batches
 from nfct_fast.records.live_flows import DEFAULT_CAPACITY as _LIVE_FLOWS
 from nfct_fast.replay.recording_host import read_identity
 from nfct_fast.rights import Rights
+from nfct_fast.seen.first_seen import KNOWN as _KNOWN
+from nfct_fast.seen.first_seen import FirstSeen
 
 # The kernel charges 1,280 bytes per NEW event, whatever its size, and doubles what is asked for: this holds 105,000.
 DEFAULT_RCVBUF = 64 << 20
@@ -75,6 +77,9 @@ class Stats(NamedTuple):
     forgotten: int              # of these, dropped to make room: their records will say so
     unended: int                # of these, dropped because their end cannot be heard any more: no record will come
     unstored: int               # flows that are missing in the store, as it could not be written (fast enough)
+    first_seen: int             # flows that were marked; with `first_seen`, like the next two
+    seen: int                   # addresses and ports of programs that are remembered
+    seen_forgotten: int         # of these, dropped to make room: they will be marked again
 
 
 @cython.final
@@ -116,6 +121,10 @@ cdef class Conntrack:
         replay: a recording to read instead of events, or a descriptor of one; it needs no privileges. Of the other
             arguments only `events`, `flows`, `protocol`, `filter`, `community_id`, `cmdline`, `redact`, `on_loss`,
             `metrics` and `drop_privileges` go with it; without `events` and `flows` everything comes that was recorded.
+        first_seen: mark the first flow of each program to an address or a port: see `Flow.first_seen`. A number is how
+            many of these are remembered, at 16 bytes each, True for 786,432. When there is no room, who has most loses
+            those that were not seen for longest, which are then marked again: see `stats().seen_forgotten`. With
+            `store` it is remembered there, in the file "seen".
         speed: with replay, 1 for flows as they came, 2 for twice as fast...; None for as fast as they are taken.
         store: a directory in which all that is delivered is kept: see README.md, Keeping a store. A process of its own,
             which is forked, writes there: open this while there is only one thread. What it cannot take in time is left
@@ -151,7 +160,8 @@ cdef class Conntrack:
                  int rcvbuf=DEFAULT_RCVBUF, int rcvbuf_limit=DEFAULT_RCVBUF_LIMIT, bint recover=True,
                  bint track=False, bint probe=True, int notes=NOTED_FLOWS, community_id=None, bint cmdline=True,
                  redact=None, on_loss="count", record=None, replay=None, speed=None, store=None, store_days=None,
-                 store_size=None, bint metrics=False, drop_privileges=False, bint _tables=False):
+                 store_size=None, bint metrics=False, drop_privileges=False, first_seen=False,
+                 bint _tables=False):
         if self.engine.ring is not None:
             raise RuntimeError("a Conntrack cannot be opened twice")
         if events is None:
@@ -170,6 +180,14 @@ cdef class Conntrack:
             raise ValueError("replay reads a file: netns, track and record do not go with it")
         if replay is not None and store is not None or store is None and (store_days, store_size) != (None, None):
             raise ValueError("store keeps what is read from the kernel, which replay is not; days and size go with it")
+        if first_seen:
+            _known(first_seen)
+        if first_seen and replay is not None:
+            raise ValueError("replay shows what was marked when it was recorded: first_seen does not go with it")
+        if not first_seen and replay is None:
+            _refuse_marks(flow_filter)
+        if first_seen and attribution == "off":
+            raise ValueError("first_seen is about programs, which are not looked for with attribution \"off\"")
         patterns = [redact] if isinstance(redact, str) else [] if redact is None else list(redact)
         redactor = Redactor(patterns, not cmdline) if patterns or not cmdline else None
         presentation = Presentation(community_id, () if replay is None else read_identity(replay))
@@ -190,15 +208,19 @@ cdef class Conntrack:
                 self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
                 return
             link = None if store is None else _link(store, store_days, store_size, rights)
+            marker, remark = _marker(first_seen, link)
             self.no_event_reasons = self.engine.open(
                 flow_filter, rights, track, dict(mode=attribution, notes=notes, first=first),
                 netns, probe, rcvbuf, max(rcvbuf, rcvbuf_limit), groups=groups, recover=recover,
                 presentation=presentation, redactor=redactor, counts=counts, tables=_tables,
                 flows=(_remembered(flows), GROUPS["NEW"] in asked) if flows else None,
+                first_seen=marker,
                 # The recording's is one of its own, as it is used by another thread.
                 record=None if record is None else (record, presentation, redactor and Redactor(patterns, not cmdline)),
                 store=None if link is None else (link, presentation, redactor and Redactor(patterns, not cmdline)))
             self.engine.batch.on_loss = _ON_LOSS.index(on_loss)
+            if remark is not None:
+                self.engine.notices.add(remark)
             for reason in self.no_event_reasons:
                 warnings.warn(reason, NoEventsWarning, stacklevel=1)     # Cython's functions have no level of their own
             for reason in self.degraded:
@@ -267,6 +289,7 @@ cdef class Conntrack:
         counts = sources.counts()
         sizes = [source.socket.rcvbuf for source in sources]
         live = None if intake.flow_ends is None else intake.flow_ends.live
+        marker = intake.first_seen
         followed = None if self.engine.follower is None else self.engine.follower.namespaces
         return Stats(
             events=intake.events,
@@ -294,6 +317,9 @@ cdef class Conntrack:
             forgotten=0 if live is None else live.forgotten,
             unended=0 if live is None else live.unended,
             unstored=self._unstored(),
+            first_seen=0 if marker is None else marker.marked,
+            seen=0 if marker is None else marker.known.count,
+            seen_forgotten=0 if marker is None else marker.known.forgotten,
         )
 
     def _unstored(self):
@@ -384,6 +410,13 @@ cdef class Conntrack:
         self.engine.fork_guard.check("this Conntrack")
         flow_ends = None if self.engine.player is not None else self.engine.reader.intake.flow_ends
         return 0 if flow_ends is None else flow_ends.live.forgotten
+
+    @property
+    def seen_forgotten(self) -> int:
+        """As stats().seen_forgotten, but cheaper."""
+        self.engine.fork_guard.check("this Conntrack")
+        marker = None if self.engine.player is not None else self.engine.reader.intake.first_seen
+        return 0 if marker is None else marker.known.forgotten
 
     @property
     def lost(self) -> int:
@@ -589,6 +622,7 @@ def list_flows(*, protocol=None, filter=None, netns=None, attribution="auto", co
     if attribution == "bpf":
         raise ValueError("the table is listed without BPF, which notes only what happens: choose auto, diag or proc")
     flow_filter = FlowFilter(protocol, filter)
+    _refuse_marks(flow_filter)
     presentation = Presentation(community_id)
     table.host = presentation.identity.host
     rights = _rights(drop_privileges)
@@ -645,6 +679,29 @@ def _heard(asked, flows):
     if GROUPS["DESTROY"] in asked:
         raise ValueError("with flows there is a FLOW record in place of each DESTROY: leave DESTROY out of events")
     return asked | {GROUPS["NEW"], GROUPS["DESTROY"]}
+
+
+def _refuse_marks(flow_filter):
+    if flow_filter.uses("first_seen"):
+        raise ValueError("filter: first_seen needs the argument first_seen (--first-seen), which marks such flows")
+
+
+def _marker(first_seen, link):
+    """A FirstSeen and what an operator should know of it; None for neither. link: the StoreLink, or None."""
+    if not first_seen:
+        return None, None
+    if link is not None:
+        from nfct_fast.seen.seen_file import read_seen
+        return read_seen(link.path, _known(first_seen))
+    return FirstSeen(_known(first_seen)), (
+        "without a store nothing is remembered of what programs talked to once this ends, and at first every address "
+        "and port is first seen")
+
+
+def _known(first_seen):
+    if first_seen is not True and not 1024 <= first_seen <= 1 << 26:
+        raise ValueError(f"first_seen {first_seen}: must be False, True, or from 1024 to {1 << 26}")
+    return _KNOWN if first_seen is True else first_seen
 
 
 def _remembered(flows):

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -248,7 +249,63 @@ def test_a_recording_waits_for_its_outputs(tracked, flood, tmp_path):
         assert program.end()[0] == 0
     assert len(lines_of(log)) == made
     log.unlink()
-    began = time.monotonic()
     done = run(tracked, "--json", "--replay", recording, "-o", log)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), time.monotonic() - began
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert len(lines_of(log)) == made
+    # A slow reader gets the end, too, as long as nobody asks the program to end.
+    log.unlink()
+    read, write = os.pipe()
+    arguments = ("--json", "--replay", recording, "-o", "-", "-o", log)
+    with Program(tracked, *arguments, stdout=write, ready=False) as program:
+        os.close(write)
+        until(lambda: log.exists() and log.stat().st_size, what="the first lines")
+        time.sleep(1)  # longer than outputs have at an end that was asked for
+        text = bytearray()
+        while part := os.read(read, 1 << 20):
+            text += part
+        assert program.wait() == 0
+    os.close(read)
+    assert program.complaints == [] and text.count(b"\n") == len(lines_of(log)) == made
+
+
+# The process that opens files anew
+
+
+def helper_of(pid):
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text() == "nfct-outputs\n":
+            return int(child)
+    raise AssertionError("there is no such process")
+
+
+def test_the_helper_keeps_one_right_and_ends_with_the_program(tracked, tmp_path):
+    with Program(tracked, "-o", tmp_path / "log") as program:
+        helper = helper_of(program.pid)
+        status = Path(f"/proc/{helper}/status").read_text()
+        sets = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("CapPrm", "CapBnd"))]
+        assert sets == [1 << 1] * 2  # CAP_DAC_OVERRIDE
+        assert "NoNewPrivs:\t1" in status
+        # Its own standard descriptors and the socket; and the directory.
+        assert len(os.listdir(f"/proc/{helper}/fd")) == 5
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait()
+        until(lambda: not is_alive(helper), what="the end of the helper")
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_without_the_helper_the_file_stays_open(tracked, within, tmp_path):
+    log = tmp_path / "log"
+    with Program(tracked, "-p", "udp", "-o", log) as program:
+        os.kill(helper_of(program.pid), signal.SIGKILL)
+        program.process.send_signal(signal.SIGHUP)
+        until(lambda: program.complaints, what="the complaint")
+        with within(), send(7):
+            until(lambda: len(lines_of(log)) == 1)
+        assert program.end()[0] == 0
+    assert program.complaints == [f"nfct-fast: {log} is not reopened: the helper process that opens it is gone"]

@@ -58,6 +58,7 @@ def test_flows_are_counted_as_they_are_taken(within):
         delays = {key[1:]: value for key, value in found.items() if key[0] == "nfct_delivery_delay_seconds_count"}
         assert sum(delays.values()) == 5
         assert found["nfct_events_total",] >= 5 and found["nfct_events_lost_total",] == 0
+        assert found["nfct_flows_unstored_total",] == 0
         assert 0 < found["nfct_conntrack_entries",] < found["nfct_conntrack_entries_limit",]
         assert found["nfct_receive_buffer_bytes",] == conntrack.stats().rcvbuf_all
     assert parsed(conntrack.metrics())["nfct_flows_total", "new"] == 5  # also after close()

@@ -16,6 +16,7 @@ FOLDERS = (
     "namespaces",
     "records",
     "filters",
+    "seen",
     "attribution",
     "output",
     "columns",

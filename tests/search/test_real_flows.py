@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from nfct_fast import Store
-from nfct_fast.command.arguments import parser
 from support.cli import PROGRAM, Program, until
 from support.flows import Worker, nft
 from support.netns import ip
 from support.users import as_user
 
-pytestmark = pytest.mark.skipif("--store" not in parser().format_help(), reason="the logger has no --store")
 SHOWN = r"ev\nil\x1b[2J"
 CULPRIT = """
 import ctypes, socket, sys

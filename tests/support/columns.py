@@ -69,6 +69,7 @@ def columns_of(flow, with_community_id=False):
     row = {name: getattr(flow, name) for name in ("type", "proto", "protonum", "src", "dst", "direction", "state")}
     row |= {name: getattr(flow, name) for name in ("mark", "zone", "timeout", "id", "use", "recovered")}
     row |= {name: getattr(flow, name) for name in ("duration_ns", "outcome", "forgotten")}
+    row["first_seen"] = ",".join(flow.first_seen) or None
     row |= {
         "time": flow.time_ns,
         "start": flow.start_ns,

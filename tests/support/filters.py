@@ -76,6 +76,7 @@ def flows(draw):
         "mark": draw(st.sampled_from(MARKS)),
         "netns": draw(st.sampled_from([0, 4026531840])),
         "direction": draw(st.integers(0, 4)),
+        "first_seen": draw(st.sampled_from([0, 0, 1, 2, 3, 4, 8, 13])),
         "owner": draw(OWNERS),
         "peer": draw(OWNERS),
     }
@@ -219,6 +220,13 @@ def _of_owner(draw):
     return Filter(f'{ends} {key} "{text}"', holds)
 
 
+@st.composite
+def _first_seen(draw):
+    known = {"any": 15, "*": 15, "destination": 1, "port": 2, "roaming": 4, "scanning": 8}
+    text, bits = _one_of(draw, st.sampled_from([*known.items()]))
+    return Filter(f"first_seen {text}", lambda flow: any(flow["first_seen"] & one for one in bits))
+
+
 _ADDRESS_KEYS = {"src": (0,), "dst host": (2,), "dst": (2,), "host": (0, 2), "net": (0, 2)}
 _ADDRESS_KEYS |= {f"reply {name}": at for name, at in _ADDRESS_KEYS.items() if name in ("src", "dst", "host")}
 _PORT_KEYS = {"sport": (1,), "dport": (3,), "dst port": (3,), "port": (1, 3)}
@@ -236,8 +244,12 @@ OF_MESSAGES = st.one_of(
 OF_FLOWS = OF_MESSAGES | _numbers(
     "netns", [4026531840, 5], lambda flow: [flow["netns"]] if flow["netns"] else [], ordered=False
 )
-OF_OWNERS = _of_owner() | st.sampled_from(DIRECTIONS[1:]).map(
-    lambda name: Filter(f"dir {name}", lambda flow: DIRECTIONS[flow["direction"]] == name)
+OF_OWNERS = (
+    _of_owner()
+    | _first_seen()
+    | st.sampled_from(DIRECTIONS[1:]).map(
+        lambda name: Filter(f"dir {name}", lambda flow: DIRECTIONS[flow["direction"]] == name)
+    )
 )
 
 

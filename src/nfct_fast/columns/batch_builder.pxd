@@ -26,7 +26,7 @@ cdef class BatchBuilder:
     cdef uint64_t key[2]             # of the texts' hash
     cdef int64_t begun               # CLOCK_MONOTONIC ns when the first row or loss was added
     cdef int64_t usual               # rows of the last batch: what is made room for at first
-    cdef int8_t labels[5][32]        # of LABELS: the index of each label's number
+    cdef int8_t labels[6][32]        # of LABELS: the index of each label's number
     cdef int32_t protocols[512]      # the index of each protocol's name, those of IPv6 from 256 on; -1: none yet
     cdef uint8_t family              # address family of the last row
     cdef names_t names[2][2]         # of the owner's user and group, and of the peer's

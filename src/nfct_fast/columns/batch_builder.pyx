@@ -27,7 +27,8 @@ from nfct_fast.columns.table cimport (
     dictionary_number, spare_drop, spare_t, table_drop, table_finish, table_new, table_resize, table_t,
 )
 from nfct_fast.columns.table cimport (
-    COLUMN_DURATION, COLUMN_FORGOTTEN, COLUMN_OUTCOME, DICTIONARY_OUTCOME, VALID_DURATION, VALID_OUTCOME,
+    COLUMN_DURATION, COLUMN_FIRST_SEEN, COLUMN_FORGOTTEN, COLUMN_OUTCOME, DICTIONARY_FIRST_SEEN, DICTIONARY_OUTCOME,
+    VALID_DURATION, VALID_FIRST_SEEN, VALID_OUTCOME,
 )
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
@@ -39,12 +40,12 @@ from nfct_fast.events.outcome cimport OUTCOME_COUNT, flow_duration, flow_outcome
 from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.identity cimport Identity
-from nfct_fast.records.labels cimport address_write, direction_name, event_name, outcome_name
+from nfct_fast.records.labels cimport address_write, direction_name, event_name, first_seen_name, outcome_name
 from nfct_fast.records.owner cimport (
     MATCH_COUNT, REASON_COUNT, REASON_REMOTE, match_name, owner_gid, owner_t, owner_uid, reason_name,
 )
 from nfct_fast.records.presentation cimport Presentation
-from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
+from nfct_fast.records.record cimport RECORD_LOSS, SEEN_ALL, loss_t, record_t
 from nfct_fast.text.protocol cimport protocol_write
 
 import os
@@ -148,6 +149,8 @@ cdef class BatchBuilder:
             done &= self._label(DICTIONARY_MATCH, i, match_name(i))
         for i in range(OUTCOME_COUNT):
             done &= self._label(DICTIONARY_OUTCOME, i, outcome_name(i))
+        for i in range(SEEN_ALL + 1):
+            done &= self._label(DICTIONARY_FIRST_SEEN, i, first_seen_name(i))
         for i in range(REASON_COUNT):
             done &= self._label(DICTIONARY_REASON, i, reason_name(i))
         if not done:
@@ -238,6 +241,8 @@ cdef class BatchBuilder:
         self._put_end(&record.flow, record.began)
         _put_8(table, COLUMN_DIRECTION, self.labels[DICTIONARY_DIRECTION][record.direction])
         _known(table, VALID_DIRECTION, record.direction)
+        _put_8(table, COLUMN_FIRST_SEEN, self.labels[DICTIONARY_FIRST_SEEN][record.first_seen])
+        _known(table, VALID_FIRST_SEEN, record.first_seen)
         self._put_owner(COLUMN_OWNER, &record.owner, owner, self.names[0])
         self._put_owner(COLUMN_PEER, &record.peer if has_peer else NULL, peer, self.names[1])
         table.rows += 1

@@ -83,6 +83,7 @@ enum {
     COLUMN_DURATION,
     COLUMN_OUTCOME,
     COLUMN_FORGOTTEN,
+    COLUMN_FIRST_SEEN,
     COLUMN_OWNER, /* the first of OWNER_COLUMNS, and then as many of the peer */
     COLUMN_PEER = COLUMN_OWNER + OWNER_COLUMNS,
     COLUMNS = COLUMN_PEER + OWNER_COLUMNS,
@@ -109,6 +110,7 @@ enum {
     VALID_STOP,
     VALID_DURATION,
     VALID_OUTCOME,
+    VALID_FIRST_SEEN,
     VALID_OWNER,
     BITMAPS = VALID_OWNER + 2 * OWNER_COLUMNS,
 };
@@ -121,6 +123,7 @@ enum {
     DICTIONARY_MATCH,
     DICTIONARY_REASON,
     DICTIONARY_OUTCOME,
+    DICTIONARY_FIRST_SEEN,
     LABELS, /* those up to here have fixed texts, and indices of 8 bits */
     DICTIONARY_PROTO = LABELS,
     DICTIONARY_USER,
@@ -206,6 +209,7 @@ static const struct nfct_fast_column nfct_fast_columns[COLUMNS] = {
     [COLUMN_DURATION] = {"duration_ns", "L", 8, PLAIN, VALID_DURATION},
     [COLUMN_OUTCOME] = {"outcome", "c", 1, DICTIONARY_OUTCOME, VALID_OUTCOME},
     [COLUMN_FORGOTTEN] = {"forgotten", "b", 0, PLAIN, ALWAYS},
+    [COLUMN_FIRST_SEEN] = {"first_seen", "c", 1, DICTIONARY_FIRST_SEEN, VALID_FIRST_SEEN},
     OWNER_LAYOUT("", COLUMN_OWNER),
     OWNER_LAYOUT("peer_", COLUMN_PEER),
 };

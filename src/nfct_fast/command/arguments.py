@@ -11,6 +11,7 @@ from nfct_fast.command.output_options import add_outputs
 from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
 from nfct_fast.metrics.listen_address import parse_listen_address
+from nfct_fast.seen.first_seen import KNOWN
 
 from .._version import __version__
 
@@ -134,6 +135,19 @@ def parser() -> Parser:
         action="store_true",
         help="log each flow once, when it has ended: with bytes and packets of both directions "
         "(net.netfilter.nf_conntrack_acct=1), its duration and outcome, and the process that began it",
+    )
+    parser.add_argument(
+        "--first-seen",
+        action="store_true",
+        help="mark the first flow of each program to an address or a port: first_seen in JSON, {ev.first_seen} in "
+        "lines, and first_seen any in filters",
+    )
+    parser.add_argument(
+        "--first-seen-max",
+        metavar="N",
+        type=_number(1024, 1 << 26),
+        default=KNOWN,
+        help="how many addresses and ports of programs to remember, at 21 to 43 bytes each (default: %(default)s)",
     )
     add_formats(parser)
     add_outputs(parser)

@@ -1,6 +1,5 @@
 """`nfct-fast find`: print the flows of a store that were asked for."""
 
-import _strptime  # noqa: F401 -- time.strptime() imports it late: then the store's owner, who may not read it, does
 import json
 import os
 import sys
@@ -96,6 +95,8 @@ class _Find:
     def __init__(self, arguments):
         self._arguments = arguments
         self._filter = " ".join(arguments.filter) or None
+        if arguments.new:
+            self._filter = f"({self._filter}) and first_seen any" if self._filter else "first_seen any"
         self._since, self._until = _times(arguments)
         self._window, self._story_window = span_ns(arguments.window), span_ns(arguments.story_window)
         self._id = arguments.community_id if isinstance(arguments.community_id, str) else None

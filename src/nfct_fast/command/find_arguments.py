@@ -12,6 +12,7 @@ _EPILOG = """\
 examples:
   nfct-fast find --around '03:12 ±5m' port 51234     which program used this port then
   nfct-fast find --since yesterday dst 203.0.113.7
+  nfct-fast find --new --since yesterday             what programs talked to for the first time
   nfct-fast find --community-id 1:CBicJdZj0b8kPjK5Zy8MRAYdz94= --story
   nfct-fast find --alert eve.json                    who is behind each alert of Suricata, or line of Zeek
 
@@ -74,6 +75,12 @@ def parser() -> Parser:
         const=0,
         help="only the flow with this Community ID (of seed 0), on either side of NAT; with a seed or nothing, add the "
         "Community ID of each flow to JSON, as the logger does",
+    )
+    add(
+        "--new",
+        action="store_true",
+        help="only flows of a program to an address or a port that it was never seen to talk to before, as "
+        "nfct-fast --store DIR --first-seen marked them",
     )
     add(
         "--alert",

@@ -40,7 +40,7 @@ def _log(conntrack, writer, stop, outputs, replayed, manager):
         conntrack.close()
         warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
-        warn(*outputs.finish())
+        warn(*outputs.finish(stop))
         report.report_end()
 
 
@@ -80,10 +80,11 @@ def _open(arguments, rights):
         drop_privileges=rights,
     )
     if arguments.list:
-        files = arguments.record or arguments.replay or arguments.store
-        if arguments.events or arguments.flows or arguments.track or files:
+        excluded = ("events", "flows", "track", "record", "replay", "store", "first_seen")
+        if any(getattr(arguments, name) for name in excluded):
             raise ValueError(
-                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay and --store"
+                "--list shows what is there now: it excludes -e, --flows, --track, --record, --replay, --store and "
+                "--first-seen"
             )
         return list_flows(**common)
     if arguments.store is None and (arguments.store_days, arguments.store_size) != (None, None):
@@ -91,6 +92,7 @@ def _open(arguments, rights):
     return Conntrack(
         events=arguments.events,
         flows=arguments.flows,
+        first_seen=arguments.first_seen_max if arguments.first_seen else False,
         rcvbuf=arguments.rcvbuf,
         rcvbuf_limit=max(arguments.rcvbuf, arguments.rcvbuf_max),
         track=arguments.track,

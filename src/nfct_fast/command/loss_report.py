@@ -8,7 +8,7 @@ class LossReport:
 
     def __init__(self, conntrack, replayed):
         self._conntrack, self._replayed = conntrack, replayed
-        self._reported = (0, 0, 0, 0, 0)
+        self._reported = (0, 0, 0, 0, 0, 0)
         self._next = 0.0
 
     def report(self, now) -> None:
@@ -25,8 +25,9 @@ class LossReport:
             conntrack.unallocated,
             conntrack.process_events_lost,
             conntrack.forgotten,
+            conntrack.seen_forgotten,
         )
-        lost, recovered, unallocated, programs, forgotten = (
+        lost, recovered, unallocated, programs, forgotten, unseen = (
             count - reported for count, reported in zip(counts, self._reported)
         )
         self._reported = counts
@@ -47,6 +48,11 @@ class LossReport:
         if forgotten > 0:
             messages.append(
                 f"{forgotten} live flows forgotten: there were more than can be remembered; their records will say so"
+            )
+        if unseen > 0:
+            messages.append(
+                f"{unseen} addresses and ports of programs forgotten: they will be marked as first seen again "
+                "(a larger --first-seen-max remembers more)"
             )
         if programs > 0:
             messages.append(

@@ -13,6 +13,7 @@ from nfct_fast.command.output_options import (
     journal_socket,
     syslog_server,
 )
+from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import is_reader_gone
 from nfct_fast.metrics.exposition import label_text
 from nfct_fast.monitoring.notices import Notices
@@ -29,6 +30,7 @@ from nfct_fast.output.syslog_message import SyslogMessage
 from nfct_fast.output.writer import Writer
 
 _STDOUT = 1
+_IDLE_S = 0.005
 _REPORT_S = 60.0  # how often it is said again that an output takes less than comes
 
 
@@ -67,7 +69,7 @@ class StandardOutput:
         """Return whether nothing can be written any more."""
         return is_reader_gone(_STDOUT)
 
-    def finish(self) -> tuple[str, ...]:
+    def finish(self, stop) -> tuple[str, ...]:
         """Write what is left, and return how much was not written."""
         return ()
 
@@ -202,8 +204,14 @@ class SeveralOutputs:
         """Return whether no output takes anything any more."""
         return all(output.is_dead for output in self._outputs)
 
-    def finish(self) -> tuple[str, ...]:
-        """Give all outputs half a second to take what is left, and return how much they have not taken in all."""
+    def finish(self, stop) -> tuple[str, ...]:
+        """Give all outputs half a second to take what is left, and return how much they have not taken in all.
+
+        They have as long as they need at the end of a recording, unless the program is asked to end meanwhile.
+        """
+        while self._patient and not stop.asked and not all(output.is_idle for output in self._outputs):
+            warn(*self.check(stop))
+            time.sleep(_IDLE_S)
         for output in self._outputs:
             output.end()
         for output in self._outputs:

@@ -4,7 +4,7 @@ Where a condition cannot be decided yet, relaxed() takes it for true. As "not" i
 of which the expression may be true: what refuses by it never refuses too much.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
@@ -93,6 +93,15 @@ def negate(expression: Expression) -> Expression:
         return replace(expression, negated=not expression.negated)
     join = any_of if isinstance(expression, AllOf) else all_of
     return join(map(negate, expression.parts))
+
+
+def conditions(expression: Expression) -> Iterator[Condition]:
+    """Return every condition in it."""
+    if isinstance(expression, Condition):
+        yield expression
+        return
+    for part in expression.parts:
+        yield from conditions(part)
 
 
 def relaxed(expression: Expression, decided: Callable[[Condition], bool]) -> Expression:

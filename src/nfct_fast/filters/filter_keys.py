@@ -44,6 +44,7 @@ KEYS = {
     "reply sport": _REPLY_SPORT, "reply dport": _REPLY_DPORT, "reply port": _REPLY_PORT,
     "proto": Key((of_numbers.protocols,)),
     "family": Key((of_numbers.families,)),
+    "first_seen": Key((of_numbers.first_seen,)),
     "dir": Key((of_numbers.directions,)),
     "zone": Key((of_numbers.numbers("zone", 65535, "zone"),), True),
     "mark": Key((of_numbers.marks,), True),

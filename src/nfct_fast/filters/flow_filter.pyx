@@ -6,7 +6,9 @@ the owners costs no attribution.
 cimport cython
 from nfct_fast.records.record cimport record_drop
 
-from nfct_fast.filters.expression import FALSE, TRUE, all_of, pair_condition, pair_set, possible_pairs, relaxed
+from nfct_fast.filters.expression import (
+    FALSE, TRUE, all_of, conditions, pair_condition, pair_set, possible_pairs, relaxed,
+)
 from nfct_fast.filters.filter_grammar import parse
 from nfct_fast.filters.flow_program import FLOW_FIELDS
 from nfct_fast.filters.kernel_filter import FIELDS, socket_filter
@@ -52,6 +54,10 @@ cdef class FlowFilter:
         self.heard = _program(heard)
         self.possible = _program(possible)
         self.wanted = _program(self.expression, possible)
+
+    def uses(self, field) -> bool:
+        """Whether a condition looks at a field, one of flow_program.FIELDS."""
+        return any(condition.field == field for condition in conditions(self.expression))
 
     cdef bint is_heard(self, const flow_t *flow) noexcept nogil:
         return self.heard is None or self.heard.passes(flow, NULL)

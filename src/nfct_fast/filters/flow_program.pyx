@@ -10,7 +10,7 @@ from nfct_fast.filters.name_match cimport name_match
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.processes.process cimport PROCESS_CMDLINE, process_t
 from nfct_fast.namespaces.direction cimport DIRECTION_FORWARD, DIRECTION_OUT
-from nfct_fast.records.labels cimport direction_name
+from nfct_fast.records.labels cimport direction_name, first_seen_name
 from nfct_fast.records.owner cimport REASON_COUNT, REASON_REMOTE, owner_gid, owner_uid, reason_name
 from sys_socket cimport AF_INET, AF_INET6
 
@@ -28,15 +28,17 @@ cdef enum:
     FIELD_PAIR, FIELD_ZONE, FIELD_MARK, FIELD_NETNS, FIELD_SPORT, FIELD_DPORT, FIELD_REPLY_SPORT, FIELD_REPLY_DPORT,
     FIELD_SRC4, FIELD_DST4, FIELD_REPLY_SRC4, FIELD_REPLY_DST4,
     FIELD_SRC6, FIELD_DST6, FIELD_REPLY_SRC6, FIELD_REPLY_DST6,
-    FIELD_DIR,                   # from here on known after attribution only
+    FIELD_FIRST_SEEN,            # from here on known after attribution only
+    FIELD_DIR,                   # from here on of owners
     FIELD_PID, FIELD_UID, FIELD_GID, FIELD_REASON,
     FIELD_COMM, FIELD_EXE, FIELD_CMDLINE, FIELD_UNIT, FIELD_CONTAINER
 
 FIELDS = ("pair", "zone", "mark", "netns", "sport", "dport", "reply_sport", "reply_dport",
           "src4", "dst4", "reply_src4", "reply_dst4", "src6", "dst6", "reply_src6", "reply_dst6",
-          "dir", "pid", "uid", "gid", "reason", "comm", "exe", "cmdline", "unit", "container")
-FLOW_FIELDS = frozenset(FIELDS[:FIELD_DIR])      # known before attribution
+          "first_seen", "dir", "pid", "uid", "gid", "reason", "comm", "exe", "cmdline", "unit", "container")
+FLOW_FIELDS = frozenset(FIELDS[:FIELD_FIRST_SEEN])      # known before attribution
 DIRECTIONS = {direction_name(number).decode("ascii"): number for number in range(DIRECTION_OUT, DIRECTION_FORWARD + 1)}
+MARKS = {first_seen_name(1 << bit).decode("ascii"): 1 << bit for bit in range(4)}
 REASONS = tuple([reason_name(number).decode("ascii") for number in range(1, REASON_COUNT)])      # from 1 on
 
 
@@ -147,6 +149,8 @@ cdef class FlowProgram:
                     and self._owner_has(step, &record.peer))
         if step.field == FIELD_DIR:
             return record.direction != 0 and self._has_number(step, record.direction)
+        if step.field == FIELD_FIRST_SEEN:
+            return self._has_number(step, record.first_seen)
         if step.field >= FIELD_SRC4:
             return self._has_address(step, flow)
         if step.field == FIELD_PAIR:

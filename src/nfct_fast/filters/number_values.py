@@ -8,7 +8,7 @@ import socket
 
 from nfct_fast.filters.expression import ALL_BITS, FALSE, IPV6, Condition, Expression, any_of, merged
 from nfct_fast.filters.filter_words import Word
-from nfct_fast.filters.flow_program import DIRECTIONS, REASONS
+from nfct_fast.filters.flow_program import DIRECTIONS, MARKS, REASONS
 from nfct_fast.kernel import netns
 from nfct_fast.text.protocol import protocol_name
 
@@ -133,6 +133,15 @@ def directions(operator: str, words: list[Word], ends: int) -> Expression:
     """Read directions."""
     numbers = [_known(word, DIRECTIONS, "direction", ", ".join(DIRECTIONS)) for word in words]
     return Condition("dir", merged([(number, number) for number in numbers]))
+
+
+def first_seen(operator: str, words: list[Word], ends: int) -> Expression:
+    """Read the marks of what was never seen before; "any" or "*" is any of them."""
+    every = {"any": 0, "*": 0}
+    bits = [_known(word, MARKS | every, "mark of first_seen", f"any, {', '.join(MARKS)}") for word in words]
+    if 0 in bits:
+        return Condition("first_seen", ((1, ALL_BITS),))
+    return any_of([Condition("first_seen", ((bit, bit),), mask=bit) for bit in bits])
 
 
 def _known(word, known, what, all_of_them):

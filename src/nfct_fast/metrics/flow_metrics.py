@@ -38,6 +38,7 @@ def add_flow_metrics(to, build, stats, counts, queued, fill, *, whole_flows, rec
             "nfct_live_flows_forgotten", "Live flows dropped to make room: their records say so.", stats.forgotten
         )
         to.counter("nfct_live_flows_unended", "Live flows whose end cannot be heard any more.", stats.unended)
+    to.counter("nfct_flows_unstored", "Flows that the store lacks, as it was too slow or full.", stats.unstored)
     if recorded:
         to.counter(
             "nfct_flows_unrecorded", "Flows that the recording lacks, as its file was too slow.", stats.unrecorded

@@ -76,6 +76,14 @@ cdef class BufferedOutput:
         return self.left_out + self.target.refused
 
     @property
+    def is_idle(self) -> bool:
+        """Whether all that was added is delivered, or never will be."""
+        pthread_mutex_lock(&self.mutex)
+        idle = self.dead or self.blocks[self.filling].count == 0 and self.at == self.blocks[self.filling ^ 1].count
+        pthread_mutex_unlock(&self.mutex)
+        return idle
+
+    @property
     def is_dead(self) -> bool:
         """Whether the target will never take anything again."""
         return self.dead

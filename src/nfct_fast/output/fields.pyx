@@ -22,13 +22,15 @@ from nfct_fast.text.protocol cimport protocol_write
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport record_t
 from nfct_fast.text.status cimport status_put
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
+from nfct_fast.records.labels cimport (
+    ADDRESS_SIZE, address_write, direction_name, event_name, first_seen_name, outcome_name,
+)
 
 cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
     EV_FORGOTTEN, EV_OUTCOME, EV_DURATION, EV_ORIGINAL_PACKETS, EV_ORIGINAL_BYTES, EV_REPLY_PACKETS, EV_REPLY_BYTES,
-    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT,
+    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT, EV_FIRST_SEEN,
     EV_NUMBERS               # NUMBERS of them
     EV_COUNT = EV_NUMBERS + NUMBERS
 
@@ -42,7 +44,7 @@ cdef enum:
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
        "forgotten", "outcome", "duration", "original_packets", "original_bytes", "reply_packets", "reply_bytes",
-       "community_id", "community_id_nat",
+       "community_id", "community_id_nat", "first_seen",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
 _INFO = ("pid", "ppid", "parent", "uid", "gid", "user", "group", "start", "entity_id", "comm", "exe", "exe_dev",
          "exe_inode", "cmdline", "service", "unit", "user_unit", "slice", "container", "claimed_unit",
@@ -148,6 +150,8 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Pres
         buffer_unsigned(out, flow.netns_inode)
     elif field == EV_COMMUNITY_ID or field == EV_COMMUNITY_ID_NAT:
         _put_community_id(out, flow, field == EV_COMMUNITY_ID_NAT, presentation)
+    elif field == EV_FIRST_SEEN:
+        _put_label(out, first_seen_name(record.first_seen))
     elif field >= EV_NUMBERS:
         _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
     elif field == EV_RECOVERED:

@@ -49,6 +49,6 @@ cdef class JsonLines(Formatter):
             self.stamp.length = 0
             stamp_json(&self.stamp, &self.clock, flow.time, self.presentation)
             self.stamped = flow.time
-        flow_json(out, flow, record.began, record.direction, &record.owner, &record.peer, &self.stamp, self.texts,
-                  self.presentation)
+        flow_json(out, flow, record.began, record.direction, record.first_seen, &record.owner, &record.peer,
+                  &self.stamp, self.texts, self.presentation)
         buffer_put(out, b"\n", 1)

@@ -5,6 +5,7 @@ import socket
 
 _TIMEOUT_S = 5.0
 _NAME = "nfct-outputs"
+_GONE = "the helper process that opens it is gone"
 
 
 def _serve(fd, open_one):
@@ -44,10 +45,12 @@ class RemoteOpener:
         except TimeoutError:
             self._socket.close()  # lest its late answer is taken for another one's
             raise OSError("the helper process that opens it does not answer") from None
+        except ConnectionError:
+            raise OSError(_GONE) from None
         if descriptors:
             return descriptors[0]
         if not message:
-            raise OSError("the helper process that opens it is gone")
+            raise OSError(_GONE)
         raise OSError(message.decode(errors="replace"))
 
     def close(self) -> None:

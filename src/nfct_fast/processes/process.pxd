@@ -64,6 +64,7 @@ ctypedef struct process_t:
     # The next two are changed by LiveFlows only, in its one thread.
     uint32_t live_flows      # live flows that keep this process
     uint32_t charged         # bytes that LiveFlows counts for it
+    uint64_t subject         # changed by FirstSeen only, in the same thread: what it is to that; 0: not asked yet
     # As it is shown where command lines are redacted: another one, a reference, or this one itself. NULL: nobody has
     # asked yet. Only the thread that takes records looks at it and writes it; see redactor.pyx.
     process_t *shown

@@ -147,6 +147,7 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     out.shown = NULL
     out.refs = 1
     out.live_flows = 0
+    out.subject = 0
     return out
 
 

@@ -58,8 +58,8 @@ cdef class Engine:
         self.lock = allocate_lock()
 
     def open(self, flow_filter, rights, bint track, attribution, spec, probe, int64_t rcvbuf, int64_t memory,
-             presentation, redactor, record=None, store=None, flows=None, FlowCounts counts=None, bint listing=False,
-             **opener_arguments) -> tuple[str, ...]:
+             presentation, redactor, record=None, store=None, flows=None, FlowCounts counts=None, first_seen=None,
+             bint listing=False, **opener_arguments) -> tuple[str, ...]:
         """Open everything and start the threads.
 
         Args:
@@ -78,6 +78,7 @@ cdef class Engine:
             flows: To deliver one record per flow at its end: how many live flows are remembered, and whether NEW
                 events are delivered as well. Otherwise None.
             counts: Where all that is taken is counted, a FlowCounts, or None.
+            first_seen: A FirstSeen, which marks what was never seen before; or None.
             listing: Deliver what the conntrack tables contain, and end.
             opener_arguments: Further keyword arguments of SourceOpener.
 
@@ -123,6 +124,7 @@ cdef class Engine:
             # Last, so that a failure leaves no file.
             self.recorder = self.reader.intake.recorder = Recorder(*record, self.notices)
             self.recorder.start(drop_rights)
+        self.reader.intake.first_seen = first_seen
         if store is not None:
             self.storer = self.reader.intake.storer = Recorder(
                 self.store.path, *store[1:], self.notices, self.store.take_pipe())

@@ -10,6 +10,7 @@ from nfct_fast.events.source cimport Source
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.reading.flow_ends cimport FlowEnds
 from nfct_fast.replay.recorder cimport Recorder
+from nfct_fast.seen.first_seen cimport FirstSeen
 
 # Used by the reading thread only, except stop() and the readonly counts.
 cdef class Intake:
@@ -17,6 +18,7 @@ cdef class Intake:
     cdef FlowDecoder decoder
     cdef readonly FlowEnds flow_ends     # makes one record of each flow; None: events are delivered as they come
     cdef Recorder recorder               # of what is delivered, or None
+    cdef readonly FirstSeen first_seen   # marks what was never seen before, or None
     cdef Recorder storer                 # the same, to a store; or None
     cdef readonly Resolver attribution
     cdef FlowFilter flow_filter

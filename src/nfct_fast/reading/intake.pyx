@@ -102,7 +102,10 @@ cdef class Intake:
         self.attribution.resolve(records, count)
         if self.flow_ends is not None:
             count = self.flow_ends.finish(source, records, count)
-        kept = self.flow_filter.keep_wanted(records, count)
+        if self.first_seen is not None:
+            kept = self.first_seen.keep_wanted(self.flow_filter, records, count)
+        else:
+            kept = self.flow_filter.keep_wanted(records, count)
         self.filtered += count - kept
         for i in range(kept):
             self.named += records[i].owner.process != NULL
@@ -122,6 +125,10 @@ cdef class Intake:
             if records[i].datagram:
                 message = source.socket.datagram(records[i].datagram - 1, &length)
             recorder.add(&records[i], message, length)
+        if recorder is self.storer and self.first_seen is not None:
+            # With the flows that are marked: both are stored or neither is.
+            recorder.add_seen(self.first_seen.news.data, self.first_seen.news.length)
+            self.first_seen.news.length = 0
         recorder.commit()
 
     cdef int read(self, Source source, int room) noexcept nogil:

@@ -14,8 +14,8 @@ ctypedef struct json_clock_t:
 # Write a time, ns since the epoch, and what is the same in all lines.
 cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Presentation presentation) noexcept nogil
 
-# Write a flow as a JSON object. began: record_t.began; stamp: what stamp_json() wrote of its time; texts: as for
-# owner_json().
-cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, const owner_t *owner,
-                    const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
+# Write a flow as a JSON object. began and first_seen: as in record_t; stamp: what stamp_json() wrote of its time;
+# texts: as for owner_json().
+cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, uint8_t first_seen,
+                    const owner_t *owner, const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
                     Presentation presentation) noexcept nogil

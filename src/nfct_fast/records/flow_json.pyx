@@ -9,7 +9,9 @@ from nfct_fast.events.flow cimport (
 )
 from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.processes.process_texts cimport process_text_t
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
+from nfct_fast.records.labels cimport (
+    ADDRESS_SIZE, address_write, direction_name, event_name, first_seen_name, outcome_name,
+)
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_json, owner_t
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.text.json_text cimport json_label, json_number, json_raw
@@ -93,8 +95,23 @@ cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Pres
     buffer_put(out, presentation.host.data, presentation.host.length)
 
 
-cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, const owner_t *owner,
-                    const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
+cdef void _first_seen(text_buffer_t *out, uint8_t marks) noexcept nogil:
+    cdef const char *name
+    cdef int i
+    cdef bint any = False
+    for i in range(4):
+        if marks & 1 << i:
+            name = first_seen_name(<uint8_t>(1 << i))
+            json_raw(out, b',"' if any else b',"first_seen":["')
+            json_raw(out, name)
+            buffer_put(out, b'"', 1)
+            any = True
+    if any:
+        buffer_put(out, b"]", 1)
+
+
+cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, uint8_t first_seen,
+                    const owner_t *owner, const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
                     Presentation presentation) noexcept nogil:
     cdef char name[32]
     cdef int number
@@ -131,6 +148,8 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8
         json_raw(out, b',"recovered":true')
     if flow.has & FLOW_FORGOTTEN:
         json_raw(out, b',"forgotten":true')
+    if first_seen:
+        _first_seen(out, first_seen)
     owner_json(out, b',"owner":{', owner, texts, presentation.identity)
     if direction and peer.reason != REASON_REMOTE:
         owner_json(out, b',"peer":{', peer, texts, presentation.identity)

@@ -10,6 +10,7 @@ cdef extern from "nfct_fast/records/flow_labels.h" nogil:
     const char *const nfct_fast_event_names[EVENT_COUNT]
     const char *const nfct_fast_outcome_names[OUTCOME_COUNT]
     const char *const nfct_fast_direction_names[5]
+    const char *const nfct_fast_first_seen_names[16]
 
 
 cdef const char *event_name(uint8_t type) noexcept nogil:
@@ -22,6 +23,10 @@ cdef const char *outcome_name(uint8_t outcome) noexcept nogil:
 
 cdef const char *direction_name(uint8_t direction) noexcept nogil:
     return nfct_fast_direction_names[direction] if direction < 5 else NULL
+
+
+cdef const char *first_seen_name(uint8_t marks) noexcept nogil:
+    return nfct_fast_first_seen_names[marks] if marks < 16 else NULL
 
 
 cdef int _octet(uint8_t value, char *out) noexcept nogil:

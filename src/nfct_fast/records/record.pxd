@@ -8,6 +8,14 @@ cdef enum:
     RECORD_FLOW = 0          # one flow with its owners
     RECORD_LOSS = 1          # a report of lost events, in the place where they are missing
 
+# What a flow is the first of, as far as is remembered; see seen/first_seen.pyx.
+cdef enum:
+    SEEN_DESTINATION = 1     # its program has not talked to this address before
+    SEEN_PORT = 2            # nor to this port, of any address
+    SEEN_ROAMING = 4         # it has talked to so many new addresses that no more of them are marked
+    SEEN_SCANNING = 8        # the same of ports
+    SEEN_ALL = 15
+
 # Events that were lost since the previous report from the same namespace.
 ctypedef struct loss_t:
     int64_t time             # ns since the epoch when the report was made
@@ -24,6 +32,7 @@ ctypedef struct record_t:
     uint8_t direction        # DIRECTION_*; 0: unknown
     uint8_t is_responder     # `owner` is the responder, as only that one is on this host
     uint8_t kind             # RECORD_*
+    uint8_t first_seen       # SEEN_*
     uint32_t live            # of an event that FlowEnds is to handle: the flow's number in LiveFlows; 0: none
     int64_t began            # EVENT_FLOW only: ns since the epoch when its NEW event was received; 0: unknown
     uint16_t datagram        # 1 + its number in its source's inbox, until the record is published; 0: from a table

@@ -1,7 +1,7 @@
 from typing import Any, Final, NamedTuple, Self, final
 
 from nfct_fast.records.owner import Owner
-from nfct_fast.records.words import Direction, EventType, Outcome
+from nfct_fast.records.words import Direction, EventType, FirstSeenMark, Outcome
 from nfct_fast.text.status import Status
 
 class Tuple(NamedTuple):
@@ -59,6 +59,8 @@ class Flow:
     def outcome(self) -> Outcome | None: ...
     @property
     def forgotten(self) -> bool: ...
+    @property
+    def first_seen(self) -> tuple[FirstSeenMark, ...]: ...
     @property
     def status(self) -> Status | None: ...
     @property

@@ -16,17 +16,21 @@ from nfct_fast.records.flow_json cimport flow_json, json_clock_t, stamp_json
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_object, text_buffer_t
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
+from nfct_fast.records.labels cimport (
+    ADDRESS_SIZE, address_write, direction_name, event_name, first_seen_name, outcome_name,
+)
 
 import json
 from typing import NamedTuple
 
-from nfct_fast.records.words import Direction, EventType, Outcome
+from nfct_fast.records.words import Direction, EventType, FirstSeenMark, Outcome
 from nfct_fast.text.status import Status
 
 cdef tuple _DIRECTIONS = (None, *[Direction(direction_name(i).decode("ascii")) for i in range(1, 5)])
 cdef dict _EVENT_TYPES = {
     i: EventType(event_name(i).decode("ascii")) for i in range(EVENT_COUNT) if event_name(i) != NULL}
+cdef tuple _FIRST_SEEN = ((), *[tuple([FirstSeenMark(word) for word in first_seen_name(i).decode("ascii").split(",")])
+                                for i in range(1, SEEN_ALL + 1)])
 cdef tuple _OUTCOMES = (None, *[Outcome(outcome_name(i).decode("ascii")) for i in range(1, OUTCOME_COUNT)])
 
 
@@ -205,6 +209,13 @@ cdef class Flow:
         return bool(self.record.flow.has & FLOW_FORGOTTEN)
 
     @property
+    def first_seen(self) -> tuple[FirstSeenMark, ...]:
+        """What this flow is the first of, with Conntrack(first_seen=): "destination" if the program that began it has
+        never before talked to that address, "port" if never before to that port. "roaming" and "scanning": it has
+        talked to so many new ones that no more addresses or ports of it will be marked. Else empty."""
+        return _FIRST_SEEN[self.record.first_seen]
+
+    @property
     def status(self) -> Status | None:
         """Status bits."""
         return Status(self.record.flow.status) if self.record.flow.has & FLOW_STATUS else None
@@ -286,8 +297,8 @@ cdef class Flow:
         memset(&stamp, 0, sizeof(stamp))
         clock.size = 0
         stamp_json(&stamp, &clock, self.record.flow.time, self.presentation)
-        flow_json(&out, &self.record.flow, self.record.began, self.record.direction, &self.record.owner,
-                  &self.record.peer, &stamp, NULL, self.presentation)
+        flow_json(&out, &self.record.flow, self.record.began, self.record.direction, self.record.first_seen,
+                  &self.record.owner, &self.record.peer, &stamp, NULL, self.presentation)
         buffer_free(&stamp)
         return buffer_object(&out)
 
@@ -320,7 +331,7 @@ cdef class Flow:
 
 cdef tuple record_state(const record_t *record):
     return ((<const char *>&record.flow)[:sizeof(flow_t)], record.direction, owner_state(&record.owner),
-            owner_state(&record.peer), record.began)
+            owner_state(&record.peer), record.began, record.first_seen)
 
 
 def _restored(state, saved):
@@ -328,8 +339,8 @@ def _restored(state, saved):
     cdef Flow flow = Flow.__new__(Flow)
     cdef bytes event
     flow.presentation = Presentation(*saved)
-    event, flow.record.direction, owner, peer, flow.record.began = state
-    if len(event) != sizeof(flow_t) or flow.record.direction >= 5:
+    event, flow.record.direction, owner, peer, flow.record.began, flow.record.first_seen = state
+    if len(event) != sizeof(flow_t) or flow.record.direction >= 5 or flow.record.first_seen > SEEN_ALL:
         raise ValueError("not the state of a Flow of this version of nfct_fast")
     memcpy(&flow.record.flow, <const char *>event, sizeof(flow_t))
     owner_restore(&flow.record.owner, owner)

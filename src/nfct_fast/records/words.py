@@ -32,6 +32,15 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"  # TCP: it was not closed, and nobody spoke until the entry expired
 
 
+class FirstSeenMark(StrEnum):
+    """What a flow is the first of that its program was seen to make."""
+
+    DESTINATION = "destination"  # to this address
+    PORT = "port"  # to this port, of any address
+    ROAMING = "roaming"  # of so many new addresses that no more of them are marked
+    SCANNING = "scanning"  # of so many new ports that no more of them are marked
+
+
 class Match(StrEnum):
     """How an owner was found."""
 

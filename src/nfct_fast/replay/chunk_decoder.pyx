@@ -13,7 +13,7 @@ from nfct_fast.processes.process cimport (
 )
 from nfct_fast.records.labels cimport event_name
 from nfct_fast.records.owner cimport MATCH_COUNT, REASON_COUNT, others_new
-from nfct_fast.records.record cimport RECORD_LOSS, record_drop
+from nfct_fast.records.record cimport RECORD_LOSS, SEEN_ALL, record_drop
 from nfct_fast.replay.recording_format cimport (
     ANCESTORS_MAX, MARKS, ancestor_part_t, end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t, process_chunk_t,
 )
@@ -149,7 +149,7 @@ cdef class ChunkDecoder:
         data += sizeof(fixed)
         size -= sizeof(fixed)
         if (fixed.message_size > size or fixed.direction >= DIRECTIONS or fixed.has & ~<int>MARKS
-                or event_name(fixed.type) == NULL):
+                or event_name(fixed.type) == NULL or fixed.seen > SEEN_ALL):
             return self._refuse(b"damaged: a flow that cannot be")
         memset(record, 0, sizeof(record_t))
         if self.decoder.decode(data, fixed.message_size, &record.flow, 1, fixed.time, 0) != 1:
@@ -157,7 +157,7 @@ cdef class ChunkDecoder:
         data += fixed.message_size
         size -= fixed.message_size
         record.flow.netns_inode = fixed.netns
-        record.direction = fixed.direction
+        record.direction, record.first_seen = fixed.direction, fixed.seen
         record.flow.type = fixed.type
         record.flow.has |= fixed.has
         record.began, record.is_responder = fixed.began, fixed.is_responder != 0

@@ -14,7 +14,7 @@ from nfct_fast.kernel.clock cimport monotonic_ns
 from nfct_fast.records.record cimport RECORD_LOSS, record_drop
 from nfct_fast.replay.chunk_decoder cimport BAD_CHUNK
 from nfct_fast.replay.recording_format cimport (
-    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, chunk_step, chunk_t,
+    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, chunk_step, chunk_t,
 )
 
 import os
@@ -201,7 +201,7 @@ cdef class Player:
         if self.end - self.at < sizeof(chunk):
             return self._refuse(b"the recording was cut off, or is still being written: it has no end")
         memcpy(&chunk, self.buffer + self.at, sizeof(chunk))
-        if chunk.size > CHUNK_MAX or not CHUNK_HOST <= chunk.type <= CHUNK_END:
+        if chunk.size > CHUNK_MAX or not CHUNK_HOST <= chunk.type <= CHUNK_SEEN:
             return self._refuse(b"damaged: there is no such chunk")
         result = self._fill(chunk_step(&chunk))
         if result < 0:

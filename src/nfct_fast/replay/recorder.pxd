@@ -66,6 +66,8 @@ cdef class Recorder:
     cdef int _write_chunks(self, const char *data, size_t length) noexcept nogil
     cdef void _put_process(self, uint32_t slot, process_t *process) noexcept nogil
     cdef void _discard(self) noexcept nogil
+    # Add what is to be remembered of the marks of these flows: a CHUNK_SEEN.
+    cdef void add_seen(self, const char *content, size_t length) noexcept nogil
     cdef void _complete(self) noexcept nogil
     cdef void _forget(self) noexcept nogil
     cdef int _write_next(self) noexcept nogil

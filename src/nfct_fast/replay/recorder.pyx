@@ -18,9 +18,8 @@ from nfct_fast.events.message_encoder cimport message_put
 from nfct_fast.records.owner cimport other_count
 from nfct_fast.processes.process cimport ancestor_t, process_drop, process_t, process_take
 from nfct_fast.replay.recording_format cimport (
-    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_LOSS, CHUNK_PROCESS, MARKS, ancestor_part_t, chunk_step, chunk_t,
-    end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t,
-    process_chunk_t,
+    ANCESTORS_MAX, CHUNK_END, CHUNK_FLOW, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, MARKS, ancestor_part_t,
+    chunk_step, chunk_t, end_chunk_t, flow_chunk_t, loss_chunk_t, owner_part_t, process_chunk_t,
 )
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 
@@ -343,7 +342,7 @@ cdef class Recorder:
         self._place(&record.peer, self.placed[1])
         memset(&fixed, 0, sizeof(fixed))
         fixed.time, fixed.netns, fixed.direction = record.flow.time, record.flow.netns_inode, record.direction
-        fixed.has, fixed.type = record.flow.has & MARKS, record.flow.type
+        fixed.has, fixed.type, fixed.seen = record.flow.has & MARKS, record.flow.type, record.first_seen
         fixed.began, fixed.is_responder = record.began, record.is_responder
         begin = self.chunks.length
         buffer_put(&self.chunks, <const char *>&chunk, sizeof(chunk))
@@ -371,6 +370,15 @@ cdef class Recorder:
         buffer_put(&self.chunks, <const char *>&chunk, sizeof(chunk))
         buffer_put(&self.chunks, <const char *>&fixed, sizeof(fixed))
         self.losses += 1
+        self._complete()
+
+    cdef void add_seen(self, const char *content, size_t length) noexcept nogil:
+        cdef chunk_t chunk
+        if length == 0 or length > CHUNK_MAX:
+            return
+        chunk.size, chunk.type = <uint32_t>length, CHUNK_SEEN
+        buffer_put(&self.chunks, <const char *>&chunk, sizeof(chunk))
+        buffer_put(&self.chunks, content, length)
         self._complete()
 
     cdef void _complete(self) noexcept nogil:

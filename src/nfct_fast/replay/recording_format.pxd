@@ -25,6 +25,7 @@ cdef enum:
     CHUNK_FLOW = 3               # flow_chunk_t
     CHUNK_LOSS = 4               # loss_chunk_t
     CHUNK_END = 5                # end_chunk_t
+    CHUNK_SEEN = 6               # to a store only: seen_chunk_t
 
 cdef packed struct chunk_t:
     uint32_t size
@@ -89,7 +90,7 @@ cdef packed struct flow_chunk_t:
     uint8_t type                 # EVENT_*: of a whole flow, whose message is that of its end, EVENT_FLOW
     uint8_t direction            # DIRECTION_*
     uint8_t is_responder         # as in record_t
-    uint8_t seen                 # not used yet
+    uint8_t seen                 # SEEN_* of first_seen
     uint8_t unused[6]
 
 # As loss_t.
@@ -99,6 +100,12 @@ cdef packed struct loss_chunk_t:
     uint64_t netns
     uint64_t events
     uint32_t at_least
+    uint32_t unused
+
+# Then seen_entry_t: what is to be remembered of the marks of the flows before it; see seen/seen_file.py.
+cdef packed struct seen_chunk_t:
+    uint8_t key[16]
+    uint32_t limit
     uint32_t unused
 
 # What the file holds, for whoever wants to know that it is whole.

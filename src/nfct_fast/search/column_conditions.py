@@ -21,7 +21,7 @@ _TUPLES = {
     "reply_sport": ("nat_dport", "dport"), "reply_dport": ("nat_sport", "sport"),
     "reply_src": ("nat_dst", "dst"), "reply_dst": ("nat_src", "src"),
 }  # fmt: skip
-_INDEXED = ("sport", "dport", "src", "dst", "nat_src", "nat_dst", "owner", "peer")
+_INDEXED = ("sport", "dport", "src", "dst", "nat_src", "nat_dst", "owner", "peer", "seen")
 
 Values = list[int | bytes | str]
 
@@ -94,6 +94,8 @@ def _condition(condition) -> Columns:
         return _protocols(condition.ranges)
     if field == "pid":
         return _of_processes(condition.ends, _within("pid", condition))
+    if field == "first_seen":
+        return _of_column("seen", "seen > 0", [])
     if field in ("comm", "exe", "cmdline", "unit", "container"):
         return _names(field, condition)
     if field[-1] in "46" and field[:-1] in _TUPLES:

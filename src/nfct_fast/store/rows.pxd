@@ -20,6 +20,7 @@ cdef class RowMaker:
     cdef int fd
     cdef readonly bytes beginning        # header and host chunk of the recording; None until they were read
     cdef readonly bint over              # the recording has ended, or is damaged
+    cdef readonly list seen              # what is to be remembered of marks, once the flows so far are committed
     cdef Identity identity
     cdef ChunkDecoder chunks
     cdef uint8_t *buffer

@@ -13,8 +13,8 @@ from nfct_fast.processes.process_object cimport Process, process_object
 from nfct_fast.records.labels cimport event_name
 from nfct_fast.records.record cimport record_drop, record_t
 from nfct_fast.replay.recording_format cimport (
-    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, chunk_step, chunk_t, flow_chunk_t,
-    loss_chunk_t, owner_part_t,
+    CHUNK_END, CHUNK_FLOW, CHUNK_HOST, CHUNK_LOSS, CHUNK_MAX, CHUNK_PROCESS, CHUNK_SEEN, chunk_step, chunk_t,
+    flow_chunk_t, loss_chunk_t, owner_part_t,
 )
 from nfct_fast.store.packing cimport pack, packed_room
 from nfct_fast.text.protocol cimport protocol_write
@@ -106,6 +106,7 @@ cdef class RowMaker:
 
     def __cinit__(self, int fd):
         self.fd = fd
+        self.seen = []
         self.chunks = ChunkDecoder()
         self.process_rows, self.process_chunks, self.protocols = [None] * SLOTS, [None] * SLOTS, {}
         self.buffer = <uint8_t *>malloc(BUFFER)
@@ -159,6 +160,8 @@ cdef class RowMaker:
                 self._take_process(data, &head)
             elif head.type == CHUNK_LOSS:
                 self._take_loss(data, &head, rows)
+            elif head.type == CHUNK_SEEN:
+                self.seen.append((<const char *>data)[sizeof(head):sizeof(head) + head.size])
             elif head.type == CHUNK_END:
                 self.over = True
             self.at += chunk_step(&head)
@@ -168,7 +171,7 @@ cdef class RowMaker:
         if self.end - self.at < sizeof(chunk_t):
             return False
         memcpy(head, self.buffer + self.at, sizeof(chunk_t))
-        if head.size > CHUNK_MAX or not CHUNK_HOST <= head.type <= CHUNK_END:
+        if head.size > CHUNK_MAX or not CHUNK_HOST <= head.type <= CHUNK_SEEN:
             raise RecordingError("damaged: there is no such chunk")
         return self.end - self.at >= chunk_step(head)
 

@@ -6,6 +6,7 @@ import select
 import sqlite3
 import time
 
+from nfct_fast.seen.seen_file import SeenFile
 from nfct_fast.store.finishing import Finisher, finish
 from nfct_fast.store.hour_file import Claims, HourFile, connect, is_damaged
 from nfct_fast.store.retention import SIZE, Retention
@@ -46,6 +47,8 @@ class StoreWriter:
         self._claims = Claims()
         self._finisher = Finisher(directory, self._claims, say)
         self._next_housekeeping = self._next_retention = 0.0
+        self._seen = SeenFile(directory, say)
+        self._seen_unstored = 0  # `unstored` when what was seen was committed last
 
     def run(self) -> None:
         """Store what comes until it ends. RecordingError if it is damaged; what came before that is stored."""
@@ -72,6 +75,9 @@ class StoreWriter:
         file = next(reversed(self._files.values()), None)
         while (hour := self._maker.take(None if file is None else file.rows)) is not None:
             file = self._file(hour)
+        for chunk in self._maker.seen:
+            self._seen.add(chunk)
+        self._maker.seen.clear()
         if file is not None and file.rows:
             now = time.monotonic()
             self._used[file.hour] = now
@@ -119,7 +125,16 @@ class StoreWriter:
                 self._due = time.monotonic() + _AGAIN_S
             elif file.flows >= _FILE_FLOWS or file.size() >= self._file_bytes:
                 self._finish(file.hour)
+        if self._due is None:
+            self._commit_seen()
         self._report()
+
+    def _commit_seen(self):
+        """After the flows: have on the disk what they were the first of. If some are missing, that is marked again."""
+        if self.unstored != self._seen_unstored:
+            self._seen.add(None)
+            self._seen_unstored = self.unstored
+        self._seen.commit()
 
     def _commit(self, file):
         """Commit one file; whether that was possible."""
@@ -176,6 +191,8 @@ class StoreWriter:
         for file in list(self._files.values()):
             self._commit(file)
             self._abandon_rows(file)
+        self._commit_seen()
+        self._seen.close()
         self._finisher.stop()
         for file in self._files.values():
             file.close()

@@ -56,7 +56,8 @@ def verdicts(FlowFilter flow_filter not None, dict flow not None) -> tuple[bool,
     """Whether a flow passes what the kernel runs, what is run before attribution, and the whole filter.
 
     flow: `proto`, `orig` and `reply` (source, port, destination, port; or None), `zone`, `mark`, `netns`, `direction`,
-    `owner` and `peer`: dictionaries with names as bytes and numbers, None for what is unknown.
+    `first_seen` (by default 0), `owner` and `peer`: dictionaries with names as bytes and numbers, None for what is
+    unknown.
     """
     cdef record_t record
     cdef bint heard, possible, wanted
@@ -69,7 +70,7 @@ def verdicts(FlowFilter flow_filter not None, dict flow not None) -> tuple[bool,
         record.flow.has |= FLOW_REPLY
     record.flow.numbers[NUMBER_ZONE], record.flow.numbers[NUMBER_MARK] = flow["zone"], flow["mark"]
     record.flow.netns_inode = flow["netns"]
-    record.direction = flow["direction"]
+    record.direction, record.first_seen = flow["direction"], flow.get("first_seen", 0)
     try:
         _set_owner(&record.owner, flow["owner"])
         _set_owner(&record.peer, flow["peer"])
