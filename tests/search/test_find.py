@@ -144,6 +144,16 @@ def test_alive(store):
     assert times(found.find(**window, alive=True)) == [("FLOW", 9000)]
 
 
+def test_alive_by_the_kernels_time(store):
+    """Of records other than FLOW the kernel may say when the flow began."""
+    found = store(
+        *[at(9000, kind, start=BASE + 20 * 10**9) for kind in ("UPDATE", "DESTROY")], at(9001, "DESTROY", **OTHER)
+    )
+    window = {"since": BASE + 11 * 10**9, "until": BASE + 30 * 10**9}
+    assert times(found.find(**window)) == []
+    assert times(found.find(**window, alive=True)) == [("DESTROY", 9000)]
+
+
 def test_times_of_every_kind(store):
     found = store(at(1, "NEW"), at(7200, "NEW", **OTHER))
     moment = datetime.fromtimestamp(BASE // 10**9 + 100, UTC)

@@ -303,4 +303,6 @@ def message(flow, kind=0x100):
     body += _attribute(12, struct.pack(">I", 77)) + _attribute(3, struct.pack(">I", 0x108))
     if flow["mark"]:
         body += _attribute(8, struct.pack(">I", flow["mark"]))
+    if "start" in flow:  # CTA_TIMESTAMP, ns since the epoch
+        body += _attribute(20, _attribute(1, struct.pack(">Q", flow["start"])), True)
     return struct.pack("=IHHII", 16 + len(body), kind, 0x600, 0, 0) + body

@@ -7,7 +7,7 @@ from libc.string cimport memcmp, memcpy, memmove
 from posix.unistd cimport read
 from sys_socket cimport AF_INET6
 from nfct_fast.events.community_id cimport COMMUNITY_DIGEST_SIZE, community_id_differs, community_id_digest
-from nfct_fast.events.flow cimport EVENT_FLOW, FLOW_REPLY, flow_t, tuple_has_ports, tuple_t
+from nfct_fast.events.flow cimport EVENT_FLOW, EVENT_NEW, FLOW_REPLY, FLOW_START, flow_t, tuple_has_ports, tuple_t
 from nfct_fast.processes.process cimport PROCESS_IDS, process_take
 from nfct_fast.processes.process_object cimport Process, process_object
 from nfct_fast.records.labels cimport event_name
@@ -260,6 +260,7 @@ cdef class RowMaker:
         cdef tuple_t *reply = &flow.reply
         cdef bint ports, nat
         cdef uint32_t owner = 0, peer = 0
+        cdef int64_t began = 0
         cdef uint8_t *at
         if len(rows.flows) >= rows.most:
             rows.refused += 1
@@ -274,9 +275,13 @@ cdef class RowMaker:
         nat = flow.has & FLOW_REPLY and (
             memcmp(orig.src, reply.dst, 16) != 0 or memcmp(orig.dst, reply.src, 16) != 0
             or ports and (orig.sport != reply.dport or orig.dport != reply.sport))
+        if fixed.type == EVENT_FLOW:
+            began = fixed.began
+        elif fixed.type != EVENT_NEW and flow.has & FLOW_START:
+            began = flow.start
         rows.flows.append((
             fixed.time,
-            fixed.began if fixed.type == EVENT_FLOW and fixed.began else None,
+            began or None,
             _NAMES[fixed.type],
             self._protocol(orig),
             _address(orig.src, orig.family),

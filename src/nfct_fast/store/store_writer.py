@@ -108,7 +108,7 @@ class StoreWriter:
     def _abandon_rows(self, file):
         """What could not be committed is lost, as nobody will try again."""
         lost = len(file.rows.flows) + file.rows.refused
-        self.unstored += len(file.rows.flows)
+        self.unstored += lost
         self._lost += lost
         file.rows.clear()
         file.rows.refused = 0
