@@ -246,7 +246,8 @@ def test_requests(data, format):
 # Attacks from inside the process: `attack` runs there in place of its work.
 INSIDE = """
 import ctypes, errno, os, socket, sys
-from nfct_fast.rights import Rights, find_user
+from nfct_fast.kernel.program_user import find_user
+from nfct_fast.rights import Rights
 libc = ctypes.CDLL(None, use_errno=True)
 
 def called(name, *arguments):
