@@ -170,7 +170,15 @@ def modules(testing):
     )
 
 
+def description():
+    """The beginning of README.md: all of it would be a fiftieth of the wheel."""
+    beginning, _, _ = Path("README.md").read_text().partition("\n### Whole flows\n")
+    return f"{beginning}\nThe rest of this text is in the source, and in `nfct-fast --man`.\n"
+
+
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
     ext_modules=[Extension("nfct_fast._modules", [], py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"))],
     cmdclass={"build_ext": Joined},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

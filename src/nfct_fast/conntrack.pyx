@@ -23,7 +23,7 @@ from nfct_fast._version import __version__
 from nfct_fast.attribution.degradation import without_notes, without_programs
 from nfct_fast.attribution.resolver import NOTED_FIRST as _NOTED_FIRST
 from nfct_fast.attribution.resolver import NOTED_FLOWS
-from nfct_fast.build_info import LIBRARIES
+from nfct_fast.build_info import LIBRARIES as _LIBRARIES
 from nfct_fast.events.open_sources import GROUPS
 from nfct_fast.filters.flow_filter import FlowFilter
 from nfct_fast.metrics.exposition import Exposition
@@ -365,7 +365,7 @@ cdef class Conntrack:
         # As reported so far: what is lost and recovered later would make these counters go back.
         stats = self.stats()._replace(lost=lost, recovered=recovered, unallocated=unallocated)
         add_flow_metrics(
-            exposition, {"version": __version__, "libraries": LIBRARIES}, stats, engine.counts.so_far(),
+            exposition, {"version": __version__, "libraries": _LIBRARIES}, stats, engine.counts.so_far(),
             (engine.ring.count, engine.ring.capacity),
             None if engine.table_fill is None else engine.table_fill.usage(),
             whole_flows=engine.reader is not None and engine.reader.intake.flow_ends is not None,

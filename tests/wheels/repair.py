@@ -100,7 +100,7 @@ def pack(tree, wheel):
     record = next(tree.glob("*.dist-info")) / "RECORD"
     record.unlink()
     rows = []
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as out:
         for path in sorted(path for path in tree.rglob("*") if path.is_file()):
             data, name = path.read_bytes(), path.relative_to(tree).as_posix()
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
@@ -116,7 +116,7 @@ def write(out, name, data, mode):
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.external_attr = (0o100000 | mode & 0o755) << 16
     info.compress_type = zipfile.ZIP_DEFLATED
-    out.writestr(info, data)
+    out.writestr(info, data, compresslevel=9)  # that of the archive does not hold for a ZipInfo
 
 
 def repair(wheel, destination, options=()):

@@ -18,7 +18,7 @@ from nfct_fast.kernel.pass_fd cimport pass_receive, pass_send
 from procfs_calls cimport AT_EMPTY_PATH, O_CLOEXEC
 from sys_socket cimport AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 
-from nfct_fast.kernel.netns cimport netns_enter
+from nfct_fast.kernel.open_netns cimport netns_enter
 from nfct_fast.kernel.procfs cimport procfs_open
 
 import functools

@@ -1,5 +1,6 @@
 """Write to a file descriptor in a way that a request to end always interrupts."""
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, ETIMEDOUT, EINTR, errno
 from libc.stdint cimport int64_t
 from posix.unistd cimport close, write
@@ -125,7 +126,7 @@ cdef class Sink:
         ready.revents = 0
         return poll(&ready, 1, LAST_MS) == 1 and write(self.fd, data, length) == <ssize_t>length
 
-    def write(self, const unsigned char[::1] data not None) -> None:
+    def write(self, data) -> None:
         """Write all of data. Blocks as long as the descriptor does; see the class.
 
         Raises:
@@ -135,10 +136,14 @@ cdef class Sink:
         """
         cdef int result = 0
         cdef size_t done = 0
-        cdef size_t length = data.shape[0]
-        while done < length and (result == 0 or result == -EINTR):
-            with nogil:
-                result = self.put(<const char *>&data[0] + done, length - done)
-            done += self.written
+        cdef Py_buffer view      # not a typed memoryview, for which Cython would add 80 KB to the module
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while done < <size_t>view.len and (result == 0 or result == -EINTR):
+                with nogil:
+                    result = self.put(<const char *>view.buf + done, <size_t>view.len - done)
+                done += self.written
+        finally:
+            PyBuffer_Release(&view)
         if result < 0:
             raise sink_error(result)
