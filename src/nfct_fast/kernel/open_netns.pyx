@@ -27,6 +27,7 @@ cdef extern from "<sched.h>" nogil:
 
 OWN = "/proc/thread-self/ns/net"
 
+
 def owner(int fd) -> tuple:
     """Return the owner of an open network namespace: (uid, inode of the user namespace), or (None, 0) if it is ours.
 
