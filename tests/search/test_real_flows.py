@@ -109,8 +109,10 @@ def test_by_community_id(stored, directory):
     )
     found = find(directory, "--community-id", flow["community_id"], "--json")
     assert [json.loads(line) for line in found.stdout.splitlines()] == [flow]
-    other = flow["community_id"].translate(str.maketrans("ABCDEFab", "BCDEFAba"))
-    assert find(directory, "--community-id", other).returncode == (0 if other == flow["community_id"] else 1)
+    for place in (5, -5):  # what is stored is the beginning of it
+        others = [letter for letter in "AQ" if letter != flow["community_id"][place]]
+        other = flow["community_id"][:place] + others[0] + flow["community_id"][place + 1 :]
+        assert find(directory, "--community-id", other).returncode == 1
 
 
 def suricata(src, sport, dst, dport, moment, **changes):

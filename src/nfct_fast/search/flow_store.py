@@ -86,12 +86,18 @@ class Store:
         selection = Selection(filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, by_id)
         self._files.list()
         if limit is None:
-            return self._find(selection, all_records, newest_first)
-        newest = islice(self._find(selection, all_records, True), limit)
+            return self._find(selection, all_records, newest_first, community_id)
+        newest = islice(self._find(selection, all_records, True, community_id), limit)
         return newest if newest_first else iter(list(newest)[::-1])
 
-    def _find(self, selection, all_records, newest_first):
+    def _scan(self, selection, newest_first, community_id):
         flows = scan(self._files, selection, newest_first=newest_first, community_id=self._seed)
+        if community_id is None or self._seed:  # with another seed the 64 bits that are stored have to do
+            return flows
+        return (flow for flow in flows if community_id in (flow.community_id, flow.community_id_nat))
+
+    def _find(self, selection, all_records, newest_first, community_id):
+        flows = self._scan(selection, newest_first, community_id)
         if all_records:
             yield from flows
             return
@@ -103,7 +109,7 @@ class Store:
                 once.add(flow)
             flows = held
             if len(held) == _HELD_MOST:
-                flows = scan(self._files, selection, community_id=self._seed)
+                flows = self._scan(selection, False, community_id)
         for flow in flows:
             if newest_first:
                 once.add(flow)
