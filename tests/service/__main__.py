@@ -37,7 +37,10 @@ PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 # By which of the two ways of README.md; the pipx of Debian 12 has no --global.
 WAYS = [("bookworm", "venv"), ("trixie", "venv"), ("trixie", "pipx")]
 EXPOSURE = 2.0
-SEND = "python3 -c \"import socket; socket.socket(2, 2).sendto(b'x', ('127.0.0.1', {port}))\""
+# It keeps its socket for a moment: in a pid namespace there is no BPF, and who ends at once is often gone by then.
+SEND = (
+    "python3 -c \"import socket, time; s = socket.socket(2, 2); s.sendto(b'x', ('127.0.0.1', {port})); time.sleep(.3)\""
+)
 
 
 def blocks(heading):
