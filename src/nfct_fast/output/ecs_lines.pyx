@@ -5,13 +5,11 @@ Objects are nested, as the schema's own documents have them. What the schema has
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
-from libc.time cimport strftime, time_t, tm
 from netinet_in cimport IPPROTO_TCP
-from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
+from nfct_fast.events.community_id cimport community_id_differs
 from nfct_fast.events.flow cimport (
-    EVENT_DESTROY, EVENT_ENTRY, EVENT_FLOW, EVENT_NEW, FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY,
-    FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, NUMBERS, flow_t, number_is_known, number_name,
-    tuple_has_ports, tuple_t,
+    EVENT_DESTROY, EVENT_ENTRY, EVENT_FLOW, EVENT_NEW, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
+    FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, flow_t, tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.outcome cimport (
     OUTCOME_ANSWERED, OUTCOME_REFUSED, OUTCOME_RESET, OUTCOME_TIMED_OUT, OUTCOME_UNANSWERED, flow_duration,
@@ -22,20 +20,17 @@ from nfct_fast.output.ecs_process cimport ecs_owner, ecs_owner_details
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.process_texts cimport PROCESS_TEXTS, process_text_t, process_texts_free
+from nfct_fast.records.flow_json cimport community_id_json, entry_json, json_clock_t, marks_json, time_json
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_t, owner_uid
 from nfct_fast.records.presentation cimport Presentation
 from nfct_fast.records.record cimport RECORD_LOSS, loss_t, record_t
 from nfct_fast.text.json_text cimport json_label, json_number, json_raw, json_string
 from nfct_fast.text.protocol cimport protocol_write
-from nfct_fast.text.status cimport status_put
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
 from sys_socket cimport AF_INET
 
 import os
-
-cdef extern from "<time.h>" nogil:
-    tm *gmtime_r(const time_t *time, tm *result)
 
 cdef extern from "nfct_fast/text/siphash.h" nogil:
     uint64_t nfct_fast_text_hash(const uint64_t *key, const char *data, size_t length)
@@ -44,15 +39,8 @@ cdef enum:
     IPPROTO_ICMP = 1
     IPPROTO_ICMPV6 = 58
     CLOCKS = 2               # seconds that are kept as text: of now, and of when flows began
-    CLOCK_SIZE = 24
 
 ECS_VERSION = "9.4.0"
-
-ctypedef struct clock_t:
-    time_t second
-    size_t size              # 0: none yet
-    char text[CLOCK_SIZE]    # up to the fraction of the second
-
 
 ctypedef struct identified_t:
     uint64_t netns
@@ -61,28 +49,6 @@ ctypedef struct identified_t:
     tuple_t tuple
     uint8_t type
     uint8_t state
-
-
-cdef void _time(text_buffer_t *out, const char *key, clock_t *clock, int64_t time) noexcept nogil:
-    # ISO 8601 in UTC with nanoseconds.
-    cdef time_t second = <time_t>(time // 1000000000)
-    cdef int64_t rest = time % 1000000000
-    cdef char digits[11]
-    cdef tm parts
-    cdef int i
-    if clock.size == 0 or second != clock.second:
-        memset(&parts, 0, sizeof(parts))
-        gmtime_r(&second, &parts)
-        clock.size = strftime(clock.text, sizeof(clock.text), b"%Y-%m-%dT%H:%M:%S.", &parts)
-        clock.second = second
-    for i in range(8, -1, -1):
-        digits[i] = <char>(48 + rest % 10)
-        rest //= 10
-    digits[9] = c"Z"
-    digits[10] = c'"'
-    json_raw(out, key)
-    buffer_put(out, clock.text, clock.size)
-    buffer_put(out, digits, 11)
 
 
 cdef void _address(text_buffer_t *out, const char *key, const uint8_t *address, uint8_t family) noexcept nogil:
@@ -129,14 +95,6 @@ cdef void _end(text_buffer_t *out, const char *key, const flow_t *flow, bint sou
     buffer_put(out, b"}", 1)
 
 
-cdef void _community_id(text_buffer_t *out, const char *key, const tuple_t *tuple, int seed) noexcept nogil:
-    cdef char text[COMMUNITY_ID_SIZE]
-    community_id_write(tuple, seed, text)
-    json_raw(out, key)
-    buffer_put(out, text, COMMUNITY_ID_SIZE)
-    buffer_put(out, b'"', 1)
-
-
 cdef void _network(text_buffer_t *out, const record_t *record, Presentation presentation) noexcept nogil:
     cdef const flow_t *flow = &record.flow
     cdef char name[32]
@@ -157,7 +115,7 @@ cdef void _network(text_buffer_t *out, const record_t *record, Presentation pres
         json_raw(out, b',"direction":"egress"')
     else:
         json_raw(out, b',"direction":"unknown"')
-    _community_id(out, b',"community_id":"', &flow.orig, presentation.seed)
+    community_id_json(out, b',"community_id":"', &flow.orig, presentation.seed)
     if flow.has & FLOW_COUNTERS:
         json_number(out, b',"bytes":', flow.bytes[0] + flow.bytes[1])
         json_number(out, b',"packets":', flow.packets[0] + flow.packets[1])
@@ -219,7 +177,7 @@ cdef class EcsLines(Formatter):
 
     presentation: a Presentation; network.community_id has its seed.
     """
-    cdef clock_t clocks[CLOCKS]
+    cdef json_clock_t clocks[CLOCKS]
     cdef process_text_t texts[PROCESS_TEXTS]
     cdef process_text_t details[PROCESS_TEXTS]
     cdef text_buffer_t host      # the same in all lines
@@ -266,7 +224,7 @@ cdef class EcsLines(Formatter):
     cdef void _put_loss(self, text_buffer_t *out, const loss_t *loss) noexcept nogil:
         if loss.events == 0 and not loss.at_least:      # all of them were recovered
             return
-        _time(out, b'{"@timestamp":"', &self.clocks[0], loss.time)
+        time_json(out, b'{"@timestamp":"', &self.clocks[0], loss.time)
         json_raw(out, b',"event":{"kind":"event","category":["network"],"type":["info"],"action":"events_lost",'
                  b'"module":"nfct_fast","dataset":"nfct_fast.flow"}')
         buffer_put(out, self.host.data, self.host.length)
@@ -282,7 +240,7 @@ cdef class EcsLines(Formatter):
         cdef bint ended = flow.type == EVENT_FLOW or flow.type == EVENT_DESTROY
         if flow.type == EVENT_NEW and not start and not flow.has & FLOW_RECOVERED:
             start = time
-        _time(out, b'{"@timestamp":"', &self.clocks[0], time)
+        time_json(out, b'{"@timestamp":"', &self.clocks[0], time)
         json_raw(out, b',"event":{"kind":"state"' if flow.type == EVENT_ENTRY else b',"event":{"kind":"event"')
         json_raw(out, b',"category":["network"],"type":["connection",')
         if flow.type == EVENT_NEW:
@@ -292,11 +250,11 @@ cdef class EcsLines(Formatter):
         json_label(out, b',"action":', _action(record))
         json_raw(out, b',"module":"nfct_fast","dataset":"nfct_fast.flow"')
         _event_id(out, flow)
-        _time(out, b',"created":"', &self.clocks[0], flow.time)
+        time_json(out, b',"created":"', &self.clocks[0], flow.time)
         if start > 0:
-            _time(out, b',"start":"', &self.clocks[1], start)
+            time_json(out, b',"start":"', &self.clocks[1], start)
         if ended:
-            _time(out, b',"end":"', &self.clocks[0], flow.stop if flow.has & FLOW_STOP else time)
+            time_json(out, b',"end":"', &self.clocks[0], flow.stop if flow.has & FLOW_STOP else time)
             if duration >= 0:
                 json_number(out, b',"duration":', <uint64_t>duration)
             json_label(out, b',"outcome":', _result(flow))
@@ -333,35 +291,19 @@ cdef class EcsLines(Formatter):
 
     cdef void _put_ours(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
-        cdef int number
         json_label(out, b',"nfct":{"type":', event_name(flow.type))
         json_number(out, b',"time_ns":', <uint64_t>flow.time)
         json_label(out, b',"direction":', direction_name(record.direction))
         json_label(out, b',"outcome":', outcome_name(flow_outcome(flow)))
         if community_id_differs(flow):
-            _community_id(out, b',"community_id_nat":"', &flow.reply, self.presentation.seed)
+            community_id_json(out, b',"community_id_nat":"', &flow.reply, self.presentation.seed)
         if flow.orig.proto == IPPROTO_ICMP or flow.orig.proto == IPPROTO_ICMPV6:
             json_number(out, b',"icmp":{"type":', flow.orig.icmp_type)
             json_number(out, b',"code":', flow.orig.icmp_code)
             json_number(out, b',"id":', flow.orig.icmp_id)
             buffer_put(out, b"}", 1)
-        if flow.has & FLOW_STATUS:
-            json_raw(out, b',"status":["' if flow.status else b',"status":[')
-            status_put(out, flow.status, b'","')
-            json_raw(out, b'"]' if flow.status else b"]")
-        for number in range(NUMBERS):
-            if number_is_known(flow, number):
-                json_raw(out, b',"')
-                json_raw(out, number_name(number))
-                json_number(out, b'":', flow.numbers[number])
-        if flow.has & FLOW_STATE:
-            json_number(out, b',"state":', flow.state)
-        if flow.netns_inode:
-            json_number(out, b',"netns":', flow.netns_inode)
-        if flow.has & FLOW_RECOVERED:
-            json_raw(out, b',"recovered":true')
-        if flow.has & FLOW_FORGOTTEN:
-            json_raw(out, b',"forgotten":true')
+        entry_json(out, flow)
+        marks_json(out, flow)
         ecs_owner_details(out, b',"owner":{', &record.owner, self.details, self.presentation.identity)
         if record.direction and record.peer.reason != REASON_REMOTE:
             self._put_peer(out, &record.peer)

@@ -111,28 +111,25 @@ cdef void _kept_process(text_buffer_t *out, process_t *process, process_text_t *
     buffer_put(out, slot.text.data, slot.text.length)
 
 
+cdef void _account(text_buffer_t *out, const char *key, uint32_t id, const char *name, size_t size) noexcept nogil:
+    """Write a user or a group; size: of its name, 0 if it has none."""
+    json_number(out, key, id)
+    buffer_put(out, b'"', 1)
+    if size:
+        json_raw(out, b',"name":')
+        json_string(out, name, size, False)
+    buffer_put(out, b"}", 1)
+
+
 cdef void ecs_owner(text_buffer_t *out, const owner_t *owner, process_text_t *texts, Identity identity) noexcept nogil:
     cdef char name[ACCOUNT_NAME_MAX]
     cdef uint32_t id = 0
-    cdef size_t size
     if owner.process != NULL:
         _kept_process(out, owner.process, texts, identity)
     if owner_uid(owner, &id):
-        json_number(out, b',"user":{"id":"', id)
-        buffer_put(out, b'"', 1)
-        size = identity.names.user(id, name)
-        if size:
-            json_raw(out, b',"name":')
-            json_string(out, name, size, False)
-        buffer_put(out, b"}", 1)
+        _account(out, b',"user":{"id":"', id, name, identity.names.user(id, name))
     if owner_gid(owner, &id):
-        json_number(out, b',"group":{"id":"', id)
-        buffer_put(out, b'"', 1)
-        size = identity.names.group(id, name)
-        if size:
-            json_raw(out, b',"name":')
-            json_string(out, name, size, False)
-        buffer_put(out, b"}", 1)
+        _account(out, b',"group":{"id":"', id, name, identity.names.group(id, name))
 
 
 cdef void _details(text_buffer_t *out, const process_t *process, bint cut) noexcept nogil:

@@ -1,5 +1,5 @@
-from libc.stdint cimport int64_t, uint8_t
-from nfct_fast.events.flow cimport flow_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
+from nfct_fast.events.flow cimport flow_t, tuple_t
 from nfct_fast.processes.process_texts cimport process_text_t
 from nfct_fast.records.owner cimport owner_t
 from nfct_fast.records.presentation cimport Presentation
@@ -7,9 +7,18 @@ from nfct_fast.text.text_buffer cimport text_buffer_t
 
 # The part of a time up to the second, which is kept for the second.
 ctypedef struct json_clock_t:
-    char text[40]
+    char text[24]
     size_t size              # bytes in `text`; 0: nothing is kept yet
     int64_t second           # since the epoch
+
+# Parts of an object that --json and --schema ecs have in common; `key` is what opens a value, with a string's quote.
+# A time, ns since the epoch, as ISO 8601 in UTC with nanoseconds.
+cdef void time_json(text_buffer_t *out, const char *key, json_clock_t *clock, int64_t time) noexcept nogil
+cdef void community_id_json(text_buffer_t *out, const char *key, const tuple_t *tuple, uint16_t seed) noexcept nogil
+# Status, numbers, state and namespace of the conntrack entry, as far as they are known.
+cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil
+# Whether it was recovered, or forgotten.
+cdef void marks_json(text_buffer_t *out, const flow_t *flow) noexcept nogil
 
 # Write a time, ns since the epoch, and what is the same in all lines.
 cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Presentation presentation) noexcept nogil

@@ -45,12 +45,36 @@ cdef void _tuple(text_buffer_t *out, const char *key, const tuple_t *tuple) noex
     buffer_put(out, b"}", 1)
 
 
-cdef void _community_id(text_buffer_t *out, const char *key, const tuple_t *tuple, uint16_t seed) noexcept nogil:
+cdef void community_id_json(text_buffer_t *out, const char *key, const tuple_t *tuple, uint16_t seed) noexcept nogil:
     cdef char text[COMMUNITY_ID_SIZE]
     community_id_write(tuple, seed, text)
     json_raw(out, key)
     buffer_put(out, text, COMMUNITY_ID_SIZE)
     buffer_put(out, b'"', 1)
+
+
+cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil:
+    cdef int number
+    if flow.has & FLOW_STATUS:
+        json_raw(out, b',"status":["' if flow.status else b',"status":[')
+        status_put(out, flow.status, b'","')
+        json_raw(out, b'"]' if flow.status else b"]")
+    for number in range(NUMBERS):
+        if number_is_known(flow, number):
+            json_raw(out, b',"')
+            json_raw(out, number_name(number))
+            json_number(out, b'":', flow.numbers[number])
+    if flow.has & FLOW_STATE:
+        json_number(out, b',"state":', flow.state)
+    if flow.netns_inode:
+        json_number(out, b',"netns":', flow.netns_inode)
+
+
+cdef void marks_json(text_buffer_t *out, const flow_t *flow) noexcept nogil:
+    if flow.has & FLOW_RECOVERED:
+        json_raw(out, b',"recovered":true')
+    if flow.has & FLOW_FORGOTTEN:
+        json_raw(out, b',"forgotten":true')
 
 
 cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
@@ -72,8 +96,7 @@ cdef void _end(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept n
     json_label(out, b',"outcome":', outcome_name(flow_outcome(flow)))
 
 
-cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Presentation presentation) noexcept nogil:
-    # ISO 8601 in UTC with nanoseconds.
+cdef void time_json(text_buffer_t *out, const char *key, json_clock_t *clock, int64_t time) noexcept nogil:
     cdef time_t second = <time_t>(time // 1000000000)
     cdef char digits[11]
     cdef int64_t rest = time % 1000000000
@@ -82,15 +105,20 @@ cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Pres
     if clock.size == 0 or second != clock.second:
         memset(&parts, 0, sizeof(parts))
         gmtime_r(&second, &parts)
-        clock.size = strftime(clock.text, sizeof(clock.text), b',"time":"%Y-%m-%dT%H:%M:%S.', &parts)
+        clock.size = strftime(clock.text, sizeof(clock.text), b"%Y-%m-%dT%H:%M:%S.", &parts)
         clock.second = second
-    buffer_put(out, clock.text, clock.size)
     for i in range(8, -1, -1):
         digits[i] = <char>(48 + rest % 10)
         rest //= 10
     digits[9] = c"Z"
     digits[10] = c'"'
+    json_raw(out, key)
+    buffer_put(out, clock.text, clock.size)
     buffer_put(out, digits, 11)
+
+
+cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Presentation presentation) noexcept nogil:
+    time_json(out, b',"time":"', clock, time)
     json_number(out, b',"time_ns":', <uint64_t>time)
     buffer_put(out, presentation.host.data, presentation.host.length)
 
@@ -114,7 +142,6 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8
                     const owner_t *owner, const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
                     Presentation presentation) noexcept nogil:
     cdef char name[32]
-    cdef int number
     json_label(out, b'{"type":', event_name(flow.type))
     out.failed = out.failed or stamp.failed
     buffer_put(out, stamp.data, stamp.length)
@@ -125,29 +152,14 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8
     if flow.has & FLOW_REPLY:
         _tuple(out, b',"reply":{', &flow.reply)
     if presentation.has_community_id:
-        _community_id(out, b',"community_id":"', &flow.orig, presentation.seed)
+        community_id_json(out, b',"community_id":"', &flow.orig, presentation.seed)
         if community_id_differs(flow):
-            _community_id(out, b',"community_id_nat":"', &flow.reply, presentation.seed)
+            community_id_json(out, b',"community_id_nat":"', &flow.reply, presentation.seed)
     json_label(out, b',"direction":', direction_name(direction))
-    if flow.has & FLOW_STATUS:
-        json_raw(out, b',"status":["' if flow.status else b',"status":[')
-        status_put(out, flow.status, b'","')
-        json_raw(out, b'"]' if flow.status else b"]")
-    for number in range(NUMBERS):
-        if number_is_known(flow, number):
-            json_raw(out, b',"')
-            json_raw(out, number_name(number))
-            json_number(out, b'":', flow.numbers[number])
-    if flow.has & FLOW_STATE:
-        json_number(out, b',"state":', flow.state)
-    if flow.netns_inode:
-        json_number(out, b',"netns":', flow.netns_inode)
+    entry_json(out, flow)
     _counters(out, flow)
     _end(out, flow, began)
-    if flow.has & FLOW_RECOVERED:
-        json_raw(out, b',"recovered":true')
-    if flow.has & FLOW_FORGOTTEN:
-        json_raw(out, b',"forgotten":true')
+    marks_json(out, flow)
     if first_seen:
         _first_seen(out, first_seen)
     owner_json(out, b',"owner":{', owner, texts, presentation.identity)
