@@ -1,11 +1,10 @@
 """The privileges that the program gives up once everything is open: its user, capabilities, and most system calls."""
 
-import fcntl
 import os
-import signal
 import socket
 
 from nfct_fast.kernel import privileges, sandbox
+from nfct_fast.kernel.child_process import spawn
 from nfct_fast.kernel.program_user import NOBODY
 
 _RANDOM = ("/dev/urandom",)  # SQLite reads it
@@ -138,29 +137,11 @@ class Rights:
             socket.SOCK_STREAM, name, prepare, lambda: self._drop((), False, (), accept=True), (listener,)
         )
 
-    def _spawn(self, kind, name, prepare, drop, passed):
-        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        with ours, theirs:
-            pid = os.fork()
-            if pid == 0:
-                self._work(name, prepare, drop, (theirs.fileno(), *passed))
-            return pid, ours.detach()
-
     @staticmethod
-    def _work(name, prepare, drop, fds):
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for standard in range(3):
-                os.dup2(nothing, standard)
-            # First out of the way, as one may have the number that another is to get.
-            fds = [fcntl.fcntl(fd, fcntl.F_DUPFD, 3 + len(fds)) for fd in fds]
-            fds = [os.dup2(fd, number) for number, fd in enumerate(fds, 3)]
-            os.closerange(3 + len(fds), os.sysconf("SC_OPEN_MAX"))
-            with open("/proc/self/comm", "w") as comm:
-                comm.write(name)
-            work = prepare()
+    def _spawn(kind, name, prepare, drop, passed):
+        def work(*fds):
+            prepared = prepare()
             drop()
-            work(*fds)
-        finally:
-            os._exit(0)
+            prepared(*fds)
+
+        return spawn(kind, name, work, passed)

@@ -6,7 +6,7 @@ import threading
 import time
 from _thread import allocate_lock
 
-from nfct_fast.store.hour_file import connect, is_damaged, is_empty, is_finished, remove, set_aside
+from nfct_fast.store.hour_file import connect, is_damaged, is_empty, is_finished, remove, set_aside, transaction
 from nfct_fast.store.schema import INDEXES, StoreError, check_version, store_files
 
 _AGAIN_S = 60.0  # until what could not be done is tried again
@@ -27,14 +27,8 @@ def finish(path, connection) -> None:
         ).fetchone()
         connection.execute("ANALYZE")
         facts = (("earliest", earliest), ("latest", latest), ("finished", 1))
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             connection.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", facts)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.execute("PRAGMA journal_mode = DELETE").fetchall()
 

@@ -37,6 +37,19 @@ def connect(path: str) -> sqlite3.Connection:
     return connection
 
 
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection):
+    """What is done in the block is done whole, on the disk, or not at all. sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
 def is_damaged(error: Exception) -> bool:
     """Whether the error says that the file itself is wrong, and not that it cannot be written just now."""
     if isinstance(error, StoreError):
@@ -215,16 +228,10 @@ class HourFile:
         if self._connection is None:
             self._make()
         connection, count = self._connection, len(self.rows.flows)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             connection.executemany(_INSERT["process"], self.rows.processes)
             connection.executemany(_INSERT["flow"], self.rows.flows)
             connection.executemany(_INSERT["loss"], self.rows.losses)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         self.flows += count
         self.rows.clear()
         return count

@@ -7,6 +7,7 @@ import signal
 import socket
 from _thread import allocate_lock, start_new_thread
 
+from nfct_fast.kernel.child_process import spawn
 from nfct_fast.store.place import prepare
 from nfct_fast.store.retention import DAYS, SIZE
 from nfct_fast.store.store_error import StoreError
@@ -37,27 +38,28 @@ class StoreLink:
         self._ended = allocate_lock()  # released when nothing is heard any more
         self._ended.acquire()
         self._listening = False
-        self._notices = self._on_end = None
+        self._notices = self._on_end = self._socket = None
         read, self.pipe = os.pipe2(os.O_CLOEXEC)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        usual = DAYS if days is None else days, SIZE if size is None else size
         try:
-            with theirs:
-                self.pid = os.fork()
-                if self.pid == 0:
-                    os.close(self.pipe)
-                    usual = DAYS if days is None else days, SIZE if size is None else size
-                    be_store(read, theirs.fileno(), self.path, *usual, rights.confine)
+            self.pid, fd = spawn(
+                socket.SOCK_SEQPACKET,
+                NAME,
+                lambda channel, pipe: be_store(channel, pipe, self.path, *usual, rights.confine),
+                (read,),
+            )
+            self._socket = socket.socket(fileno=fd)
             try:
                 fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             except OSError:
                 pass  # a smaller one does as well
-            ours.settimeout(_START_S)
-            self._socket = ours
+            self._socket.settimeout(_START_S)
             self.reasons = self._first_answer()
-            ours.settimeout(None)
+            self._socket.settimeout(None)
         except BaseException:
             os.close(self.pipe)
-            ours.close()
+            if self._socket is not None:
+                self._socket.close()
             raise
         finally:
             os.close(read)

@@ -4,10 +4,8 @@ It says what happens through a socket, a JSON object each: {"ready": true} or {"
 counts. It ignores all signals but SIGKILL and SIGSTOP, and ends when the pipe does, after all was committed.
 """
 
-import fcntl
 import json
 import os
-import signal
 import socket
 
 from nfct_fast.replay.recording_error import RecordingError
@@ -16,7 +14,6 @@ from nfct_fast.store.store_error import StoreError
 from nfct_fast.store.store_writer import StoreWriter
 
 NAME = "nfct-store"
-_PIPE, _CHANNEL = 3, 4  # its descriptors
 
 
 class _Channel:
@@ -38,27 +35,12 @@ class _Channel:
             pass
 
 
-def _settle(pipe, channel):
-    """Leave everything of the parent behind but two descriptors."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pipe, channel = (fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (pipe, channel))
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nothing, standard)
-    os.dup2(pipe, _PIPE)
-    os.dup2(channel, _CHANNEL)
-    os.closerange(_CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
-    with open("/proc/self/comm", "w") as comm:
-        comm.write(NAME)
-    os.umask(0o077)
-
-
-def be_store(pipe, channel, path, days, size, confine) -> None:
-    """Be the process, in a forked child; does not return.
+def be_store(channel, pipe, path, days, size, confine) -> None:
+    """Be the process, as kernel/child_process.py has made it; does not return.
 
     Args:
+        channel: The descriptor of the socket.
         pipe: The descriptor the recording comes from.
-        channel: The socket.
         path: The directory, prepared.
         days, size: See Retention.
         confine: Called with `path`, to give up all privileges but writing there; returns sentences about what could
@@ -66,14 +48,14 @@ def be_store(pipe, channel, path, days, size, confine) -> None:
     """
     status = 1
     try:
-        _settle(pipe, channel)
-        say = _Channel(socket.socket(fileno=_CHANNEL))
+        os.umask(0o077)
+        say = _Channel(socket.socket(fileno=channel))
         try:
             reasons = confine(path)
             lock(path)
             writer = StoreWriter(
                 path,
-                _PIPE,
+                pipe,
                 days=days,
                 size=size,
                 say=lambda sentence: say.tell(notice=sentence),

@@ -107,11 +107,14 @@ class StoreWriter:
 
     def _abandon_rows(self, file):
         """What could not be committed is lost, as nobody will try again."""
-        lost = len(file.rows.flows) + file.rows.refused
-        self.unstored += lost
-        self._lost += lost
+        self._count_lost(len(file.rows.flows) + file.rows.refused)
         file.rows.clear()
         file.rows.refused = 0
+
+    def _count_lost(self, flows):
+        """Count flows that will not be stored, of which the next commit has a row."""
+        self.unstored += flows
+        self._lost += flows
 
     def _commit_if_due(self):
         waiting = sum(len(file.rows) for file in self._files.values())
@@ -149,9 +152,7 @@ class StoreWriter:
             self._say(f"the store is written again; {refused} flows are missing in it")
             self._failing_since = None
         if refused:
-            # The next commit has a row of it.
-            self.unstored += refused
-            self._lost += refused
+            self._count_lost(refused)
             file.rows.refused = 0
         return True
 
@@ -163,9 +164,7 @@ class StoreWriter:
 
     def _fail(self, file, error):
         if is_damaged(error):
-            lost = file.give_up(error)
-            self.unstored += lost
-            self._lost += lost
+            self._count_lost(file.give_up(error))
             return True
         if self._failing_since is None:
             self._failing_since = time.time_ns()
