@@ -12,9 +12,20 @@ import sys
 import time
 
 from nfct_fast import Conntrack
-from nfct_fast.kernel.netns import resolve
 from nfct_fast.testing.batch_hooks import Rows, make_process, replay
-from support_bench import HERE, NFCT_FAST, ROOT, count_lines, first_number, measure, medians, rounds, space, table
+from support_bench import (
+    HERE,
+    NFCT_FAST,
+    ROOT,
+    count_lines,
+    first_number,
+    measure,
+    medians,
+    record_flood,
+    rounds,
+    space,
+    table,
+)
 
 FLOWS, RATE = 200_000, 40_000
 REPLAYED = 2_000_000
@@ -45,13 +56,7 @@ def replayed():
     """A recording of a flood, read from its file: decoded and filtered as live, with the owners of then."""
     with space() as place:
         path = place.directory / "flood.rec"
-        [netns] = resolve(place.name)
-        with netns, netns.entered(), Conntrack(probe=False, record=str(path)) as conntrack:
-            made = place.flood(FLOWS, RATE)
-            for batch in conntrack.batches():
-                made -= len(batch)
-                if made <= 0:
-                    break
+        record_flood(place, path, FLOWS, RATE)
 
         def read(way):
             with Conntrack(replay=str(path)) as conntrack:

@@ -9,25 +9,13 @@ import statistics
 import sys
 import time
 
-from nfct_fast import Conntrack
-from nfct_fast.kernel.netns import resolve
 from nfct_fast.store.finishing import finish
 from nfct_fast.store.hour_file import connect
 from nfct_fast.store.schema import store_files
 from nfct_fast.store.store_writer import StoreWriter
-from support_bench import NFCT_FAST, count_lines, measure, medians, rounds, space, table
+from support_bench import NFCT_FAST, count_lines, measure, medians, record_flood, rounds, space, table
 
 FLOWS, RATE = 200_000, 20_000
-
-
-def record(place, path):
-    [netns] = resolve(place.name)
-    with netns, netns.entered(), Conntrack(probe=False, record=str(path)) as conntrack:
-        made = place.flood(FLOWS, RATE)
-        for batch in conntrack.batches():
-            made -= len(batch)
-            if made <= 0:
-                break
 
 
 def store_once(recording, directory):
@@ -53,7 +41,7 @@ def store_once(recording, directory):
 def main():
     with space() as place:
         recording = place.directory / "flood.rec"
-        record(place, recording)
+        record_flood(place, recording, FLOWS, RATE)
         runs = [store_once(recording, place.directory / f"store{number}") for number in range(rounds())]
         rows, indexes, flows, bare, whole = map(statistics.median, zip(*runs))
         commands = {"without": NFCT_FAST, "with": [*NFCT_FAST, "--store", f"/var/tmp/nfct-bench-{os.getpid()}"]}

@@ -112,6 +112,20 @@ def space(**options):
             made.close()
 
 
+def record_flood(place, path, flows, rate):
+    """Record a flood in that namespace into a file."""
+    from nfct_fast import Conntrack
+    from nfct_fast.kernel.netns import resolve
+
+    [netns] = resolve(place.name)
+    with netns, netns.entered(), Conntrack(probe=False, record=str(path)) as conntrack:
+        made = place.flood(flows, rate)
+        for batch in conntrack.batches():
+            made -= len(batch)
+            if made <= 0:
+                break
+
+
 def cpu_ns(pid):
     """Return the CPU time of all living threads, user and system, in ns."""
     total = 0
