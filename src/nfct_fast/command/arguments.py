@@ -9,6 +9,7 @@ from nfct_fast.command.documents import Document
 from nfct_fast.command.formats import add_formats
 from nfct_fast.command.output_options import add_outputs
 from nfct_fast.command.standard_error import PROGRAM, Parser
+from nfct_fast.command.whole_number import whole_number
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
 from nfct_fast.metrics.listen_address import parse_listen_address
 from nfct_fast.seen.first_seen import KNOWN
@@ -38,9 +39,9 @@ ends in "...". The exit status is 1 on a failure and 2 for invalid arguments.
 def _size(text):
     units = {"k": 10, "m": 20, "g": 30}
     number, shift = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 0)
-    if not number.isascii() or not number.isdecimal() or not 4096 <= int(number) << shift < 1 << 30:
+    if (units_of := whole_number(number, 0, 1 << 30)) is None or not 4096 <= units_of << shift < 1 << 30:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size from 4K to below 1G, such as 64M")
-    return int(number) << shift
+    return units_of << shift
 
 
 def _large_size(text):
@@ -59,9 +60,9 @@ def _number(least, most, what="number"):
     """Return a reader of whole numbers from `least` to `most`."""
 
     def read(text):
-        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+        if (number := whole_number(text, least, most)) is None:
             raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {least} to {most}")
-        return int(text)
+        return number
 
     return read
 

@@ -1,12 +1,11 @@
 """`nfct-fast --check`: examine the host as the program would use it, and print what was found on one screen."""
 
-import os
-
 from nfct_fast.checking.check_report import CheckState
 from nfct_fast.checking.examination import examine
 from nfct_fast.command.arguments import parser
 from nfct_fast.command.check_screen import screen
-from nfct_fast.command.log import _rights
+from nfct_fast.command.formats import terminal_of
+from nfct_fast.command.opening import rights_of
 from nfct_fast.command.standard_error import warn
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.output.sink import Sink
@@ -27,10 +26,6 @@ def _refuse_others(arguments):
         raise ValueError(f"--check logs no flows: {words} does not go with it")
 
 
-def _is_coloured():
-    return os.isatty(_STDOUT) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in (None, "", "dumb")
-
-
 def run(arguments) -> int:
     """Print the report, and return the exit status: 0 if all is well, 3 if something is limited or unknown, else 1.
 
@@ -39,9 +34,9 @@ def run(arguments) -> int:
         OSError: The namespace cannot be entered, or the output cannot be written.
     """
     _refuse_others(arguments)
-    rights = _rights(arguments)
+    rights = rights_of(arguments)
     sink = Sink(_STDOUT)
-    coloured = _is_coloured()
+    coloured = terminal_of(_STDOUT, "auto").colour
 
     def opened(**options):
         # As the logger does it, so that the flow is received with the privileges that the logger keeps.

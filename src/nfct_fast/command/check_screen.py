@@ -3,15 +3,11 @@
 import textwrap
 
 from nfct_fast.checking.check_report import CheckState
+from nfct_fast.text.printable import printable
 
 _WIDTH = 80
 _STATE, _NAME = 8, 16  # columns
 _COLOURS = {CheckState.OK: 32, CheckState.UNKNOWN: 36, CheckState.LIMITED: 33, CheckState.MISSING: 31}
-
-
-def _plain(text):
-    """Return the text without what could control a terminal, or look like another line."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _coloured(state, coloured):
@@ -21,12 +17,12 @@ def _coloured(state, coloured):
 
 def _lines(item, coloured):
     indent = " " * (_STATE + _NAME + 2)
-    first, *more = textwrap.wrap(_plain(item.detail), _WIDTH - len(indent), break_on_hyphens=False) or [""]
-    yield f"{_coloured(item.state, coloured)} {_plain(item.name):{_NAME}} {first}".rstrip()
+    first, *more = textwrap.wrap(printable(item.detail), _WIDTH - len(indent), break_on_hyphens=False) or [""]
+    yield f"{_coloured(item.state, coloured)} {printable(item.name):{_NAME}} {first}".rstrip()
     for line in more:
         yield indent + line
     if item.remedy is not None:
-        yield f"    {_plain(item.remedy)}"
+        yield f"    {printable(item.remedy)}"
 
 
 def _conclusion(report):
@@ -40,7 +36,7 @@ def _conclusion(report):
 def screen(report, coloured=False) -> str:
     """Return the report as text. coloured: Whether states are coloured, by ANSI escape sequences."""
     where = "" if report.netns is None else f", network namespace {report.netns}"
-    lines = [_plain(f"{report.host.name}, Linux {report.kernel}{where}")]
+    lines = [printable(f"{report.host.name}, Linux {report.kernel}{where}")]
     for item in report.items:
         lines += _lines(item, coloured)
     lines.append(_conclusion(report))

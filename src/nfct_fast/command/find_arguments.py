@@ -5,6 +5,7 @@ import re
 import sys
 
 from nfct_fast.command.standard_error import PROGRAM, Parser
+from nfct_fast.command.whole_number import whole_number
 from nfct_fast.output.template import DEFAULT
 from nfct_fast.search.flow_store import DEFAULT_DIRECTORY
 
@@ -39,15 +40,15 @@ class _FindParser(Parser):
 def _community_id(text):
     if _ID.fullmatch(text):
         return text
-    if text.isascii() and text.isdecimal() and int(text) <= 65535:
-        return int(text)
+    if (seed := whole_number(text, 0, 65535)) is not None:
+        return seed
     raise argparse.ArgumentTypeError(f"{text!r} is neither a Community ID, such as 1:CBicJd...=, nor a seed to 65535")
 
 
 def _count(text):
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 31:
+    if (number := whole_number(text, 1, 1 << 31)) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
+    return number
 
 
 def parser() -> Parser:

@@ -32,7 +32,7 @@ def terminal_of(fd, colour) -> Terminal:
     """Return what is known of a descriptor. colour: "auto", "always" or "never"; auto honours NO_COLOR and TERM."""
     is_terminal = os.isatty(fd)
     if colour == "auto":
-        wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+        wanted = is_terminal and not os.environ.get("NO_COLOR") and (os.environ.get("TERM") or "dumb") != "dumb"
     else:
         wanted = colour == "always"
     width = None

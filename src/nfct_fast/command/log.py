@@ -1,7 +1,5 @@
 """The logger: open a Conntrack, give up privileges, and write its flows to the outputs until asked to end."""
 
-import os
-import resource
 import select
 import time
 import warnings
@@ -10,17 +8,15 @@ from nfct_fast.command.arguments import parser  # noqa: F401 -- every subcommand
 from nfct_fast.command.formats import Formats, community_id_seed
 from nfct_fast.command.loss_report import LossReport
 from nfct_fast.command.metrics_service import serve_metrics
+from nfct_fast.command.opening import allow_descriptors, common_options, rights_of
 from nfct_fast.command.outputs import open_outputs
 from nfct_fast.command.service_manager import ServiceManager
 from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop
 from nfct_fast.conntrack import Conntrack, list_flows
-from nfct_fast.kernel.program_user import find_user
 from nfct_fast.monitoring.warned import ConntrackWarning
-from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
 from nfct_fast.records.presentation import Presentation
 from nfct_fast.replay.recording_host import read_identity
-from nfct_fast.rights import Rights
 
 
 def _log(conntrack, writer, stop, outputs, replayed, manager):
@@ -44,41 +40,8 @@ def _log(conntrack, writer, stop, outputs, replayed, manager):
         report.report_end()
 
 
-def _allow_descriptors():
-    """Raise the limit of descriptors to the maximum: hundreds of namespaces take thousands, 1024 is usual."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _rights(arguments) -> Rights:
-    """Return the privileges that the arguments say to give up. ValueError if they contradict each other."""
-    find_owners = (arguments.attribution != "off" or arguments.netns == "all") and arguments.replay is None
-    if arguments.no_sandbox:
-        if arguments.user is not None:
-            raise ValueError("--user and --no-sandbox exclude each other")
-        return Rights(find_owners=find_owners)
-    wanted = arguments.user is not None or os.geteuid() == 0
-    try:
-        return Rights(
-            user=find_user(arguments.user) if wanted else None,
-            filter_calls=True,
-            find_owners=find_owners,
-            use_helpers=find_owners,
-        )
-    except LookupError as error:
-        raise ValueError(str(error)) from None
-
-
 def _open(arguments, rights):
-    common = dict(
-        protocol=arguments.protocol,
-        filter=" ".join(arguments.filter),
-        attribution=arguments.attribution,
-        netns=arguments.netns,
-        cmdline=not arguments.no_cmdline,
-        redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
-        drop_privileges=rights,
-    )
+    common = common_options(arguments, rights)
     if arguments.list:
         excluded = ("events", "flows", "track", "record", "replay", "store", "first_seen")
         if any(getattr(arguments, name) for name in excluded):
@@ -124,10 +87,9 @@ def run(arguments) -> None:
         raise ValueError("--metrics tells of what comes: it excludes --list and --replay")
     presentation = _presentation(arguments)
     formats = Formats(arguments, presentation)
-    rights = _rights(arguments)
+    rights = rights_of(arguments)
     warnings.simplefilter("ignore", ConntrackWarning)  # they are printed as lines of this program's own, below
-    if arguments.netns == "all":
-        _allow_descriptors()
+    allow_descriptors(arguments)
     manager = ServiceManager(warn)  # before helper processes are started
     outputs = open_outputs(formats, arguments, presentation, rights)
     with serve_metrics(arguments.metrics, rights) as metrics, _open(arguments, rights) as conntrack:

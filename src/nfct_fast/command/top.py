@@ -5,13 +5,16 @@ import locale
 import os
 import select
 import warnings
+from contextlib import closing
 
 from nfct_fast.attribution.resolver import ATTRIBUTIONS
-from nfct_fast.command.log import _allow_descriptors, _rights
+from nfct_fast.command.opening import allow_descriptors, common_options, rights_of
 from nfct_fast.command.standard_error import PROGRAM, Parser, warn
 from nfct_fast.command.stop import Stop, is_reader_gone
+from nfct_fast.command.whole_number import whole_number
 from nfct_fast.conntrack import Conntrack
 from nfct_fast.events.preflight import ACCOUNTS
+from nfct_fast.events.table_fill import TableFill
 from nfct_fast.live_table.collector import Collector
 from nfct_fast.live_table.display_text import plain
 from nfct_fast.live_table.page import NO_BYTES, printed, screen
@@ -20,7 +23,6 @@ from nfct_fast.live_table.screen import Screen, find_curses
 from nfct_fast.live_table.view import SORTS, View
 from nfct_fast.monitoring.warned import ConntrackWarning
 from nfct_fast.output.sink import Sink
-from nfct_fast.processes.redactor import DEFAULT_REDACTIONS
 
 _STDIN, _STDOUT = 0, 1
 _FIRST_S = 0.5  # until the first screen
@@ -53,9 +55,9 @@ def _seconds(least):
 
 
 def _count(text):
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 31:
+    if (number := whole_number(text, 1, 1 << 31)) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
+    return number
 
 
 def parser() -> Parser:
@@ -85,7 +87,7 @@ def parser() -> Parser:
     add("--user", metavar="NAME", help="user to switch to (default: nfct-fast if that user exists, else nobody)")
     add("--no-sandbox", action="store_true", help="stay root, with all system calls allowed")
     add("--debug", action="store_true", help="print statistics at the end, and a traceback on a failure")
-    parser.set_defaults(replay=None)  # for _rights()
+    parser.set_defaults(replay=None)  # for rights_of()
     return parser
 
 
@@ -166,7 +168,7 @@ def _show(top, terminal, stop):
             terminal.draw(top.lines(*terminal.size))
         ready = [fd for fd, _ in poll.poll(None if drawn else _BLOCKED_MS)]
         if stop.fd in ready:
-            os.read(stop.fd, 4096)
+            stop.drain()
         if terminal.is_gone():
             return
         for key in terminal.keys():
@@ -200,11 +202,9 @@ def _print(top, stop, sink):
 
 
 def _table_max():
-    try:
-        with open("/proc/sys/net/netfilter/nf_conntrack_max") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
+    with closing(TableFill()) as fill:
+        usage = fill.usage()
+    return None if usage is None else usage[1]
 
 
 def run(arguments) -> None:
@@ -215,24 +215,17 @@ def run(arguments) -> None:
         OSError: See Conntrack; BrokenPipeError if the reader of pages is gone.
     """
     locale.setlocale(locale.LC_CTYPE, "")
-    rights = _rights(arguments)
+    rights = rights_of(arguments)
     rights.use_terminal = not arguments.batch
     curses = None if arguments.batch else find_curses()
     warnings.simplefilter("ignore", ConntrackWarning)  # they are shown in the header
-    if arguments.netns == "all":
-        _allow_descriptors()
+    allow_descriptors(arguments)
     with Conntrack(
         events="NEW",
         flows=True,
-        protocol=arguments.protocol,
-        filter=" ".join(arguments.filter),
-        attribution=arguments.attribution,
-        netns=arguments.netns,
         track=arguments.track,
-        cmdline=not arguments.no_cmdline,
-        redact=(*arguments.redact, *(DEFAULT_REDACTIONS if arguments.redact_defaults else ())),
-        drop_privileges=rights,
         _tables=True,
+        **common_options(arguments, rights),
     ) as conntrack:
         notices = (*conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices())
         top = _Top(arguments, conntrack, notices, _table_max())

@@ -1,5 +1,7 @@
 """The text in which Prometheus and OpenMetrics collectors read metrics: formats 0.0.4 and 1.0.0."""
 
+from nfct_fast.text.printable import printable
+
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -9,10 +11,7 @@ def label_text(name: bytes) -> str:
 
     Bytes that are not UTF-8 and characters that cannot be printed are written as in a Python literal.
     """
-    text = name.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text])
+    return printable(name.decode("utf-8", "backslashreplace"))
 
 
 def _escaped(text):
