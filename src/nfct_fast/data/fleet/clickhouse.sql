@@ -271,7 +271,7 @@ SELECT
     if(has_reply, nullIf(reply.sport, dport), NULL) AS nat_dport, reply.src IS NOT NULL AS has_reply,
     reply.icmp_type AS reply_icmp_type, reply.icmp_code AS reply_icmp_code, reply.icmp_id AS reply_icmp_id,
     direction,
-    if(has(nfct_lines.status, 'unknown'), NULL, arraySum(arrayMap(word -> bitShiftLeft(1, indexOf(['EXPECTED',
+    if(has(nfct_lines.status, 'unknown'), NULL, arraySum(arrayMap(word -> bitShiftLeft(toUInt32(1), indexOf(['EXPECTED',
         'SEEN_REPLY', 'ASSURED', 'CONFIRMED', 'SRC_NAT', 'DST_NAT', 'SEQ_ADJUST', 'SRC_NAT_DONE', 'DST_NAT_DONE',
         'DYING', 'FIXED_TIMEOUT', 'TEMPLATE', 'NAT_CLASH', 'HELPER', 'OFFLOAD', 'HW_OFFLOAD'], word) - 1),
         nfct_lines.status))) AS status,
