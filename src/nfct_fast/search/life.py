@@ -26,7 +26,7 @@ def began_ns(flow: Flow) -> int | None:
 
 def flow_key(flow: Flow) -> Hashable:
     """What all records of one conntrack entry have in common; an entry made later may have it as well."""
-    return flow.id, flow.netns, flow.zone, flow.proto, flow.original
+    return flow.host, flow.id, flow.netns, flow.zone, flow.proto, flow.original
 
 
 class Once:
