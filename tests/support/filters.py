@@ -303,6 +303,10 @@ def message(flow, kind=0x100):
     body += _attribute(12, struct.pack(">I", 77)) + _attribute(3, struct.pack(">I", 0x108))
     if flow["mark"]:
         body += _attribute(8, struct.pack(">I", flow["mark"]))
+    if "counters" in flow:  # CTA_COUNTERS_ORIG and _REPLY: packets and bytes
+        for attribute, counts in zip((9, 10), flow["counters"]):
+            both = [_attribute(i, struct.pack(">Q", n)) for i, n in enumerate(counts, 1)]
+            body += _attribute(attribute, b"".join(both), True)
     if "start" in flow:  # CTA_TIMESTAMP, ns since the epoch
         body += _attribute(20, _attribute(1, struct.pack(">Q", flow["start"])), True)
     return struct.pack("=IHHII", 16 + len(body), kind, 0x600, 0, 0) + body

@@ -33,9 +33,9 @@ def process(slot, comm=b"curl", ancestors=(), cmdline=b"curl\0-s", pid=None):
     return chunk(PROCESS, fixed + comm + exe + cmdline + cgroup + parts)
 
 
-def owner(slot=0, others=(), reason=0):
+def owner(slot=0, others=(), reason=0, cookie=7):
     match = 1 if slot else 0
-    part = struct.pack("=QQQIIIIBBBB", 0, 7, 8, 1000, 1000, slot, 0, len(others), 3, match, reason)
+    part = struct.pack("=QQQIIIIBBBB", 0, cookie, 8, 1000, 1000, slot, 0, len(others), 3, match, reason)
     return part + struct.pack(f"={len(others)}I", *others)
 
 

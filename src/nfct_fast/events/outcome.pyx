@@ -52,4 +52,4 @@ cdef int64_t flow_duration(const flow_t *flow, int64_t began) noexcept nogil:
         return -1
     if flow.has & FLOW_START and flow.has & FLOW_STOP:
         return max(0, flow.stop - flow.start)
-    return max(0, flow.time - began) if began else -1
+    return max(0, flow_last(flow) - began) if began else -1
