@@ -21,7 +21,7 @@ from nfct_fast.store.store_error import StoreError
 # status.
 _LOG = "log"
 _CHECK = "check"  # in place of _LOG with --check
-_SUBCOMMANDS = {"find": "find", "top": "top"}
+_SUBCOMMANDS = {"find": "find", "fleet": "fleet", "top": "top"}
 
 
 def main(argv=None) -> int:

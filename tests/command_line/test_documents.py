@@ -7,7 +7,7 @@ import pytest
 
 from support.cli import PROGRAM
 
-DOCUMENTS = [["--print-unit"], ["--man"], ["--completion", "bash"]]
+DOCUMENTS = [["--print-unit"], ["--man"], ["--completion", "bash"], ["fleet"], ["fleet", "clickhouse.sql"]]
 every = pytest.mark.parametrize("option", DOCUMENTS, ids=" ".join)
 
 

@@ -27,11 +27,11 @@ class Document(argparse.Action):
         if sys.stdout is None:  # another file may have got its number
             warn("standard output is closed")
             sys.exit(1)
-        sys.exit(_print(self._show(values) if self.nargs is None else self._show()))
+        sys.exit(write_text(self._show(values) if self.nargs is None else self._show()))
 
 
-def _print(text):
-    """Print text, and return the exit status."""
+def write_text(text) -> int:
+    """Print text, and return the exit status: 1, with a message, if it could not be written."""
     rest = text.encode(errors="surrogateescape")
     try:
         while rest:
