@@ -38,7 +38,7 @@ def merged(flows):
     first = flows[0]
     if len(flows) == 1:
         return first
-    line = {**common(first), "time": first["time"], "time_ns": first["time_ns"], "count": len(flows)}
+    line = {**common(first), "count": len(flows), **{name: first[name] for name in ("time", "time_ns", "id")}}
     for name in _COUNTERS:
         if name in first:
             line[name] = sum([flow[name] for flow in flows])

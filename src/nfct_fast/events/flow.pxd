@@ -39,7 +39,8 @@ cdef enum:
     FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
     FLOW_FORGOTTEN = 128     # no field: of an EVENT_FLOW, its beginning is not remembered
     # `count` and `last`: it stands for several flows. The source port, or the id of an echo, the reply's destination port,
-    # and what the entry was in (status, state, timeout, id, use) are those of the first of them, and not to be shown.
+    # and what the entry was in (status, state, timeout, use) are those of the first of them, and not to be shown. So is
+    # the entry's id, which is shown: it tells records of one time apart.
     FLOW_MERGED = 256
 
 # The fields that are one number each, as indices of flow_t.numbers. Both decoders, templates and JSON take them from
@@ -106,7 +107,9 @@ cdef inline const char *number_name(int number) noexcept nogil:
 
 cdef inline bint number_is_known(const flow_t *flow, int number) noexcept nogil:
     """Return whether the value is known. A mark and a zone always are, as the kernel leaves them out if they are 0."""
-    return number <= NUMBER_ZONE or flow.has_numbers >> number & 1 and not flow.has & FLOW_MERGED
+    if number <= NUMBER_ZONE:
+        return True
+    return flow.has_numbers >> number & 1 and (number == NUMBER_ID or not flow.has & FLOW_MERGED)
 
 cdef inline uint32_t flow_count(const flow_t *flow) noexcept nogil:
     """How many flows it stands for."""

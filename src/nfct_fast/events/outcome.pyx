@@ -8,6 +8,7 @@ errors leave no trace in the entry: a closed UDP port is "unanswered".
 """
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, EVENT_FLOW, FLOW_COUNTERS, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_TIMEOUT,
+    flow_last,
 )
 from netinet_in cimport IPPROTO_TCP
 

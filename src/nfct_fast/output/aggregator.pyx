@@ -344,9 +344,12 @@ cdef class Aggregator(RecordWriter):
         cdef int i
         self._hold(owner.process, by)
         self._hold(owner.cgroup, by)
-        if owner.others != NULL:
+        if owner.others == NULL:
+            return
+        if owner.others.groups == (0 if by > 0 else 1):
             for i in range(owner.others.count):
                 self._hold(owner.others.at[i], by)
+        owner.others.groups += by
 
 
 cdef void _unite(owner_t *one, const owner_t *other) noexcept nogil:

@@ -43,6 +43,9 @@ ctypedef struct others_t:
     int refs
     int count
     uint32_t live_flows      # live flows that keep this list; changed by LiveFlows only, in its one thread
+    # The next two are changed by Aggregator only, in the thread that takes records.
+    uint32_t groups          # groups of flows that keep this list
+    uint64_t digest          # of all of them; 0: not made yet
     others_t *shown          # as they are shown where command lines are redacted; see process_t.shown
     process_t *at[1]         # `count` references
 

@@ -31,7 +31,8 @@ cdef others_t *others_new(int room) noexcept nogil:
     if others != NULL:
         others.refs = 1
         others.count = 0
-        others.live_flows = 0
+        others.live_flows = others.groups = 0
+        others.digest = 0
         others.shown = NULL
     return others
 
@@ -78,14 +79,23 @@ cdef uint64_t process_digest(process_t *process, const uint64_t *key) noexcept n
     return process.digest
 
 
+cdef uint64_t _others_digest(others_t *others, const uint64_t *key) noexcept nogil:
+    cdef uint64_t digest = 1
+    cdef int i
+    if others == NULL:
+        return 0
+    if others.digest == 0:
+        for i in range(others.count):
+            digest += process_digest(others.at[i], key) << 1        # in any order
+        others.digest = digest
+    return others.digest
+
+
 cdef uint64_t owner_digest(const owner_t *owner, const uint64_t *key) noexcept nogil:
     cdef uint64_t words[7]
-    cdef uint64_t others = 0
-    cdef int i
-    for i in range(other_count(owner)):
-        others += process_digest(owner.others.at[i], key)       # in any order
     words[:] = [
-        process_digest(owner.process, key), process_digest(owner.cgroup, key), others, owner.cgroup_id,
+        process_digest(owner.process, key), process_digest(owner.cgroup, key), _others_digest(owner.others, key),
+        owner.cgroup_id,
         <uint64_t>owner.uid << 32 | owner.gid, other_count(owner),
         owner.has | <uint64_t>owner.match << 8 | <uint64_t>owner.reason << 16,
     ]
