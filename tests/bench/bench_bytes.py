@@ -72,8 +72,8 @@ def desktop(dice, rate):
     ]  # fmt: skip
     mail = process(5100, b"thunderbird", b"/usr/lib/thunderbird/thunderbird", [b"thunderbird"],
                    session.replace(b"firefox", b"thunderbird"), 1000, above)  # fmt: skip
-    resolver = process(700, b"systemd-resolve", b"/usr/lib/systemd/systemd-resolved",
-                       [b"/usr/lib/systemd/systemd-resolved"], b"/system.slice/systemd-resolved.service", 991)  # fmt: skip
+    resolved = b"/usr/lib/systemd/systemd-resolved"
+    resolver = process(700, b"systemd-resolve", resolved, [resolved], b"/system.slice/systemd-resolved.service", 991)
     world = Crowd(dice, 20 * rate, "198.18")
     while True:
         kind = dice.random()

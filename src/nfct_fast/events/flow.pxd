@@ -38,9 +38,9 @@ cdef enum:
     FLOW_STOP = 32
     FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
     FLOW_FORGOTTEN = 128     # no field: of an EVENT_FLOW, its beginning is not remembered
-    # `count` and `last`: it stands for several flows. The source port, or the id of an echo, the reply's destination port,
-    # and what the entry was in (status, state, timeout, use) are those of the first of them, and not to be shown. So is
-    # the entry's id, which is shown: it tells records of one time apart.
+    # `count` and `last`: it stands for several flows. The source port, or the id of an echo, the reply's destination
+    # port, and what the entry was in (status, state, timeout, use) are those of the first of them, and not to be shown.
+    # So is the entry's id, which is shown: it tells records of one time apart.
     FLOW_MERGED = 256
 
 # The fields that are one number each, as indices of flow_t.numbers. Both decoders, templates and JSON take them from
@@ -116,8 +116,10 @@ cdef inline uint32_t flow_count(const flow_t *flow) noexcept nogil:
     return flow.count if flow.has & FLOW_MERGED else 1
 
 cdef inline int64_t flow_first(const flow_t *flow, int64_t began) noexcept nogil:
-    """ns since the epoch when the first of its flows began, as far as that is known; else when it was received. began: 0,
-    or when its NEW event was received."""
+    """ns since the epoch when the first of its flows began, as far as that is known; else when it was received.
+
+    began: When its NEW event was received, or 0.
+    """
     return flow.start if flow.has & FLOW_START else began or flow.time
 
 cdef inline int64_t flow_last(const flow_t *flow) noexcept nogil:

@@ -36,7 +36,7 @@ cdef enum:
 cdef int64_t BACK_NS = 1_000_000_000         # a clock that goes back by more was set back
 CAPACITY = 65536
 _BYTES_LIMIT = 64 << 20
-_GRACE_S = 0.5           # how long events may take from their reception to here, without a group being written in between
+_GRACE_S = 0.5           # how long events may take from their reception to here before their group is written
 
 
 cdef inline int64_t _least(int64_t a, int64_t b) noexcept nogil:

@@ -8,8 +8,8 @@ from libc.string cimport memcmp, memset
 from netinet_in cimport IPPROTO_TCP
 from nfct_fast.events.community_id cimport community_id_differs
 from nfct_fast.events.flow cimport (
-    EVENT_DESTROY, EVENT_ENTRY, EVENT_FLOW, EVENT_NEW, FLOW_COUNTERS, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
-    FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, flow_first, flow_t, tuple_has_ports, tuple_t,
+    EVENT_DESTROY, EVENT_ENTRY, EVENT_FLOW, EVENT_NEW, FLOW_COUNTERS, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY,
+    FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, flow_first, flow_t, tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.outcome cimport (
     OUTCOME_ANSWERED, OUTCOME_REFUSED, OUTCOME_RESET, OUTCOME_TIMED_OUT, OUTCOME_UNANSWERED, flow_duration,
@@ -136,8 +136,8 @@ cdef void _hexadecimal(text_buffer_t *out, uint64_t value) noexcept nogil:
 
 cdef void _event_id(text_buffer_t *out, const flow_t *flow) noexcept nogil:
     # With host.id it is the same wherever this record comes from again, and another one for every other record: those
-    # received at one time differ in their tuple, or in the entry's id, or in what happened to it. What stands for several
-    # flows has the tuple of the first, and with their number another id than that.
+    # received at one time differ in their tuple, or in the entry's id, or in what happened to it. What stands for
+    # several flows has the tuple of the first, and with their number another id than that.
     cdef identified_t one
     cdef uint64_t key[2]
     key[0], key[1] = 0x6e6663745f666173, 0x74

@@ -4,8 +4,8 @@ from libc.string cimport memset
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS,
-    flow_t, flow_first, number_is_known, number_name, tuple_has_ports, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
+    FLOW_STOP, NUMBERS, flow_first, flow_t, number_is_known, number_name, tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.processes.process_texts cimport process_text_t

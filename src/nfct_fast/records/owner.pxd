@@ -66,8 +66,8 @@ ctypedef struct owner_t:
 cdef void owner_drop(owner_t *owner) noexcept nogil             # drop its references
 cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil    # with references of its own
 
-# What it says but its socket, as a number that others cannot foresee: two that have the same say the same. It is kept in
-# its processes, for one key only, so for one thread.
+# What it says but its socket, as a number that others cannot foresee: two that have the same say the same. It is kept
+# in its processes, for one key only, so for one thread.
 cdef uint64_t owner_digest(const owner_t *owner, const uint64_t *key) noexcept nogil
 cdef uint64_t process_digest(process_t *process, const uint64_t *key) noexcept nogil
 
