@@ -8,6 +8,7 @@
 # make soak   run everything at once for half an hour, and check memory, descriptors and counts afterwards
 # make suricata  have a real Suricata watch flows, and join its alerts with our records by Community ID
 # make prometheus  have a real Prometheus scrape the metrics, and evaluate the alert rules of README.md
+# make ocsf   have Tenzir map records to OCSF, and check the events against its schemas
 # make service  boot Debian with systemd in a container, follow README.md there, and run the unit
 # make man    generate the manual page anew
 # make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
@@ -22,7 +23,7 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc tmux
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus service man build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus ocsf service man build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
@@ -84,6 +85,9 @@ prometheus: $(VENV)/.built $(VENV)/.tested-with
 	        apt-get install -q -y --no-install-recommends debootstrap; \
 	fi
 	$(SUDO) $(BIN)/python -u tests/prometheus
+
+ocsf: $(VENV)/.built $(VENV)/.tested-with
+	$(SUDO) $(BIN)/python -u tests/ocsf
 
 # SERVICE_ROOTS: which releases of Debian, both by default.
 service: $(VENV)/.built $(VENV)/.tested-with
