@@ -1,5 +1,5 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
-# make test   install what is missing, build, and run the whole test suite, as root
+# make test   install what is missing, build, and run the whole test suite, as root; or with PYTEST_ARGS a part of it
 # make test-unit  the tests that need no root, as whoever calls it, in less than a minute
 # make coverage  run the suite and print which lines of Python, Cython and C it ran, per file and in all
 # make lint   check the style of Python, Cython and C; `make format` fixes what can be fixed automatically
@@ -29,7 +29,7 @@ run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
 
 test: $(VENV)/.built $(VENV)/.tested-with
-	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(SUDO) $(BIN)/python tests/lanes $(PYTEST_ARGS)
 
 test-unit: $(VENV)/.built $(VENV)/.test-packages
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(BIN)/python -m pytest -m "not root and not slow" $(PYTEST_ARGS)
