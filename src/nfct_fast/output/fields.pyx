@@ -30,7 +30,7 @@ cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
     EV_FORGOTTEN, EV_OUTCOME, EV_DURATION, EV_ORIGINAL_PACKETS, EV_ORIGINAL_BYTES, EV_REPLY_PACKETS, EV_REPLY_BYTES,
-    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT, EV_FIRST_SEEN, EV_MERGED, EV_FIRST, EV_LAST,
+    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT, EV_FIRST_SEEN, EV_HOST, EV_MERGED, EV_FIRST, EV_LAST,
     EV_NUMBERS               # NUMBERS of them
     EV_COUNT = EV_NUMBERS + NUMBERS
 
@@ -44,7 +44,7 @@ cdef enum:
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
        "forgotten", "outcome", "duration", "original_packets", "original_bytes", "reply_packets", "reply_bytes",
-       "community_id", "community_id_nat", "first_seen", "count", "first", "last",
+       "community_id", "community_id_nat", "first_seen", "host", "count", "first", "last",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
 _INFO = ("pid", "ppid", "parent", "uid", "gid", "user", "group", "start", "entity_id", "comm", "exe", "exe_dev",
          "exe_inode", "cmdline", "service", "unit", "user_unit", "slice", "container", "claimed_unit",
@@ -154,6 +154,8 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Pres
         _put_community_id(out, flow, field == EV_COMMUNITY_ID_NAT, presentation)
     elif field == EV_FIRST_SEEN:
         _put_label(out, first_seen_name(record.first_seen))
+    elif field == EV_HOST:
+        _put_span(out, &presentation.name)
     elif field == EV_MERGED:
         buffer_unsigned(out, flow_count(flow))
     elif field == EV_FIRST or field == EV_LAST:
@@ -192,7 +194,7 @@ cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept no
 cdef void _put_identity(text_buffer_t *out, const process_t *process, bint entity, Identity identity) noexcept nogil:
     cdef char text[START_SIZE]
     cdef bint known = identity.entity_id(process.pid, process.start, text)
-    if not known:
+    if not known or not entity and identity.boot_time == 0:
         buffer_put(out, b"-", 1)
     elif entity:
         buffer_put(out, text, ENTITY_ID_SIZE)

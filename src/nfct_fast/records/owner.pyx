@@ -286,7 +286,7 @@ cdef class Owner:
 
 cdef void _user(text_buffer_t *out, const process_t *process, Identity identity) noexcept nogil:
     json_number(out, b'{"pid":', process.pid)
-    json_number(out, b',"start_ns":', process.start_ns)
+    json_number(out, b',"start_ns":', identity.start_ns(process.start_ns, process.start))
     identity_json(out, process.pid, process.start, False, identity)
     json_number(out, b',"uid":', process.uid)
     json_number(out, b',"gid":', process.gid)
@@ -297,14 +297,15 @@ cdef void _user(text_buffer_t *out, const process_t *process, Identity identity)
 cdef void owner_json(text_buffer_t *out, const char *key, const owner_t *owner, process_text_t *texts,
                      Identity identity) noexcept nogil:
     cdef int others = other_count(owner)
+    cdef process_t *known = owner.process if owner.process != NULL else owner.cgroup
     cdef char name[ACCOUNT_NAME_MAX]
     cdef uint32_t id = 0
     cdef int i
     json_raw(out, key)
-    if owner.process != NULL and texts != NULL:
-        process_json_kept(texts, out, owner.process, identity)
-    elif owner.process != NULL:
-        process_json(out, owner.process, identity)
+    if known != NULL and texts != NULL:
+        process_json_kept(texts, out, known, identity)
+    elif known != NULL:
+        process_json(out, known, identity)
     else:
         json_raw(out, b'"pid":null')
     if owner_uid(owner, &id):
