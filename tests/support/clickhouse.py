@@ -22,7 +22,7 @@ class Engine:
 
     def __init__(self, directory):
         self._session = session.Session(str(directory))
-        self._databases = 0
+        self._databases = int(self.do("SELECT count() FROM system.databases WHERE name LIKE 'fleet%'", "TSV"))
 
     def close(self):
         self._session.close()
@@ -67,12 +67,16 @@ class Tables:
         """Insert lines of --json, as they are."""
         self.do("INSERT INTO nfct_lines FORMAT JSONEachRow\n" + "\n".join(lines))
 
+    def add_line_file(self, path):
+        """Insert a file of lines."""
+        self.do(f"INSERT INTO nfct_lines FROM INFILE '{path}' FORMAT JSONEachRow")
+
     def add_arrow(self, path):
         """Insert a file with an Arrow stream of batches."""
         self.do(f"INSERT INTO nfct_batches FROM INFILE '{path}' FORMAT ArrowStream")
 
-    def ask(self, number, **parameters):
-        """The answer to a question of `nfct-fast fleet`."""
+    def ask(self, number, final=True, **parameters):
+        """The answer to a question of `nfct-fast fleet`. final: as it is, with each record once."""
         [name] = [name for name in fleet.names() if name.startswith(f"question-{number:02}-")]
         [query] = statements(fleet.text(name))
-        return self.rows(query, **parameters)
+        return self.rows(query if final else query.replace(" FINAL", ""), **parameters)

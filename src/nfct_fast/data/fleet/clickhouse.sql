@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     machine_id LowCardinality(String),
     boot_id LowCardinality(String),
     way LowCardinality(String),    -- 'line' or 'batch'; a batch does not say all that a line says of a process
-    time DateTime64(9, 'UTC'),     -- received
+    time DateTime64(9, 'UTC') CODEC(T64('bit'), ZSTD(1)),    -- received
     type LowCardinality(String),   -- NEW, UPDATE, DESTROY, FLOW, ENTRY
     proto LowCardinality(String),
     protonum UInt8,
@@ -52,10 +52,10 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     recovered Bool,
     forgotten Bool,
     original_packets Nullable(UInt64),
-    original_bytes Nullable(UInt64),
+    original_bytes Nullable(UInt64) CODEC(T64, ZSTD(1)),
     reply_packets Nullable(UInt64),
-    reply_bytes Nullable(UInt64),
-    duration_ns Nullable(UInt64),
+    reply_bytes Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    duration_ns Nullable(UInt64) CODEC(T64, ZSTD(1)),
     -- `stop` is kept as the time from it to `time`, and `start` only where it is not `stop` - duration_ns.
     lag_ns Nullable(Int64),
     has_start Bool,
@@ -147,10 +147,14 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     stop Nullable(DateTime64(9, 'UTC')) ALIAS time - toIntervalNanosecond(lag_ns),
     start Nullable(DateTime64(9, 'UTC'))
         ALIAS if(has_start, ifNull(other_start, stop - toIntervalNanosecond(duration_ns)), NULL),
-    -- Every address of the flow, before and after NAT, and both of its Community IDs: what the indexes are of, as in
+    -- Every address of the flow, before and after NAT, and both of its Community IDs: what indexes are of, as in
     -- has(addresses, toIPv6('203.0.113.7')).
     addresses Array(IPv6) ALIAS arrayDistinct([src, dst, ifNull(nat_src, src), ifNull(nat_dst, dst)]),
     community_ids Array(String) ALIAS arrayDistinct([community_id, ifNull(community_id_nat, community_id)]),
+    -- Likewise every process at either end and those that they descend from, by entity_id.
+    process_ids Array(String) ALIAS arrayDistinct(arrayConcat([ifNull(entity_id, ''), ifNull(peer_entity_id, '')],
+        extractAll(ifNull(ancestors, ''), '"entity_id": *"([^"]*)"'),
+        extractAll(ifNull(peer_ancestors, ''), '"entity_id": *"([^"]*)"'))),
     -- Community IDs of seed 0, made of the tuple when they are asked for: lines need no --community-id. What is hashed
     -- are both ends in the order of their bytes. Of an ICMP message its type and that of its answer are in the place of
     -- ports; where nothing answers, its code, and the ends as they are.
@@ -200,7 +204,8 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
         ALIAS nullIf(JSONExtractString(ifNull(peer_ancestors, '[]'), 1, 'entity_id'), ''),
 
     INDEX by_address addresses TYPE bloom_filter(0.001),
-    INDEX by_community_id community_ids TYPE bloom_filter(0.001)
+    INDEX by_community_id community_ids TYPE bloom_filter(0.001),
+    INDEX by_process process_ids TYPE bloom_filter(0.001)
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(time)
