@@ -5,8 +5,8 @@ import tempfile
 
 import pytest
 
-from nfct_fast import ClickHouseStore, Store
-from support.clickhouse_server import clickhouse
+from nfct_fast import ClickHouseError, ClickHouseStore, Store
+from support.clickhouse_server import PASSWORD, USER, clickhouse
 from support.stored_flows import BASE, FLOW
 from support.stores import make_store
 
@@ -128,3 +128,16 @@ def test_a_row_of_a_batch(server):
         [flow] = store.find()
     told = flow.to_dict()["owner"]
     assert "start" not in told and told["entity_id"] == json.loads(line_of())["owner"]["entity_id"]
+
+
+def test_who_asks(monkeypatch):
+    with clickhouse("--password") as server:
+        monkeypatch.setenv("CLICKHOUSE_USER", USER)
+        for password in ("wrong", PASSWORD):
+            monkeypatch.setenv("CLICKHOUSE_PASSWORD", password)
+            with ClickHouseStore(server.url) as store:
+                if password == PASSWORD:
+                    assert list(store.find()) == [] and store.is_empty
+                else:
+                    with pytest.raises(ClickHouseError, match="CLICKHOUSE_PASSWORD"):
+                        list(store.find())

@@ -18,8 +18,8 @@ from chdb.session import Session
 
 from nfct_fast.command import fleet
 from support.clickhouse import LONG, RETENTION, statements
+from support.clickhouse_server import PASSWORD, USER
 
-USER, PASSWORD = "reader", "pass word"
 _PART = re.compile(rb'Content-Disposition: form-data; name="(\w+)"\r\n\r\n(.*)\r\n', re.DOTALL)
 _CHUNK = 1 << 16
 _CODE = re.compile(r"Code: (\d+)")

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from support.paths import ROOT
 
+USER, PASSWORD = "reader", "pass word"  # with --password
+
 
 class ClickHouse:
     """A database that is empty at first. `url` is what --clickhouse takes."""

@@ -41,7 +41,8 @@ def table_conditions(selection: Selection) -> list[Columns]:
         found.append(Columns("has(community_ids, ?)", [Bound("String", selection.community_id)]))
     if selection.entity_id is not None:
         value = Bound("String", selection.entity_id)
-        found.append(Columns("(entity_id = ? OR peer_entity_id = ?)", [value] * 2))
+        # The index is one of all processes of a flow, and of those that they descend from.
+        found.append(Columns("(has(process_ids, ?) AND (entity_id = ? OR peer_entity_id = ?))", [value] * 3))
     return found
 
 

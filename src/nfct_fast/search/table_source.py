@@ -24,6 +24,8 @@ _AT_ONCE = 200_000  # rows of one query, if they are of several hours
 _HOURS_MOST = 200_000  # of an answer: 22 years
 _ROWS_MOST = 10_000_000  # of one search: what tells which records are of one flow is kept in memory
 _SAME_MOST = 10_000  # rows of one moment among which one is known again
+# What was received together has one time: of a flow the end is last.
+_ORDER = ("time", "host", "type IN ('DESTROY', 'FLOW')", "type", "id")
 _ROWS = "FORMAT JSONCompactEachRow"
 
 
@@ -116,7 +118,7 @@ class TableSource:
 
     def _recordings(self, where, values, begin, end, newest_first):
         """The recordings of rows of a time, and how many rows each has. Rows that were delivered twice are one."""
-        order = "time DESC, host DESC, type DESC, id DESC" if newest_first else "time, host, type, id"
+        order = ", ".join([f"{column} DESC" if newest_first else column for column in _ORDER])
         time = "fromUnixTimestamp64Nano(?, 'UTC')"
         query = f"SELECT {COLUMNS} FROM ? WHERE time >= {time} AND time < {time} AND {where} ORDER BY {order} {_ROWS}"
         bound = [self._table, Bound("Int64", str(begin)), Bound("Int64", str(end)), *values]
