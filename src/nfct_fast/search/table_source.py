@@ -20,7 +20,7 @@ from nfct_fast.search.table_conditions import lost_conditions, table_conditions
 from nfct_fast.search.time_spans import NS
 
 _HOUR_NS = 3600 * NS
-_AT_ONCE = 200_000  # rows of one query, if they are of several hours
+_FIRST, _MOST = 2_000, 200_000  # rows of one query, if they are of several hours: few at first
 _HOURS_MOST = 200_000  # of an answer: 22 years
 _ROWS_MOST = 10_000_000  # of one search: what tells which records are of one flow is kept in memory
 _SAME_MOST = 10_000  # rows of one moment among which one is known again
@@ -119,11 +119,12 @@ class TableSource:
                 "source ports; ask for them in SQL, as `nfct-fast fleet` has it"
             )
         hours = []
-        total = 0
+        total, most = 0, _FIRST
         for hour, count, _ in found:
-            if hours and total + count > _AT_ONCE:
+            if hours and total + count > most:
                 yield _span(hours)
                 hours, total = [], 0
+                most = min(most * 10, _MOST)
             if count:
                 hours.append(hour * NS)
                 total += count
