@@ -33,7 +33,8 @@ MAKE = """INSERT INTO nfct_flows SELECT t.* REPLACE(
         AS time,
     toIPv6(concat('::ffff:', IPv4NumToString(toUInt32(0xC6120000 + cityHash64(n, 1) % {addresses})))) AS dst,
     toUInt16(1024 + cityHash64(n, 2) % 60000) AS sport, toUInt32(n) AS id, toUInt64(n * 7) AS cookie,
-    toInt32(1000 + n % 2000) AS pid, toUInt64(1000000000000 + n % 2000 * 10000000) AS process_start_ns,
+    toInt32(1000 + n % 2000) AS pid, toUInt64(1000000000 + n % 2000 * 10000000) AS process_start_ns,
+    addMilliseconds(t.process_start, n % 2000 * 10) AS process_start,
     concat('e', toString(n % 2000)) AS entity_id)
 FROM nfct_flows AS t, (SELECT number + {first} AS n FROM numbers({count})) AS numbers WHERE t.host = '{template}'"""
 
