@@ -20,11 +20,11 @@ from nfct_fast.records.presentation import Presentation
 from nfct_fast.replay.recording_host import read_identity
 
 
-def _log(conntrack, writer, stop, outputs, replayed, manager):
+def _log(conntrack, writer, aggregator, stop, outputs, replayed, manager):
     report = LossReport(conntrack, replayed)
-    aggregator = writer if isinstance(writer, Aggregator) else None
+    taker = writer if aggregator is None else aggregator
     try:
-        while (written := conntrack._write_to(writer)) is not None:
+        while (written := conntrack._write_to(taker)) is not None:
             report.report(time.monotonic())
             manager.beat()
             warn(*conntrack.notices(), *outputs.check(stop))
@@ -99,8 +99,10 @@ def run(arguments) -> None:
     with serve_metrics(arguments.metrics, rights) as metrics, _open(arguments, rights) as conntrack:
         stop = Stop(outputs.reopens)
         writer = outputs.begin(conntrack, stop)
+        aggregator = None
         if arguments.aggregate is not None:
-            writer = Aggregator(writer, arguments.aggregate, 1 if arguments.replay is None else arguments.speed or 0)
+            speed = 1 if arguments.replay is None else arguments.speed or 0
+            aggregator = Aggregator(writer, arguments.aggregate, speed)
         conntrack._watch(conntrack.notices_fileno())
         if manager.timer is not None:
             conntrack._watch(manager.timer.fileno(), select.EPOLLIN)
@@ -111,7 +113,7 @@ def run(arguments) -> None:
         metrics.start(conntrack, outputs)
         manager.ready(conntrack)
         try:
-            _log(conntrack, writer, stop, outputs, arguments.replay is not None, manager)
+            _log(conntrack, writer, aggregator, stop, outputs, arguments.replay is not None, manager)
         finally:
             if arguments.debug:
                 warn(conntrack.stats())

@@ -36,7 +36,7 @@ cdef enum:
 cdef int64_t BACK_NS = 1_000_000_000         # a clock that goes back by more was set back
 CAPACITY = 65536
 _BYTES_LIMIT = 64 << 20
-_GRACE_S = 0.5           # how long events may take from their reception to here before their group is written
+_GRACE_S = 1.0           # how long events may take from their reception to here before their group is written
 
 
 cdef inline int64_t _least(int64_t a, int64_t b) noexcept nogil:
@@ -166,14 +166,6 @@ cdef class Aggregator(RecordWriter):
             if self.due.records[i].kind != RECORD_LOSS:
                 flows += flow_count(&self.due.records[i].flow)
         return flows
-
-    def write_loss(self, count, bint at_least=False):
-        """As the writer's."""
-        return (<object>self.writer).write_loss(count, at_least)
-
-    def hurry(self) -> None:
-        """As the writer's."""
-        (<object>self.writer).hurry()
 
     cdef void _make_key(self, const record_t *record, group_key_t *out) noexcept nogil:
         cdef const flow_t *flow = &record.flow
