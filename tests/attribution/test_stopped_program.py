@@ -232,7 +232,7 @@ def test_owners_of_what_began_while_it_was_stopped(tracked, within, senders, att
             lost = sum(record["lost"] for record in records if record["type"] == "LOST")
             return (lost,) if len(keys) + lost >= len(truth.sent) else None
 
-        [lost] = until(told, 6 * SECONDS, "all flows")
+        [lost] = until(told, 2 * SECONDS, "all flows")
         assert program.end()[0] == 0
     times = Counter(map(key, flows))
     assert times <= truth.flows and times.total() + lost <= truth.flows.total() and len(times) > 5_000
