@@ -275,6 +275,8 @@ def test_of_many_vacant_ports_the_one_that_is_taken_is_known_at_once(fast, kind)
 
 
 def test_of_many_vacant_ports_one_that_is_taken_by_sending_is_known_at_once(fast):
+    """Also if it is one of the first 2^19 sockets of the host, whose tag is that of an empty slot."""
+
     def send(_):
         sock = socket.socket(INET, DGRAM)
         kept.append(sock)
