@@ -33,10 +33,10 @@ def process(slot, comm=b"curl", ancestors=(), cmdline=b"curl\0-s", pid=None, exe
     return chunk(PROCESS, fixed + comm + exe + cmdline + cgroup + parts)
 
 
-def owner(slot=0, others=(), reason=0, used=False):
+def owner(slot=0, others=(), reason=0, used=False, cookie=7):
     """used: the others used the tuple before; else they hold the socket as well."""
     match, has = 1 if slot else 0, 7 if used else 3
-    part = struct.pack("=QQQIIIIBBBB", 0, 7, 8, 1000, 1000, slot, 0, len(others), has, match, reason)
+    part = struct.pack("=QQQIIIIBBBB", 0, cookie, 8, 1000, 1000, slot, 0, len(others), has, match, reason)
     return part + struct.pack(f"={len(others)}I", *others)
 
 
