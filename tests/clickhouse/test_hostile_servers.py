@@ -224,6 +224,23 @@ def test_a_connection_that_the_server_has_closed_is_made_anew():
     assert len(found(kept, answer(row()))[0]) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "listens"), [(b"", True), (ENDLESS, True), (ENDLESS + b"[1728000000", True), (b"", False)]
+)
+def test_one_who_says_nothing_more(monkeypatch, before, listens):
+    monkeypatch.setattr(http_query, "_SILENCE_S", 0.5)
+    end = threading.Event()
+
+    def silent():
+        yield before
+        end.wait(20)
+
+    with Server(silent(), listens=listens) as server, ClickHouseStore(server.url) as store:
+        with pytest.raises(ClickHouseError, match="no answer for"):
+            list(store.find())
+        end.set()
+
+
 def test_nobody_is_there():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
