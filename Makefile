@@ -1,5 +1,5 @@
 # make run    install what is missing, build, and log new UDP flows until interrupted
-# make test   install what is missing, build, and run the whole test suite, as root
+# make test   install what is missing, build, and run the whole test suite, as root; or with PYTEST_ARGS a part of it
 # make test-unit  the tests that need no root, as whoever calls it, in less than a minute
 # make coverage  run the suite and print which lines of Python, Cython and C it ran, per file and in all
 # make lint   check the style of Python, Cython and C; `make format` fixes what can be fixed automatically
@@ -8,6 +8,7 @@
 # make soak   run everything at once for half an hour, and check memory, descriptors and counts afterwards
 # make suricata  have a real Suricata watch flows, and join its alerts with our records by Community ID
 # make prometheus  have a real Prometheus scrape the metrics, and evaluate the alert rules of README.md
+# make ocsf   have Tenzir map records to OCSF, and check the events against its schemas
 # make service  boot Debian with systemd in a container, follow README.md there, and run the unit
 # make man    generate the manual page anew
 # make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
@@ -22,13 +23,13 @@ BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack
 TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc tmux
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus service man build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus ocsf service man build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
 
 test: $(VENV)/.built $(VENV)/.tested-with
-	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(SUDO) $(BIN)/python tests/lanes $(PYTEST_ARGS)
 
 test-unit: $(VENV)/.built $(VENV)/.test-packages
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(BIN)/python -m pytest -m "not root and not slow" $(PYTEST_ARGS)
@@ -84,6 +85,9 @@ prometheus: $(VENV)/.built $(VENV)/.tested-with
 	        apt-get install -q -y --no-install-recommends debootstrap; \
 	fi
 	$(SUDO) $(BIN)/python -u tests/prometheus
+
+ocsf: $(VENV)/.built $(VENV)/.tested-with
+	$(SUDO) $(BIN)/python -u tests/ocsf
 
 # SERVICE_ROOTS: which releases of Debian, both by default.
 service: $(VENV)/.built $(VENV)/.tested-with

@@ -21,10 +21,10 @@ from support.flows import (
     STREAM,
     Worker,
     assert_all_named,
+    close_after,
     collect,
-    collect_count,
+    collect_in_turn,
     echo,
-    hold,
     inode,
     listening,
     nft,
@@ -208,15 +208,16 @@ def test_container_without_ports(mode, kind, proto):
                 sock.bind(("0.0.0.0", 20000 + number))
             sock.sendto(echo(INET, 20000 + number), (f"10.88.2.{number + 2}", 0))
             told.append(inode(sock))
-            hold()
-            sock.close()
+            close_after(worker, sock)
         return told
 
     with hosts(2) as (host, container, world), listening(mode) as conntrack:
         for number in range(3, COUNT + 2):
             ip("addr", "add", f"10.88.2.{number}/24", "dev", "eth0", netns=world)
         with Worker(within(container, work)) as asking:
-            flows = collect_count(conntrack, lambda flow: flow.src == "10.88.1.2" and flow.protonum == proto, COUNT)
+            flows = collect_in_turn(
+                conntrack, lambda flow: flow.src == "10.88.1.2" and flow.protonum == proto, COUNT, asking
+            )
             truth = asking.result()
     assert len(flows) == COUNT
     for flow, number in zip(flows, truth):

@@ -5,7 +5,20 @@ import struct
 
 import pytest
 
-from support.flows import BOTH, COUNT, DGRAM, INET, INET6, Worker, collect_count, echo, hold, inode, listening
+from support.flows import (
+    BOTH,
+    COUNT,
+    DGRAM,
+    INET,
+    INET6,
+    Worker,
+    close_after,
+    collect_count,
+    collect_in_turn,
+    echo,
+    inode,
+    listening,
+)
 from support.netns import inside
 
 pytestmark = pytest.mark.root
@@ -35,8 +48,7 @@ def pinger(family, kind, address, connect=False):
             else:
                 sock.sendto(echo(family, 20000 + number), (address, 0))
             told[20000 + number] = inode(sock)
-            hold()
-            sock.close()
+            close_after(worker, sock)
         return told
 
     return work
@@ -52,7 +64,7 @@ def is_echo(flow):
 @pytest.mark.parametrize("family, address", [(INET, "127.0.0.1"), (INET6, "::1")])
 def test_echo(netns, mode, family, address, kind, match, connect):
     with listening(mode) as conntrack, Worker(pinger(family, kind, address, connect)) as asking:
-        flows = collect_count(conntrack, is_echo, COUNT)
+        flows = collect_in_turn(conntrack, is_echo, COUNT, asking)
         truth = asking.result()
     assert len(flows) == COUNT
     for flow in flows:
@@ -101,14 +113,13 @@ def test_raw(netns, mode, family, addresses, proto):
                 packet = header + packet
             sock.sendto(packet, (address, 0))
             told.append(inode(sock))
-            hold()
-            sock.close()
+            close_after(worker, sock)
         return told
 
     with listening(mode) as conntrack, Worker(work) as asking:
         wanted = 253 if proto == 255 else proto
-        flows = collect_count(
-            conntrack, lambda flow: flow.protonum == wanted and flow.src in ("127.0.0.1", "::1"), count
+        flows = collect_in_turn(
+            conntrack, lambda flow: flow.protonum == wanted and flow.src in ("127.0.0.1", "::1"), count, asking
         )
         truth = asking.result()
     assert len(flows) == count

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import http.server
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import SECONDS, inside
+from support.cli import SECONDS, inside, until
+from support.columns import reader
 from support.flows import send
 from support.paths import ROOT
 
@@ -164,3 +166,47 @@ def test_workers(tracked, within):
             assert re.search(r"^\S+ > \S+ 4712$", example.lines_until("4712"))
         output, complaints = example.end()
         assert output == "" and complaints.endswith("0 jobs dropped\n") and example.process.returncode == 0
+
+
+class Inserts(http.server.BaseHTTPRequestHandler):
+    """Collects what is inserted, as ClickHouse would."""
+
+    def do_POST(self):
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_batches_to_clickhouse(tracked, within):
+    """That its batches come into the tables, tests/fleet/test_batches_over_http.py shows."""
+    pyarrow = reader("pyarrow")
+    with within():
+        server = http.server.HTTPServer(("127.0.0.1", 0), Inserts)
+    server.bodies = []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    inserts = []
+    try:
+        with Example(tracked, "batches_to_clickhouse", f"http://127.0.0.1:{server.server_port}/"):
+
+            def arrived():
+                with within():
+                    with send(7171):
+                        pass
+                    subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
+                time.sleep(0.3)
+                while server.bodies:
+                    table = pyarrow.ipc.open_stream(server.bodies.pop()).read_all()
+                    inserts.append(table["dport"].to_pylist())
+                return sum(7171 in ports for ports in inserts) > 1
+
+            until(arrived, 30)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert not any(server.server_port in ports for ports in inserts), "an insert made a flow that was inserted"

@@ -417,12 +417,19 @@ def test_addresses_that_come_and_go_without_end(host):
             before, began = discovery_seconds(), time.monotonic()
             longest, count = 0, 0
             while time.monotonic() < began + 3:
-                one = time.monotonic()
+                one = spent()
                 find_flow(attribution, 17, f"203.0.113.{count % 250}", 1, "198.51.100.1", 53)
-                longest = max(longest, time.monotonic() - one)
+                longest = max(longest, spent() - one)
                 count += 1
             assert discovery_seconds() - before < 0.15 * 3
             assert longest < 0.05, f"{longest} s, of {count}"
+
+
+def spent():
+    """A clock that stands still while this thread is ready to run and others have the processors."""
+    with open("/proc/thread-self/schedstat") as schedstat:
+        _, ready, _ = map(int, schedstat.read().split())
+    return time.monotonic() - ready / 1e9
 
 
 def discovery_seconds():

@@ -117,22 +117,26 @@ s.sendto(b"", ("127.0.0.1", 9))
 
 @pytest.mark.parametrize("mode", ["udp", "cudp", "tcp"])
 def test_nothing_is_lost_while_it_grows(netns, part, senders, mode):
-    """Two senders at full speed meanwhile."""
-    with SocketNotes(first=1 << 16, notes=1 << 17, cgroup=part) as owners:
-        command = f"sleep 0.2; exec {senders} ports {mode} 9000"
-        processes = [netns.start("sh", "-c", command, cgroup=part) for _ in range(2)]
-        until(lambda: owners.counters()["written"] > 2000, 30, "the first notes")
-        before = owners.counters()["written"]
-        owners.grow()
-        after = owners.counters()["written"]
-        outputs = [(process, process.communicate(timeout=120)[0]) for process in processes]
-        counters = owners.counters()
-        assert before <= after < counters["written"] < 1 << 16  # so that the small ring alone would have held all
-        assert counters["replaced"] == counters["collided"] == 0
-        missed, wrong = map(
-            sum, zip(*(answers(owners, tuples(mode, out), process.pid, netns.cookie) for process, out in outputs))
-        )
-        assert wrong == 0 and missed <= counters["displaced"]
+    """Two senders at full speed meanwhile, however long other programs keep one of the three from running."""
+    for _ in range(20):
+        with SocketNotes(first=1 << 16, notes=1 << 17, cgroup=part) as owners:
+            command = f"sleep 0.2; exec {senders} ports {mode} 9000"
+            processes = [netns.start("sh", "-c", command, cgroup=part) for _ in range(2)]
+            until(lambda: owners.counters()["written"] > 2000, 30, "the first notes")  # noqa: B023
+            before = owners.counters()["written"]
+            owners.grow()
+            after = owners.counters()["written"]
+            outputs = [(process, process.communicate(timeout=120)[0]) for process in processes]
+            counters = owners.counters()
+            assert before <= after <= counters["written"] < 1 << 16  # so that the small ring alone would have held all
+            assert counters["replaced"] == counters["collided"] == 0
+            missed, wrong = map(
+                sum, zip(*(answers(owners, tuples(mode, out), process.pid, netns.cookie) for process, out in outputs))
+            )
+            assert wrong == 0 and missed <= counters["displaced"]
+        if after < counters["written"]:
+            return
+    pytest.fail("it has always grown after they had ended")
 
 
 SOCKETS = """
@@ -156,7 +160,8 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
         flows, end = [], time.monotonic() + 60
         while process.poll() is None and time.monotonic() < end:
             flows += conntrack.read(timeout=0.1)
-        flows += conntrack.read(timeout=0.5)
+        while more := conntrack.read(timeout=0.5):
+            flows += more
         assert 32768 * 128 >> 10 in mapped()
         mine = [flow for flow in flows if flow.owner.gid in (USER, None)]
         assert len(mine) >= 59_000 and {flow.owner.pid for flow in mine} == {process.pid}

@@ -1,7 +1,8 @@
 """Make recordings of described flows, as replay/recording_format.pxd has them: for stores of flows that nobody made.
 
 A flow is a dict as of support.filters.flows(), with `time`, in ns, and perhaps `type`, `began` and `message`; an owner
-may have a `cgroup`, `start_ns` and `ancestors`, which are (pid, start_ns, comm).
+may have a `cgroup`, `start_ns`, `ppid`, `exe_inode`, a socket of (inode, cookie, cgroup_id), and `ancestors`, which are
+(pid, start_ns, comm).
 """
 
 import struct
@@ -16,7 +17,7 @@ _ANCESTOR = struct.Struct("=QiHH")
 _OWNER = struct.Struct("=QQQIIIIBBBB")
 _FLOW = struct.Struct("=qQqIHBBBB6x")
 _PROCESS_CHUNK, _FLOW_CHUNK, _END = 2, 3, 5
-_IDS, _COMM, _EXE, _CMDLINE, _CGROUP = 2, 4, 8, 16, 32
+_PPID, _IDS, _COMM, _EXE, _CMDLINE, _CGROUP, _EXE_FILE = 1, 2, 4, 8, 16, 32, 128
 _TYPES = {"NEW": 1, "UPDATE": 2, "DESTROY": 4, "FLOW": 5}
 SLOTS = 2048
 
@@ -67,7 +68,17 @@ class Recorder:
             cgroup = self._slot(known, before)
         if process == 0 and known.get("uid") is not None:
             has, uid, gid = 3, known["uid"], known.get("gid", 0)
-        return _OWNER.pack(0, 0, 0, uid, gid, process, cgroup, 0, has, 1 if process else 0, known.get("reason") or 0)
+        return _OWNER.pack(
+            *known.get("socket", (0, 0, 0)),
+            uid,
+            gid,
+            process,
+            cgroup,
+            0,
+            has,
+            1 if process else 0,
+            known.get("reason") or 0,
+        )
 
     def _slot(self, known, before):
         key = tuple([known.get(name) for name in ("pid", "uid", "gid", "comm", "exe", "cmdline", "cgroup", "start_ns")])
@@ -83,6 +94,7 @@ class Recorder:
     def _process(self, slot, known):
         comm, exe, cmdline, cgroup = (known.get(name) or b"" for name in ("comm", "exe", "cmdline", "cgroup"))
         has = _COMM | _EXE | _CGROUP | (_CMDLINE if cmdline else 0) | (_IDS if known.get("uid") is not None else 0)
+        has |= (_PPID if "ppid" in known else 0) | (_EXE_FILE if "exe_inode" in known else 0)
         start_ns = known.get("start_ns", 0)
         ancestors = known.get("ancestors", ())
         return (
@@ -90,7 +102,7 @@ class Recorder:
                 slot,
                 has if known.get("pid") is not None else _CGROUP,
                 known.get("pid") or 0,
-                0,
+                known.get("ppid", 0),
                 known.get("uid") or 0,
                 known.get("gid") or 0,
                 0,
@@ -99,8 +111,8 @@ class Recorder:
                 start_ns,
                 0,
                 len(cmdline),
-                0,
-                0,
+                0xFD01 if "exe_inode" in known else 0,
+                known.get("exe_inode", 0),
                 len(comm),
                 len(exe),
                 len(cmdline),

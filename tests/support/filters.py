@@ -300,9 +300,21 @@ def message(flow, kind=0x100):
         body += _attribute(2, _tuple(flow, flow["reply"]), True)
     if flow["zone"]:
         body += _attribute(18, struct.pack(">H", flow["zone"]))
-    body += _attribute(12, struct.pack(">I", 77)) + _attribute(3, struct.pack(">I", 0x108))
+    body += _attribute(12, struct.pack(">I", flow.get("id", 77)))
+    body += _attribute(3, struct.pack(">I", flow.get("status", 0x108)))
     if flow["mark"]:
         body += _attribute(8, struct.pack(">I", flow["mark"]))
+    if "counters" in flow:  # CTA_COUNTERS_ORIG and _REPLY: packets and bytes
+        for attribute, counts in zip((9, 10), flow["counters"]):
+            both = [_attribute(i, struct.pack(">Q", n)) for i, n in enumerate(counts, 1)]
+            body += _attribute(attribute, b"".join(both), True)
     if "start" in flow:  # CTA_TIMESTAMP, ns since the epoch
-        body += _attribute(20, _attribute(1, struct.pack(">Q", flow["start"])), True)
+        times = [
+            _attribute(i, struct.pack(">Q", flow[end])) for i, end in enumerate(("start", "stop"), 1) if end in flow
+        ]
+        body += _attribute(20, b"".join(times), True)
+    if "timeout" in flow:
+        body += _attribute(7, struct.pack(">I", flow["timeout"]))
+    if "state" in flow:  # of TCP
+        body += _attribute(4, _attribute(1, _attribute(1, bytes([flow["state"]])), True), True)
     return struct.pack("=IHHII", 16 + len(body), kind, 0x600, 0, 0) + body

@@ -19,18 +19,17 @@ from nfct_fast.conntrack import Conntrack
 
 CLONE_NEWPID, CLONE_NEWNS, PR_SET_PDEATHSIG = 0x20000000, 0x00020000, 1
 COUNT = 20
-HELD = 0.1
 INET, INET6, STREAM, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
 BOTH = pytest.mark.parametrize("mode", ["diag", "proc"])
 ALL = pytest.mark.parametrize("mode", ["auto", "diag", "proc"])
 KINDS = pytest.mark.parametrize("kind", [STREAM, DGRAM])
 
 
-def hold():
-    """Keep what is open for 0.1 s of this machine's time: it may be a guest that is halted for longer than that
-    at once."""
-    for _ in range(20):
-        time.sleep(HELD / 20)
+def close_after(worker, sock):
+    """In the work: close a socket once the test has its flow, and wait until no table that lists it is believed."""
+    worker.hear()
+    sock.close()
+    time.sleep(0.03)  # a table is believed for 20 ms
 
 
 class Made(NamedTuple):
@@ -160,6 +159,16 @@ def collect_count(conntrack, wanted, count, seconds=5.0):
     end = time.monotonic() + seconds
     while len(flows) < count and time.monotonic() < end:
         flows += [flow for flow in conntrack.read(timeout=0.2) if wanted(flow)]
+    return flows
+
+
+def collect_in_turn(conntrack, wanted, count, worker):
+    """The same from a worker that hears after each flow: it may close the flow's socket once the flow was received."""
+    flows = []
+    for number in range(count):
+        flows += collect_count(conntrack, wanted, 1)
+        assert len(flows) == number + 1, flows
+        worker.say("received")
     return flows
 
 

@@ -22,20 +22,21 @@ def chunk(kind, data):
     return CHUNK.pack(len(data), kind) + data + bytes(-len(data) % 8)
 
 
-def process(slot, comm=b"curl", ancestors=(), cmdline=b"curl\0-s", pid=None):
-    exe, cgroup = b"/usr/bin/curl", b"/system.slice/a.service"
+def process(slot, comm=b"curl", ancestors=(), cmdline=b"curl\0-s", pid=None, exe=b"/usr/bin/curl", cgroup=None):
+    cgroup = b"/system.slice/a.service" if cgroup is None else cgroup
     fixed = struct.pack(
         "=IIiiIIIIQQQQQQIIIIII",
         slot, 0xFF, 4000 + slot if pid is None else pid, 1, 1000, 1000, 0, 0, 77, 770_000_000, 4026531840, len(cmdline),
         1, 2, len(comm), len(exe), len(cmdline), len(cgroup), len(cgroup), len(ancestors),
     )  # fmt: skip
-    parts = b"".join(struct.pack("=QiHH", 5, pid, len(name), 0) + name for pid, name in ancestors)
+    parts = b"".join(struct.pack("=QiHH", *start or [5], pid, len(name), 0) + name for pid, name, *start in ancestors)
     return chunk(PROCESS, fixed + comm + exe + cmdline + cgroup + parts)
 
 
-def owner(slot=0, others=(), reason=0):
-    match = 1 if slot else 0
-    part = struct.pack("=QQQIIIIBBBB", 0, 7, 8, 1000, 1000, slot, 0, len(others), 3, match, reason)
+def owner(slot=0, others=(), reason=0, used=False, cookie=7):
+    """used: the others used the tuple before; else they hold the socket as well."""
+    match, has = 1 if slot else 0, 7 if used else 3
+    part = struct.pack("=QQQIIIIBBBB", 0, cookie, 8, 1000, 1000, slot, 0, len(others), has, match, reason)
     return part + struct.pack(f"={len(others)}I", *others)
 
 

@@ -12,6 +12,8 @@ from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.command.whole_number import whole_number
 from nfct_fast.conntrack import DEFAULT_RCVBUF, DEFAULT_RCVBUF_LIMIT
 from nfct_fast.metrics.listen_address import parse_listen_address
+from nfct_fast.search.time_error import TimeError
+from nfct_fast.search.time_spans import NS, span_ns
 from nfct_fast.seen.first_seen import KNOWN
 
 from .._version import __version__
@@ -65,6 +67,16 @@ def _number(least, most, what="number"):
         return number
 
     return read
+
+
+def _window(text):
+    try:
+        window = span_ns(text) / NS
+    except TimeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not 1 <= window <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 1s to 1h, such as 10s or 1min")
+    return window
 
 
 def _speed(text):
@@ -149,6 +161,13 @@ def parser() -> Parser:
         type=_number(1024, 1 << 26),
         default=KNOWN,
         help="how many addresses and ports of programs to remember, at 21 to 43 bytes each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--aggregate",
+        metavar="TIME",
+        type=_window,
+        help="make one line of flows within that time, from 1s to 1h, that differ only in the source port: with their "
+        "number, and the sums of bytes and packets. --record and --store keep each flow",
     )
     add_formats(parser)
     add_outputs(parser)

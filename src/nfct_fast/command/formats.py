@@ -11,6 +11,7 @@ from nfct_fast.output.json_selection import JsonSelection
 from nfct_fast.output.template import DEFAULT, Template
 
 _LINE_TIME = "%s"
+_DEFAULT_AGGREGATED = DEFAULT.replace(" :: ", " count={ev.count} :: ", 1)
 _NAME, _REMOTE, _PID, _WARNING = "32", "36", "1", "33"
 _COLOURS = {
     **{"ev.dst": _REMOTE, "ev.dport": _REMOTE, "info.pid": _PID, "ev.type": _WARNING, "info.reason": _WARNING},
@@ -132,7 +133,9 @@ class Formats:
         )
 
     def _template(self):
-        return DEFAULT if self._arguments.format is None else self._arguments.format
+        if self._arguments.format is not None:
+            return self._arguments.format
+        return DEFAULT if self._arguments.aggregate is None else _DEFAULT_AGGREGATED
 
     def _time_format(self):
         if self._arguments.format_ts is not None:
@@ -141,7 +144,10 @@ class Formats:
 
     def _layout(self, terminal):
         names = self._names
-        fields = default_columns(terminal.width) if names is None else [template_field(name) for name in names]
+        if names is None:
+            fields = default_columns(terminal.width, self._arguments.aggregate is not None)
+        else:
+            fields = [template_field(name) for name in names]
         return layout(fields, self._time_format(), terminal.width)
 
 

@@ -15,12 +15,14 @@ from nfct_fast.command.standard_error import warn
 from nfct_fast.command.stop import Stop
 from nfct_fast.conntrack import Conntrack, list_flows
 from nfct_fast.monitoring.warned import ConntrackWarning
+from nfct_fast.output.aggregator import Aggregator
 from nfct_fast.records.presentation import Presentation
 from nfct_fast.replay.recording_host import read_identity
 
 
 def _log(conntrack, writer, stop, outputs, replayed, manager):
     report = LossReport(conntrack, replayed)
+    aggregator = writer if isinstance(writer, Aggregator) else None
     try:
         while (written := conntrack._write_to(writer)) is not None:
             report.report(time.monotonic())
@@ -31,13 +33,15 @@ def _log(conntrack, writer, stop, outputs, replayed, manager):
                 conntrack.stop()  # events received until now are still written
             elif not written and outputs.is_over():
                 return
+        while aggregator is not None and not aggregator.close():
+            warn(*outputs.check(stop))
     finally:
         # In any case: count the flows that were received and not written.
         conntrack.close()
         warn(*conntrack.notices())
         writer.write_loss(*conntrack.unreported)
         warn(*outputs.finish(stop))
-        report.report_end()
+        report.report_end(0 if aggregator is None else aggregator.held)
 
 
 def _open(arguments, rights):
@@ -95,6 +99,8 @@ def run(arguments) -> None:
     with serve_metrics(arguments.metrics, rights) as metrics, _open(arguments, rights) as conntrack:
         stop = Stop(outputs.reopens)
         writer = outputs.begin(conntrack, stop)
+        if arguments.aggregate is not None:
+            writer = Aggregator(writer, arguments.aggregate, 1 if arguments.replay is None else arguments.speed or 0)
         conntrack._watch(conntrack.notices_fileno())
         if manager.timer is not None:
             conntrack._watch(manager.timer.fileno(), select.EPOLLIN)

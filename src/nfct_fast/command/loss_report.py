@@ -60,8 +60,8 @@ class LossReport:
             )
         return messages
 
-    def report_end(self) -> None:
-        """Report what is left, after the Conntrack is closed."""
+    def report_end(self, held=0) -> None:
+        """Report what is left, after the Conntrack is closed. held: flows that were taken from it and not written."""
         messages = self._messages()
         stats = self._conntrack.stats()
         if stats.unrecorded:
@@ -71,9 +71,9 @@ class LossReport:
         waiting, process = self._conntrack.unconfirmed
         if waiting:
             messages.append(f"{waiting} flows are not stored yet: process {process} (nfct-store) goes on with that")
-        if stats.undelivered:
+        if stats.undelivered + held:
             more = " or more" if self._conntrack.unreported[1] else ""
-            messages.append(f"{stats.undelivered}{more} flows received and not written")
+            messages.append(f"{stats.undelivered + held}{more} flows received and not written")
         if stats.live_flows or stats.unended:
             messages.append(f"{stats.live_flows + stats.unended} flows had not ended and have no record")
         if stats.undecoded:

@@ -38,6 +38,10 @@ cdef enum:
     FLOW_STOP = 32
     FLOW_RECOVERED = 64      # no field: the flow was read from the conntrack table, not from an event
     FLOW_FORGOTTEN = 128     # no field: of an EVENT_FLOW, its beginning is not remembered
+    # `count` and `last`: it stands for several flows. The source port, or the id of an echo, the reply's destination
+    # port, and what the entry was in (status, state, timeout, use) are those of the first of them, and not to be shown.
+    # So is the entry's id, which is shown: it tells records of one time apart.
+    FLOW_MERGED = 256
 
 # The fields that are one number each, as indices of flow_t.numbers. Both decoders, templates and JSON take them from
 # the three functions below, so a new one needs a line in each of these, a property in records/record.pyx and its stub.
@@ -57,6 +61,7 @@ ctypedef struct flow_t:
     uint64_t bytes[2]        # bytes of the original and the reply direction; only with nf_conntrack_acct=1
     int64_t start            # ns since the epoch when the entry was made; only with nf_conntrack_timestamp=1
     int64_t stop             # ns since the epoch when the entry ended; only with nf_conntrack_timestamp=1
+    int64_t last             # ns since the epoch when the last of several flows was received; the first: `time`
     int64_t occurred         # ns since the epoch when the kernel made the event, or 0; as `start`, from Linux 6.14 on
     uint32_t status          # IPS_* bits
     uint32_t numbers[NUMBERS]    # values of the fields that are one number, by NUMBER_*
@@ -66,6 +71,7 @@ ctypedef struct flow_t:
     uint8_t state            # TCP_CONNTRACK_*, SCTP_CONNTRACK_* or CT_DCCP_*
     uint16_t netns           # index of the network namespace the event came from, in Sources and in the resolver
     uint64_t netns_inode     # inode of that namespace; 0: unknown
+    uint32_t count           # number of several flows
 
 cdef inline int number_of_attribute(uint16_t attribute) noexcept nogil:
     """Return the NUMBER_* of an attribute (CTA_* of linux/netfilter/nfnetlink_conntrack.h), or -1."""
@@ -101,7 +107,24 @@ cdef inline const char *number_name(int number) noexcept nogil:
 
 cdef inline bint number_is_known(const flow_t *flow, int number) noexcept nogil:
     """Return whether the value is known. A mark and a zone always are, as the kernel leaves them out if they are 0."""
-    return number <= NUMBER_ZONE or flow.has_numbers >> number & 1
+    if number <= NUMBER_ZONE:
+        return True
+    return flow.has_numbers >> number & 1 and (number == NUMBER_ID or not flow.has & FLOW_MERGED)
+
+cdef inline uint32_t flow_count(const flow_t *flow) noexcept nogil:
+    """How many flows it stands for."""
+    return flow.count if flow.has & FLOW_MERGED else 1
+
+cdef inline int64_t flow_first(const flow_t *flow, int64_t began) noexcept nogil:
+    """ns since the epoch when the first of its flows began, as far as that is known; else when it was received.
+
+    began: When its NEW event was received, or 0.
+    """
+    return flow.start if flow.has & FLOW_START else began or flow.time
+
+cdef inline int64_t flow_last(const flow_t *flow) noexcept nogil:
+    """ns since the epoch when the last of its flows was received."""
+    return flow.last if flow.has & FLOW_MERGED else flow.time
 
 cdef void tuple_invert(const tuple_t *tuple, tuple_t *out) noexcept nogil
 

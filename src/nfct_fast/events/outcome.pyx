@@ -8,6 +8,7 @@ errors leave no trace in the entry: a closed UDP port is "unanswered".
 """
 from nfct_fast.events.flow cimport (
     EVENT_DESTROY, EVENT_FLOW, FLOW_COUNTERS, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_TIMEOUT,
+    flow_last,
 )
 from netinet_in cimport IPPROTO_TCP
 
@@ -52,4 +53,4 @@ cdef int64_t flow_duration(const flow_t *flow, int64_t began) noexcept nogil:
         return -1
     if flow.has & FLOW_START and flow.has & FLOW_STOP:
         return max(0, flow.stop - flow.start)
-    return max(0, flow.time - began) if began else -1
+    return max(0, flow_last(flow) - began) if began else -1

@@ -1,13 +1,13 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from posix_pthread cimport pthread_mutex_t
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.output.formatter cimport Formatter
-from nfct_fast.output.target cimport Target
+from nfct_fast.output.target cimport Target, entry_t
 from nfct_fast.text.text_buffer cimport text_buffer_t
 
 cdef struct block_t:
     char *data
-    uint32_t *sizes          # of the entries in `data`, see Target.put()
+    entry_t *entries         # what is in `data`
     size_t length            # bytes in `data`
     size_t count             # entries
 
@@ -36,12 +36,12 @@ cdef class BufferedOutput:
     cdef bint started
     cdef object reason           # why flows are left out
     # Copy entries, or leave flows out if there is no room; here, and in all those of `next`.
-    cdef void add(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil
+    cdef void add(self, const char *data, const entry_t *entries, size_t count) noexcept nogil
     # Leave flows out.
     cdef void leave_out(self, uint64_t flows) noexcept nogil
     # Whether add() of up to HALF bytes would leave nothing out, here and in those of `next`.
     cdef bint has_room(self) noexcept nogil
-    cdef void _add(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil
+    cdef void _add(self, const char *data, const entry_t *entries, size_t count) noexcept nogil
     cdef void _report_missing(self, block_t *block) noexcept nogil
     cdef void _advance(self, size_t entries) noexcept nogil
     cdef int _write_next(self) noexcept nogil

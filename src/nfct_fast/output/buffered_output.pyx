@@ -8,7 +8,7 @@ from posix_pthread cimport pthread_mutex_destroy, pthread_mutex_lock, pthread_mu
 from sys_socket cimport POLLIN, poll, pollfd
 from nfct_fast.kernel.clock cimport monotonic_ns, realtime_ns
 from nfct_fast.kernel.mutex cimport mutex_make
-from nfct_fast.output.target cimport SIZE_LOSS
+from nfct_fast.output.target cimport entry_t
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.text_buffer cimport buffer_free
 
@@ -50,8 +50,8 @@ cdef class BufferedOutput:
         for i in range(2):
             # Not touched before it is needed, so that it takes no memory until then.
             self.blocks[i].data = <char *>malloc(BLOCK)
-            self.blocks[i].sizes = <uint32_t *>malloc(ENTRIES * sizeof(uint32_t))
-            if self.blocks[i].data == NULL or self.blocks[i].sizes == NULL:
+            self.blocks[i].entries = <entry_t *>malloc(ENTRIES * sizeof(entry_t))
+            if self.blocks[i].data == NULL or self.blocks[i].entries == NULL:
                 raise MemoryError("output")
         self.wakeup, self.ending = Wakeup(), Wakeup()
         self.finished = allocate_lock()
@@ -61,7 +61,7 @@ cdef class BufferedOutput:
         cdef int i
         for i in range(2):
             free(self.blocks[i].data)
-            free(self.blocks[i].sizes)
+            free(self.blocks[i].entries)
         buffer_free(&self.line)
         pthread_mutex_destroy(&self.mutex)
 
@@ -90,10 +90,11 @@ cdef class BufferedOutput:
 
     def put(self, bytes text not None) -> None:
         """Add text that is no flow, such as a header."""
-        cdef uint32_t size = <uint32_t>len(text) | <uint32_t>SIZE_LOSS
+        cdef entry_t entry
+        entry.size, entry.flows = <uint32_t>len(text), 0
         if text:
             pthread_mutex_lock(&self.mutex)
-            self._add(text, &size, 1)
+            self._add(text, &entry, 1)
             pthread_mutex_unlock(&self.mutex)
 
     def start(self) -> None:
@@ -138,21 +139,21 @@ cdef class BufferedOutput:
         for which in range(2):
             block = &self.blocks[which]
             for i in range(0 if which == self.filling else self.at, block.count):
-                flows += not block.sizes[i] & <uint32_t>SIZE_LOSS
+                flows += block.entries[i].flows
         return flows
 
-    cdef void add(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil:
+    cdef void add(self, const char *data, const entry_t *entries, size_t count) noexcept nogil:
         cdef bint wake
         pthread_mutex_lock(&self.mutex)
         wake = self.blocks[self.filling].count == 0
-        self._add(data, sizes, count)
+        self._add(data, entries, count)
         pthread_mutex_unlock(&self.mutex)
         if wake:
             self.wakeup.notify()
         if self.next is not None:
-            self.next.add(data, sizes, count)
+            self.next.add(data, entries, count)
 
-    cdef void _add(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil:
+    cdef void _add(self, const char *data, const entry_t *entries, size_t count) noexcept nogil:
         cdef block_t *block = &self.blocks[self.filling]
         cdef size_t length = 0
         cdef size_t size
@@ -163,19 +164,18 @@ cdef class BufferedOutput:
         # While some are missing, all are, until there is room for many: not one here and one there.
         if not self.missing and not self.dead:
             while fits < count and block.count + fits < ENTRIES:
-                size = sizes[fits] & ~<uint32_t>SIZE_LOSS
+                size = entries[fits].size
                 if block.length + length + size > BLOCK:
                     break
                 length += size
                 fits += 1
         memcpy(block.data + block.length, data, length)
-        memcpy(block.sizes + block.count, sizes, fits * sizeof(uint32_t))
+        memcpy(block.entries + block.count, entries, fits * sizeof(entry_t))
         block.length += length
         block.count += fits
         for i in range(fits, count):
-            if not sizes[i] & <uint32_t>SIZE_LOSS:
-                self.missing += 1
-                self.left_out += 1
+            self.missing += entries[i].flows
+            self.left_out += entries[i].flows
 
     cdef void _report_missing(self, block_t *block) noexcept nogil:
         cdef record_t record
@@ -188,7 +188,7 @@ cdef class BufferedOutput:
         if not self.line.failed and self.line.length <= HALF and block.count < ENTRIES:
             memcpy(block.data + block.length, self.line.data, self.line.length)
             if self.line.length:
-                block.sizes[block.count] = <uint32_t>self.line.length | <uint32_t>SIZE_LOSS
+                block.entries[block.count].size, block.entries[block.count].flows = <uint32_t>self.line.length, 0
                 block.count += 1
                 block.length += self.line.length
             self.missing = 0
@@ -265,7 +265,7 @@ cdef class BufferedOutput:
         cdef size_t i
         pthread_mutex_lock(&self.mutex)
         for i in range(self.at, self.at + entries):
-            self.offset += block.sizes[i] & ~<uint32_t>SIZE_LOSS
+            self.offset += block.entries[i].size
         self.at += entries
         pthread_mutex_unlock(&self.mutex)
 
@@ -291,7 +291,7 @@ cdef class BufferedOutput:
             if poll(&ready, 1, -1) == 1:
                 self.wakeup.drain()
             return AGAIN
-        result = self.target.put(block.data + self.offset, block.sizes + self.at, block.count - self.at)
+        result = self.target.put(block.data + self.offset, block.entries + self.at, block.count - self.at)
         self._advance(self.target.done)
         if self.target.done:
             self.failing = 0

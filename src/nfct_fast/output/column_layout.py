@@ -24,6 +24,7 @@ _WIDTHS = {
     },
 }
 _NUMBERS = {"sport": 5, "dport": 5, "reply_sport": 5, "reply_dport": 5, "pid": 7, "ppid": 7, "uid": 5, "gid": 5}
+_NUMBERS |= {"count": 5, "first": 14, "last": 14}
 _NUMBERS |= dict.fromkeys(("original_packets", "reply_packets", "original_bytes", "reply_bytes", "duration"), 9)
 # Names that others have chosen: on a terminal they are cut, and narrower if it is narrow.
 _NAMES = {"comm": 15, "parent": 15, "user": 10, "group": 10, "exe": 24, "cmdline": 40, "service": 32, "unit": 24}
@@ -32,9 +33,16 @@ _LEAST = 8
 _OTHER = 8
 
 
-def default_columns(width):
-    """Return the fields that are shown if none were chosen. width: of the terminal, None if there is none."""
-    return WIDE_COLUMNS if width is None or width >= _WIDE else DEFAULT_COLUMNS
+def default_columns(width, aggregated=False):
+    """Return the fields that are shown if none were chosen.
+
+    Args:
+        width: Of the terminal, None if there is none.
+        aggregated: A line may be of several flows.
+    """
+    fields = WIDE_COLUMNS if width is None or width >= _WIDE else DEFAULT_COLUMNS
+    at = fields.index("info.pid")
+    return (*fields[:at], "ev.count", *fields[at:]) if aggregated else fields
 
 
 def _width(field, time_format):

@@ -3,7 +3,7 @@ cimport cython
 from libc.errno cimport EAGAIN, ECONNREFUSED, EINTR, EMSGSIZE, ENOBUFS, errno
 from libc.stdint cimport uint32_t
 from nfct_fast.output.sink cimport Sink
-from nfct_fast.output.target cimport SIZE_LOSS, Target
+from nfct_fast.output.target cimport Target, entry_t
 from sys_socket cimport MSG_DONTWAIT, send
 
 import socket
@@ -30,6 +30,7 @@ cdef class DatagramTarget(Target):
     cdef object socket
     cdef object address
     cdef bint local
+    cdef uint32_t flows          # of the last datagram that was sent
 
     def __cinit__(self, name, int stop_fd, *, family, address):
         self.name, self.address, self.local = name, address, family == socket.AF_UNIX
@@ -38,12 +39,12 @@ cdef class DatagramTarget(Target):
         self.socket.connect(address)
         self.sink = Sink(self.socket.fileno(), stop_fd)
 
-    cdef int put(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil:
+    cdef int put(self, const char *data, const entry_t *entries, size_t count) noexcept nogil:
         cdef size_t size
         cdef int result = 0
         self.done = 0
         while self.done < count:
-            size = sizes[self.done] & ~<uint32_t>SIZE_LOSS
+            size = entries[self.done].size
             if send(self.sink.fd, data, size, MSG_DONTWAIT) < 0:
                 if errno == EINTR:
                     continue
@@ -53,11 +54,13 @@ cdef class DatagramTarget(Target):
                         return result
                     continue
                 if errno == ECONNREFUSED and not self.local:
-                    self.refused += 1       # an earlier one; this one was not sent yet
+                    self.refused += self.flows      # those of an earlier one; this one was not sent yet
                     continue
                 if errno != EMSGSIZE:
                     return -errno
-                self.refused += 1
+                self.refused += entries[self.done].flows
+            else:
+                self.flows = entries[self.done].flows
             data += size
             self.done += 1
         return 0

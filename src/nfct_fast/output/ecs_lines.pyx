@@ -8,8 +8,8 @@ from libc.string cimport memcmp, memset
 from netinet_in cimport IPPROTO_TCP
 from nfct_fast.events.community_id cimport community_id_differs
 from nfct_fast.events.flow cimport (
-    EVENT_DESTROY, EVENT_ENTRY, EVENT_FLOW, EVENT_NEW, FLOW_COUNTERS, FLOW_RECOVERED, FLOW_REPLY, FLOW_START,
-    FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, flow_t, tuple_has_ports, tuple_t,
+    EVENT_DESTROY, EVENT_ENTRY, EVENT_FLOW, EVENT_NEW, FLOW_COUNTERS, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY,
+    FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBER_ID, flow_first, flow_t, tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.outcome cimport (
     OUTCOME_ANSWERED, OUTCOME_REFUSED, OUTCOME_RESET, OUTCOME_TIMED_OUT, OUTCOME_UNANSWERED, flow_duration,
@@ -20,7 +20,9 @@ from nfct_fast.output.ecs_process cimport ecs_owner, ecs_owner_details
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
 from nfct_fast.processes.process_texts cimport PROCESS_TEXTS, process_text_t, process_texts_free
-from nfct_fast.records.flow_json cimport community_id_json, entry_json, json_clock_t, marks_json, time_json
+from nfct_fast.records.flow_json cimport (
+    community_id_json, entry_json, json_clock_t, marks_json, merged_json, time_json,
+)
 from nfct_fast.records.labels cimport ADDRESS_SIZE, address_write, direction_name, event_name, outcome_name
 from nfct_fast.records.owner cimport REASON_REMOTE, owner_t, owner_uid
 from nfct_fast.records.presentation cimport Presentation
@@ -79,7 +81,7 @@ cdef void _end(text_buffer_t *out, const char *key, const flow_t *flow, bint sou
     cdef const uint8_t *changed = _nth_address(flow, 3 if source else 2)
     cdef int port = orig.sport if source else orig.dport
     cdef int changed_port = flow.reply.dport if source else flow.reply.sport
-    cdef bint ports = tuple_has_ports(orig)
+    cdef bint ports = tuple_has_ports(orig) and not (source and flow.has & FLOW_MERGED)
     json_raw(out, key)
     _address(out, b'{"ip":"', address, orig.family)
     if ports:
@@ -115,7 +117,8 @@ cdef void _network(text_buffer_t *out, const record_t *record, Presentation pres
         json_raw(out, b',"direction":"egress"')
     else:
         json_raw(out, b',"direction":"unknown"')
-    community_id_json(out, b',"community_id":"', &flow.orig, presentation.seed)
+    if not flow.has & FLOW_MERGED:
+        community_id_json(out, b',"community_id":"', &flow.orig, presentation.seed)
     if flow.has & FLOW_COUNTERS:
         json_number(out, b',"bytes":', flow.bytes[0] + flow.bytes[1])
         json_number(out, b',"packets":', flow.packets[0] + flow.packets[1])
@@ -133,7 +136,8 @@ cdef void _hexadecimal(text_buffer_t *out, uint64_t value) noexcept nogil:
 
 cdef void _event_id(text_buffer_t *out, const flow_t *flow) noexcept nogil:
     # With host.id it is the same wherever this record comes from again, and another one for every other record: those
-    # received at one time differ in their tuple, or in the entry's id, or in what happened to it.
+    # received at one time differ in their tuple, or in the entry's id, or in what happened to it. What stands for
+    # several flows has the tuple of the first, and with their number another id than that.
     cdef identified_t one
     cdef uint64_t key[2]
     key[0], key[1] = 0x6e6663745f666173, 0x74
@@ -144,6 +148,9 @@ cdef void _event_id(text_buffer_t *out, const flow_t *flow) noexcept nogil:
         one.status = flow.status
     if flow.has & FLOW_STATE:
         one.state = flow.state
+    if flow.has & FLOW_MERGED:
+        key[0] ^= <uint64_t>flow.last
+        key[1] ^= flow.count
     json_raw(out, b',"id":"')
     _hexadecimal(out, <uint64_t>flow.time)
     _hexadecimal(out, nfct_fast_text_hash(key, <const char *>&one, sizeof(one)))
@@ -235,6 +242,7 @@ cdef class EcsLines(Formatter):
     cdef void _put_event(self, text_buffer_t *out, const record_t *record) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         cdef int64_t duration = flow_duration(flow, record.began)
+        cdef bint merged = flow.has & FLOW_MERGED != 0
         cdef int64_t time = flow.occurred if flow.occurred > 0 and not flow.has & FLOW_RECOVERED else flow.time
         cdef int64_t start = flow.start if flow.has & FLOW_START else record.began
         cdef bint ended = flow.type == EVENT_FLOW or flow.type == EVENT_DESTROY
@@ -251,12 +259,18 @@ cdef class EcsLines(Formatter):
         json_raw(out, b',"module":"nfct_fast","dataset":"nfct_fast.flow"')
         _event_id(out, flow)
         time_json(out, b',"created":"', &self.clocks[0], flow.time)
+        if merged:
+            start = flow_first(flow, record.began)
+            duration = max(0, flow.last - start)
         if start > 0:
             time_json(out, b',"start":"', &self.clocks[1], start)
-        if ended:
+        if merged:
+            time_json(out, b',"end":"', &self.clocks[0], flow.last)
+        elif ended:
             time_json(out, b',"end":"', &self.clocks[0], flow.stop if flow.has & FLOW_STOP else time)
-            if duration >= 0:
-                json_number(out, b',"duration":', <uint64_t>duration)
+        if (ended or merged) and duration >= 0:
+            json_number(out, b',"duration":', <uint64_t>duration)
+        if ended:
             json_label(out, b',"outcome":', _result(flow))
         buffer_put(out, b"}", 1)
 
@@ -295,14 +309,16 @@ cdef class EcsLines(Formatter):
         json_number(out, b',"time_ns":', <uint64_t>flow.time)
         json_label(out, b',"direction":', direction_name(record.direction))
         json_label(out, b',"outcome":', outcome_name(flow_outcome(flow)))
-        if community_id_differs(flow):
+        if not flow.has & FLOW_MERGED and community_id_differs(flow):
             community_id_json(out, b',"community_id_nat":"', &flow.reply, self.presentation.seed)
         if flow.orig.proto == IPPROTO_ICMP or flow.orig.proto == IPPROTO_ICMPV6:
             json_number(out, b',"icmp":{"type":', flow.orig.icmp_type)
             json_number(out, b',"code":', flow.orig.icmp_code)
-            json_number(out, b',"id":', flow.orig.icmp_id)
+            if not flow.has & FLOW_MERGED:
+                json_number(out, b',"id":', flow.orig.icmp_id)
             buffer_put(out, b"}", 1)
         entry_json(out, flow)
+        merged_json(out, flow, record.began)
         marks_json(out, flow)
         ecs_owner_details(out, b',"owner":{', &record.owner, self.details, self.presentation.identity)
         if record.direction and record.peer.reason != REASON_REMOTE:

@@ -4,7 +4,7 @@ from nfct_fast.records.record cimport record_t
 from nfct_fast.text.text_buffer cimport text_buffer_t
 
 cdef enum:
-    ENTRY_FIELDS = 36        # at least as many as there are
+    ENTRY_FIELDS = 40        # at least as many as there are
 
 # A field of a record that an entry of the journal or of syslog has beside its message.
 cdef struct entry_field_t:

@@ -1,5 +1,6 @@
 """The fields that an entry of the journal or of syslog has beside its message, so that it can be found by them."""
-from nfct_fast.output.fields cimport field_find, field_name, field_put
+from nfct_fast.events.flow cimport FLOW_MERGED
+from nfct_fast.output.fields cimport field_find, field_is_of_merged, field_name, field_put
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.text.text_buffer cimport buffer_put
 
@@ -9,7 +10,7 @@ NAMES = {
     "src": "ev.src", "sport": "ev.sport", "dst": "ev.dst", "dport": "ev.dport",
     "reply_src": "ev.reply_src", "reply_sport": "ev.reply_sport",
     "reply_dst": "ev.reply_dst", "reply_dport": "ev.reply_dport",
-    "outcome": "ev.outcome", "duration": "ev.duration",
+    "outcome": "ev.outcome", "duration": "ev.duration", "count": "ev.count", "first": "ev.first", "last": "ev.last",
     "original_bytes": "ev.original_bytes", "reply_bytes": "ev.reply_bytes", "community_id": "ev.community_id",
     "pid": "info.pid", "uid": "info.uid", "gid": "info.gid", "user": "info.user", "comm": "info.comm",
     "exe": "info.exe", "cmdline": "info.cmdline", "cgroup": "info.service", "unit": "info.unit",
@@ -35,6 +36,8 @@ cdef bint entry_value(text_buffer_t *out, const record_t *record, int field, Pre
     cdef span_t name
     cdef size_t begin = out.length
     cdef size_t i
+    if field_is_of_merged(field) and not record.flow.has & FLOW_MERGED:
+        return False
     if field_name(record, field, &name):
         buffer_put(out, name.at, name.size)
         for i in range(begin, out.length):
@@ -42,6 +45,7 @@ cdef bint entry_value(text_buffer_t *out, const record_t *record, int field, Pre
                 out.data[i] = c" "
         return out.length > begin
     field_put(out, record, field, presentation)
-    if out.length == begin + 1 and (out.data[begin] == c"-" or out.data[begin] == c"?"):
+    # Unknown, or of several flows not one.
+    if out.length == begin + 1 and (out.data[begin] == c"-" or out.data[begin] == c"?" or out.data[begin] == c"*"):
         out.length = begin
     return out.length > begin

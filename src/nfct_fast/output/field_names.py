@@ -6,7 +6,7 @@ from nfct_fast.output.fields import FIELDS
 
 _TOP = """type time time_ns schema host machine_id boot_id proto protonum original reply community_id community_id_nat
 direction status mark zone timeout state id use netns original_packets original_bytes reply_packets reply_bytes start_ns
-stop_ns outcome duration_ns forgotten recovered owner peer""".split()
+stop_ns outcome duration_ns count first_ns last_ns forgotten recovered owner peer""".split()
 _TUPLE = "src dst sport dport icmp_type icmp_code icmp_id".split()
 _OWNER = """pid ppid uid gid user group start entity_id start_ns ns_pid login_uid forked ancestors comm exe cgroup unit
 user_unit slice container runtime claimed_unit claimed_container claimed_runtime exe_size cgroup_size exe_dev exe_inode
@@ -93,4 +93,4 @@ def _key_of(name):
         return f"original.{last}"
     if last.startswith("reply_") and last.removeprefix("reply_") in _TUPLE:
         return f"reply.{last.removeprefix('reply_')}"
-    return "duration_ns" if last == "duration" else last
+    return f"{last}_ns" if last in ("duration", "first", "last") else last

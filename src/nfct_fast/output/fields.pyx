@@ -7,8 +7,8 @@ from libc.string cimport strlen
 from nfct_fast.processes.cgroup cimport span_t
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS, flow_t,
-    number_is_known, number_name, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY, FLOW_STATE, FLOW_STATUS, NUMBERS,
+    flow_count, flow_first, flow_last, flow_t, number_is_known, number_name, tuple_t,
 )
 from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.text.text_buffer cimport (
@@ -30,7 +30,7 @@ cdef enum:
     EV_TYPE, EV_PROTO, EV_SRC, EV_SPORT, EV_DST, EV_DPORT, EV_REPLY_SRC, EV_REPLY_SPORT, EV_REPLY_DST, EV_REPLY_DPORT,
     EV_ICMP_TYPE, EV_ICMP_CODE, EV_ICMP_ID, EV_STATUS, EV_STATE, EV_DIRECTION, EV_NETNS, EV_RECOVERED,
     EV_FORGOTTEN, EV_OUTCOME, EV_DURATION, EV_ORIGINAL_PACKETS, EV_ORIGINAL_BYTES, EV_REPLY_PACKETS, EV_REPLY_BYTES,
-    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT, EV_FIRST_SEEN,
+    EV_COMMUNITY_ID, EV_COMMUNITY_ID_NAT, EV_FIRST_SEEN, EV_HOST, EV_MERGED, EV_FIRST, EV_LAST,
     EV_NUMBERS               # NUMBERS of them
     EV_COUNT = EV_NUMBERS + NUMBERS
 
@@ -44,7 +44,7 @@ cdef enum:
 _EV = ("type", "proto", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst", "reply_dport",
        "icmp_type", "icmp_code", "icmp_id", "status", "state", "direction", "netns", "recovered",
        "forgotten", "outcome", "duration", "original_packets", "original_bytes", "reply_packets", "reply_bytes",
-       "community_id", "community_id_nat", "first_seen",
+       "community_id", "community_id_nat", "first_seen", "host", "count", "first", "last",
        *[number_name(number).decode("ascii") for number in range(NUMBERS)])
 _INFO = ("pid", "ppid", "parent", "uid", "gid", "user", "group", "start", "entity_id", "comm", "exe", "exe_dev",
          "exe_inode", "cmdline", "service", "unit", "user_unit", "slice", "container", "claimed_unit",
@@ -113,7 +113,7 @@ cdef void _put_seconds(text_buffer_t *out, int64_t time) noexcept nogil:
 
 cdef void _put_community_id(text_buffer_t *out, const flow_t *flow, bint nat, Presentation presentation) noexcept nogil:
     cdef char text[COMMUNITY_ID_SIZE]
-    if nat and not community_id_differs(flow):
+    if flow.has & FLOW_MERGED or nat and not community_id_differs(flow):
         buffer_put(out, b"-", 1)
         return
     community_id_write(&flow.reply if nat else &flow.orig, presentation.seed, text)
@@ -124,6 +124,8 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Pres
     cdef const flow_t *flow = &record.flow
     if field == EV_TYPE:
         _put_label(out, event_name(flow.type))
+    elif flow.has & FLOW_MERGED and (field == EV_SPORT or field == EV_REPLY_DPORT or field == EV_ICMP_ID):
+        buffer_put(out, b"*", 1)        # any, as ss(8) writes it
     elif field <= EV_DPORT:
         _put_tuple(out, &flow.orig, field)
     elif field <= EV_REPLY_DPORT:
@@ -138,12 +140,12 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Pres
     elif field == EV_ICMP_ID:
         buffer_unsigned(out, flow.orig.icmp_id)
     elif field == EV_STATUS:
-        if flow.has & FLOW_STATUS and flow.status:
+        if flow.has & FLOW_STATUS and flow.status and not flow.has & FLOW_MERGED:
             status_put(out, flow.status, b"|")
         else:
             buffer_put(out, b"-", 1)
     elif field == EV_STATE:
-        _put_known(out, flow.has & FLOW_STATE, flow.state)
+        _put_known(out, flow.has & FLOW_STATE and not flow.has & FLOW_MERGED, flow.state)
     elif field == EV_DIRECTION:
         _put_label(out, direction_name(record.direction))
     elif field == EV_NETNS:
@@ -152,6 +154,12 @@ cdef void _put_event(text_buffer_t *out, const record_t *record, int field, Pres
         _put_community_id(out, flow, field == EV_COMMUNITY_ID_NAT, presentation)
     elif field == EV_FIRST_SEEN:
         _put_label(out, first_seen_name(record.first_seen))
+    elif field == EV_HOST:
+        _put_span(out, &presentation.name)
+    elif field == EV_MERGED:
+        buffer_unsigned(out, flow_count(flow))
+    elif field == EV_FIRST or field == EV_LAST:
+        _put_seconds(out, flow_first(flow, record.began) if field == EV_FIRST else flow_last(flow))
     elif field >= EV_NUMBERS:
         _put_known(out, number_is_known(flow, field - EV_NUMBERS), flow.numbers[field - EV_NUMBERS])
     elif field == EV_RECOVERED:
@@ -186,7 +194,7 @@ cdef void _put_cmdline(text_buffer_t *out, const process_t *process) noexcept no
 cdef void _put_identity(text_buffer_t *out, const process_t *process, bint entity, Identity identity) noexcept nogil:
     cdef char text[START_SIZE]
     cdef bint known = identity.entity_id(process.pid, process.start, text)
-    if not known:
+    if not known or not entity and identity.boot_time == 0:
         buffer_put(out, b"-", 1)
     elif entity:
         buffer_put(out, text, ENTITY_ID_SIZE)
@@ -303,6 +311,10 @@ cdef bint field_name(const record_t *record, int field, span_t *out) noexcept no
     else:
         out[0] = process.names.claimed_container
     return True
+
+
+cdef bint field_is_of_merged(int field) noexcept nogil:
+    return EV_MERGED <= field <= EV_LAST
 
 
 cdef bint field_is_of_process(int field) noexcept nogil:

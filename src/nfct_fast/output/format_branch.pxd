@@ -1,6 +1,6 @@
-from libc.stdint cimport uint32_t
 from nfct_fast.output.buffered_output cimport BufferedOutput
 from nfct_fast.output.formatter cimport Formatter
+from nfct_fast.output.target cimport entry_t
 from nfct_fast.records.record cimport record_t
 from nfct_fast.records.taken_records cimport TakenRecords
 from nfct_fast.text.text_buffer cimport text_buffer_t
@@ -13,7 +13,7 @@ cdef class FormatBranch:
     cdef BufferedOutput first    # of those with this format
     cdef FormatBranch next       # another format
     cdef text_buffer_t out
-    cdef uint32_t sizes[PIECE]
+    cdef entry_t entries[PIECE]
     cdef size_t count            # entries in `out`
     cdef size_t flows            # that could not be formatted, as memory is exhausted
     # Format records from `begin` on, up to `end`, here and in all of `next`. Return the number after the last.

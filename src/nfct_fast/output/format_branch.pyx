@@ -1,7 +1,7 @@
 """One format of several outputs: what they have in common is formatted once."""
 cimport cython
 from libc.stdint cimport uint32_t
-from nfct_fast.output.target cimport SIZE_LOSS
+from nfct_fast.events.flow cimport flow_count
 from nfct_fast.records.record cimport RECORD_LOSS
 from nfct_fast.text.text_buffer cimport buffer_free
 
@@ -25,15 +25,15 @@ cdef class FormatBranch:
 
     cdef void _put(self, const record_t *record) noexcept nogil:
         cdef size_t before = self.out.length
+        cdef uint32_t flows = 0 if record.kind == RECORD_LOSS else flow_count(&record.flow)
         self.formatter.put(&self.out, record)
         if self.out.failed:
             self.out.failed = False
             self.out.length = before
-            self.flows += record.kind != RECORD_LOSS
+            self.flows += flows
         elif self.out.length > before:
-            self.sizes[self.count] = <uint32_t>(self.out.length - before)
-            if record.kind == RECORD_LOSS:
-                self.sizes[self.count] |= <uint32_t>SIZE_LOSS
+            self.entries[self.count].size = <uint32_t>(self.out.length - before)
+            self.entries[self.count].flows = flows
             self.count += 1
 
     cdef int format(self, TakenRecords batch, int begin, int end) noexcept nogil:
@@ -62,7 +62,7 @@ cdef class FormatBranch:
 
     cdef void hand_over(self) noexcept nogil:
         if self.count:
-            self.first.add(self.out.data, self.sizes, self.count)
+            self.first.add(self.out.data, self.entries, self.count)
         if self.flows:
             self.first.leave_out(self.flows)
         if self.next is not None:

@@ -11,6 +11,9 @@ cdef class RecordWriter:
     cdef int put(self, TakenRecords batch) noexcept nogil:
         return 0
 
+    cdef int due_ms(self) noexcept nogil:
+        return -1
+
     cdef bint is_pending(self) noexcept nogil:
         return False
 

@@ -1,9 +1,8 @@
 """A target that takes bytes in order: a file, a pipe, a terminal, or a TCP connection."""
 cimport cython
 from libc.errno cimport EPIPE, ETIMEDOUT
-from libc.stdint cimport uint32_t
 from nfct_fast.output.sink cimport Sink
-from nfct_fast.output.target cimport SIZE_LOSS, Target
+from nfct_fast.output.target cimport Target, entry_t
 from sys_socket cimport MSG_DONTWAIT, recv
 
 import os
@@ -66,19 +65,19 @@ cdef class StreamTarget(Target):
             got = recv(self.sink.fd, ignored, sizeof(ignored), MSG_DONTWAIT)
         return got == 0
 
-    cdef int put(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil:
+    cdef int put(self, const char *data, const entry_t *entries, size_t count) noexcept nogil:
         cdef size_t length = 0
         cdef size_t i, left
         cdef int result
         self.done = 0
         for i in range(count):
-            length += sizes[i] & ~<uint32_t>SIZE_LOSS
+            length += entries[i].size
         if self.connection and self._is_closed_by_peer():
             return -EPIPE
         result = self.sink.put(data + self.partial, length - self.partial)
         left = self.partial + self.sink.written
-        while self.done < count and left >= sizes[self.done] & ~<uint32_t>SIZE_LOSS:
-            left -= sizes[self.done] & ~<uint32_t>SIZE_LOSS
+        while self.done < count and left >= entries[self.done].size:
+            left -= entries[self.done].size
             self.done += 1
         self.partial = left
         if result == -ETIMEDOUT and self.sink.deadline == 0:     # the connection's own

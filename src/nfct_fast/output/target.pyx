@@ -8,7 +8,7 @@ RETRY_S = 0.25           # how long to wait until what failed is tried again
 cdef class Target:
     """Where a BufferedOutput delivers. Abstract; see StreamTarget and DatagramTarget."""
 
-    cdef int put(self, const char *data, const uint32_t *sizes, size_t count) noexcept nogil:
+    cdef int put(self, const char *data, const entry_t *entries, size_t count) noexcept nogil:
         self.done = count
         return 0
 

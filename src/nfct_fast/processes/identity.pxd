@@ -7,7 +7,7 @@ cdef enum:
 
 cdef class Identity:
     cdef readonly object host            # a Host
-    cdef readonly int64_t boot_time      # when it booted, ns since the epoch, to 10 ms
+    cdef readonly int64_t boot_time      # when it booted, ns since the epoch, to 10 ms; 0: not known
     cdef AccountNames names
     cdef char _boot_id[33]
     cdef int64_t _tick                   # ns
@@ -17,3 +17,5 @@ cdef class Identity:
     cdef int64_t start_time(self, uint64_t ticks) noexcept nogil     # ns since the epoch
     cdef void start_text(self, uint64_t ticks, char *out) noexcept nogil     # to out[0..START_SIZE)
     cdef uint64_t ticks(self, uint64_t start_ns) noexcept nogil
+    # ns from boot to a process's start: exact if that is known, else by its ticks; 0: not known
+    cdef uint64_t start_ns(self, uint64_t exact, uint64_t ticks) noexcept nogil

@@ -83,3 +83,6 @@ cdef class Identity:
 
     cdef uint64_t ticks(self, uint64_t start_ns) noexcept nogil:
         return start_ns // <uint64_t>self._tick
+
+    cdef uint64_t start_ns(self, uint64_t exact, uint64_t ticks) noexcept nogil:
+        return exact if exact else ticks * <uint64_t>self._tick

@@ -65,6 +65,10 @@ ctypedef struct process_t:
     uint32_t live_flows      # live flows that keep this process
     uint32_t charged         # bytes that LiveFlows counts for it
     uint64_t subject         # changed by FirstSeen only, in the same thread: what it is to that; 0: not asked yet
+    # The next three are changed by Aggregator only, in the thread that takes records.
+    uint64_t digest          # of what it says, see owner_digest(); 0: not made yet
+    uint32_t groups          # groups of flows that keep this process
+    uint32_t group_charge    # bytes that are counted for it there
     # As it is shown where command lines are redacted: another one, a reference, or this one itself. NULL: nobody has
     # asked yet. Only the thread that takes records looks at it and writes it; see redactor.pyx.
     process_t *shown

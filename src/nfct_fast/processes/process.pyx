@@ -146,7 +146,8 @@ cdef process_t *process_build(const process_t *facts) noexcept nogil:
     out.bytes = size
     out.shown = NULL
     out.refs = 1
-    out.live_flows = 0
+    out.live_flows = out.groups = 0
+    out.digest = 0
     out.subject = 0
     return out
 

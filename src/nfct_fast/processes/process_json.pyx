@@ -71,7 +71,7 @@ cdef void identity_json(text_buffer_t *out, int32_t pid, uint64_t ticks, bint st
     if identity.entity_id(pid, ticks, text):
         json_raw(out, b',"entity_id":"')
         buffer_put(out, text, ENTITY_ID_SIZE)
-        if start:
+        if start and identity.boot_time:
             identity.start_text(ticks, text)
             json_raw(out, b'","start":"')
             buffer_put(out, text, START_SIZE)
@@ -99,12 +99,16 @@ cdef void _ancestors(text_buffer_t *out, const process_t *process, bint cut, Ide
 
 
 cdef void _facts(text_buffer_t *out, const process_t *process, size_t limit, Identity identity) noexcept nogil:
-    json_number(out, b'"pid":', process.pid)
-    if process.ns_pid:
-        json_number(out, b',"ns_pid":', process.ns_pid)
-    if process.start_ns:
-        json_number(out, b',"start_ns":', process.start_ns)
-    identity_json(out, process.pid, process.start, True, identity)
+    cdef uint64_t start_ns = identity.start_ns(process.start_ns, process.start)
+    if process.pid == 0:     # of a socket without a process the cgroup may be known
+        json_raw(out, b'"pid":null')
+    else:
+        json_number(out, b'"pid":', process.pid)
+        if process.ns_pid:
+            json_number(out, b',"ns_pid":', process.ns_pid)
+        if start_ns:
+            json_number(out, b',"start_ns":', start_ns)
+        identity_json(out, process.pid, process.start, True, identity)
     if process.has & PROCESS_PPID:
         json_number(out, b',"ppid":', process.ppid)
     if process.has & PROCESS_LOGIN:

@@ -324,7 +324,9 @@ cdef class Engine:
             result[0] = writer.resume(self.batch)
             if result[0] < 0:
                 return 0
-        count = self._fill_batch(-1) or self.batch.fill()
+        count = self._fill_batch(writer.due_ms()) or self.batch.fill()
+        if count == 0 and writer.due_ms() == 0:
+            result[0] = writer.put(self.batch)
         while count > 0:
             result[0] = writer.put(self.batch)
             written += count

@@ -20,6 +20,9 @@ cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil
 # Whether it was recovered, or forgotten.
 cdef void marks_json(text_buffer_t *out, const flow_t *flow) noexcept nogil
 
+# What it says of all its flows, if it stands for several. began: as in record_t.
+cdef void merged_json(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept nogil
+
 # Write a time, ns since the epoch, and what is the same in all lines.
 cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Presentation presentation) noexcept nogil
 

@@ -4,8 +4,8 @@ from libc.string cimport memset
 from libc.time cimport strftime, time_t, tm
 from nfct_fast.events.community_id cimport COMMUNITY_ID_SIZE, community_id_differs, community_id_write
 from nfct_fast.events.flow cimport (
-    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS, FLOW_STOP, NUMBERS,
-    flow_t, number_is_known, number_name, tuple_has_ports, tuple_t,
+    FLOW_COUNTERS, FLOW_FORGOTTEN, FLOW_MERGED, FLOW_RECOVERED, FLOW_REPLY, FLOW_START, FLOW_STATE, FLOW_STATUS,
+    FLOW_STOP, NUMBERS, flow_first, flow_t, number_is_known, number_name, tuple_has_ports, tuple_t,
 )
 from nfct_fast.events.outcome cimport flow_duration, flow_outcome
 from nfct_fast.processes.process_texts cimport process_text_t
@@ -27,7 +27,8 @@ cdef enum:
     IPPROTO_ICMPV6 = 58
 
 
-cdef void _tuple(text_buffer_t *out, const char *key, const tuple_t *tuple) noexcept nogil:
+cdef void _tuple(text_buffer_t *out, const char *key, const tuple_t *tuple, bint sport, bint dport) noexcept nogil:
+    """Append addresses, and those ports that are wanted; an echo's id goes with the source port."""
     cdef char text[ADDRESS_SIZE]
     json_raw(out, key)
     json_raw(out, b'"src":"')
@@ -38,10 +39,13 @@ cdef void _tuple(text_buffer_t *out, const char *key, const tuple_t *tuple) noex
     if tuple.proto == IPPROTO_ICMP or tuple.proto == IPPROTO_ICMPV6:
         json_number(out, b',"icmp_type":', tuple.icmp_type)
         json_number(out, b',"icmp_code":', tuple.icmp_code)
-        json_number(out, b',"icmp_id":', tuple.icmp_id)
+        if sport and dport:
+            json_number(out, b',"icmp_id":', tuple.icmp_id)
     elif tuple_has_ports(tuple):
-        json_number(out, b',"sport":', tuple.sport)
-        json_number(out, b',"dport":', tuple.dport)
+        if sport:
+            json_number(out, b',"sport":', tuple.sport)
+        if dport:
+            json_number(out, b',"dport":', tuple.dport)
     buffer_put(out, b"}", 1)
 
 
@@ -55,7 +59,8 @@ cdef void community_id_json(text_buffer_t *out, const char *key, const tuple_t *
 
 cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil:
     cdef int number
-    if flow.has & FLOW_STATUS:
+    cdef bint one = not flow.has & FLOW_MERGED
+    if flow.has & FLOW_STATUS and one:
         json_raw(out, b',"status":["' if flow.status else b',"status":[')
         status_put(out, flow.status, b'","')
         json_raw(out, b'"]' if flow.status else b"]")
@@ -64,7 +69,7 @@ cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil:
             json_raw(out, b',"')
             json_raw(out, number_name(number))
             json_number(out, b'":', flow.numbers[number])
-    if flow.has & FLOW_STATE:
+    if flow.has & FLOW_STATE and one:
         json_number(out, b',"state":', flow.state)
     if flow.netns_inode:
         json_number(out, b',"netns":', flow.netns_inode)
@@ -94,6 +99,13 @@ cdef void _end(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept n
     if duration >= 0:
         json_number(out, b',"duration_ns":', <uint64_t>duration)
     json_label(out, b',"outcome":', outcome_name(flow_outcome(flow)))
+
+
+cdef void merged_json(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept nogil:
+    if flow.has & FLOW_MERGED:
+        json_number(out, b',"count":', flow.count)
+        json_number(out, b',"first_ns":', <uint64_t>flow_first(flow, began))
+        json_number(out, b',"last_ns":', <uint64_t>flow.last)
 
 
 cdef void time_json(text_buffer_t *out, const char *key, json_clock_t *clock, int64_t time) noexcept nogil:
@@ -141,6 +153,7 @@ cdef void _first_seen(text_buffer_t *out, uint8_t marks) noexcept nogil:
 cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, uint8_t first_seen,
                     const owner_t *owner, const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
                     Presentation presentation) noexcept nogil:
+    cdef bint one = not flow.has & FLOW_MERGED
     cdef char name[32]
     json_label(out, b'{"type":', event_name(flow.type))
     out.failed = out.failed or stamp.failed
@@ -148,10 +161,10 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8
     json_raw(out, b',"proto":"')
     buffer_put(out, name, protocol_write(flow.orig.family, flow.orig.proto, name))
     json_number(out, b'","protonum":', flow.orig.proto)
-    _tuple(out, b',"original":{', &flow.orig)
+    _tuple(out, b',"original":{', &flow.orig, one, True)
     if flow.has & FLOW_REPLY:
-        _tuple(out, b',"reply":{', &flow.reply)
-    if presentation.has_community_id:
+        _tuple(out, b',"reply":{', &flow.reply, True, one)
+    if presentation.has_community_id and one:           # which is of the source port as well
         community_id_json(out, b',"community_id":"', &flow.orig, presentation.seed)
         if community_id_differs(flow):
             community_id_json(out, b',"community_id_nat":"', &flow.reply, presentation.seed)
@@ -159,6 +172,7 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8
     entry_json(out, flow)
     _counters(out, flow)
     _end(out, flow, began)
+    merged_json(out, flow, began)
     marks_json(out, flow)
     if first_seen:
         _first_seen(out, first_seen)

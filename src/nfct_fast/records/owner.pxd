@@ -43,6 +43,9 @@ ctypedef struct others_t:
     int refs
     int count
     uint32_t live_flows      # live flows that keep this list; changed by LiveFlows only, in its one thread
+    # The next two are changed by Aggregator only, in the thread that takes records.
+    uint32_t groups          # groups of flows that keep this list
+    uint64_t digest          # of all of them; 0: not made yet
     others_t *shown          # as they are shown where command lines are redacted; see process_t.shown
     process_t *at[1]         # `count` references
 
@@ -62,6 +65,11 @@ ctypedef struct owner_t:
 
 cdef void owner_drop(owner_t *owner) noexcept nogil             # drop its references
 cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil    # with references of its own
+
+# What it says but its socket, as a number that others cannot foresee: two that have the same say the same. It is kept
+# in its processes, for one key only, so for one thread.
+cdef uint64_t owner_digest(const owner_t *owner, const uint64_t *key) noexcept nogil
+cdef uint64_t process_digest(process_t *process, const uint64_t *key) noexcept nogil
 
 # Replace its references by those to processes as they may be shown. For one thread at a time.
 cdef void owner_redact(owner_t *owner, Redactor redactor) noexcept nogil

@@ -1,6 +1,6 @@
 """The owner of one end of a flow: the process, how it was found, or the reason why there is none."""
 cimport cython
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from nfct_fast.processes.account_names cimport ACCOUNT_NAME_MAX
@@ -18,6 +18,9 @@ import json
 
 from nfct_fast.records.words import Match, Reason
 
+cdef extern from "nfct_fast/text/siphash.h" nogil:
+    uint64_t nfct_fast_text_hash(const uint64_t *key, const char *data, size_t length)
+
 cdef extern from "nfct_fast/records/owner_labels.h" nogil:
     const char *const nfct_fast_match_names[MATCH_COUNT]
     const char *const nfct_fast_reason_names[REASON_COUNT]
@@ -28,7 +31,8 @@ cdef others_t *others_new(int room) noexcept nogil:
     if others != NULL:
         others.refs = 1
         others.count = 0
-        others.live_flows = 0
+        others.live_flows = others.groups = 0
+        others.digest = 0
         others.shown = NULL
     return others
 
@@ -56,6 +60,46 @@ cdef void owner_copy(const owner_t *owner, owner_t *out) noexcept nogil:
     process_take(out.cgroup)
     if out.others != NULL:
         __atomic_add_fetch(&out.others.refs, 1, __ATOMIC_RELAXED)
+
+
+cdef uint64_t process_digest(process_t *process, const uint64_t *key) noexcept nogil:
+    # Not what can change while it is the same program in the same process, as its parent does. Its names are in its
+    # cgroup, and all texts in the memory behind it.
+    cdef uint64_t words[16]
+    if process == NULL:
+        return 0
+    if process.digest == 0:
+        words[:] = [
+            <uint64_t>process.pid, process.start, process.start_ns, process.uid, process.gid,
+            process.exe_dev, process.exe_inode, process.login_uid, process.ns_pid, process.cmdline_size,
+            process.cgroup_trusted, process.comm.size, process.exe.size, process.cmdline.size, process.cgroup.size,
+            nfct_fast_text_hash(key, <const char *>(process + 1), process.bytes - sizeof(process_t)),
+        ]
+        process.digest = nfct_fast_text_hash(key, <const char *>words, sizeof(words)) | 1
+    return process.digest
+
+
+cdef uint64_t _others_digest(others_t *others, const uint64_t *key) noexcept nogil:
+    cdef uint64_t digest = 1
+    cdef int i
+    if others == NULL:
+        return 0
+    if others.digest == 0:
+        for i in range(others.count):
+            digest += process_digest(others.at[i], key) << 1        # in any order
+        others.digest = digest
+    return others.digest
+
+
+cdef uint64_t owner_digest(const owner_t *owner, const uint64_t *key) noexcept nogil:
+    cdef uint64_t words[7]
+    words[:] = [
+        process_digest(owner.process, key), process_digest(owner.cgroup, key), _others_digest(owner.others, key),
+        owner.cgroup_id,
+        <uint64_t>owner.uid << 32 | owner.gid, other_count(owner),
+        owner.has | <uint64_t>owner.match << 8 | <uint64_t>owner.reason << 16,
+    ]
+    return nfct_fast_text_hash(key, <const char *>words, sizeof(words))
 
 
 cdef others_t *_shown(others_t *others, Redactor redactor) noexcept nogil:
@@ -242,7 +286,7 @@ cdef class Owner:
 
 cdef void _user(text_buffer_t *out, const process_t *process, Identity identity) noexcept nogil:
     json_number(out, b'{"pid":', process.pid)
-    json_number(out, b',"start_ns":', process.start_ns)
+    json_number(out, b',"start_ns":', identity.start_ns(process.start_ns, process.start))
     identity_json(out, process.pid, process.start, False, identity)
     json_number(out, b',"uid":', process.uid)
     json_number(out, b',"gid":', process.gid)
@@ -253,14 +297,15 @@ cdef void _user(text_buffer_t *out, const process_t *process, Identity identity)
 cdef void owner_json(text_buffer_t *out, const char *key, const owner_t *owner, process_text_t *texts,
                      Identity identity) noexcept nogil:
     cdef int others = other_count(owner)
+    cdef process_t *known = owner.process if owner.process != NULL else owner.cgroup
     cdef char name[ACCOUNT_NAME_MAX]
     cdef uint32_t id = 0
     cdef int i
     json_raw(out, key)
-    if owner.process != NULL and texts != NULL:
-        process_json_kept(texts, out, owner.process, identity)
-    elif owner.process != NULL:
-        process_json(out, owner.process, identity)
+    if known != NULL and texts != NULL:
+        process_json_kept(texts, out, known, identity)
+    elif known != NULL:
+        process_json(out, known, identity)
     else:
         json_raw(out, b'"pid":null')
     if owner_uid(owner, &id):

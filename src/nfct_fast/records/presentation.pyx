@@ -31,6 +31,8 @@ cdef class Presentation:
     def __cinit__(self, community_id=None, identity=()):
         self.identity = Identity(*identity)
         _host(&self.host, self.identity)
+        self._name = os.fsencode(self.identity.host.name)
+        self.name.at, self.name.size = self._name, len(self._name)
         if self.host.failed:
             raise MemoryError("host")
         if community_id is not None:

@@ -1,5 +1,6 @@
 from typing import Any, Final, NamedTuple, Self, final
 
+from nfct_fast.kernel.host import Host
 from nfct_fast.records.owner import Owner
 from nfct_fast.records.words import Direction, EventType, FirstSeenMark, Outcome
 from nfct_fast.text.status import Status
@@ -77,6 +78,8 @@ class Flow:
     def use(self) -> int | None: ...
     @property
     def netns(self) -> int: ...
+    @property
+    def host(self) -> Host: ...
     @property
     def recovered(self) -> bool: ...
     @property

@@ -23,6 +23,7 @@ from nfct_fast.records.labels cimport (
 import json
 from typing import NamedTuple
 
+from nfct_fast.kernel.host import Host
 from nfct_fast.records.words import Direction, EventType, FirstSeenMark, Outcome
 from nfct_fast.text.status import Status
 
@@ -254,6 +255,11 @@ cdef class Flow:
     def netns(self) -> int:
         """The network namespace the event came from: the inode that lsns(8) shows."""
         return self.record.flow.netns_inode
+
+    @property
+    def host(self) -> Host:
+        """The host that it was recorded on, as of that time: this one, unless the flow was read from elsewhere."""
+        return self.presentation.identity.host
 
     @property
     def recovered(self) -> bool:

@@ -275,10 +275,10 @@ cdef class RowMaker:
         nat = flow.has & FLOW_REPLY and (
             memcmp(orig.src, reply.dst, 16) != 0 or memcmp(orig.dst, reply.src, 16) != 0
             or ports and (orig.sport != reply.dport or orig.dport != reply.sport))
-        if fixed.type == EVENT_FLOW:
-            began = fixed.began
-        elif fixed.type != EVENT_NEW and flow.has & FLOW_START:
+        if fixed.type != EVENT_NEW and flow.has & FLOW_START:
             began = flow.start
+        elif fixed.type == EVENT_FLOW:
+            began = fixed.began
         rows.flows.append((
             fixed.time,
             began or None,

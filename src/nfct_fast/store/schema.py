@@ -22,8 +22,8 @@ _WHERE = {name: f" WHERE {name} IS NOT NULL" for name in ("peer", "nat_src", "na
 # What is not known, or what a protocol does not have, is NULL. Of an address 4 or 16 bytes, in network order.
 # flow.community: the first 8 bytes of the Community ID's SHA-1 (seed 0), big endian, as SQLite's integers have a sign.
 # flow.nat_*: with NAT the original direction as the far side sees it, that is the reply tuple turned round.
-# flow.began: of a whole flow, when its first event came; of other records but NEW, when the kernel says it began, if
-# nf_conntrack_timestamp is on. flow.owner, peer: a process.id, if only the cgroup is known
+# flow.began: of records other than NEW, when the kernel says the flow began, if nf_conntrack_timestamp is on; else of a
+# whole flow, when its first event came. flow.owner, peer: a process.id, if only the cgroup is known
 # that of a row without a pid. flow.boot: the row 'boot:N' of meta. record: what rebuild() takes.
 TABLES = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",

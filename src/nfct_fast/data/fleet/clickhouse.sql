@@ -1,4 +1,4 @@
--- The flows of many hosts in ClickHouse: tables, and the ways in for lines and batches.
+-- Tables for the flows of many hosts in ClickHouse, and the ways in.
 --
 -- Run it once, in a database of its own:
 --
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     machine_id LowCardinality(String),
     boot_id LowCardinality(String),
     way LowCardinality(String),    -- 'line' or 'batch'; a batch does not say all that a line says of a process
-    time DateTime64(9, 'UTC'),     -- received
+    time DateTime64(9, 'UTC') CODEC(T64('bit'), ZSTD(1)),    -- received
     type LowCardinality(String),   -- NEW, UPDATE, DESTROY, FLOW, ENTRY
     proto LowCardinality(String),
     protonum UInt8,
@@ -52,12 +52,14 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     recovered Bool,
     forgotten Bool,
     original_packets Nullable(UInt64),
-    original_bytes Nullable(UInt64),
+    original_bytes Nullable(UInt64) CODEC(T64, ZSTD(1)),
     reply_packets Nullable(UInt64),
-    reply_bytes Nullable(UInt64),
-    start Nullable(DateTime64(9, 'UTC')),
-    stop Nullable(DateTime64(9, 'UTC')),
-    duration_ns Nullable(UInt64),
+    reply_bytes Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    duration_ns Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    -- `stop` is kept as the time from it to `time`, and `start` only where it is not `stop` - duration_ns.
+    lag_ns Nullable(Int64),
+    has_start Bool,
+    other_start Nullable(DateTime64(9, 'UTC')),
     outcome LowCardinality(Nullable(String)),
     first_seen LowCardinality(Nullable(String)),    -- with commas between
 
@@ -141,42 +143,51 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     peer_sizes Map(LowCardinality(String), UInt64),
     peer_base64 Map(LowCardinality(String), String),
 
+    -- When the kernel says that it began and ended.
+    stop Nullable(DateTime64(9, 'UTC')) ALIAS time - toIntervalNanosecond(lag_ns),
+    start Nullable(DateTime64(9, 'UTC'))
+        ALIAS if(has_start, ifNull(other_start, stop - toIntervalNanosecond(duration_ns)), NULL),
+    -- Every address of the flow, before and after NAT, and both of its Community IDs: what indexes are of, as in
+    -- has(addresses, toIPv6('203.0.113.7')).
+    addresses Array(IPv6) ALIAS arrayDistinct([src, dst, ifNull(nat_src, src), ifNull(nat_dst, dst)]),
+    community_ids Array(String) ALIAS arrayDistinct([community_id, ifNull(community_id_nat, community_id)]),
+    -- Likewise every process at either end and those that they descend from, by entity_id.
+    process_ids Array(String) ALIAS arrayDistinct(arrayConcat([ifNull(entity_id, ''), ifNull(peer_entity_id, '')],
+        extractAll(ifNull(ancestors, ''), '"entity_id": *"([^"]*)"'),
+        extractAll(ifNull(peer_ancestors, ''), '"entity_id": *"([^"]*)"'))),
     -- Community IDs of seed 0, made of the tuple when they are asked for: lines need no --community-id. What is hashed
-    -- are the ends in the order of their bytes; an ICMP message has its type and that of its answer in the place of
-    -- ports, or, where nothing answers, its code.
+    -- are both ends in the order of their bytes. Of an ICMP message its type and that of its answer are in the place of
+    -- ports; where nothing answers, its code, and the ends as they are.
+    community_id String ALIAS concat('1:', base64Encode(SHA1(concat('\0\0',
+        substring(hashed_ends[1], 1, address_size), substring(hashed_ends[2], 1, address_size), char(protonum, 0),
+        if(protonum IN (1, 6, 17, 58, 132), concat(substring(hashed_ends[1], address_size + 1),
+            substring(hashed_ends[2], address_size + 1)), ''))))),
+    community_id_nat Nullable(String) ALIAS if(
+        nat_src IS NULL AND nat_dst IS NULL AND nat_sport IS NULL AND nat_dport IS NULL, NULL,
+        nullIf(concat('1:', base64Encode(SHA1(concat('\0\0',
+            substring(hashed_far_ends[1], 1, address_size), substring(hashed_far_ends[2], 1, address_size),
+            char(protonum, 0), if(protonum IN (1, 6, 17, 58, 132), concat(
+                substring(hashed_far_ends[1], address_size + 1), substring(hashed_far_ends[2], address_size + 1)), '')
+        )))), community_id)),
+    hashed_ends Array(String) ALIAS arraySort((end, place) -> if(is_one_way, place, end), [
+        concat(substring(reinterpret(src, 'FixedString(16)'), 17 - address_size), hashed_sport),
+        concat(substring(reinterpret(dst, 'FixedString(16)'), 17 - address_size), hashed_dport)], ['1', '2']),
+    hashed_far_ends Array(String) ALIAS arraySort([
+        concat(substring(reinterpret(ifNull(nat_src, src), 'FixedString(16)'), 17 - address_size),
+            if(nat_sport IS NULL, hashed_sport, char(bitShiftRight(nat_sport, 8), bitAnd(nat_sport, 255)))),
+        concat(substring(reinterpret(ifNull(nat_dst, dst), 'FixedString(16)'), 17 - address_size),
+            if(nat_dport IS NULL, hashed_dport, char(bitShiftRight(nat_dport, 8), bitAnd(nat_dport, 255))))]),
+    hashed_sport String ALIAS if(protonum IN (1, 58), char(0, icmp_type),
+        char(bitShiftRight(sport, 8), bitAnd(sport, 255))),
+    hashed_dport String ALIAS multiIf(is_one_way, char(0, icmp_code), protonum IN (1, 58), char(0, icmp_answer),
+        char(bitShiftRight(dport, 8), bitAnd(dport, 255))),
+    is_one_way Bool ALIAS protonum IN (1, 58) AND icmp_answer < 0,
     icmp_answer Int16 ALIAS multiIf(
         protonum = 1, transform(icmp_type, [0, 8, 9, 10, 13, 14, 15, 16, 17, 18],
             [8, 0, 10, 9, 14, 13, 16, 15, 18, 17], -1),
         protonum = 58, transform(icmp_type, [128, 129, 130, 131, 133, 134, 135, 136, 139, 140, 144, 145],
             [129, 128, 131, 130, 134, 133, 136, 135, 140, 139, 145, 144], -1), -1),
-    hashed_sport UInt16 ALIAS if(protonum IN (1, 58), icmp_type, sport),
-    hashed_dport UInt16 ALIAS multiIf(protonum NOT IN (1, 58), dport, icmp_answer < 0, icmp_code, icmp_answer),
-    far_src IPv6 ALIAS ifNull(nat_src, src),
-    far_dst IPv6 ALIAS ifNull(nat_dst, dst),
-    far_sport UInt16 ALIAS ifNull(nat_sport, hashed_sport),
-    far_dport UInt16 ALIAS ifNull(nat_dport, hashed_dport),
-    community_id String ALIAS concat('1:', base64Encode(SHA1(if(
-        (protonum NOT IN (1, 58) OR icmp_answer >= 0) AND (src, hashed_sport) > (dst, hashed_dport),
-        concat('\0\0', substring(reinterpret(dst, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)),
-            substring(reinterpret(src, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)), char(protonum, 0),
-            if(protonum IN (1, 6, 17, 58, 132), concat(char(bitShiftRight(hashed_dport, 8), bitAnd(hashed_dport, 255)),
-                char(bitShiftRight(hashed_sport, 8), bitAnd(hashed_sport, 255))), '')),
-        concat('\0\0', substring(reinterpret(src, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)),
-            substring(reinterpret(dst, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)), char(protonum, 0),
-            if(protonum IN (1, 6, 17, 58, 132), concat(char(bitShiftRight(hashed_sport, 8), bitAnd(hashed_sport, 255)),
-                char(bitShiftRight(hashed_dport, 8), bitAnd(hashed_dport, 255))), '')))))),
-    community_id_nat Nullable(String) ALIAS if(
-        nat_src IS NULL AND nat_dst IS NULL AND nat_sport IS NULL AND nat_dport IS NULL, NULL, nullIf(
-        concat('1:', base64Encode(SHA1(if(
-        (protonum NOT IN (1, 58) OR icmp_answer >= 0) AND (far_src, far_sport) > (far_dst, far_dport),
-        concat('\0\0', substring(reinterpret(far_dst, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)),
-            substring(reinterpret(far_src, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)), char(protonum, 0),
-            if(protonum IN (1, 6, 17, 58, 132), concat(char(bitShiftRight(far_dport, 8), bitAnd(far_dport, 255)),
-                char(bitShiftRight(far_sport, 8), bitAnd(far_sport, 255))), '')),
-        concat('\0\0', substring(reinterpret(far_src, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)),
-            substring(reinterpret(far_dst, 'FixedString(16)'), if(startsWith(proto, 'ipv4'), 13, 1)), char(protonum, 0),
-            if(protonum IN (1, 6, 17, 58, 132), concat(char(bitShiftRight(far_sport, 8), bitAnd(far_sport, 255)),
-                char(bitShiftRight(far_dport, 8), bitAnd(far_dport, 255))), '')))))), community_id)),
+    address_size UInt8 ALIAS if(startsWith(proto, 'ipv4'), 4, 16),
     reply_src Nullable(IPv6) ALIAS if(has_reply, ifNull(nat_dst, dst), NULL),
     reply_sport Nullable(UInt16) ALIAS if(has_reply, ifNull(nat_dport, dport), NULL),
     reply_dst Nullable(IPv6) ALIAS if(has_reply, ifNull(nat_src, src), NULL),
@@ -190,15 +201,19 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
         peer_args_json IS NOT NULL, JSONExtract(ifNull(peer_args_json, '[]'), 'Array(String)'),
         peer_cmdline IS NULL, [], splitByChar(' ', ifNull(peer_cmdline, ''))),
     peer_parent_entity_id Nullable(String)
-        ALIAS nullIf(JSONExtractString(ifNull(peer_ancestors, '[]'), 1, 'entity_id'), '')
+        ALIAS nullIf(JSONExtractString(ifNull(peer_ancestors, '[]'), 1, 'entity_id'), ''),
+
+    INDEX by_address addresses TYPE bloom_filter(0.001),
+    INDEX by_community_id community_ids TYPE bloom_filter(0.001),
+    INDEX by_process process_ids TYPE bloom_filter(0.001)
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(time)
-PRIMARY KEY (host, toStartOfHour(time))
-ORDER BY (host, toStartOfHour(time), time, type, src, sport, dst, dport, protonum, icmp_type, icmp_code, icmp_id,
+PRIMARY KEY (host, ifNull(entity_id, ''))
+ORDER BY (host, ifNull(entity_id, ''), time, type, src, sport, dst, dport, protonum, icmp_type, icmp_code, icmp_id,
     ifNull(id, 0), ifNull(netns, 0), boot_id, ifNull(status, 0), ifNull(state, 0))
-TTL toDateTime(time) + INTERVAL 90 DAY    -- how long flows are kept
-SETTINGS ttl_only_drop_parts = 1;
+TTL toDate(time) + INTERVAL 90 DAY    -- how long flows are kept
+SETTINGS ttl_only_drop_parts = 1, default_compression_codec = 'ZSTD(1)';
 
 CREATE TABLE IF NOT EXISTS nfct_losses (
     host LowCardinality(String),
@@ -211,8 +226,8 @@ CREATE TABLE IF NOT EXISTS nfct_losses (
 ENGINE = ReplacingMergeTree
 PARTITION BY toStartOfMonth(time)
 ORDER BY (host, boot_id, time, lost, at_least)
-TTL toDateTime(time) + INTERVAL 90 DAY
-SETTINGS ttl_only_drop_parts = 1;
+TTL toDate(time) + INTERVAL 90 DAY
+SETTINGS ttl_only_drop_parts = 1, default_compression_codec = 'ZSTD(1)';
 
 -- Lines. Keys that are not named here are skipped, those that a line does not have are NULL or empty.
 CREATE TABLE IF NOT EXISTS nfct_lines (
@@ -271,14 +286,16 @@ SELECT
     if(has_reply, nullIf(reply.sport, dport), NULL) AS nat_dport, reply.src IS NOT NULL AS has_reply,
     reply.icmp_type AS reply_icmp_type, reply.icmp_code AS reply_icmp_code, reply.icmp_id AS reply_icmp_id,
     direction,
-    if(has(nfct_lines.status, 'unknown'), NULL, arraySum(arrayMap(word -> bitShiftLeft(1, indexOf(['EXPECTED',
-        'SEEN_REPLY', 'ASSURED', 'CONFIRMED', 'SRC_NAT', 'DST_NAT', 'SEQ_ADJUST', 'SRC_NAT_DONE', 'DST_NAT_DONE',
-        'DYING', 'FIXED_TIMEOUT', 'TEMPLATE', 'NAT_CLASH', 'HELPER', 'OFFLOAD', 'HW_OFFLOAD'], word) - 1),
+    if(has(nfct_lines.status, 'unknown'), NULL, arraySum(arrayMap(word -> transform(word, ['EXPECTED', 'SEEN_REPLY',
+        'ASSURED', 'CONFIRMED', 'SRC_NAT', 'DST_NAT', 'SEQ_ADJUST', 'SRC_NAT_DONE', 'DST_NAT_DONE', 'DYING',
+        'FIXED_TIMEOUT', 'TEMPLATE', 'NAT_CLASH', 'HELPER', 'OFFLOAD', 'HW_OFFLOAD'],
+        [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768], 0),
         nfct_lines.status))) AS status,
     state, mark, zone, timeout, id, use, netns, recovered, forgotten,
     original_packets, original_bytes, reply_packets, reply_bytes,
-    fromUnixTimestamp64Nano(start_ns, 'UTC') AS start, fromUnixTimestamp64Nano(stop_ns, 'UTC') AS stop, duration_ns,
-    outcome, nullIf(arrayStringConcat(nfct_lines.first_seen, ','), '') AS first_seen,
+    duration_ns, time_ns - stop_ns AS lag_ns, start_ns IS NOT NULL AS has_start,
+    if(stop_ns - duration_ns = start_ns, NULL, fromUnixTimestamp64Nano(start_ns, 'UTC')) AS other_start, outcome,
+    nullIf(arrayStringConcat(nfct_lines.first_seen, ','), '') AS first_seen,
     owner.pid AS pid, owner.ppid AS ppid, owner.ns_pid AS ns_pid, owner.entity_id AS entity_id, owner.comm AS comm,
     owner.exe AS exe, owner.uid AS uid, owner.gid AS gid, owner.login_uid AS login_uid, owner.`user` AS `user`,
     owner.`group` AS `group`, owner.cgroup AS cgroup, owner.unit AS unit, owner.user_unit AS user_unit,
@@ -368,7 +385,9 @@ SELECT
     nullIf(CAST(reply_src_packed AS Nullable(IPv6)), dst) AS nat_dst, nullIf(reply_sport, dport) AS nat_dport,
     reply_src_packed IS NOT NULL AS has_reply,
     direction, status, state, mark, zone, timeout, id, use, netns, recovered, forgotten,
-    original_packets, original_bytes, reply_packets, reply_bytes, start, stop, duration_ns, outcome, first_seen,
+    original_packets, original_bytes, reply_packets, reply_bytes, duration_ns,
+    toUnixTimestamp64Nano(time) - toUnixTimestamp64Nano(stop) AS lag_ns, start IS NOT NULL AS has_start,
+    if(stop - toIntervalNanosecond(duration_ns) = start, NULL, start) AS other_start, outcome, first_seen,
     pid, ppid, process_start_ns, login_uid, comm, exe, cmdline, cgroup, unit, user_unit, slice, container, runtime,
     claimed_unit, claimed_container, entity_id, `user`, `group`, uid, gid, match, reason, inode, cookie, cgroup_id,
     peer_pid, peer_ppid, peer_process_start_ns, peer_login_uid, peer_comm, peer_exe, peer_cmdline, peer_cgroup,

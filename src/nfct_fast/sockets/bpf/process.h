@@ -173,12 +173,16 @@ SEC("tp_btf/sched_process_exit") int process_exit(__u64 *args)
 }
 
 /* Write the path of the executed file to the text, its last component first, and return its size. Follows the path up
- * to the root of the mount namespace as d_path() does, so that the path of a chroot is included. */
+ * to the root of the mount namespace as d_path() does, so that the path of a chroot is included.
+ *
+ * The size is kept in memory, of whose content the verifier knows nothing, so that every turn of the loop begins in the
+ * same state for it. With the size in a register it verified 244,000 instructions: most of the time of a start. */
 INLINE __u32 path_write(struct scratch_event *scratch_at, char *file)
 {
+    volatile __u16 *kept = &scratch_at->event.path_size;
     char *mount = (char *)kernel_word(at(file, path_mount)), *dentry = (char *)kernel_word(at(file, path_dentry));
     char *root = (char *)kernel_word(at(mount, mount_root));
-    __u32 size = 0;
+    *kept = 0;
     if (dentry != root && !kernel_word(at(dentry, unhashed)))
         scratch_at->event.flags |= PROCESS_EVENT_DELETED;
     for (int i = 0; i < PROCESS_PATH_DEPTH; i++) {
@@ -187,7 +191,7 @@ INLINE __u32 path_write(struct scratch_event *scratch_at, char *file)
             if (!above)
                 return 0;
             if (above == outer) /* the root of the mount namespace */
-                return size;
+                return *kept;
             dentry = (char *)kernel_word(at(outer, mountpoint));
             mount = at(above, mount);
             root = (char *)kernel_word(at(mount, mount_root));
@@ -195,15 +199,16 @@ INLINE __u32 path_write(struct scratch_event *scratch_at, char *file)
         }
         char *parent = (char *)kernel_word(at(dentry, parent));
         const void *name = (const void *)kernel_word(at(dentry, name));
+        __u32 size = *kept;
         if (size > PROCESS_PATH_MAX)
             return 0;
         long written = bpf_probe_read_kernel_str(scratch_at->text + size, 256, name);
         if (written <= 1)
             return 0;
-        size += written & 511;
+        *kept = size + (written & 511);
         if (parent == dentry) {
             scratch_at->event.flags |= PROCESS_EVENT_UNROOTED;
-            return size;
+            return *kept;
         }
         dentry = parent;
     }

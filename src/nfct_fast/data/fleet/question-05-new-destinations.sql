@@ -1,0 +1,13 @@
+-- Where has this unit talked to since then, where none of it ever did before?
+--
+--     --param_unit=nginx.service --param_since='2026-11-20 00:00:00'
+--
+-- "Ever" is as long as flows are kept.
+SELECT
+    dst, dport, min(time) AS first, max(time) AS last, count() AS flows, groupUniqArray(10)(host) AS hosts,
+    groupUniqArray(3)(exe) AS programs, sum(original_bytes) AS bytes_sent, sum(reply_bytes) AS bytes_received
+FROM nfct_flows FINAL
+WHERE unit = {unit:String} AND direction = 'out'
+GROUP BY dst, dport
+HAVING first >= {since:DateTime('UTC')}
+ORDER BY first;
