@@ -46,7 +46,9 @@ def progress(centre):
 def accounts(hosts, centre):
     """The account of each host, with what is not as it should be."""
     rows, _ = arrived(centre)
-    stored = {host: int(count) for host, count in centre.ask("SELECT host, count() FROM nfct_flows FINAL GROUP BY host")}
+    stored = {
+        host: int(count) for host, count in centre.ask("SELECT host, count() FROM nfct_flows FINAL GROUP BY host")
+    }
     lost = {host: int(sum_) for host, sum_ in centre.ask("SELECT host, sum(lost) FROM nfct_losses FINAL GROUP BY host")}
     unreadable = centre.ask("SELECT host, error, line FROM nfct_unreadable FINAL LIMIT 10")
     for host in hosts:
@@ -65,7 +67,9 @@ def accounts(hosts, centre):
             faults.append(f"{said_lost} are lost by the file, {lost.get(host.name, 0)} by the table")
         if stored.get(host.name, 0) != len(came):
             faults.append(f"{stored.get(host.name, 0)} rows after deduplication, not {len(came)}")
-        other = [name for name, all_ in came.items() for said in all_ if json.loads(said or "null") != written.get(name)]
+        other = [
+            name for name, all_ in came.items() for said in all_ if json.loads(said or "null") != written.get(name)
+        ]
         if other:
             faults.append(f"{len(other)} rows that do not say what was written, such as {other[0]}")
         count = sum(map(len, came.values()))

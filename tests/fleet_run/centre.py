@@ -38,7 +38,7 @@ FROM nfct_lines;
 
 
 class Centre:
-    """The collector's machine. fleet: the folder of `nfct-fast fleet`; tools: the environment with broker and engine."""
+    """The collector's machine. fleet: the files of `nfct-fast fleet`; tools: the environment with broker and engine."""
 
     def __init__(self, machine: Machine, fleet, tools):
         self.machine, self.fleet, self.tools = machine, fleet, tools
@@ -67,11 +67,15 @@ class Centre:
     def start_broker(self):
         address = f"tcp://{BROKER}"
         options = "--listener-url", address, "--advertised-listener-url", address, "--storage-engine", "s3://kafka/"
-        self.machine.start("broker", "env", *(f"{key}={value}" for key, value in S3.items()), self._broker, "broker", *options)
+        self.machine.start(
+            "broker", "env", *(f"{key}={value}" for key, value in S3.items()), self._broker, "broker", *options
+        )
 
     def make_topic(self):
         command = [self._broker, "topic", "create", "--broker", f"tcp://{BROKER}", "--partitions", "3", TOPIC]
-        wait_for(lambda: not subprocess.run(self.machine.command(*command), capture_output=True).returncode, 30, "topic")
+        wait_for(
+            lambda: not subprocess.run(self.machine.command(*command), capture_output=True).returncode, 30, "topic"
+        )
 
     def start_engine(self):
         folder = self.machine.folder

@@ -26,7 +26,9 @@ def main(directory, config, *files):
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         try:
-            rows = [json.loads(row) for row in session.query(json.loads(line), "JSONCompactEachRow").data().splitlines()]
+            rows = [
+                json.loads(row) for row in session.query(json.loads(line), "JSONCompactEachRow").data().splitlines()
+            ]
         except Exception as error:
             rows = str(error)
         print(json.dumps(rows), flush=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from machine import Machine, start_rsyslog, wait_for
+
 from support.cli import PROGRAM
 from support.netns import ip
 
@@ -101,7 +102,7 @@ class Host:
         records, lost = {}, 0
         for path in sorted(self.machine.path(LOG).parent.iterdir()):
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            for line in content.splitlines():
+            for line in content[: content.rfind(b"\n")].split(b"\n") if b"\n" in content else ():
                 record = json.loads(line)
                 if record["type"] == "LOST":
                     lost += record["lost"]

@@ -128,7 +128,9 @@ def machine(name, folder, hosts, address, bridge=None):
             ip("link", "set", "eth0", "up", netns=netns)
             ip("addr", "add", f"{address}/24", "dev", "eth0", netns=netns)
         folder.mkdir()
-        script = " && ".join(["mount --make-rprivate /", *_mounts(name, folder, hosts), "echo ready", "exec sleep 3600"])
+        script = " && ".join(
+            ["mount --make-rprivate /", *_mounts(name, folder, hosts), "echo ready", "exec sleep 3600"]
+        )
         command = ["nsenter", f"--net=/run/netns/{netns}", "unshare", "--mount", "--uts", "sh", "-c", script]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
             try:

@@ -4,7 +4,6 @@ A flow is a datagram of a socket of its own, to an address behind the device "si
 is "SPORT DST DPORT", written after the datagram was sent. COUNT flows, at PER_SECOND.
 """
 
-import itertools
 import socket
 import sys
 import time

@@ -1,4 +1,4 @@
--- ClickHouse reads the records from Kafka itself, into the tables of clickhouse.sql
+-- ClickHouse reads the records from Kafka, into the tables of clickhouse.sql
 --
 --     clickhouse-client --database nfct --multiquery < clickhouse-kafka.sql      after clickhouse.sql
 --

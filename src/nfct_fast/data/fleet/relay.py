@@ -1,16 +1,17 @@
-# From rsyslog's omprog to RELP or Kafka: a batch is confirmed once the other side has acknowledged all of it
+# From rsyslog to RELP or Kafka, confirmed when the other side has acknowledged it
 #
 #     relay.py relp://collector.example.net:2514 PENDING [SETTINGS]
 #     relay.py kafka://kafka.example.net:9092,...:9092/TOPIC PENDING [SETTINGS]
 #
-# as rsyslog-host.conf and rsyslog-collector.conf start it, by any Python from 3.9; kafka needs confluent_kafka, Debian's
-# python3-confluent-kafka. rsyslog's own omrelp and omkafka take messages off rsyslog's queue when these are sent, or
-# are only to be sent, and forget them with rsyslog. Here they stay in the queue until they are acknowledged. A batch
-# that is not acknowledged in time is refused as a whole, and rsyslog sends it again: messages may come twice.
+# as rsyslog-host.conf and rsyslog-collector.conf start it, by any Python from 3.9. kafka needs confluent_kafka, which
+# is Debian's python3-confluent-kafka. rsyslog's own omrelp and omkafka take messages off rsyslog's queue when these are
+# sent, or are only to be sent, and forget them with rsyslog. Here they stay in the queue until they are acknowledged.
+# A batch that is not acknowledged in time is refused as a whole, and rsyslog sends it again: messages may come twice.
 #
 # "BEGIN TRANSACTION" and "COMMIT TRANSACTION" stand around a batch, and every line is answered. A line is a message;
-# for kafka a key, a tab and a message. If this program is killed, rsyslog sends again only the last line of the batch
-# (rsyslog issue 2420); the others are in the file PENDING, and are sent by the next one.
+# for kafka a key, a tab and a message. What is not acknowledged is in the file PENDING too, and goes with the next
+# batch: of a batch during which this program was killed rsyslog sends only the last line again (its issue 2420), and
+# when rsyslog is told to end while a batch waits, that is not in its queue any more.
 #
 # SETTINGS is a file with NAME=VALUE on each line, which do not belong in the arguments, where everybody can read them:
 # for kafka settings of librdkafka (security.protocol, sasl.password); for relp ca, cert and key, which turn TLS on.
@@ -24,7 +25,7 @@ import time
 from urllib.parse import urlsplit
 
 CONNECT_S = 4
-RELP_S = 10  # for an answer; what rsyslog waits for when it is told to end has to be longer
+RELP_S = 10  # for an answer; queue.timeoutActionCompletion has to be longer
 KAFKA_S = 20
 WINDOW = 128  # frames that may be unanswered, as librelp has it
 
@@ -130,30 +131,26 @@ class Kafka:
 def serve(target, pending, lines, answer):
     """Answer rsyslog's lines until there are no more. pending: a file opened for reading and appending."""
     pending.seek(0)
-    orphans = [line for line in pending.read().split(b"\n") if line]
-    kept = pending.tell()
-    batch = []
+    # In order and each once: rsyslog repeats the lines of a batch that was refused, or only some of them.
+    waiting = dict.fromkeys(line for line in pending.read().split(b"\n") if line)
     for line in lines:
         line = line.rstrip(b"\n")
         if line == b"BEGIN TRANSACTION":
-            batch.clear()
-            pending.truncate(kept)
             answer("OK")
         elif line == b"COMMIT TRANSACTION":
             try:
-                target.deliver(orphans + batch)
+                target.deliver(list(waiting))
             except Exception as error:
-                said = f"{time.strftime('%FT%TZ', time.gmtime())} {len(batch)} messages wait: {error}"
+                said = f"{time.strftime('%FT%TZ', time.gmtime())} {len(waiting)} messages wait: {error}"
                 print(said, file=sys.stderr, flush=True)
                 answer(f"not delivered: {error}".replace("\n", " "))
                 continue
-            orphans, kept = [], 0
-            batch.clear()
+            waiting.clear()
             pending.truncate(0)
             answer("OK")
         else:
-            if line:
-                batch.append(line)
+            if line and line not in waiting:
+                waiting[line] = None
                 pending.write(line + b"\n")
                 pending.flush()
             answer("DEFER_COMMIT")
