@@ -37,6 +37,8 @@ _MODULES = {
     "DEFAULT_REDACTIONS": "processes.redactor",
     "find_holders": "sockets.current_holders",
     "Store": "search.flow_store",
+    "ClickHouseStore": "search.fleet_store",
+    "ClickHouseError": "clickhouse.clickhouse_error",
 }
 
 __all__ = ["__version__", *_MODULES]

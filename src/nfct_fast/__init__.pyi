@@ -2,6 +2,7 @@ from nfct_fast.checking.check_report import CheckItem as CheckItem
 from nfct_fast.checking.check_report import CheckReport as CheckReport
 from nfct_fast.checking.check_report import CheckState as CheckState
 from nfct_fast.checking.check_report import TriedFlow as TriedFlow
+from nfct_fast.clickhouse.clickhouse_error import ClickHouseError as ClickHouseError
 from nfct_fast.columns.batch import Batch as Batch
 from nfct_fast.conntrack import Conntrack as Conntrack
 from nfct_fast.conntrack import Stats as Stats
@@ -26,6 +27,7 @@ from nfct_fast.records.words import Match as Match
 from nfct_fast.records.words import Outcome as Outcome
 from nfct_fast.records.words import Reason as Reason
 from nfct_fast.replay.recording_error import RecordingError as RecordingError
+from nfct_fast.search.fleet_store import ClickHouseStore as ClickHouseStore
 from nfct_fast.search.flow_store import Store as Store
 from nfct_fast.sockets.current_holders import find_holders as find_holders
 from nfct_fast.text.status import Status as Status
@@ -64,4 +66,6 @@ __all__ = [
     "DEFAULT_REDACTIONS",
     "find_holders",
     "Store",
+    "ClickHouseStore",
+    "ClickHouseError",
 ]

@@ -11,6 +11,7 @@ import pytest
 from nfct_fast import Conntrack
 from nfct_fast.events.community_id import community_id
 from nfct_fast.text.status import Status
+from support.aggregation import write
 from support.cli import PROGRAM
 from support.columns import PINGS, PORTS, columns_of, reader
 from support.events import saved
@@ -346,3 +347,28 @@ def test_the_whole_file_runs_at_once(engine):
         "nfct_lines_to_losses",
         "nfct_losses",
     ]
+
+
+def test_lines_of_many_flows(engine):
+    """With --aggregate: every flow counts, and what came twice does not, nor is anything taken for the same."""
+    described = [
+        dict(version=4, proto=6, zone=0, mark=0, orig=("10.0.0.1", port, "192.0.2.1", 443), reply=reply, id=port)
+        for port in range(40000, 40100)
+        for reply in [("192.0.2.1", 443, "198.51.100.7", port + 1)]
+    ]
+    chunks = [flow(message(one), owner(1 + i % 3), owner(), time=TIME) for i, one in enumerate(described)]
+    chunks += [flow(message(described[0]), owner(1), owner(), time=TIME + 60 * 10**9)]
+    data, _ = write(whole(*map(process, range(3)), *chunks), 10)
+    tables = engine.tables()
+    for _ in range(2):
+        tables.add_lines(data.decode().splitlines())
+    columns = "count, sport, nat_src, nat_sport, community_id, community_id_nat IS NULL AS not_nat, pid"
+    times = "toUnixTimestamp64Nano(first_time) AS first, toUnixTimestamp64Nano(last_time) AS last"
+    rows = tables.rows(f"SELECT {columns}, {times} FROM nfct_flows FINAL ORDER BY time, pid")
+    *many, one = rows
+    assert [(row["count"], row["pid"]) for row in rows] == [(34, 4000), (33, 4001), (33, 4002), (1, 4000)]
+    assert {(row["sport"], row["nat_sport"], row["community_id"], row["not_nat"]) for row in many} == {(0, None, "", 1)}
+    assert {(row["first"], row["last"], row["nat_src"]) for row in many} == {(TIME, TIME, "::ffff:198.51.100.7")}
+    assert (one["sport"], one["nat_sport"], one["first"], one["not_nat"]) == (40000, 40001, None, 0)
+    assert one["community_id"].startswith("1:")
+    assert tables.value("SELECT sum(count) FROM nfct_flows FINAL") == 101

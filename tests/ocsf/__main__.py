@@ -155,6 +155,14 @@ def recorded():
                 until(lambda: sum(ends in line for line in program.lines) > 20)  # noqa: B023
                 assert program.end()[0] == 0
             lines += program.lines
+        with Program(netns, "--schema", "ecs", "--aggregate", "1h", "-p", "udp") as program:
+            for _ in range(7):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.sendto(b"x", ("127.0.0.1", 10_000))
+            program.await_all_read()
+            assert program.end()[0] == 0
+        assert any('"count":7' in line for line in program.lines)
+        lines += program.lines
         with Program(netns, "--schema", "ecs", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
             program.stop()
             for port in range(LOSSES):
@@ -208,6 +216,7 @@ def compared(record, event):
         ("target port after NAT", ("dst_endpoint", "proxy_endpoint", "port"), ("destination", "nat", "port")),
         ("community", ("connection_info", "community_uid"), ("network", "community_id")),
         ("protocol", ("connection_info", "protocol_name"), ("network", "transport")),
+        ("flows", ("count",), ("nfct", "count")),
         ("sent", ("traffic", "bytes_out"), ("source", "bytes")),
         ("received", ("traffic", "packets_in"), ("destination", "packets")),
         ("bytes", ("traffic", "bytes"), ("network", "bytes")),

@@ -23,6 +23,7 @@ FOLDERS = (
     "monitoring",
     "replay",
     "store",
+    "clickhouse",
     "reading",
     "metrics",
     "checking",

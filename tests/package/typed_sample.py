@@ -9,6 +9,7 @@ from nfct_fast import (
     Batch,
     CheckReport,
     CheckState,
+    ClickHouseStore,
     Conntrack,
     Flow,
     Match,
@@ -72,4 +73,6 @@ def culprits(line: bytes) -> list[str | None]:
             found += [life.flow.owner.user for life in store.find_alert(alert)]
         for flow in store.find("dport 443", since="yesterday", until=datetime.now(), limit=10):
             found += [other.owner.user for other in store.story(flow).others]
+    with ClickHouseStore("http://127.0.0.1:8123", hosts=("web*",)) as table:
+        found += [flow.host.name for flow in table.find("dport 443", since="yesterday")]
     return found

@@ -1,5 +1,6 @@
-"""`nfct-fast find`: print the flows of a store that were asked for."""
+"""`nfct-fast find`: print the flows that were asked for, of a store or of many hosts' in ClickHouse."""
 
+import codecs
 import json
 import os
 import sys
@@ -7,37 +8,47 @@ import time
 
 from nfct_fast.command.find_arguments import parser  # noqa: F401 -- every subcommand has it, with run()
 from nfct_fast.command.standard_error import warn
+from nfct_fast.kernel.program_user import find_user
 from nfct_fast.output.sink import Sink
-from nfct_fast.output.template import Template
+from nfct_fast.output.template import DEFAULT, Template
 from nfct_fast.search.alert_lines import read_alerts
 from nfct_fast.search.alert_text import alert_line
-from nfct_fast.search.flow_store import Store
+from nfct_fast.search.fleet_store import ClickHouseStore
+from nfct_fast.search.flow_store import DEFAULT_DIRECTORY, Store
 from nfct_fast.search.story_text import story_lines
 from nfct_fast.search.time_spans import MOST_NS, span_ns
 from nfct_fast.search.time_words import around_ns, moment_ns
 
 _FOUND, _NOTHING, _FAILED = 0, 1, 2
 _BLOCK = 1 << 16  # bytes written at once
+_DELAY_S = 0.2  # how long a line waits for others at most, if more lines come
+_WITH_HOST = DEFAULT.replace("{ts}:", "{ts} {ev.host}:", 1)  # as journalctl has it
 _COMPLAINTS_MOST = 10  # bad lines of a file of alerts that are told one by one
 
 
 class _Output:
     def __init__(self, arguments):
-        template = Template(arguments.format, arguments.format_ts)  # an invalid one is an error even with --json
+        self._is_fleet = arguments.clickhouse is not None
+        form = arguments.format
+        if form is None:
+            form = _WITH_HOST if self._is_fleet else DEFAULT
+        template = Template(form, arguments.format_ts)  # an invalid one is an error even with --json
         self._line = (lambda flow: flow.to_json() + "\n") if arguments.json else template.line
         self._is_json = arguments.json
         self._sink = Sink(1)
         self._waiting, self._size = [], 0
+        self._flushed = time.monotonic()
 
     def write(self, text):
         data = text.encode("utf-8", "backslashreplace")
         self._waiting.append(data)
         self._size += len(data)
-        if self._size >= _BLOCK:
+        if self._size >= _BLOCK or time.monotonic() - self._flushed > _DELAY_S:
             self.flush()
 
     def flush(self):
         data, self._waiting, self._size = b"".join(self._waiting), [], 0
+        self._flushed = time.monotonic()
         if data:
             self._sink.write(data)
 
@@ -48,14 +59,15 @@ class _Output:
         if self._is_json:
             self.write(json.dumps(story.to_dict()) + "\n")
         else:
-            self.write("\n".join(story_lines(story)) + "\n\n")
+            self.write("\n".join(story_lines(story, with_host=self._is_fleet)) + "\n\n")
 
     def alert(self, alert, flows):
         if self._is_json:
             about = {name: value for name, value in alert._asdict().items() if value is not None}
             self.write(json.dumps({"alert": about, "flows": [flow.to_dict() for flow in flows]}) + "\n")
             return
-        self.write(f"{alert_line(alert)}{'' if flows else ': no flow of this host'}\n")
+        nobody = ": no flow of any host" if self._is_fleet else ": no flow of this host"
+        self.write(f"{alert_line(alert)}{'' if flows else nobody}\n")
         for flow in flows:
             self.flow(flow, "    ")
 
@@ -80,15 +92,32 @@ def _open_alerts(path):
     return open(path, "rb")
 
 
-def _become_owner(directory):
-    """As root, continue as the user who owns the store: SQLite reads files that this user may have forged."""
+def _stop_being_root(arguments):
+    """As root, continue as the user who owns the store, as SQLite reads files that this user may have forged; or for
+    ClickHouse, which may answer anything, as the one the logger continues as."""
     if os.geteuid() != 0:
         return
-    owner = os.stat(directory)
-    if owner.st_uid != 0:
+    for codec in ("idna", "unicode_escape", "latin_1"):  # modules that this user may not be able to read
+        codecs.lookup(codec)
+    if arguments.clickhouse is not None:
+        uid, gid = find_user()
+    else:
+        owner = os.stat(arguments.store or DEFAULT_DIRECTORY)
+        uid, gid = owner.st_uid, owner.st_gid
+    if uid != 0:
         os.setgroups([])
-        os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
-        os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+
+
+def _open_store(arguments, seed):
+    if arguments.clickhouse is None:
+        if arguments.host:
+            raise ValueError("--host selects hosts of --clickhouse: a store is of one host")
+        return Store(arguments.store or DEFAULT_DIRECTORY, community_id=seed)
+    if arguments.store is not None:
+        raise ValueError("--store and --clickhouse do not go together: one of them is searched")
+    return ClickHouseStore(arguments.clickhouse, community_id=seed, hosts=tuple(arguments.host or ()))
 
 
 class _Find:
@@ -105,7 +134,7 @@ class _Find:
         if arguments.alive and self._since == 0 and self._until == MOST_NS:
             raise ValueError("--alive needs a time: --around, --since or --until")
         seed = 0 if self._id is not None else arguments.community_id
-        self._store = Store(arguments.store, community_id=seed)
+        self._store = _open_store(arguments, seed)
         self._output = _Output(arguments)
         self._found = 0
         self._bad = 0
@@ -119,13 +148,23 @@ class _Find:
                     with alerts:
                         self._find_alerts(alerts)
                 self._output.flush()
+            except BrokenPipeError:
+                raise
+            except OSError:
+                self._output.flush()  # what was found before
+                raise
             finally:
                 self._complain()
-        if self._found:
-            return _FOUND
-        if self._store.is_empty:
-            warn(f"{self._arguments.store}: no flows are stored there; nfct-fast --store makes them")
-        return _FAILED if self._store.is_empty or self._store.complaints or self._bad else _NOTHING
+            if self._found:
+                return _FOUND
+            is_empty = self._store.is_empty
+        if is_empty and self._arguments.clickhouse is not None:
+            warn("no flows are in that table; `nfct-fast fleet clickhouse.sql` says how they come there")
+        elif is_empty:
+            warn(
+                f"{self._arguments.store or DEFAULT_DIRECTORY}: no flows are stored there; nfct-fast --store makes them"
+            )
+        return _FAILED if is_empty or self._store.complaints or self._bad else _NOTHING
 
     def _complain(self):
         warn(*self._store.complaints)
@@ -183,7 +222,7 @@ def run(arguments) -> int:
     try:
         find = _Find(arguments)
         alerts = None if arguments.alert is None else _open_alerts(arguments.alert)
-        _become_owner(arguments.store)
+        _stop_being_root(arguments)
         return find.run(alerts)
     except BrokenPipeError:
         raise

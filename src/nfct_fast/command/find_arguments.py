@@ -6,7 +6,6 @@ import sys
 
 from nfct_fast.command.standard_error import PROGRAM, Parser
 from nfct_fast.command.whole_number import whole_number
-from nfct_fast.output.template import DEFAULT
 from nfct_fast.search.flow_store import DEFAULT_DIRECTORY
 
 _EPILOG = """\
@@ -16,6 +15,7 @@ examples:
   nfct-fast find --new --since yesterday             what programs talked to for the first time
   nfct-fast find --community-id 1:CBicJdZj0b8kPjK5Zy8MRAYdz94= --story
   nfct-fast find --alert eve.json                    who is behind each alert of Suricata, or line of Zeek
+  nfct-fast find --clickhouse https://db.example:8443 --host 'web*' dst 203.0.113.7
 
 Times are those of journalctl(1): "2026-11-24 03:12:00", "03:12", "yesterday", "-1h", "2 hours ago", "@1700000000",
 with or without a zone such as UTC. FILTER has the words of the logger; README.md has all. The exit status is 0 if a
@@ -58,11 +58,24 @@ def parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        description="Find flows in what nfct-fast --store keeps: the process behind a port, an address or an alert.",
+        description="Find flows in what nfct-fast --store keeps, or in a ClickHouse that has those of many hosts: the "
+        "process behind a port, an address or an alert.",
     )
     add = parser.add_argument
     add("filter", metavar="FILTER", nargs="*", help='only such flows, as in "dst 192.0.2.0/24 and dport 443"')
-    add("--store", metavar="DIR", default=DEFAULT_DIRECTORY, help="the directory to search (default: %(default)s)")
+    add("--store", metavar="DIR", help=f"the directory to search (default: {DEFAULT_DIRECTORY})")
+    add(
+        "--clickhouse",
+        metavar="URL",
+        help="the flows of many hosts in a ClickHouse instead: http[s]://[USER@]HOST[:PORT][?database=NAME]; user and "
+        "password are better in CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, as ps(1) shows a URL to everybody",
+    )
+    add(
+        "--host",
+        metavar="NAME",
+        action="append",
+        help="with --clickhouse, only what this host recorded; may be repeated, and have * and ?",
+    )
     add("-p", "--protocol", metavar="REGEX", help="only protocols that match this, as of the logger")
     add("-S", "--since", metavar="TIME", help="only records from then on: of a NEW when it began, else when it ended")
     add("-U", "--until", metavar="TIME", help="only records from before then")
@@ -106,7 +119,7 @@ def parser() -> Parser:
         default="%F %T",
         help="strftime(3) format of {ts} (default: %(default)r)".replace("%F", "%%F").replace("%T", "%%T"),
     )
-    add("-f", "--format", metavar="FMT", default=DEFAULT, help="template of a line, as of the logger")
+    add("-f", "--format", metavar="FMT", help="template of a line, as of the logger; {ev.host} is whose flow it is")
     add("--json", action="store_true", help="print one JSON object per line instead")
     add("--debug", action="store_true", help="print a traceback on a failure")
     return parser

@@ -1,43 +1,12 @@
-"""`Store`, what programs and the command line find flows in."""
+"""`Store`, what programs and the command line find flows in that `nfct-fast --store` keeps."""
 
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
-from types import TracebackType
-from typing import Self
-
-from nfct_fast.records.record import Flow
-from nfct_fast.search.alert import Alert
-from nfct_fast.search.life import Life, Once, lives
-from nfct_fast.search.open_files import OpenFiles
-from nfct_fast.search.scan import scan
-from nfct_fast.search.selection import Selection, same_community
-from nfct_fast.search.story import Story, tell
-from nfct_fast.search.time_spans import MOST_NS, NS
-from nfct_fast.search.time_words import moment_ns
+from nfct_fast.search.file_source import FileSource
+from nfct_fast.search.flow_finder import FlowFinder
 
 DEFAULT_DIRECTORY = "/var/lib/nfct-fast"
-WINDOW_NS = 120 * NS  # on each side of an alert's time, whose clock may be another host's
-STORY_WINDOW_NS = 600 * NS
-_HELD_MOST = 100_000  # flows, of 600 bytes each, held back to see which of their records tells most
-_BEFORE_NS = 86400 * NS  # how long before an alert a flow without an end is looked for
-
-Moment = datetime | int | str
 
 
-def to_ns(moment: Moment | None, otherwise: int) -> int:
-    """Return ns since the epoch of a datetime (a naive one is local), of ns, or of a text as journalctl takes it."""
-    if moment is None:
-        return otherwise
-    if isinstance(moment, str):
-        return moment_ns(moment, time.time_ns())
-    if isinstance(moment, datetime):
-        return (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
-    return moment
-
-
-class Store:
+class Store(FlowFinder):
     """The flows that `nfct-fast --store DIRECTORY` keeps, to be found while it writes or afterwards.
 
     Args:
@@ -50,132 +19,7 @@ class Store:
     """
 
     def __init__(self, directory: str = DEFAULT_DIRECTORY, *, community_id: int | None = None) -> None:
-        self.complaints: list[str] = []
-        self._files = OpenFiles(directory, self.complaints.append)
-        self._seed = community_id
+        super().__init__(FileSource(directory, self._complain), community_id)
 
-    def find(
-        self,
-        filter: str | None = None,
-        *,
-        protocol: str | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        alive: bool = False,
-        community_id: str | None = None,
-        all_records: bool = False,
-        newest_first: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[Flow]:
-        """Yield flows in order of time.
-
-        Args:
-            filter, protocol: Which flows, as of Conntrack.
-            since, until: From when on, and before when: a datetime, ns since the epoch, or a text such as "yesterday",
-                "-1h" or "2026-11-24 03:12 UTC". It is the time of the record that counts: of a NEW the flow's
-                beginning, of a DESTROY or FLOW its end.
-            alive: Whether to look for flows that were alive at some time between, instead.
-            community_id: A Community ID with the seed 0, of either side of NAT.
-            all_records: Whether to yield every record; otherwise only one of each flow, that of its end if it is there.
-            newest_first: The order.
-            limit: Yield at most this many, the newest ones, whatever the order.
-
-        Raises ValueError if an argument cannot be read, at once; OSError if the directory cannot.
-        """
-        by_id = () if community_id is None else (same_community(community_id),)
-        selection = Selection(filter, protocol, to_ns(since, 0), to_ns(until, MOST_NS), alive, by_id)
-        self._files.list()
-        if limit is None:
-            return self._find(selection, all_records, newest_first, community_id)
-        newest = islice(self._find(selection, all_records, True, community_id), limit)
-        return newest if newest_first else iter(list(newest)[::-1])
-
-    def _scan(self, selection, newest_first, community_id):
-        flows = scan(self._files, selection, newest_first=newest_first, community_id=self._seed)
-        if community_id is None or self._seed:  # with another seed the 64 bits that are stored have to do
-            return flows
-        return (flow for flow in flows if community_id in (flow.community_id, flow.community_id_nat))
-
-    def _find(self, selection, all_records, newest_first, community_id):
-        flows = self._scan(selection, newest_first, community_id)
-        if all_records:
-            yield from flows
-            return
-        once = Once(newest_first)
-        if not newest_first:
-            # Ends come last. If there are too many records to hold, they are read twice.
-            held = list(islice(flows, _HELD_MOST))
-            for flow in chain(held, flows):
-                once.add(flow)
-            flows = held
-            if len(held) == _HELD_MOST:
-                flows = self._scan(selection, False, community_id)
-        for flow in flows:
-            if newest_first:
-                once.add(flow)
-            if not once.is_told(flow):
-                yield flow
-
-    def find_alert(self, alert: Alert, *, window_ns: int = WINDOW_NS, filter: str | None = None) -> list[Life]:
-        """Return the flows that an alert may mean, in order of time: of its ends, whichever side of NAT it saw and
-        whichever way its packet went, and alive within `window_ns` of its time.
-
-        filter: What else must be true of them.
-
-        Raises as find() does.
-        """
-        since, until = 0, MOST_NS
-        if alert.time_ns is not None:
-            since = max(0, alert.time_ns - window_ns)
-            until = min(MOST_NS, (alert.until_ns or alert.time_ns) + window_ns)
-        by_id = () if alert.community_id is None else (same_community(alert.community_id),)
-        selection = Selection(
-            alert.filter if not filter else f"({alert.filter}) and ({filter})",
-            since_ns=max(0, since - _BEFORE_NS),
-            until_ns=until,
-            alive=True,
-            conditions=by_id,
-        )
-        self._files.list()
-        found = [
-            life
-            for life in lives(scan(self._files, selection, community_id=self._seed))
-            if life.began_ns < until and (life.ended_ns is None or life.ended_ns >= since)
-        ]
-        return sorted(found, key=lambda life: life.began_ns)
-
-    def story(self, flow: Flow, *, window_ns: int = STORY_WINDOW_NS) -> Story:
-        """Return what is known around a flow: what else its process and that process's parent did.
-
-        window_ns: How long before the flow's beginning and after its end.
-
-        Raises OSError if the directory cannot be read.
-        """
-        self._files.list()
-        return tell(self._files, flow, window_ns, self._seed)
-
-    def lost(self, since: Moment | None = None, until: Moment | None = None) -> int:
-        """Return how many events are known to have been lost within a time: what is not found may be among them."""
-        since_ns, until_ns = to_ns(since, 0), to_ns(until, MOST_NS)
-        self._files.list()
-        total = 0
-        for file in self._files.between(since_ns, until_ns, False):
-            total += self._files.sum_lost(file, since_ns, until_ns)
-        return total
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there was no file when the directory was last read."""
-        return self._files.are_none
-
-    def close(self) -> None:
-        """Close the files. It can be used again."""
-        self._files.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def _complain(self, sentence):
+        self.complaints.append(sentence)

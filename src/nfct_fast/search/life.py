@@ -26,13 +26,14 @@ def began_ns(flow: Flow) -> int | None:
 
 def flow_key(flow: Flow) -> Hashable:
     """What all records of one conntrack entry have in common; an entry made later may have it as well."""
-    return flow.id, flow.netns, flow.zone, flow.proto, flow.original
+    return flow.host, flow.id, flow.netns, flow.zone, flow.proto, flow.original
 
 
 class Once:
     """Tells which records to leave out, as a better one of the same flow is shown: that of its end, or of its begin.
 
-    All ends have to be added before a record is asked for that is older.
+    All ends have to be added before a record is asked for that is older; and with newest_first=False all records, in
+    order of time, as only the ends of such flows are remembered of which another record was before.
 
     newest_first: The order in which records are asked for.
     """
@@ -41,13 +42,18 @@ class Once:
         self._newest_first = newest_first
         self._ends: dict[int, list[tuple[int, int]]] = {}  # from and to, by the hash of a key
         self._shown: set[int] = set()  # flows without an end of which a record is shown
+        self._going: set[int] = set()  # flows of which a record was added that is no end
 
     def add(self, flow: Flow) -> None:
         """Note the end of a flow."""
-        if is_end(flow):
+        key = hash(flow_key(flow))
+        if not is_end(flow):
+            if not self._newest_first:
+                self._going.add(key)
+        elif self._newest_first or key in self._going:
             began = began_ns(flow)
             life = (0 if began is None else began - _LATE_NS, flow.time_ns)
-            self._ends.setdefault(hash(flow_key(flow)), []).append(life)
+            self._ends.setdefault(key, []).append(life)
 
     def is_told(self, flow: Flow) -> bool:
         """Whether another record tells of a flow that has not ended by this one."""

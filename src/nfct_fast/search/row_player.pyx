@@ -21,6 +21,7 @@ from nfct_fast.replay.recording_host import identity_of
 
 cdef enum:
     HEADER = 16                  # bytes before the first chunk
+    HOSTS = 1000                 # kept, lest a forged table fills the memory with them
 
 
 @cython.final
@@ -43,14 +44,15 @@ cdef class RowPlayer:
         Presentation(community_id)      # ValueError here rather than later
 
     def play(self, int fd) -> list:
-        """Return the wanted flows of a descriptor, which stays the caller's. Raises RecordingError, OSError."""
+        """Return the wanted flows of a descriptor, which stays the caller's. Raises as play_bytes(), and OSError."""
         size = os.fstat(fd).st_size
         data = os.pread(fd, size, 0)
         if len(data) != size:
             raise RecordingError("rows of a store that were cut off")
-        return self._play(data)
+        return self.play_bytes(data)
 
-    cdef list _play(self, bytes recording):
+    def play_bytes(self, bytes recording not None) -> list:
+        """Return the wanted flows of a recording, whose flows are told by the last host before them. RecordingError."""
         cdef const char *data = recording
         cdef size_t at = HEADER
         cdef size_t end = len(recording)
@@ -60,7 +62,7 @@ cdef class RowPlayer:
         cdef record_t record
         cdef uint32_t slot = 0
         cdef int result = 0
-        flows = []
+        cdef list flows = []
         while at + sizeof(head) <= end and result == 0:
             memcpy(&head, data + at, sizeof(head))
             if head.size > CHUNK_MAX or at + chunk_step(&head) > end:
@@ -71,7 +73,10 @@ cdef class RowPlayer:
                 result = chunks.take_process(data + at + sizeof(head), head.size, &slot)
             elif head.type == CHUNK_FLOW:
                 result = chunks.take_flow(data + at + sizeof(head), head.size, &record)
-                if result == 0 and self._is_wanted(&record):
+                if result == 0 and self._is_wanted(&record):      # a flow before any host would be this one's
+                    if presentation is None:
+                        record_drop(&record)
+                        raise RecordingError("damaged: a flow of no host")
                     flows.append(flow_object(&record, presentation))
             at += chunk_step(&head)
         if chunks.problem != NULL:
@@ -83,6 +88,8 @@ cdef class RowPlayer:
     cdef Presentation _presentation(self, bytes about):
         presentation = self.presentations.get(about)
         if presentation is None:
+            if len(self.presentations) >= HOSTS:
+                self.presentations.clear()
             presentation = self.presentations[about] = Presentation(self.seed, identity_of(about, "rows of a store"))
         return presentation
 

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 from nfct_fast.processes.process_object import Ancestor
 from nfct_fast.records.record import Flow
+from nfct_fast.search.flow_source import FlowSource
 from nfct_fast.search.life import Once, began_ns
-from nfct_fast.search.open_files import OpenFiles
-from nfct_fast.search.scan import scan
-from nfct_fast.search.selection import Selection, of_process
+from nfct_fast.search.selection import Selection
 
 _MOST = 1000  # flows of each process
 
@@ -37,8 +36,8 @@ class Story(NamedTuple):
         }
 
 
-def tell(files: OpenFiles, flow: Flow, window_ns: int, seed: int | None) -> Story:
-    """Return the story of a flow. Blocks as the disk does."""
+def tell(source: FlowSource, flow: Flow, window_ns: int, seed: int | None) -> Story:
+    """Return the story of a flow. Blocks as its source does."""
     began = began_ns(flow)
     since, until = max(0, (flow.time_ns if began is None else began) - window_ns), flow.time_ns + window_ns
     process = flow.owner.process
@@ -47,9 +46,9 @@ def tell(files: OpenFiles, flow: Flow, window_ns: int, seed: int | None) -> Stor
     def did(entity_id):
         if entity_id is None:
             return ()
-        selection = Selection(since_ns=since, until_ns=until, alive=True, conditions=(of_process(entity_id),))
+        selection = Selection(since_ns=since, until_ns=until, alive=True, entity_id=entity_id)
         once = Once()
-        flows = list(islice(scan(files, selection, community_id=seed), 2 * _MOST))
+        flows = list(islice(source.scan(selection, community_id=seed), 2 * _MOST))
         for other in flows:
             once.add(other)
         return tuple([other for other in flows if not once.is_told(other) and other != flow][:_MOST])

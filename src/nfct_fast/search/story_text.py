@@ -51,8 +51,10 @@ def _line(label, text):
     return f"  {label:<{_LABEL}}{text}"
 
 
-def _flow_lines(flow: Flow) -> Iterator[str]:
+def _flow_lines(flow: Flow, with_host: bool) -> Iterator[str]:
     yield f"{flow.proto} {_ends(flow.original)}"
+    if with_host:
+        yield _line("host", safe(flow.host.name))
     began = began_ns(flow)
     if began is not None and flow.type != "NEW":
         yield _line("from", f"{clock(began)} to {clock(flow.time_ns)}, {seconds(flow.time_ns - began)}")
@@ -105,7 +107,8 @@ def _process_lines(process: Process, flow: Flow) -> Iterator[str]:
     start = int(process.start * _NS)
     before = flow.time_ns if began is None else began
     ago = f", {seconds(before - start)} before the flow" if before > start else ""
-    yield _line("started", f"{clock(start)}{ago}")
+    if "start" in process.to_dict():  # else it is not known when its host booted
+        yield _line("started", f"{clock(start)}{ago}")
     if process.entity_id is not None:
         yield _line("entity id", process.entity_id)
     for label, name in (
@@ -128,10 +131,13 @@ def _list(flows: tuple[Flow, ...]) -> Iterator[str]:
         yield f"  ... and {len(flows) - _LISTED} more"
 
 
-def story_lines(story: Story) -> Iterator[str]:
-    """Yield the lines of a story, without their ends."""
+def story_lines(story: Story, with_host: bool = False) -> Iterator[str]:
+    """Yield the lines of a story, without their ends.
+
+    with_host: Whether to say where it was.
+    """
     flow = story.flow
-    yield from _flow_lines(flow)
+    yield from _flow_lines(flow, with_host)
     yield ""
     yield from _owner_lines("Process", flow.owner, flow)
     if flow.peer is not None:

@@ -62,6 +62,9 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     other_start Nullable(DateTime64(9, 'UTC')),
     outcome LowCardinality(Nullable(String)),
     first_seen LowCardinality(Nullable(String)),    -- with commas between
+    count UInt32 DEFAULT 1,        -- flows that the row stands for, with --aggregate: sum(count) is how many there were
+    first_time Nullable(DateTime64(9, 'UTC')),      -- of several, like the next: when the first began,
+    last_time Nullable(DateTime64(9, 'UTC')),       -- and the last was received
 
     -- The owner. args_json: the arguments as JSON, where `cmdline` split at spaces would be others. ancestors, others,
     -- users: JSON as a line has it. sizes: of `exe`, `cmdline` and `cgroup` that were cut. base64: the bytes of names
@@ -158,12 +161,12 @@ CREATE TABLE IF NOT EXISTS nfct_flows (
     -- Community IDs of seed 0, made of the tuple when they are asked for: lines need no --community-id. What is hashed
     -- are both ends in the order of their bytes. Of an ICMP message its type and that of its answer are in the place of
     -- ports; where nothing answers, its code, and the ends as they are.
-    community_id String ALIAS concat('1:', base64Encode(SHA1(concat('\0\0',
+    community_id String ALIAS if(count > 1, '', concat('1:', base64Encode(SHA1(concat('\0\0',
         substring(hashed_ends[1], 1, address_size), substring(hashed_ends[2], 1, address_size), char(protonum, 0),
         if(protonum IN (1, 6, 17, 58, 132), concat(substring(hashed_ends[1], address_size + 1),
-            substring(hashed_ends[2], address_size + 1)), ''))))),
+            substring(hashed_ends[2], address_size + 1)), '')))))),
     community_id_nat Nullable(String) ALIAS if(
-        nat_src IS NULL AND nat_dst IS NULL AND nat_sport IS NULL AND nat_dport IS NULL, NULL,
+        count > 1 OR nat_src IS NULL AND nat_dst IS NULL AND nat_sport IS NULL AND nat_dport IS NULL, NULL,
         nullIf(concat('1:', base64Encode(SHA1(concat('\0\0',
             substring(hashed_far_ends[1], 1, address_size), substring(hashed_far_ends[2], 1, address_size),
             char(protonum, 0), if(protonum IN (1, 6, 17, 58, 132), concat(
@@ -242,6 +245,7 @@ CREATE TABLE IF NOT EXISTS nfct_lines (
     original_packets Nullable(UInt64), original_bytes Nullable(UInt64), reply_packets Nullable(UInt64),
     reply_bytes Nullable(UInt64), start_ns Nullable(Int64), stop_ns Nullable(Int64), duration_ns Nullable(UInt64),
     outcome LowCardinality(Nullable(String)), first_seen Array(String),
+    count UInt32 DEFAULT 1, first_ns Nullable(Int64), last_ns Nullable(Int64),
     owner Tuple(
         pid Nullable(Int32), ppid Nullable(Int32), ns_pid Nullable(Int32), entity_id Nullable(String),
         comm Nullable(String), exe Nullable(String), uid Nullable(UInt32), gid Nullable(UInt32),
@@ -296,6 +300,7 @@ SELECT
     duration_ns, time_ns - stop_ns AS lag_ns, start_ns IS NOT NULL AS has_start,
     if(stop_ns - duration_ns = start_ns, NULL, fromUnixTimestamp64Nano(start_ns, 'UTC')) AS other_start, outcome,
     nullIf(arrayStringConcat(nfct_lines.first_seen, ','), '') AS first_seen,
+    count, fromUnixTimestamp64Nano(first_ns, 'UTC') AS first_time, fromUnixTimestamp64Nano(last_ns, 'UTC') AS last_time,
     owner.pid AS pid, owner.ppid AS ppid, owner.ns_pid AS ns_pid, owner.entity_id AS entity_id, owner.comm AS comm,
     owner.exe AS exe, owner.uid AS uid, owner.gid AS gid, owner.login_uid AS login_uid, owner.`user` AS `user`,
     owner.`group` AS `group`, owner.cgroup AS cgroup, owner.unit AS unit, owner.user_unit AS user_unit,

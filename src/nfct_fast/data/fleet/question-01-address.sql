@@ -4,7 +4,7 @@
 --         --param_since='2026-11-01 00:00:00' --param_until='2026-12-01 00:00:00'          (all in one line)
 SELECT
     host, direction, exe, user, unit, container, reason,
-    count() AS flows, min(time) AS first, max(time) AS last,
+    sum(count) AS flows, min(time) AS first, max(time) AS last,
     sum(original_bytes) AS bytes_of_the_originator, sum(reply_bytes) AS bytes_of_the_responder,
     arraySort(groupUniqArray(10)((proto, dport))) AS ports,
     groupUniqArray(5)(entity_id) AS processes

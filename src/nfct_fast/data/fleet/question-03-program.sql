@@ -3,7 +3,7 @@
 --     --param_exe=/usr/bin/curl --param_since='2026-11-01 00:00:00' --param_until='2026-12-01 00:00:00'
 SELECT
     host, user, unit, container,
-    uniq(entity_id) AS processes, count() AS flows, uniq(dst) AS destinations, min(time) AS first, max(time) AS last,
+    uniq(entity_id) AS processes, sum(count) AS flows, uniq(dst) AS destinations, min(time) AS first, max(time) AS last,
     topK(5)(if(direction = 'out', (dst, dport), NULL)) AS usual_destinations,
     groupUniqArray(3)(cmdline) AS command_lines
 FROM nfct_flows FINAL

@@ -6,7 +6,7 @@
 SELECT
     host, entity_id = {entity_id:String} AS itself, pid, entity_id, user, exe, any(cmdline) AS command_line,
     direction, proto, if(direction = 'in', src, dst) AS other_end, dport, outcome,
-    count() AS flows, min(time) AS first, max(time) AS last,
+    sum(count) AS flows, min(time) AS first, max(time) AS last,
     sum(original_bytes) AS bytes_of_the_originator, sum(reply_bytes) AS bytes_of_the_responder
 FROM nfct_flows FINAL
 WHERE has(process_ids, {entity_id:String})

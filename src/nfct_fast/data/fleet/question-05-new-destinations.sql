@@ -4,7 +4,7 @@
 --
 -- "Ever" is as long as flows are kept.
 SELECT
-    dst, dport, min(time) AS first, max(time) AS last, count() AS flows, groupUniqArray(10)(host) AS hosts,
+    dst, dport, min(time) AS first, max(time) AS last, sum(count) AS flows, groupUniqArray(10)(host) AS hosts,
     groupUniqArray(3)(exe) AS programs, sum(original_bytes) AS bytes_sent, sum(reply_bytes) AS bytes_received
 FROM nfct_flows FINAL
 WHERE unit = {unit:String} AND direction = 'out'

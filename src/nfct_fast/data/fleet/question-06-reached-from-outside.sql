@@ -5,7 +5,7 @@
 -- Outside is what is not private, shared, local or of the link (RFC 1918, 6598, 3927, 4193). Put your networks here.
 SELECT
     host, proto, dport, exe, unit, container, reason,
-    count() AS flows, countIf(reply_packets > 0) AS answered, uniq(src) AS addresses,
+    sum(count) AS flows, sumIf(count, reply_packets > 0) AS answered, uniq(src) AS addresses,
     min(time) AS first, max(time) AS last, sum(reply_bytes) AS bytes_sent
 FROM nfct_flows FINAL
 WHERE direction = 'in'

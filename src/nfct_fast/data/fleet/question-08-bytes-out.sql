@@ -8,7 +8,7 @@ SELECT
     quantileExact(0.5)(bytes_sent) OVER (PARTITION BY host, exe, unit, user) AS usual, flows, destinations
 FROM (
     SELECT
-        toDate(time) AS day, host, exe, unit, user, count() AS flows,
+        toDate(time) AS day, host, exe, unit, user, sum(count) AS flows,
         uniq(if(direction = 'in', src, dst)) AS destinations,
         sum(if(direction = 'in', reply_bytes, original_bytes)) AS bytes_sent
     FROM nfct_flows FINAL

@@ -6,7 +6,7 @@
 SELECT
     toStartOfHour(time) AS hour, host, exe, user, unit, container, entity_id, reason,
     uniqExact(dst, dport) AS failed_targets, uniqExact(dst) AS addresses, uniqExact(dport) AS ports,
-    count() AS flows, groupUniqArray(5)(dst) AS some
+    sum(count) AS flows, groupUniqArray(5)(dst) AS some
 FROM nfct_flows FINAL
 WHERE direction IN ('out', 'local', 'forward') AND outcome IN ('refused', 'unanswered')
     AND time >= {since:DateTime('UTC')} AND time < {until:DateTime('UTC')}

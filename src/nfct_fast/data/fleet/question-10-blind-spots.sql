@@ -10,8 +10,8 @@ SELECT
     max(latest) AS last, dateDiff('second', last, {until:DateTime('UTC')}) AS silent_s
 FROM (
     SELECT
-        host, count() AS seen, countIf(pid IS NULL AND direction != 'forward') AS nameless,
-        sumMapIf(map(ifNull(reason, ''), 1), pid IS NULL AND direction != 'forward') AS why,
+        host, sum(count) AS seen, sumIf(count, pid IS NULL AND direction != 'forward') AS nameless,
+        sumMapIf(map(ifNull(reason, ''), count), pid IS NULL AND direction != 'forward') AS why,
         0 AS gone, false AS any_more, max(time) AS latest
     FROM nfct_flows FINAL
     WHERE time >= {since:DateTime('UTC')} AND time < {until:DateTime('UTC')}

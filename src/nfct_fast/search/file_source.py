@@ -1,15 +1,16 @@
-"""Read the flows of a selection out of the files of a store, in order of time.
+"""The files of a store as a source of flows, in order of time.
 
 SQLite finds the rows, by its indexes; they become flows on replay, where the filter decides as it does for live ones.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from nfct_fast.records.record import Flow
 from nfct_fast.replay.recording_error import RecordingError
+from nfct_fast.search.file_conditions import file_conditions
 from nfct_fast.search.open_files import OpenFiles
 from nfct_fast.search.row_player import RowPlayer
 from nfct_fast.search.selection import Selection
@@ -20,22 +21,47 @@ _LOOKED_UP = 500, 20_000  # rows: an index that finds so few is used, after all 
 _FIRST, _MOST = 256, 8192  # rows made into flows at once: few at first, as often only the first ones are wanted
 
 
-def scan(files: OpenFiles, selection: Selection, *, newest_first: bool = False, community_id=None) -> Iterator[Flow]:
-    """Yield the flows of a selection. Blocks as the disk does; what cannot be read is passed over, see OpenFiles.
+class FileSource:
+    """A directory of files, a FlowSource. What cannot be read is passed over, see OpenFiles."""
 
-    community_id: The seed of what is printed, as of Conntrack.
-    """
-    player = RowPlayer(selection.flow_filter, community_id)
-    for file in files.between(selection.since_ns, None if selection.alive else selection.until_ns, newest_first):
-        if selection.alive and not files.may_begin_before(file, selection.until_ns):
-            continue
-        try:
-            connection = files.open(file)
-            if connection is not None:
-                ids = _ids(connection, files.indexes(file), selection.columns, newest_first)
-                yield from _made(connection, ids, player, newest_first)
-        except (sqlite3.Error, StoreError, RecordingError, UnicodeError) as error:
-            files.give_up(file, error)
+    def __init__(self, directory: str, complain: Callable[[str], None]) -> None:
+        self._files = OpenFiles(directory, complain)
+
+    def refresh(self) -> None:
+        """List the files. Raises OSError if the directory cannot be read."""
+        self._files.list()
+
+    def scan(
+        self, selection: Selection, *, newest_first: bool = False, community_id: int | None = None
+    ) -> Iterator[Flow]:
+        """Yield the flows of a selection, in order of time."""
+        player = RowPlayer(selection.flow_filter, community_id)
+        columns = file_conditions(selection)
+        files, until_ns = self._files, selection.until_ns
+        for file in files.between(selection.since_ns, None if selection.alive else until_ns, newest_first):
+            if selection.alive and not files.may_begin_before(file, until_ns):
+                continue
+            try:
+                connection = files.open(file)
+                if connection is not None:
+                    ids = _ids(connection, files.indexes(file), columns, newest_first)
+                    yield from _made(connection, ids, player, newest_first)
+            except (sqlite3.Error, StoreError, RecordingError, UnicodeError) as error:
+                files.give_up(file, error)
+
+    def sum_lost(self, selection: Selection) -> int:
+        """Return how many events are known to have been lost within the time."""
+        since, until = selection.since_ns, selection.until_ns
+        return sum([self._files.sum_lost(file, since, until) for file in self._files.between(since, until, False)])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no file when the directory was last read."""
+        return self._files.are_none
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
 
 
 def _ids(connection, indexes, columns, newest_first):
