@@ -50,7 +50,8 @@ def netns():
 def fast(netns):
     if reason := unusable():
         pytest.skip(reason)
-    found = Resolver("bpf")
+    # What it finds is compared, not how much of it in what time.
+    found = Resolver("bpf", budget=float("inf"))
     yield found
     found.close()
 
@@ -238,7 +239,7 @@ def test_a_parent_that_leaves_it_to_its_child(fast, kind):
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [server.pid] * 3
         child = do(server, "act")
         # No note shows that it closed its own descriptor.
-        until(lambda: ask(fast, kind, OURS).pid == child, 2)
+        until(lambda: ask(fast, kind, OURS).pid == child, 10)
 
 
 @KINDS
@@ -258,7 +259,7 @@ def test_handed_over_a_unix_socket(fast, kind):
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [giver.pid] * 3
         do(giver, "act")
         do(taker, "act")
-        until(lambda: ask(fast, kind, OURS).pid == taker.pid, 2)
+        until(lambda: ask(fast, kind, OURS).pid == taker.pid, 10)
 
 
 @KINDS
@@ -274,6 +275,8 @@ def test_of_many_vacant_ports_the_one_that_is_taken_is_known_at_once(fast, kind)
 
 
 def test_of_many_vacant_ports_one_that_is_taken_by_sending_is_known_at_once(fast):
+    """Also if it is one of the first 2^19 sockets of the host, whose tag is that of an empty slot."""
+
     def send(_):
         sock = socket.socket(INET, DGRAM)
         kept.append(sock)
@@ -443,11 +446,10 @@ def test_who_accepted_is_named_in_the_end(netns, address, listen):
             with socket.create_connection((address, PORT)) as client:
                 accepted = int.from_bytes(os.read(told, 4), "little")
                 port = client.getsockname()[1]
-            subprocess.run(
-                ["conntrack", "-D", "-f", "ipv6" if ":" in address else "ipv4", "-p", "tcp", "--sport", str(port)],
-                check=True,
-                capture_output=True,
-            )
+            entry = ["-f", "ipv6" if ":" in address else "ipv4", "-p", "tcp", "--sport", str(port)]
+            # Until both ends have closed it: a packet that comes later makes another entry.
+            until(lambda: b"TIME_WAIT" in subprocess.run(["conntrack", "-L", *entry], capture_output=True).stdout)  # noqa: B023
+            subprocess.run(["conntrack", "-D", *entry], check=True, capture_output=True)
             new, end = collect_count(conntrack, lambda flow: flow.sport == port, 2)
             assert (new.type, end.type, end.peer.pid) == ("NEW", "DESTROY", accepted)
             assert accepted == new.peer.pid or server.pid == new.peer.pid or new.peer.pid is None

@@ -331,7 +331,7 @@ def test_fire_and_forget_is_named_right_or_not_at_all(netns, mode, loaded):
             stack.enter_context(Worker(burn))
         conntrack = stack.enter_context(listening(mode))
         asking = stack.enter_context(Worker(work))
-        flows = collect_count(conntrack, lambda flow: flow.dport == 5504, 200, 20)
+        flows = collect_count(conntrack, lambda flow: flow.dport == 5504, 200, 120)
         truth = asking.result()
     assert len(flows) == 200
     for flow in flows:

@@ -23,7 +23,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(http_query, "_SILENCE_S", 5.0)
 
 
-HOURS = b"[1728000000,5]\n"
+HOURS = b"[1728000000,5,0]\n"
 MIB = 1 << 20
 
 
@@ -122,22 +122,22 @@ def test_the_row_would_be_right():
     [
         ((b"",), "broke off"),
         ((b"SSH-2.0-OpenSSH_9\r\n",), "answers no HTTP"),
-        ((b"HTTP/1.1 200 OK\r\n\r\n[1,1]\n",), "without a length"),
+        ((b"HTTP/1.1 200 OK\r\n\r\n[1,1,0]\n",), "without a length"),
         ((answer(b"<html>Not Found</html>", b"404 Not Found"),), "answers 404 Not Found: is that ClickHouse"),
         ((answer(b"<html>hello</html>"),), "no row: is that ClickHouse"),
         ((answer(b"", b"301 Moved", b"Location: http://evil.example/\x1b[2J\r\n"),), "redirects to http://evil.example/"),
         ((answer(ERROR, b"404 Not Found"),), "the table is not there .* (code 60)"),
         ((answer(b"Code: 516. DB::Exception: joe: \x1b[2JAuthentication failed", b"403 Forbidden"),), "_PASSWORD"),
-        ((b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[1728000000,5]\n",), "broke off"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[1728000000,5,0]\n",), "broke off"),
         ((answer(b"[1728000000"),), "cut off"),
-        ((answer(b'["x",5]\n'),), "no hours"),
-        ((answer(b"[1728000000,[]]\n"),), "no hours"),
+        ((answer(b'["x",5,0]\n'),), "no hours"),
+        ((answer(b"[1728000000,[],0]\n"),), "no hours"),
         ((answer(b"[1]\n"),), "no hours"),
         ((answer(b"[" * 100_000 + b"\n"),), "cannot be read"),
         ((answer(b"[\xff]\n"),), "cannot be read"),
         ((answer(b'["' + b"x" * 2 * MIB + b'"]\n'),), "more than 1,048,576 bytes"),
         ((endless(ENDLESS, b"[" * MIB),), "more than 1,048,576 bytes"),
-        ((endless(ENDLESS, b"[1,2]\n" * 10_000),), "more rows than"),
+        ((endless(ENDLESS, b"[1,2,3]\n" * 10_000),), "more rows than"),
         ((endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 100),), "answers no HTTP"),
         ((endless(b"HTTP/1.1 500 Error\r\nConnection: close\r\n\r\n", b"<" * MIB),), "answers 500 Error"),
         ((answer(HOURS), chunks(row(), IN_STREAM)), "too much memory .*Memory limit exceeded"),
@@ -222,6 +222,23 @@ def test_a_user_for_whom_settings_are_fixed():
 def test_a_connection_that_the_server_has_closed_is_made_anew():
     kept = answer(HOURS).replace(b"Connection: close\r\n", b"")
     assert len(found(kept, answer(row()))[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "listens"), [(b"", True), (ENDLESS, True), (ENDLESS + b"[1728000000", True), (b"", False)]
+)
+def test_one_who_says_nothing_more(monkeypatch, before, listens):
+    monkeypatch.setattr(http_query, "_SILENCE_S", 0.5)
+    end = threading.Event()
+
+    def silent():
+        yield before
+        end.wait(20)
+
+    with Server(silent(), listens=listens) as server, ClickHouseStore(server.url) as store:
+        with pytest.raises(ClickHouseError, match="no answer for"):
+            list(store.find())
+        end.set()
 
 
 def test_nobody_is_there():

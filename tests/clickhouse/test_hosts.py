@@ -130,6 +130,17 @@ def test_a_row_of_a_batch(server):
     assert "start" not in told and told["entity_id"] == json.loads(line_of())["owner"]["entity_id"]
 
 
+def test_lines_of_several_flows_are_left_out_and_told_of(server):
+    """They have no source port, and only SQL can sum them up."""
+    server.ask("TRUNCATE TABLE nfct_flows")
+    server.insert([line_of(), line_of(count=5, id=9), line_of(count=2, id=8, host="other")])
+    with ClickHouseStore(server.url) as store:
+        assert len(list(store.find())) == len(list(store.find("dport 443"))) == 1
+        assert list(store.find("dport 444")) == []
+        [told] = store.complaints
+    assert told.startswith("2 rows")
+
+
 def test_who_asks(monkeypatch):
     with clickhouse("--password") as server:
         monkeypatch.setenv("CLICKHOUSE_USER", USER)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from nfct_fast import ClickHouseStore, Store
 from support import filters
-from support.cli import PROGRAM
+from support.cli import PROGRAM, Program, until
 from support.clickhouse_server import clickhouse
+from support.culprit import SHOWN, Culprit
 from support.stored_flows import BASE, CGROUPS, CONDITIONS, FLOW, HOUR, own_words, stored_flows
 from support.stores import make_store
 
@@ -212,3 +213,28 @@ def test_text_says_whose_flow_it_is(server, day):
         story.replace(f"  host        {os.uname().nodename}\n", "")
         == run("--store", day, "--story", "-n", "1").stdout.decode()
     )
+
+
+def test_what_a_logger_saw(tracked, table):
+    """Of a program with a hostile name and its ancestors, by the lines that the logger wrote beside its store.
+
+    The last one here, as it empties the table.
+    """
+    with tempfile.TemporaryDirectory(prefix="nfct-fast-test-") as above:
+        os.chmod(above, 0o711)
+        directory = f"{above}/flows"
+        options = ("--flows", "-e", "new", "--store", directory, "--json", "--community-id", "-p", "udp")
+        with Program(tracked, *options) as program, Culprit(tracked) as culprit:
+            program.await_lines(1)
+
+            def is_stored():
+                with Store(directory) as store:
+                    return list(store.find(f"sport {culprit.sport}"))
+
+            until(is_stored, what="the flow in the store")
+            program.end()
+        table.insert(program.lines)
+        for words in (("--json", "--events"), ("-f", LINE), ("--json", "--story", "sport", str(culprit.sport))):
+            local, fleet = (run(*place, *words) for place in (("--store", directory), ("--clickhouse", table.url)))
+            assert (fleet.returncode, fleet.stderr) == (0, b"") and fleet.stdout == local.stdout
+        assert SHOWN.encode() in run("--clickhouse", table.url, "-f", "{info.comm}").stdout

@@ -152,19 +152,21 @@ def test_whole_flows_have_the_sums_of_their_bytes(tracked, within):
         for name in ("acct", "timestamp"):
             with open(f"/proc/sys/net/netfilter/nf_conntrack_{name}", "w") as file:
                 file.write("1")
-    with Program(tracked, "-p", "tcp", "--flows", "--json", "--aggregate", "1h") as program, within():
+    with Program(tracked, "-p", "tcp", "--flows", "--json", "--aggregate", "2s") as program, within():
         subprocess.run([sys.executable, "-c", script], check=True)
         program.await_all_read()
         subprocess.run(["conntrack", "-D", "-p", "tcp"], check=True, capture_output=True)
-        program.await_all_read()
+        until(lambda: counted(program.lines) == 40)
         assert program.end()[0] == 0
-        [line] = [json.loads(line) for line in program.lines]
-        assert line["count"] == 40
-        assert line["original_bytes"] > 40 * 1000
-        assert line["reply_bytes"] > 40 * 5000
-        assert line["duration_ns"] == line["stop_ns"] - line["start_ns"]
-        assert line["first_ns"] == line["start_ns"] < line["time_ns"] <= line["last_ns"]
-        assert line["outcome"] == "answered"
+    lines = [json.loads(line) for line in program.lines]
+    assert counted(program.lines) == 40
+    assert sum([line["original_bytes"] for line in lines]) > 40 * 1000
+    assert sum([line["reply_bytes"] for line in lines]) > 40 * 5000
+    line = max(lines, key=lambda line: line.get("count", 1))  # all of them, unless the machine is very busy
+    assert line["reply_bytes"] > line["count"] * 5000
+    assert line["duration_ns"] == line["stop_ns"] - line["start_ns"]
+    assert line["first_ns"] == line["start_ns"] < line["time_ns"] <= line["last_ns"]
+    assert line["outcome"] == "answered"
 
 
 def test_the_table_can_be_aggregated(tracked, within):

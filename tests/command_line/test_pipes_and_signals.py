@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from support.cli import COMMAND, LINE, Program, inside, until
+from support.cli import COMMAND, LINE, SECONDS, Program, inside, until
 from support.netns import ip
 
 ENDINGS = [signal.SIGINT, signal.SIGTERM]
@@ -121,7 +121,7 @@ def test_signal_ends_it_at_any_moment_of_the_start(tracked, number):
         until(lambda: _imports_have_begun(process.pid))
         time.sleep(delay)
         process.send_signal(number)
-        output, complaints = process.communicate(timeout=2)
+        output, complaints = process.communicate(timeout=SECONDS)
         assert (output, complaints) == (b"", b"")
         assert process.returncode in (0, -number)
 

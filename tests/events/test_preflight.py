@@ -13,7 +13,7 @@ import pytest
 from nfct_fast import Conntrack
 from nfct_fast.events import preflight
 from nfct_fast.events.preflight import NO_MODULE, Probe, await_answers
-from support.cli import SECONDS, Program, inside, until
+from support.cli import Program, inside, until
 from support.netns import ip, made
 
 
@@ -76,7 +76,7 @@ def test_many_silent_namespaces_are_asked_at_once():
         names = [stack.enter_context(made()) for _ in range(20)]
         began = time.monotonic()
         with Conntrack(netns="all", attribution="off") as conntrack:
-            assert time.monotonic() - began < SECONDS  # one after the other they take twenty
+            assert time.monotonic() - began < 10  # one after the other they take twenty
         assert {
             name
             for name in names

@@ -1,8 +1,8 @@
 """The whole suite on two processors: python tests/lanes [pytest's arguments]; `make test`.
 
 Most tests spend half of their time waiting, for a program to start or a packet to be lost. Those of the folders below
-measure no time of theirs and look at nothing that is the host's, so they run beside the others, as a process of their
-own that only gets the time others leave, and are reported at the end. With arguments there is one pytest, with these.
+need no processor of their own and look at nothing that is the host's, so they run beside the others, as a process that
+comes second where both want to run, and are reported at the end. With arguments there is one pytest, with these.
 """
 
 import os
@@ -17,10 +17,15 @@ BESIDE = [
     "store",
     "search",
     "seen",
+    "checking",
     "columns",
     "examples",
     "filters",
+    "fleet",
     "kernel",
+    "live_table",
+    "metrics",
+    "namespaces",
     "output",
     "records",
     "replay",
@@ -35,7 +40,7 @@ def main(arguments):
     beside = [str(TESTS / path) for path in BESIDE]
     with tempfile.TemporaryFile("w+") as output:
         other = subprocess.Popen(
-            ["nice", *PYTEST, "-p", "no:cacheprovider", *beside],
+            ["nice", "-n5", *PYTEST, "-p", "no:cacheprovider", *beside],
             cwd=TESTS.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,

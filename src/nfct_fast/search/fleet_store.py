@@ -25,4 +25,4 @@ class ClickHouseStore(FlowFinder):
     """
 
     def __init__(self, url: str, *, community_id: int | None = None, hosts: tuple[str, ...] = ()) -> None:
-        super().__init__(TableSource(server_url(url, os.environ)), community_id, tuple(hosts))
+        super().__init__(TableSource(server_url(url, os.environ), self._complain), community_id, tuple(hosts))

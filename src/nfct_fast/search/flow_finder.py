@@ -51,6 +51,9 @@ class FlowFinder:
         self._seed = community_id
         self._hosts = hosts
 
+    def _complain(self, sentence):
+        self.complaints.append(sentence)
+
     def find(
         self,
         filter: str | None = None,

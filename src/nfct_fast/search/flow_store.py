@@ -20,6 +20,3 @@ class Store(FlowFinder):
 
     def __init__(self, directory: str = DEFAULT_DIRECTORY, *, community_id: int | None = None) -> None:
         super().__init__(FileSource(directory, self._complain), community_id)
-
-    def _complain(self, sentence):
-        self.complaints.append(sentence)

@@ -5,7 +5,7 @@ at once as have a good number of them: so it sorts no more than that, and the fi
 on replay, where the filter decides as it does for live ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nfct_fast.clickhouse.clickhouse_error import ClickHouseError
 from nfct_fast.clickhouse.http_query import Bound, HttpQuery, row
@@ -20,7 +20,7 @@ from nfct_fast.search.table_conditions import lost_conditions, table_conditions
 from nfct_fast.search.time_spans import NS
 
 _HOUR_NS = 3600 * NS
-_AT_ONCE = 200_000  # rows of one query, if they are of several hours
+_FIRST, _MOST = 2_000, 200_000  # rows of one query, if they are of several hours: few at first
 _HOURS_MOST = 200_000  # of an answer: 22 years
 _ROWS_MOST = 10_000_000  # of one search: what tells which records are of one flow is kept in memory
 _SAME_MOST = 10_000  # rows of one moment among which one is known again
@@ -30,10 +30,15 @@ _ROWS = "FORMAT JSONCompactEachRow"
 
 
 class TableSource:
-    """A table, a FlowSource. Raises ClickHouseError if the server cannot be asked, or answers what cannot be."""
+    """A table, a FlowSource. Raises ClickHouseError if the server cannot be asked, or answers what cannot be.
 
-    def __init__(self, url: ServerUrl) -> None:
+    complain: Called with a sentence about what is left out, once.
+    """
+
+    def __init__(self, url: ServerUrl, complain: Callable[[str], None]) -> None:
         self._query = HttpQuery(url)
+        self._complain = complain
+        self._has_complained = False
         self._table = Bound("Identifier", url.table)
         self._losses = Bound("Identifier", url.table.removesuffix("flows") + "losses")
 
@@ -96,23 +101,33 @@ class TableSource:
         """From when to when rows are asked for, in ns."""
         order = "DESC" if newest_first else "ASC"
         counted = self._rows(
-            f"SELECT toUnixTimestamp(toStartOfHour(time)) AS hour, count() FROM ? WHERE {where} "
-            f"GROUP BY hour ORDER BY hour {order} {_ROWS}",
+            "SELECT toUnixTimestamp(toStartOfHour(time)) AS hour, countIf(count = 1), countIf(count > 1) FROM ? "
+            f"WHERE {where} GROUP BY hour ORDER BY hour {order} {_ROWS}",
             [self._table, *values],
             _HOURS_MOST,
         )
+        found = []
+        try:
+            found = [tuple(map(_whole, hour)) for hour in counted]
+            several = sum([hour[2] for hour in found])
+        except (TypeError, ValueError, IndexError):
+            raise self._error("answers no hours") from None
+        if several and not self._has_complained:
+            self._has_complained = True
+            self._complain(
+                f"{several} rows that may be meant are left out: each is of several flows (--aggregate) without their "
+                "source ports; ask for them in SQL, as `nfct-fast fleet` has it"
+            )
         hours = []
-        total = 0
-        for found in list(counted):
-            try:
-                hour, count = map(_whole, found)
-            except (TypeError, ValueError):
-                raise self._error("answers no hours") from None
-            if hours and total + count > _AT_ONCE:
+        total, most = 0, _FIRST
+        for hour, count, _ in found:
+            if hours and total + count > most:
                 yield _span(hours)
                 hours, total = [], 0
-            hours.append(hour * NS)
-            total += count
+                most = min(most * 10, _MOST)
+            if count:
+                hours.append(hour * NS)
+                total += count
         if hours:
             yield _span(hours)
 
@@ -120,7 +135,8 @@ class TableSource:
         """The recordings of rows of a time, and how many rows each has. Rows that were delivered twice are one."""
         order = ", ".join([f"{column} DESC" if newest_first else column for column in _ORDER])
         time = "fromUnixTimestamp64Nano(?, 'UTC')"
-        query = f"SELECT {COLUMNS} FROM ? WHERE time >= {time} AND time < {time} AND {where} ORDER BY {order} {_ROWS}"
+        query = f"SELECT {COLUMNS} FROM ? WHERE time >= {time} AND time < {time} AND count = 1 AND {where} "
+        query += f"ORDER BY {order} {_ROWS}"
         bound = [self._table, Bound("Int64", str(begin)), Bound("Int64", str(end)), *values]
         recording = RowRecording()
         moment, same = None, set()

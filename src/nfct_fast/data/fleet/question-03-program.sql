@@ -10,4 +10,6 @@ FROM nfct_flows FINAL
 WHERE exe = {exe:String}
     AND time >= {since:DateTime('UTC')} AND time < {until:DateTime('UTC')}
 GROUP BY host, user, unit, container
-ORDER BY flows DESC, host;
+ORDER BY flows DESC, host
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

@@ -12,4 +12,6 @@ FROM nfct_flows FINAL
 WHERE has(process_ids, {entity_id:String})
     AND time >= {since:DateTime('UTC')} AND time < {until:DateTime('UTC')}
 GROUP BY host, pid, entity_id, user, exe, direction, proto, other_end, dport, outcome
-ORDER BY first;
+ORDER BY first
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

@@ -10,4 +10,6 @@ FROM nfct_flows FINAL
 WHERE unit = {unit:String} AND direction = 'out'
 GROUP BY dst, dport
 HAVING first >= {since:DateTime('UTC')}
-ORDER BY first;
+ORDER BY first
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

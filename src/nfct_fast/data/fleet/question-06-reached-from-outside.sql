@@ -21,4 +21,6 @@ WHERE direction = 'in'
     AND time >= {since:DateTime('UTC')} AND time < {until:DateTime('UTC')}
 GROUP BY host, proto, dport, exe, unit, container, reason
 ORDER BY answered DESC, flows DESC, host
-LIMIT 1000;
+LIMIT 1000
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

@@ -21,4 +21,6 @@ FROM (
     HAVING flows >= 20 AND median_s >= 10 AND regular >= 0.9
 )
 ORDER BY hosts, regular_share DESC, host
-LIMIT 1000;
+LIMIT 1000
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

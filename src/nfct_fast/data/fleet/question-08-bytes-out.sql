@@ -17,4 +17,6 @@ FROM (
     GROUP BY day, host, exe, unit, user
 )
 ORDER BY bytes_sent DESC, host
-LIMIT 100;
+LIMIT 100
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

@@ -13,4 +13,6 @@ WHERE direction IN ('out', 'local', 'forward') AND outcome IN ('refused', 'unans
 GROUP BY hour, host, exe, user, unit, container, entity_id, reason
 HAVING failed_targets >= {targets:UInt32}
 ORDER BY failed_targets DESC, host
-LIMIT 1000;
+LIMIT 1000
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

@@ -25,4 +25,6 @@ FROM (
     GROUP BY host
 )
 GROUP BY host
-ORDER BY percent DESC, lost DESC, host;
+ORDER BY percent DESC, lost DESC, host
+SETTINGS do_not_merge_across_partitions_select_final = 1, use_skip_indexes_if_final_exact_mode = 0,
+    optimize_move_to_prewhere_if_final = 1;

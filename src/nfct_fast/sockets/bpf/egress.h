@@ -159,7 +159,7 @@ SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
     if (!slot)
         return 1;
     __u64 old = *(volatile __u64 *)slot;
-    if (old & OWNERS_DONE || (old ^ owners_cookie_slot(cookie, 0)) >> OWNERS_TAG_SHIFT)
+    if (!old || old & OWNERS_DONE || (old ^ owners_cookie_slot(cookie, 0)) >> OWNERS_TAG_SHIFT)
         return 1;
     sk = bpf_sk_fullsock(sk);
     if (!sk)

@@ -151,8 +151,9 @@ INLINE int sent(struct bpf_sock_addr *ctx, const struct owners_key *key, int con
     current_identity(&id);
     if (!bucket || bucket_has(bucket, hash, key, cookie, &id))
         return 1;
-    __u64 *slot = cookie_at(cookie); /* on the first datagram the kernel may have chosen the port */
-    if (!connected && slot && (*(volatile __u64 *)slot ^ owners_cookie_slot(cookie, 0)) >> OWNERS_TAG_SHIFT)
+    /* On the first datagram the kernel may have chosen the port. The first 2^19 sockets have an empty slot's tag. */
+    __u64 *slot = cookie_at(cookie), known = slot ? *(volatile __u64 *)slot : 0;
+    if (!connected && (!known || (known ^ owners_cookie_slot(cookie, 0)) >> OWNERS_TAG_SHIFT))
         port_changed(netns, key->proto, key->sport);
     struct owners_record *record = note_begin(ctx, cookie, key, &id, &position);
     if (!record)
