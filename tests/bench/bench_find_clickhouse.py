@@ -29,7 +29,7 @@ ADDRESSES = 100_000
 # Each flow is one of the template's, of another host, program, time and ends.
 MAKE = """INSERT INTO nfct_flows SELECT t.* REPLACE(
     concat('host', toString(n % 100)) AS host,
-    fromUnixTimestamp64Nano(toInt64({begin}) * 1000000000 + intDiv(toInt64(n) * {day} * 1000000000, {rows}), 'UTC')
+    fromUnixTimestamp64Nano(toInt64({begin}) * 1000000000 + toInt64(n) * {step}, 'UTC')
         AS time,
     toIPv6(concat('::ffff:', IPv4NumToString(toUInt32(0xC6120000 + cityHash64(n, 1) % {addresses})))) AS dst,
     toUInt16(1024 + cityHash64(n, 2) % 60000) AS sport, toUInt32(n) AS id, toUInt64(n * 7) AS cookie,
@@ -61,7 +61,7 @@ def fill(server, rows):
     for first in range(0, rows, step):
         server.ask(
             MAKE.format(
-                begin=BEGIN, day=DAY, rows=rows, addresses=ADDRESSES, first=first, count=min(step, rows - first),
+                begin=BEGIN, step=DAY * 10**9 // rows, addresses=ADDRESSES, first=first, count=min(step, rows - first),
                 template="template",
             )
         )  # fmt: skip
