@@ -47,7 +47,7 @@ def accounts(hosts, centre):
     """The account of each host, with what is not as it should be."""
     rows, _ = arrived(centre)
     stored = {
-        host: int(count) for host, count in centre.ask("SELECT host, count() FROM nfct_flows FINAL GROUP BY host")
+        host: int(count) for host, count in centre.ask("SELECT host, sum(count) FROM nfct_flows FINAL GROUP BY host")
     }
     lost = {host: int(sum_) for host, sum_ in centre.ask("SELECT host, sum(lost) FROM nfct_losses FINAL GROUP BY host")}
     unreadable = centre.ask("SELECT host, error, line FROM nfct_unreadable FINAL LIMIT 10")

@@ -9,9 +9,8 @@ from nfct_fast.command.standard_error import PROGRAM, Parser
 _EPILOG = """\
 examples:
   nfct-fast fleet                        the files, with a line on each
+  nfct-fast fleet README.md              what each is for, and what it guarantees and costs
   nfct-fast fleet clickhouse.sql | clickhouse-client --database nfct --multiquery
-
-README.md says what they are for: A thousand hosts.
 """
 
 

@@ -10,8 +10,7 @@
 CREATE TABLE IF NOT EXISTS nfct_kafka
 ENGINE = Kafka
 SETTINGS kafka_broker_list = 'kafka.example.net:9092', kafka_topic_list = 'nfct', kafka_group_name = 'clickhouse',
-    kafka_format = 'JSONEachRow', kafka_handle_error_mode = 'stream', kafka_flush_interval_ms = 2000,
-    date_time_input_format = 'best_effort'    -- 2026-11-28T00:41:30.60Z; 25.8 would not read it by default
+    kafka_format = 'JSONEachRow', kafka_handle_error_mode = 'stream', kafka_flush_interval_ms = 2000
 EMPTY AS SELECT * FROM nfct_lines;
 
 CREATE TABLE IF NOT EXISTS nfct_unreadable (
@@ -27,9 +26,9 @@ ENGINE = ReplacingMergeTree
 ORDER BY (topic, partition, offset)
 TTL toDateTime(time) + INTERVAL 30 DAY;
 
--- Kafka's tables have no DEFAULT; nfct_lines has one for status.
+-- Kafka's tables have no DEFAULT; nfct_lines has one for status and count.
 CREATE MATERIALIZED VIEW IF NOT EXISTS nfct_kafka_to_lines TO nfct_lines AS
-SELECT * REPLACE (if(empty(status), ['unknown'], status) AS status)
+SELECT * REPLACE (if(empty(status), ['unknown'], status) AS status, greatest(count, 1) AS count)
 FROM nfct_kafka
 WHERE _error = '' AND type != '';
 
