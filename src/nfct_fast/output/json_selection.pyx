@@ -1,6 +1,6 @@
 """Some keys of a JSON line, in the order that the line has."""
 cimport cython
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.records.record cimport RECORD_LOSS, record_t
 from nfct_fast.text.text_buffer cimport buffer_free, buffer_put, text_buffer_t
@@ -16,14 +16,25 @@ cdef struct key_t:
     size_t inner_size
 
 
-cdef size_t _skip(const char *data, size_t at) noexcept nogil:
+cdef size_t _after_string(const char *data, size_t at, size_t length) noexcept nogil:
+    """Return where the last quote of the string is that begins after the quote at data[at]."""
+    cdef size_t end = at
+    cdef size_t slashes
+    while True:
+        end = <const char *>memchr(data + end + 1, c'"', length - end - 1) - data
+        slashes = 0
+        while data[end - 1 - slashes] == c"\\":
+            slashes += 1
+        if slashes % 2 == 0:
+            return end
+
+
+cdef size_t _skip(const char *data, size_t at, size_t length) noexcept nogil:
     """Return where the value that begins at data[at] ends. The text is our own, hence valid and without blanks."""
     cdef int depth = 0
     while True:
         if data[at] == c'"':
-            at += 1
-            while data[at] != c'"':
-                at += 2 if data[at] == c"\\" else 1
+            at = _after_string(data, at, length)
         elif data[at] == c"{" or data[at] == c"[":
             depth += 1
         elif data[at] == c"}" or data[at] == c"]":
@@ -82,10 +93,11 @@ cdef class JsonSelection(Formatter):
         self._put_members(out, NULL, 0, 0)
         buffer_put(out, b"\n", 1)
 
-    cdef void _put_members(self, text_buffer_t *out, const char *outer, size_t outer_size, size_t at) noexcept nogil:
-        """Append the object at self.line.data[at]: that of the key `outer`, or the whole one if that is NULL."""
+    cdef size_t _put_members(self, text_buffer_t *out, const char *outer, size_t outer_size, size_t at) noexcept nogil:
+        """Append the object at self.line.data[at], that of the key `outer`, or the whole one if that is NULL; return
+        where it ends."""
         cdef const char *data = self.line.data
-        cdef size_t begin, end, size
+        cdef size_t begin, size
         cdef bint first = True
         cdef int wanted
         buffer_put(out, b"{", 1)
@@ -97,21 +109,23 @@ cdef class JsonSelection(Formatter):
                 at += 1
             size = at - begin
             at += 2
-            end = _skip(data, at)
             wanted = self._wanted(outer, outer_size, data + begin, size)
-            if wanted and (wanted == 2 or data[at] == c"{"):
-                if not first:
-                    buffer_put(out, b",", 1)
-                first = False
-                if wanted == 2:
-                    buffer_put(out, data + begin - 1, end - begin + 1)
-                else:
+            if wanted == 1 and data[at] != c"{":
+                wanted = 0
+            if wanted and not first:
+                buffer_put(out, b",", 1)
+            first = first and not wanted
+            if wanted == 1:
+                buffer_put(out, data + begin - 1, at - begin + 1)
+                at = self._put_members(out, data + begin, size, at)
+            else:
+                at = _skip(data, at, self.line.length)
+                if wanted:
                     buffer_put(out, data + begin - 1, at - begin + 1)
-                    self._put_members(out, data + begin, size, at)
-            at = end
             if data[at] == c",":
                 at += 1
         buffer_put(out, b"}", 1)
+        return at + 1
 
     cdef int _wanted(self, const char *outer, size_t outer_size, const char *key, size_t size) noexcept nogil:
         """2: with its value; 1: some of the keys in its value; 0: not at all."""
