@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.cli import COMMAND, Program, inside, until
+from support.cli import AS_NOBODY, COMMAND, Program, inside, until
 from support.socket_notes import unusable
 from support.store_checks import check_integrity
 from support.store_kill import kill_once
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(REASON is not None, reason=f"owner tracking cannot run here: {REASON}"),
 ]
-OPTIONS = ("-p", "udp", "--user", "nobody", "--first-seen", "--json")
+OPTIONS = ("-p", "udp", *AS_NOBODY, "--first-seen", "--json")
 
 
 def addresses(first, last):

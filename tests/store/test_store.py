@@ -17,12 +17,12 @@ import pytest
 from nfct_fast import Conntrack
 from nfct_fast.store.schema import store_files
 from nfct_fast.store.store_error import StoreError
-from support.cli import Program, run, until
+from support.cli import AS_NOBODY, Program, run, until
 from support.flows import send
 from support.store_checks import check_integrity, played, query, store_pid
 from support.store_kill import kill_once
 
-OPTIONS = ("-p", "udp", "--user", "nobody")
+OPTIONS = ("-p", "udp", *AS_NOBODY)
 SENDER = """
 import socket, sys, time
 s = socket.socket(2, 2)
@@ -209,7 +209,7 @@ def test_the_death_of_the_program_alone(tracked, within, store):
 
 def test_a_stopped_process_stops_nothing(tracked, within, flood, store):
     """As a disk that hangs does: flows are read and written on, those without room are counted, and a row tells."""
-    options = ("-p", "udp", "--user", "nobody", "--attribution", "off", "--debug")
+    options = ("-p", "udp", *AS_NOBODY, "--attribution", "off", "--debug")
     with Program(tracked, *options, "--store", store) as program:
         pid = store_pid(program)
         os.kill(pid, signal.SIGSTOP)
@@ -254,7 +254,7 @@ def test_a_full_disk(tracked, within, flood, store):
     """It is said once, counted, and over once there is room again."""
     store.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,uid=65534,gid=65534,mode=700", "none", store], check=True)
-    options = ("-p", "udp", "--user", "nobody", "--attribution", "off", "--debug")
+    options = ("-p", "udp", *AS_NOBODY, "--attribution", "off", "--debug")
     try:
         ballast = store / "ballast"
         ballast.write_bytes(bytes(1 << 20))

@@ -16,6 +16,7 @@ LINE = re.compile(
 PROGRAM = [sys.executable, "-m", "nfct_fast"]
 # The sanitizers report to files, which the program cannot write any more once it has dropped its rights.
 COMMAND = [*PROGRAM, *os.environ.get("NFCT_TEST_ARGUMENTS", "").split()]
+AS_NOBODY = () if "--no-sandbox" in COMMAND else ("--user", "nobody")
 SECONDS = 40  # longest wait in a test, for what comes at once unless the machine is busy
 
 

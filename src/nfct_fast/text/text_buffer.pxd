@@ -25,6 +25,7 @@ cdef bint buffer_escaped(text_buffer_t *out, const char *data, size_t length, in
 cdef void buffer_base64(text_buffer_t *out, const char *data, size_t length) noexcept nogil
 
 cdef inline void buffer_put(text_buffer_t *out, const char *data, size_t length) noexcept nogil:
-    if out.length + length <= out.capacity or buffer_grow(out, length):
+    # memcpy() of nothing from or to NULL, as an empty buffer has it, is undefined in C.
+    if length and (out.length + length <= out.capacity or buffer_grow(out, length)):
         memcpy(out.data + out.length, data, length)
         out.length += length
