@@ -80,6 +80,8 @@ def test_every_output_has_the_same_marks(talk, tracked, tmp_path):
     assert columns == ["destination,port", "port", "destination", None]
     replayed = run(tracked, "--replay", recording, "--json").stdout.splitlines()
     assert [tuple(json.loads(line).get("first_seen", ())) for line in replayed] == expected
+    replayed = run(tracked, "--replay", recording, "--schema", "ecs").stdout.splitlines()
+    assert [tuple(json.loads(line)["nfct"].get("first_seen", ())) for line in replayed] == expected
     for words, count in (("any", 3), ("destination", 2), ("port", 2), ("destination,port", 3), ("roaming", 0)):
         with Conntrack(replay=recording, filter=f"first_seen {words}") as conntrack:
             assert len(list(conntrack)) == count, words

@@ -319,7 +319,7 @@ cdef class EcsLines(Formatter):
             buffer_put(out, b"}", 1)
         entry_json(out, flow)
         merged_json(out, flow, record.began)
-        marks_json(out, flow)
+        marks_json(out, flow, record.first_seen)
         ecs_owner_details(out, b',"owner":{', &record.owner, self.details, self.presentation.identity)
         if record.direction and record.peer.reason != REASON_REMOTE:
             self._put_peer(out, &record.peer)

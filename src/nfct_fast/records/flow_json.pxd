@@ -17,8 +17,8 @@ cdef void time_json(text_buffer_t *out, const char *key, json_clock_t *clock, in
 cdef void community_id_json(text_buffer_t *out, const char *key, const tuple_t *tuple, uint16_t seed) noexcept nogil
 # Status, numbers, state and namespace of the conntrack entry, as far as they are known.
 cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil
-# Whether it was recovered, or forgotten.
-cdef void marks_json(text_buffer_t *out, const flow_t *flow) noexcept nogil
+# Whether it was recovered, or forgotten, and what it is the first of: first_seen as in record_t.
+cdef void marks_json(text_buffer_t *out, const flow_t *flow, uint8_t first_seen) noexcept nogil
 
 # What it says of all its flows, if it stands for several. began: as in record_t.
 cdef void merged_json(text_buffer_t *out, const flow_t *flow, int64_t began) noexcept nogil

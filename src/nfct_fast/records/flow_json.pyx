@@ -75,11 +75,28 @@ cdef void entry_json(text_buffer_t *out, const flow_t *flow) noexcept nogil:
         json_number(out, b',"netns":', flow.netns_inode)
 
 
-cdef void marks_json(text_buffer_t *out, const flow_t *flow) noexcept nogil:
+cdef void _first_seen(text_buffer_t *out, uint8_t marks) noexcept nogil:
+    cdef const char *name
+    cdef int i
+    cdef bint any = False
+    for i in range(4):
+        if marks & 1 << i:
+            name = first_seen_name(<uint8_t>(1 << i))
+            json_raw(out, b',"' if any else b',"first_seen":["')
+            json_raw(out, name)
+            buffer_put(out, b'"', 1)
+            any = True
+    if any:
+        buffer_put(out, b"]", 1)
+
+
+cdef void marks_json(text_buffer_t *out, const flow_t *flow, uint8_t first_seen) noexcept nogil:
     if flow.has & FLOW_RECOVERED:
         json_raw(out, b',"recovered":true')
     if flow.has & FLOW_FORGOTTEN:
         json_raw(out, b',"forgotten":true')
+    if first_seen:
+        _first_seen(out, first_seen)
 
 
 cdef void _counters(text_buffer_t *out, const flow_t *flow) noexcept nogil:
@@ -135,21 +152,6 @@ cdef void stamp_json(text_buffer_t *out, json_clock_t *clock, int64_t time, Pres
     buffer_put(out, presentation.host.data, presentation.host.length)
 
 
-cdef void _first_seen(text_buffer_t *out, uint8_t marks) noexcept nogil:
-    cdef const char *name
-    cdef int i
-    cdef bint any = False
-    for i in range(4):
-        if marks & 1 << i:
-            name = first_seen_name(<uint8_t>(1 << i))
-            json_raw(out, b',"' if any else b',"first_seen":["')
-            json_raw(out, name)
-            buffer_put(out, b'"', 1)
-            any = True
-    if any:
-        buffer_put(out, b"]", 1)
-
-
 cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8_t direction, uint8_t first_seen,
                     const owner_t *owner, const owner_t *peer, const text_buffer_t *stamp, process_text_t *texts,
                     Presentation presentation) noexcept nogil:
@@ -173,9 +175,7 @@ cdef void flow_json(text_buffer_t *out, const flow_t *flow, int64_t began, uint8
     _counters(out, flow)
     _end(out, flow, began)
     merged_json(out, flow, began)
-    marks_json(out, flow)
-    if first_seen:
-        _first_seen(out, first_seen)
+    marks_json(out, flow, first_seen)
     owner_json(out, b',"owner":{', owner, texts, presentation.identity)
     if direction and peer.reason != REASON_REMOTE:
         owner_json(out, b',"peer":{', peer, texts, presentation.identity)
