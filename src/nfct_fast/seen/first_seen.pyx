@@ -65,6 +65,13 @@ cdef bint _is_service(const span_t *unit) noexcept nogil:
     return unit.size < 6 or memcmp(unit.at, b"user@", 5) != 0
 
 
+cdef char *_after(char *out, const char *data, size_t size) noexcept nogil:
+    """Copy a text, and return where it ends. What is empty may be NULL, which memcpy() does not take."""
+    if size:
+        memcpy(out, data, size)
+    return out + size
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class FirstSeen:
@@ -110,12 +117,9 @@ cdef class FirstSeen:
         subject.unit_size = <uint32_t>min(unit.size, <size_t>NAME_ROOM)
         subject.container_size = <uint32_t>min(container.size, <size_t>NAME_ROOM)
         subject.exe_size = <uint32_t>min(exe.size, <size_t>PATH_ROOM)
-        memcpy(out, unit.at, subject.unit_size)
-        out += subject.unit_size
-        memcpy(out, container.at, subject.container_size)
-        out += subject.container_size
-        memcpy(out, exe.at, subject.exe_size)
-        out += subject.exe_size
+        out = _after(out, unit.at, subject.unit_size)
+        out = _after(out, container.at, subject.container_size)
+        out = _after(out, exe.at, subject.exe_size)
         return nfct_fast_text_hash(self.key, <const char *>&subject, out - <char *>&subject) or 1
 
     cdef uint64_t _hash(self, uint64_t subject, uint64_t kind, const uint64_t *address) noexcept nogil:
