@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.cli import AS_NOBODY, COMMAND, Program, inside, until
+from support.cli import AS_NOBODY, PROGRAM, Program, inside, until
 from support.socket_notes import unusable
 from support.store_checks import check_integrity
 from support.store_kill import kill_once
@@ -28,7 +28,7 @@ def tell(netns, talk, *to):
 
 
 def found(store, *words):
-    result = subprocess.run([*COMMAND, "find", "--store", store, "--json", *words], capture_output=True, timeout=30)
+    result = subprocess.run([*PROGRAM, "find", "--store", store, "--json", *words], capture_output=True, timeout=30)
     assert result.returncode in (0, 1) and not result.stderr, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
