@@ -139,11 +139,14 @@ def test_flows_are_logged_without_it(serving):
 
 
 def test_it_may_be_stopped(serving):
-    os.kill(server_of(serving), signal.SIGSTOP)
+    server = server_of(serving)
+    os.kill(server, signal.SIGSTOP)
     with connected(b"GET /metrics HTTP/1.0\r\n\r\n"):
         send(4321)
         serving.await_lines(1)
         assert serving.end()[0] == 0 and serving.complaints == []
+    os.kill(server, signal.SIGCONT)
+    until(lambda: not Path(f"/proc/{server}").exists(), what="its end")
 
 
 def test_it_ends_with_the_program(serving):
