@@ -141,7 +141,7 @@ class FlowFinder:
         self._source.refresh()
         found = [
             life
-            for life in lives(self._source.scan(selection, community_id=self._seed))
+            for life in lives(self._scan(selection, False))
             if life.began_ns < until and (life.ended_ns is None or life.ended_ns >= since)
         ]
         return sorted(found, key=lambda life: life.began_ns)
