@@ -8,7 +8,8 @@ from _thread import allocate_lock
 from nfct_fast.store.rows import FileRows
 from nfct_fast.store.schema import APPLICATION_ID, TABLES, VERSION, StoreError, check_version, file_name, store_files
 
-ENDS = ("", "-wal", "-shm", "-journal")  # of the names of what SQLite makes of a file
+_BESIDE = ("-wal", "-shm")  # what the names of files end with that are beside one while it is written
+ENDS = ("", *_BESIDE, "-journal")  # of the names of what SQLite makes of a file
 GATHERED = 20_000  # flows that wait for a commit at most, in 25 MB; beyond that they are only counted
 _INSERT = {
     "process": f"INSERT INTO process VALUES({','.join('?' * 11)})",
@@ -62,7 +63,7 @@ def set_aside(path: str) -> str:
     """Rename a file that is damaged, so that nothing reads it as part of the store. Returns the new name; OSError."""
     aside = f"{path}.damaged"
     os.replace(path, aside)
-    for end in ("-wal", "-shm"):
+    for end in _BESIDE:
         with contextlib.suppress(FileNotFoundError):
             os.replace(path + end, aside + end)
     return aside
@@ -83,6 +84,11 @@ def remove(path: str) -> None:
     for end in ENDS:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + end)
+
+
+def _touch(path):
+    """Make a file that was not there."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
 def _sync(directory):
@@ -197,7 +203,7 @@ class HourFile:
         made = f"{path}.new"
         try:
             remove(made)
-            os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            _touch(made)
             with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = MEMORY").fetchall()
                 connection.execute("BEGIN IMMEDIATE")
@@ -207,6 +213,10 @@ class HourFile:
                     connection.execute(table)
                 self._tell_boot(connection)
                 connection.execute("COMMIT")
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            remove(path)  # a "-wal" without its file, which SQLite would take for this one's
+            for end in _BESIDE:  # before a reader makes them: root's would be nobody else's for a moment
+                _touch(path + end)
             os.rename(made, path)
             _sync(self._directory)
             self._connection = connect(path)
@@ -225,13 +235,21 @@ class HourFile:
         """
         if not self.rows:
             return 0
-        if self._connection is None:
+        if self.path is None:
             self._make()
+        elif self._connection is None:
+            self._connection = connect(self.path)
         connection, count = self._connection, len(self.rows.flows)
-        with transaction(connection):
-            connection.executemany(_INSERT["process"], self.rows.processes)
-            connection.executemany(_INSERT["flow"], self.rows.flows)
-            connection.executemany(_INSERT["loss"], self.rows.losses)
+        try:
+            with transaction(connection):
+                connection.executemany(_INSERT["process"], self.rows.processes)
+                connection.executemany(_INSERT["flow"], self.rows.flows)
+                connection.executemany(_INSERT["loss"], self.rows.losses)
+        except BaseException:
+            # A connection that could open the "-wal" for reading only, as when root's reader had made it and not yet
+            # given it to the owner, stays read-only.
+            self._disconnect()
+            raise
         self.flows += count
         self.rows.clear()
         return count
@@ -239,13 +257,11 @@ class HourFile:
     def give_up(self, error) -> int:
         """Set a damaged file aside, and begin another one. Return how many flows are lost, which had waited for it."""
         lost = len(self.rows.flows) + self.rows.refused
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
+        self._disconnect()
         if self.path is not None:
             self._set_aside(self.path, error)
             self._claims.release(self.path)
-        self._connection, self.path, self.flows, self._boot = None, None, 0, 1
+        self.path, self.flows, self._boot = None, 0, 1
         self._number += 1
         self.rows = FileRows(self.hour, 1, 1, GATHERED)
         return lost
@@ -260,9 +276,12 @@ class HourFile:
 
     def close(self) -> None:
         """Close it; what is in `rows` is not committed. Whoever is last to close it makes one file of it again."""
+        self._disconnect()
+        if self.path is not None:
+            self._claims.release(self.path)
+
+    def _disconnect(self):
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = None
-        if self.path is not None:
-            self._claims.release(self.path)
