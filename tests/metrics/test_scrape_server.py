@@ -178,6 +178,17 @@ def test_what_each_output_has_not_taken(tracked, within, tmp_path):
     assert outputs == {str(tmp_path / "flows"): 0, "standard output": 0}
 
 
+def test_groups_of_flows(tracked, within):
+    with within(), Program(tracked, "-p", "udp", "--metrics", "9464", "--aggregate", "1h", command=PROGRAM) as program:
+        assert "nfct_aggregate_groups 0\n" in get()
+        send(4321)
+        send(4321)
+        send(4322)
+        until(lambda: samples(get())["nfct_aggregate_groups",] == 2, what="two groups")
+        assert samples(get())["nfct_aggregate_groups_early_total",] == 0
+        assert program.end()[0] == 0 and len(program.lines) == 2
+
+
 def test_without_a_sandbox_and_on_ipv6(tracked, within):
     with within(), Program(tracked, "-p", "udp", "--no-sandbox", "--metrics", "[::1]:9464", command=PROGRAM) as program:
         assert samples(get("http://[::1]:9464/metrics"))

@@ -110,7 +110,7 @@ def run(arguments) -> None:
         outputs.start()
         for reason in (*rights.reasons, *conntrack.no_event_reasons, *conntrack.degraded, *conntrack.notices()):
             warn(reason)
-        metrics.start(conntrack, outputs)
+        metrics.start(conntrack, outputs, *(() if aggregator is None else (aggregator,)))
         manager.ready(conntrack)
         try:
             _log(conntrack, writer, aggregator, stop, outputs, arguments.replay is not None, manager)

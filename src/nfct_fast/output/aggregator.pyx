@@ -167,6 +167,12 @@ cdef class Aggregator(RecordWriter):
                 flows += flow_count(&self.due.records[i].flow)
         return flows
 
+    def _add_metrics(self, exposition):
+        exposition.gauge("nfct_aggregate_groups", "Groups of flows that wait until their time is over.", self.count)
+        exposition.counter(
+            "nfct_aggregate_groups_early", "Groups written before their time was over, to make room.", self.early
+        )
+
     cdef void _make_key(self, const record_t *record, group_key_t *out) noexcept nogil:
         cdef const flow_t *flow = &record.flow
         memset(out, 0, sizeof(group_key_t))
