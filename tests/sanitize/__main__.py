@@ -58,6 +58,12 @@ THREADED = [
     "kernel/test_netns.py",
     "events/test_open_sources.py",
     "attribution/test_short_lived_processes.py",
+    "command_line/test_aggregate.py",
+    "live_table",
+    "output",
+    "replay",
+    "seen/test_first_seen.py",
+    "seen/test_seen_set.py",
 ]
 
 KINDS = {
@@ -82,7 +88,8 @@ KINDS = {
         "flags": "-fsanitize=thread",
         "library": "libtsan.so",
         "options": {"TSAN_OPTIONS": f"suppressions={HERE / 'thread.txt'}:history_size=4:exitcode=0"},
-        "tests": [f"tests/{name}" for name in THREADED],
+        # Signals are held back there until the next call that blocks: one each 2 ms leaves no time between them.
+        "tests": ["-k", "not (test_interrupts_amid_many_flows_lose_none and read)", *[f"tests/{x}" for x in THREADED]],
         # Before gcc 14 it cannot be where 32 bits of an address are random (vm.mmap_rnd_bits, the default since
         # Linux 6.6).
         "prefix": ["setarch", "-R"],

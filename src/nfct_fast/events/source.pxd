@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from stdatomic cimport atomic_bool, atomic_uint64_t
 from nfct_fast.events.receive_memory cimport Share
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.kernel.netlink cimport NetlinkSocket
@@ -25,8 +26,8 @@ cdef class Source:
     cdef bint overrun                    # events were lost, and no dump has begun to look for their flows yet
     cdef uint32_t losses                 # changes when events are lost, and once more when all before the loss are read
     cdef fingerprint_set_t ended_flows   # flows whose DESTROY came while those that existed are still to be delivered
-    cdef bint retiring                   # the socket has left its groups: release the source once its queue is empty
-    cdef bint stopping                   # a running dump is to be cut short
+    cdef atomic_bool retiring            # the socket has left its groups: release the source once its queue is empty
+    cdef atomic_bool stopping            # a running dump is to be cut short
 
     # Recovery takes three steps: index the log of fingerprints, dump the table, and read the events queued meanwhile.
     cdef purpose_t purpose               # of the current or last dump
@@ -48,7 +49,7 @@ cdef class Source:
     cdef fingerprint_log_t live_log      # flows the dump in progress has found in the table
     cdef fingerprint_set_t recovered_flows   # flows delivered from the dump whose own event may still be queued
     cdef uint64_t live_at_sweep          # size of the table at the last complete dump
-    cdef bint sweep_requested            # dump with PURPOSE_SWEEP soon, however short the log is
+    cdef atomic_bool sweep_requested     # dump with PURPOSE_SWEEP soon, however short the log is
 
     cdef readonly int64_t last_event_at  # CLOCK_MONOTONIC ns when a batch was last received
     cdef int64_t drained_at              # CLOCK_MONOTONIC ns at which all earlier events were last known to be received
@@ -56,15 +57,15 @@ cdef class Source:
     cdef int64_t unreported_since        # value of drained_at at the first loss that no LOST record reported; 0: none
     cdef int64_t recovery_since          # value of loss_started_at for the losses that this PURPOSE_RECOVER dump is for
 
-    cdef readonly uint64_t recovered_count       # flows delivered from the table because their event was lost
-    cdef readonly uint64_t existing_count        # flows delivered that existed before the namespace was monitored
+    cdef readonly atomic_uint64_t recovered_count   # flows delivered from the table because their event was lost
+    cdef readonly atomic_uint64_t existing_count    # flows delivered that existed before the namespace was monitored
     cdef uint64_t losses_counted                 # all lost events, as of the last count_losses()
     cdef uint64_t unallocated_counted            # events in losses_counted that the kernel could not allocate
     cdef uint64_t tentative                      # events reported as lost that a later, complete dump may still find
-    cdef uint64_t unaccounted                    # recovered flows in excess of all losses that the kernel reported
-    cdef readonly uint64_t reported_lost         # lost events in LOST records so far
-    cdef readonly uint64_t reported_recovered    # recovered_count at the last LOST record
-    cdef readonly uint64_t reported_unallocated  # unallocated events at the last LOST record
+    cdef atomic_uint64_t unaccounted             # recovered flows in excess of all losses that the kernel reported
+    cdef readonly atomic_uint64_t reported_lost         # lost events in LOST records so far
+    cdef readonly atomic_uint64_t reported_recovered    # recovered_count at the last LOST record
+    cdef readonly atomic_uint64_t reported_unallocated  # unallocated events at the last LOST record
 
     # Grow the receive buffer if more than half of it is used, or if it was `full`, as far as the share allows. Return 1
     # if it grew, 0 if not, or -errno.

@@ -1,5 +1,6 @@
 """The sources in use, by number, and the counts of those that were released."""
 from libc.stdint cimport uint64_t
+from stdatomic cimport atomic_int, atomic_uint64_t
 from nfct_fast.events.source cimport Source
 
 cdef enum:
@@ -10,11 +11,11 @@ cdef enum:
 cdef class Sources:
     cdef list by_number          # by_number[i]: the Source with number i, or None
     cdef void *pointers[SOURCES]     # the same as borrowed references, for use without the GIL; NULL once released
-    cdef int bound               # greater than all numbers in use
+    cdef atomic_int bound        # greater than all numbers in use
     cdef readonly object retired     # the Counts of all sources that were collected
-    cdef uint64_t retired_reported_lost          # the sums of the same fields of these sources
-    cdef uint64_t retired_reported_recovered
-    cdef uint64_t retired_reported_unallocated
+    cdef atomic_uint64_t retired_reported_lost   # the sums of the same fields of these sources
+    cdef atomic_uint64_t retired_reported_recovered
+    cdef atomic_uint64_t retired_reported_unallocated
     # Return the source with that number, a borrowed reference; NULL if there is none.
     cdef void *get(self, int number) noexcept nogil
     # Note that the reading thread will not use the source again.

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint64_t
+from stdatomic cimport atomic_int, atomic_uint64_t
 from linux_netlink cimport sockaddr_nl
 from nfct_fast.kernel.fork_guard cimport ForkGuard
 from sys_socket cimport iovec, mmsghdr
@@ -17,14 +18,14 @@ cdef class NetlinkSocket:
     cdef Inbox inbox
     cdef int slots                   # datagrams received by one system call, at most
     cdef bint congested              # an overrun was reported, and the queue has not been seen empty since
-    cdef readonly uint64_t lost      # datagrams that the kernel dropped because the receive buffer was full
+    cdef readonly atomic_uint64_t lost   # datagrams that the kernel dropped because the receive buffer was full
     cdef uint64_t lost_at_overrun    # value of `lost` when drops last explained an overrun
     cdef uint64_t unexplained_overruns    # overruns since `congested` was set that no drops explain so far
-    cdef readonly uint64_t unallocated   # overruns without drops: a lower bound of events the kernel could not allocate
-    cdef readonly uint64_t overruns  # how often the kernel reported ENOBUFS
+    cdef readonly atomic_uint64_t unallocated    # overruns without drops: a lower bound of events without memory
+    cdef readonly atomic_uint64_t overruns   # how often the kernel reported ENOBUFS
     cdef readonly uint64_t truncated # datagrams dropped because they were longer than a slot
     cdef readonly uint64_t spoofed   # datagrams ignored because a process sent them, not the kernel
-    cdef readonly int rcvbuf         # bytes of the receive buffer as the kernel counts them: twice what was requested
+    cdef readonly atomic_int rcvbuf  # bytes of the receive buffer as the kernel counts them: twice what was requested
     cdef int receive(self, int most) noexcept nogil
     cdef const void *datagram(self, int index, size_t *length) noexcept nogil
     cdef int grow(self, int limit, bint full) noexcept nogil

@@ -215,10 +215,12 @@ cdef class NetlinkSocket:
     cdef int resize(self, int size) noexcept nogil:
         """Request a receive buffer of `size` bytes. 0 or -errno. Queued datagrams stay, even if they take more."""
         cdef socklen_t length = sizeof(size)
+        cdef int granted
         if setsockopt(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) < 0:
             return -errno
-        if getsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, &self.rcvbuf, &length) < 0:
+        if getsockopt(self.fd, SOL_SOCKET, SO_RCVBUF, &granted, &length) < 0:
             return -errno
+        self.rcvbuf = granted
         return 0
 
     cdef int64_t queued(self) noexcept nogil:

@@ -1,5 +1,6 @@
 """Find the network namespaces of this host and follow their changes, in a thread of its own."""
 from libc.stdint cimport uint64_t
+from stdatomic cimport atomic_bool, atomic_uint64_t
 
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.namespaces.namespace_map cimport namespace_map_t
@@ -10,11 +11,11 @@ cdef class Discovery:
     cdef readonly dict namespaces  # {inode: WatchedNamespace}
     cdef readonly list monitored   # monitored namespaces by number, WatchedNamespace; None: the number is free
     cdef namespace_map_t *new_map  # the latest map, until take() exchanges it for NULL; atomic
-    cdef uint64_t requested        # number of rounds requested by run_round(); atomic
-    cdef uint64_t completed        # value of `requested` when the last complete round began; atomic
-    cdef bint is_stale             # addresses of a monitored namespace have changed, and new_map lacks the change
-    cdef bint search_wanted        # search for new namespaces as soon as search_due permits
-    cdef bint stopping             # stop() was called
+    cdef atomic_uint64_t requested # number of rounds requested by run_round()
+    cdef atomic_uint64_t completed # value of `requested` when the last complete round began
+    cdef atomic_bool is_stale      # addresses of a monitored namespace have changed, and new_map lacks the change
+    cdef atomic_bool search_wanted # search for new namespaces as soon as search_due permits
+    cdef atomic_bool stopping      # stop() was called
     cdef readonly int limit        # most namespaces besides the monitored ones
     cdef readonly double ttl       # least seconds between two searches
     cdef double search_due         # monotonic seconds before which there is no search

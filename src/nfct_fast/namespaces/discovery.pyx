@@ -27,13 +27,9 @@ cdef extern from * nogil:
     #include <stdint.h>
     static inline void *nfct_swap(void **at, void *value) { return __atomic_exchange_n(at, value, __ATOMIC_ACQ_REL); }
     static inline void *nfct_peek(void **at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
-    static inline void nfct_store(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
-    static inline uint64_t nfct_load(uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
     """
     void *nfct_swap(void **at, void *value)
     void *nfct_peek(void **at)
-    void nfct_store(uint64_t *at, uint64_t value)
-    uint64_t nfct_load(uint64_t *at)
 
 # After work that took t seconds, the next of its kind waits FACTOR * t.
 cdef enum:
@@ -164,7 +160,7 @@ cdef class Discovery:
         if self.stopping:
             return False
         with self.lock:
-            requested = nfct_load(&self.requested)
+            requested = self.requested
             began = time.monotonic()
             for fd, _ in events:
                 if fd == self.wake.fd:
@@ -182,7 +178,7 @@ cdef class Discovery:
             if self.changed:
                 self._publish()
             self.is_stale = False
-            nfct_store(&self.completed, requested)
+            self.completed = requested
             self.done.notify()
         return searched
 
@@ -357,10 +353,10 @@ cdef class Discovery:
         cdef pollfd ready
         if search:
             self.search_wanted = True
-        number = nfct_load(&self.requested) + 1
-        nfct_store(&self.requested, number)
+        number = self.requested + 1
+        self.requested = number
         self.wake.notify()
-        while nfct_load(&self.completed) < number:
+        while self.completed < number:
             left = (until - monotonic_ns()) // 1_000_000
             if left <= 0:
                 return False

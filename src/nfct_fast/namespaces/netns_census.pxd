@@ -1,5 +1,6 @@
 """Find the network namespaces of processes: of all processes, or of those that were started recently."""
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from stdatomic cimport atomic_bool
 
 cdef enum:
     FOUND_MAX = 1024
@@ -15,7 +16,7 @@ cdef struct pid_range_t:
 cdef class NetnsCensus:
     cdef str proc
     cdef int root               # O_PATH descriptor of /proc
-    cdef bint stopping          # stop() was called
+    cdef atomic_bool stopping   # stop() was called
     cdef int32_t last_pid       # the process id that was assigned last
     cdef int32_t pid_max        # kernel.pid_max, after which the kernel starts over from low ids
     cdef pid_range_t ranges[64]

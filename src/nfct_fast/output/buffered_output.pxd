@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 from posix_pthread cimport pthread_mutex_t
+from stdatomic cimport atomic_bool
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.output.formatter cimport Formatter
 from nfct_fast.output.target cimport Target, entry_t
@@ -23,8 +24,8 @@ cdef class BufferedOutput:
     cdef uint64_t missing        # flows left out since the last report of a loss among the entries
     cdef uint64_t left_out       # flows left out in all
     cdef bint dead               # nothing will ever be taken again
-    cdef bint stopping
-    cdef bint reopening
+    cdef atomic_bool stopping
+    cdef atomic_bool reopening
     cdef int failing             # 1: the last attempt failed, 2: and the operator knows
     cdef int64_t deadline       # CLOCK_MONOTONIC ns when delivery is given up; 0: not yet known
     cdef int64_t quiet_until     # CLOCK_MONOTONIC ns until which the operator is told of no failure again

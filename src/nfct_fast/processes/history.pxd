@@ -1,5 +1,6 @@
 """The programs that processes ran, by identity, including those that have ended."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from stdatomic cimport atomic_uint64_t
 
 from posix_pthread cimport pthread_mutex_t
 from nfct_fast.processes.process_event cimport process_event, process_id, process_ring
@@ -61,7 +62,7 @@ cdef class History:
     cdef uint64_t _lost                  # events lost in total, as of the last drain()
     cdef int64_t _reported_until         # CLOCK_BOOTTIME ns up to which the proc connector has reported all events
     cdef bint _reporting                 # the proc connector is reporting events now
-    cdef readonly uint64_t changes       # incremented whenever what is known of a program changes
+    cdef readonly atomic_uint64_t changes   # incremented whenever what is known of a program changes
 
     # Process all events in the ring. lost: how many events the kernel has lost in total. After a further loss, programs
     # without an exec id are forgotten, as they may have executed something else. One thread only; no system call.

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint64_t
+from stdatomic cimport atomic_bool
 
 from nfct_fast.kernel.netlink cimport NetlinkSocket
 from nfct_fast.kernel.wakeup cimport Wakeup
@@ -11,7 +12,7 @@ cdef class ProcEvents:
     cdef NetlinkSocket _socket
     cdef object _thread
     cdef Wakeup _wake
-    cdef bint _stopping
+    cdef atomic_bool _stopping
     cdef readonly int failed             # the errno that ended the thread; 0: none
     cdef int _serve(self) noexcept nogil
     cdef int _receive(self) noexcept nogil

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t
+from stdatomic cimport atomic_bool
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.columns.batch_builder cimport BatchBuilder
 from nfct_fast.records.taken_records cimport TakenRecords
@@ -36,7 +37,7 @@ cdef class Engine:
     cdef object lock
     cdef int epoll                   # readable when the consumer has something to do
     cdef Wakeup wakeup               # wakes `epoll` when close() is called
-    cdef bint closed                 # close() was called
+    cdef atomic_bool closed          # close() was called
     cdef bint ended                  # the threads have ended
     cdef bint released               # descriptors are closed and counts are final
     cdef bint counted                # the reader's counts are included in the three fields below

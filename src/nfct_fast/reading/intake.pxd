@@ -1,5 +1,6 @@
 """From a source's datagrams to records in the ring: receive, decode, filter, attribute."""
 from libc.stdint cimport int64_t, uint64_t
+from stdatomic cimport atomic_bool
 from nfct_fast.attribution.resolver cimport Resolver
 from nfct_fast.events.decoder cimport FlowDecoder
 from nfct_fast.events.flow cimport flow_t
@@ -23,8 +24,8 @@ cdef class Intake:
     cdef readonly Resolver attribution
     cdef FlowFilter flow_filter
     cdef Wakeup wakeup                   # stop() was called
-    cdef bint stopping                   # stop() was called
-    cdef bint no_consumer                # nobody will make room in the ring any more
+    cdef atomic_bool stopping            # stop() was called
+    cdef atomic_bool no_consumer         # nobody will make room in the ring any more
     cdef readonly uint64_t events        # events decoded
     cdef readonly uint64_t filtered      # events and recovered flows not wanted that the socket filter let through
     cdef readonly uint64_t named         # flows for whose owner a process was found

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint64_t
+from stdatomic cimport atomic_bool
 from nfct_fast.events.flow cimport flow_t
 from nfct_fast.filters.flow_filter cimport FlowFilter
 from nfct_fast.kernel.wakeup cimport Wakeup
@@ -12,7 +13,7 @@ cdef class Player:
     cdef int fd                      # -1: closed
     cdef Ring ring
     cdef Wakeup wakeup               # stop() was called
-    cdef bint stopping
+    cdef atomic_bool stopping
     cdef readonly object failure     # the exception that ended run(), or None
     cdef readonly object finished    # a lock that run() releases at its end
     cdef readonly ChunkDecoder chunks    # has how many flows and losses came

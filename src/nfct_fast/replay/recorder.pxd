@@ -1,5 +1,6 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from posix_pthread cimport pthread_mutex_t
+from stdatomic cimport atomic_bool, atomic_int
 from nfct_fast.kernel.wakeup cimport Wakeup
 from nfct_fast.processes.process cimport process_t
 from nfct_fast.processes.redactor cimport Redactor
@@ -41,9 +42,9 @@ cdef class Recorder:
     cdef size_t filled               # bytes in it
     cdef uint64_t filled_flows       # flows in it
     cdef uint64_t filled_losses
-    cdef int failure                 # errno of the write that ended the recording; 0: none
+    cdef atomic_int failure          # errno of the write that ended the recording; 0: none
     cdef uint64_t writing_flows      # flows in the other one
-    cdef bint stopping               # nothing will be added any more
+    cdef atomic_bool stopping        # nothing will be added any more
     cdef bint given_up               # finish() waited long enough, and counted what is not written
     cdef Wakeup wakeup               # of the writing thread
     cdef uint64_t unrecorded_count

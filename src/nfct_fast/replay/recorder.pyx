@@ -203,7 +203,7 @@ cdef class Recorder:
                 if result == 2:
                     break
         except OSError as error:         # the rights could not be given up
-            self.failure = error.errno
+            self.failure = <int>error.errno
             self._complain(error.errno)
         finally:
             # Not `wakeup`, which the reading thread may be about to use.

@@ -54,7 +54,6 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
         uint32_t records[2]
         uint32_t buckets[2]
         uint32_t cookies
-        uint64_t grown_at
         bint retired
         uint64_t seed
         const uint32_t *port
@@ -78,6 +77,7 @@ cdef extern from "nfct_fast/sockets/owners_find.h" nogil:
     int owners_larger_map(int outer, unsigned int kind, uint32_t entries)
     int owners_take_larger(owners *self, unsigned int kind, int fd)
     void owners_switch(owners *self)
+    uint64_t owners_grown_at(owners *self)
     void owners_retire(owners *self)
     void owners_retired(owners *self)
     uint64_t owners_written(const owners *self)

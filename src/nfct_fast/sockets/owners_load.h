@@ -152,6 +152,12 @@ static inline void owners_switch(struct owners *self)
     __atomic_store_n(&self->grown_at, head, __ATOMIC_RELEASE);
 }
 
+/* The position from which on records are in the larger ring; 0: it is not used yet. */
+static inline uint64_t owners_grown_at(const struct owners *self)
+{
+    return __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
+}
+
 /* Once the larger ring has been filled, have the programs stop using the small one. After a while look-ups can skip it,
  * too: owners_retired(). */
 static inline void owners_retire(struct owners *self) { __atomic_store_n(&self->state->retired, 1, __ATOMIC_RELEASE); }

@@ -14,7 +14,7 @@
 static inline int owners_past(const struct owners *self, const struct owners_key *tuple, uint64_t netns, uint64_t from,
                               uint64_t until, struct owners_found *out)
 {
-    uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
+    uint64_t grown_at = owners_grown_at(self);
     uint64_t head = __atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE);
     int found = 0;
     out->match = OWNERS_EXACT;
@@ -52,7 +52,7 @@ static inline int owners_past(const struct owners *self, const struct owners_key
  * none ever was. */
 static inline uint64_t owners_complete_since(const struct owners *self)
 {
-    uint64_t grown_at = __atomic_load_n(&self->grown_at, __ATOMIC_ACQUIRE);
+    uint64_t grown_at = owners_grown_at(self);
     uint64_t head = __atomic_load_n(&self->state->head, __ATOMIC_ACQUIRE) & (OWNERS_GROWN - 1);
     int grown = grown_at && head - grown_at >= self->records[1];
     uint64_t end = grown || !grown_at ? head : grown_at;

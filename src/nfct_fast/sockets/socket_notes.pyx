@@ -45,10 +45,10 @@ from nfct_fast.processes.owners_cgroup cimport owners_cgroup_mount
 from nfct_fast.sockets.owners_find cimport (
     OWNERS_AGAIN, OWNERS_GROWING_BUCKETS, OWNERS_GROWING_RECORDS, OWNERS_KERNEL, OWNERS_MAP_BUCKETS, OWNERS_MAP_EVENTS,
     OWNERS_MAP_RECORDS, OWNERS_PORTS, owners_approach, owners_bytes, owners_close, owners_complete_since, owners_found,
-    owners_init, owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie, owners_open,
-    owners_past, owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record, owners_retire,
-    owners_retired, owners_switch, owners_take_larger, owners_users, owners_watch, owners_written, task_types,
-    task_types_read,
+    owners_grown_at, owners_init, owners_is_watched, owners_key, owners_larger_map, owners_lookup, owners_lookup_cookie,
+    owners_open, owners_past, owners_port, owners_port_changes, owners_prepare, owners_probe, owners_record,
+    owners_retire, owners_retired, owners_switch, owners_take_larger, owners_users, owners_watch, owners_written,
+    task_types, task_types_read,
 )
 
 
@@ -243,7 +243,7 @@ cdef class SocketNotes:
     cdef bint is_due(self, int64_t now) noexcept nogil:
         cdef uint64_t written
         cdef int64_t passed = now - self._since
-        if not self._open or self._owners.records[1] == 0 or self._owners.grown_at:
+        if not self._open or self._owners.records[1] == 0 or owners_grown_at(&self._owners):
             return False
         written = owners_written(&self._owners) - self._counted
         # Grow at half of what one user may write in that time, before any of the user's notes are refused.
@@ -255,10 +255,10 @@ cdef class SocketNotes:
         return False
 
     cdef void retire(self, int64_t now) noexcept nogil:
-        if not self._open or self._owners.grown_at == 0 or self._owners.retired:
+        if not self._open or owners_grown_at(&self._owners) == 0 or self._owners.retired:
             return
         if self._owners.state.retired == 0:
-            if owners_written(&self._owners) + 1 - self._owners.grown_at >= self._owners.records[1]:
+            if owners_written(&self._owners) + 1 - owners_grown_at(&self._owners) >= self._owners.records[1]:
                 owners_retire(&self._owners)
                 self._since = now
         elif now - self._since >= WINDOW_NS:       # every program that was writing a note then has finished
@@ -277,7 +277,7 @@ cdef class SocketNotes:
         cdef int fd, rc, kind
         if not self._open:
             raise ValueError("SocketNotes is closed")
-        if self._owners.records[1] == 0 or self._owners.grown_at:
+        if self._owners.records[1] == 0 or owners_grown_at(&self._owners):
             return
         for kind, which, entries in ((OWNERS_GROWING_RECORDS, OWNERS_MAP_RECORDS, self._owners.records[1]),
                                      (OWNERS_GROWING_BUCKETS, OWNERS_MAP_BUCKETS, self._owners.buckets[1])):
@@ -306,7 +306,7 @@ cdef class SocketNotes:
         """
         if not self._open:
             raise ValueError("SocketNotes is closed")
-        written, grown_at = int(owners_written(&self._owners)), int(self._owners.grown_at)
+        written, grown_at = int(owners_written(&self._owners)), int(owners_grown_at(&self._owners))
         room, larger = int(self._owners.records[0]), int(self._owners.records[1])
         replaced = max(0, (grown_at - 1 if grown_at else written) - room)
         if grown_at:
