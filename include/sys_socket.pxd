@@ -17,6 +17,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOL_NETLINK
         SOL_SOCKET
         SO_NETNS_COOKIE
+        SO_ERROR
         SO_RCVBUF
         SO_RCVBUFFORCE
         SO_MEMINFO

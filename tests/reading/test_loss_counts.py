@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 
 import pytest
 
-from support.cli import Program, until
+from support.cli import Program, inside, until
 from support.overruns import listening, read_until_quiet
 
 
@@ -84,6 +85,35 @@ def test_events_there_was_no_memory_for_and_that_are_gone(tracked, flood, faults
     written = sum(record["type"] == "NEW" for record in records)
     assert 2 <= sum(record["lost"] for record in told) <= made - written
     assert all(record["at_least"] is True for record in told)
+
+
+COUNTING = """
+import sys, time
+from nfct_fast import Conntrack, Lost
+
+options = dict(protocol="ipv4/udp", attribution="off", probe=False, recover=False, on_loss="yield")
+with Conntrack(rcvbuf=4096, rcvbuf_limit=4096, **options) as conntrack:
+    print("ready", flush=True)
+    total, overruns, changed = 0, 0, time.monotonic()
+    while time.monotonic() < changed + 3:
+        for item in conntrack.read(timeout=0.1):
+            total, changed = total + (item.count if isinstance(item, Lost) else 1), time.monotonic()
+        if overruns == 0 and conntrack.stats().overruns:
+            overruns = 1
+            print("overrun", flush=True)
+    print(total, conntrack.stats().unallocated)
+"""
+
+
+def test_an_overrun_just_after_another_is_counted_once(tracked, flood, faults):
+    """Its drops are counted together with the last ones of the other, before it is reported."""
+    command = inside(tracked, [sys.executable, "-c", COUNTING])
+    with subprocess.Popen(command, env=faults("late"), stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        made = flood(1_000, 0)
+        assert child.stdout.readline() == "overrun\n"
+        made += flood(50, 0, address="10.99.2.1")
+        assert child.stdout.read() == f"{made} 0\n"
 
 
 def test_what_was_dropped_is_exact(tracked, flood):

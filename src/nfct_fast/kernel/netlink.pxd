@@ -34,5 +34,5 @@ cdef class NetlinkSocket:
     cdef int count_lost(self) noexcept nogil
     cdef uint64_t dropped(self) noexcept nogil
     cdef void _begin_loss(self) noexcept nogil
-    cdef void _end_loss(self) noexcept nogil
+    cdef int _end_loss(self) noexcept nogil
     cdef bint _explain_loss(self) noexcept nogil

@@ -14,10 +14,10 @@ from libc.string cimport memset
 from linux_netlink cimport (NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SK_MEMINFO_DROPS, SK_MEMINFO_RMEM_ALLOC,
                             SK_MEMINFO_VARS, is_of_kernel, sockaddr_nl)
 from posix.unistd cimport close as c_close
-from sys_socket cimport (AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_MEMINFO, SO_RCVBUF, SO_RCVBUFFORCE,
-                         SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_NETLINK, SOL_SOCKET, bind, connect, getsockopt,
-                         iovec, mmsghdr, recvmmsg, send, setsockopt, sock_filter, sock_fprog, sockaddr, socket,
-                         socklen_t)
+from sys_socket cimport (AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_ERROR, SO_MEMINFO, SO_RCVBUF,
+                         SO_RCVBUFFORCE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_NETLINK, SOL_SOCKET, bind, connect,
+                         getsockopt, iovec, mmsghdr, recvmmsg, send, setsockopt, sock_filter, sock_fprog, sockaddr,
+                         socket, socklen_t)
 
 from nfct_fast.kernel.os_error cimport os_error
 
@@ -184,9 +184,7 @@ cdef class NetlinkSocket:
             return -ENOBUFS
         if errno == EAGAIN:
             # The kernel reports congestion once, and goes on dropping until the queue is empty.
-            if self.congested:
-                self._end_loss()
-            return 0
+            return self._end_loss() if self.congested else 0
         if errno == EINTR:
             return 0
         return -errno
@@ -236,11 +234,23 @@ cdef class NetlinkSocket:
         self.congested = True
         self.unexplained_overruns += not self._explain_loss()
 
-    cdef void _end_loss(self) noexcept nogil:
-        self.congested = False
-        self._explain_loss()
-        self.unallocated += self.unexplained_overruns
-        self.unexplained_overruns = 0
+    cdef int _end_loss(self) noexcept nogil:
+        """The queue was empty: return 0, or -ENOBUFS if there has been another overrun since, or another -errno."""
+        cdef int error = 0
+        cdef socklen_t length = sizeof(error)
+        cdef bint explained = self._explain_loss()
+        if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0:
+            return -errno
+        if error == ENOBUFS:
+            # The drop of that overrun may be among those just counted.
+            self.overruns += 1
+            self.unexplained_overruns += not explained
+        else:
+            # An overrun is reported before its drop is counted, so all drops counted are of overruns reported.
+            self.congested = False
+            self.unallocated += self.unexplained_overruns
+            self.unexplained_overruns = 0
+        return -error
 
     cdef bint _explain_loss(self) noexcept nogil:
         """Return whether drops were counted since the last overrun; they also explain one that was reported before."""
