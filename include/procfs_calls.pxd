@@ -28,9 +28,3 @@ cdef extern from "sys/syscall.h" nogil:
 
 cdef extern from "time.h" nogil:
     enum: CLOCK_BOOTTIME
-
-cdef extern from * nogil:
-    enum: __ATOMIC_RELAXED
-    enum: __ATOMIC_ACQ_REL
-    int __atomic_add_fetch(int *value, int by, int order)
-    int __atomic_sub_fetch(int *value, int by, int order)

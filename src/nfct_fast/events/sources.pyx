@@ -5,14 +5,6 @@ from nfct_fast.events.source cimport Source
 
 from typing import NamedTuple
 
-cdef extern from * nogil:
-    """
-    static inline void *nfct_source_load(void **at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
-    static inline void nfct_source_store(void **at, void *source) { __atomic_store_n(at, source, __ATOMIC_RELEASE); }
-    """
-    void *nfct_source_load(void **at)
-    void nfct_source_store(void **at, void *source)
-
 
 class Counts(NamedTuple):
     """Counts of one or more sources; see Stats for each."""
@@ -52,7 +44,7 @@ cdef class Sources:
             raise ValueError(f"source {source.index}: no more than {SOURCES} network namespaces can be monitored")
         self.by_number.extend([None] * (source.index + 1 - len(self.by_number)))
         self.by_number[source.index] = source
-        nfct_source_store(&self.pointers[source.index], <void *>source)
+        self.pointers[source.index] = <void *>source
         self.bound = max(self.bound, source.index + 1)
 
     def collect(self) -> list:
@@ -63,7 +55,7 @@ cdef class Sources:
         cdef Source source
         gone = []
         for number, source in enumerate(self.by_number):
-            if source is not None and nfct_source_load(&self.pointers[number]) == NULL:
+            if source is not None and self.pointers[number] == NULL:
                 source.close()
                 self.retired = Counts(*map(sum, zip(self.retired, counts_of(source))))
                 self.retired_reported_lost += source.reported_lost
@@ -105,7 +97,7 @@ cdef class Sources:
         return iter([source for source in self.by_number if source is not None])
 
     cdef void *get(self, int number) noexcept nogil:
-        return nfct_source_load(&self.pointers[number])
+        return self.pointers[number]
 
     cdef void release(self, int number) noexcept nogil:
-        nfct_source_store(&self.pointers[number], NULL)
+        self.pointers[number] = NULL

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free, malloc
 from posix.unistd cimport close
 
 from linux_netlink cimport NETLINK_ROUTE, NETLINK_SOCK_DIAG
-from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
+from stdatomic cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 from sys_socket cimport SO_NETNS_COOKIE, SOL_SOCKET, getsockopt, socklen_t
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_find

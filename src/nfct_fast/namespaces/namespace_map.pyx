@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
+from stdatomic cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 
 from nfct_fast.namespaces.local_routes cimport local_routes_t, routes_find, routes_free, routes_merge
 from nfct_fast.namespaces.links cimport LINK_GROUP, LINK_NOWHERE, LINK_PAIR, route_read, route_t

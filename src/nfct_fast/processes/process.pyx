@@ -12,8 +12,8 @@ from posix.stat cimport struct_stat
 from nfct_fast.kernel.fstatat cimport fstatat
 from posix.unistd cimport close
 
-from procfs_calls cimport (AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED,
-                           __atomic_add_fetch, __atomic_sub_fetch)
+from procfs_calls cimport AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH
+from stdatomic cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 
 from nfct_fast.processes.cgroup cimport cgroup_names, span_t
 from nfct_fast.processes.cgroup_filesystem cimport CgroupFilesystem

@@ -9,7 +9,7 @@ from nfct_fast.processes.process_json cimport identity_json, process_json, proce
 from nfct_fast.processes.process_texts cimport process_text_t
 from nfct_fast.text.json_text cimport json_label, json_name, json_number, json_raw
 from nfct_fast.text.text_buffer cimport buffer_object, buffer_put, text_buffer_t
-from procfs_calls cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
+from stdatomic cimport __ATOMIC_ACQ_REL, __ATOMIC_RELAXED, __atomic_add_fetch, __atomic_sub_fetch
 from nfct_fast.processes.redactor cimport Redactor
 from nfct_fast.processes.process cimport PROCESS_CGROUP, PROCESS_IDS, process_drop, process_t, process_take
 from nfct_fast.processes.process_object cimport process_object, process_restore, process_state
