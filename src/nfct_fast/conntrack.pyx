@@ -260,7 +260,7 @@ cdef class Conntrack:
         return None if reader is None or not reader.finished.locked() else reader.turns
 
     def stop(self) -> None:
-        """Stop reading events, within 0.7 seconds. Any thread may call this.
+        """Stop reading events, within 0.7 seconds, or 6 where processors are short. Any thread may call this.
 
         Events received until now can still be taken; then iteration ends. Events for which no room is made in time are
         counted in stats().undelivered, after close().

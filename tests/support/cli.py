@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from support.stopwatch import Stopwatch
+
 LINE = re.compile(
     r"(?P<ts>\d+): (?P<proto>ipv[46]/\S+) (?P<src>\S+)/(?P<sport>\d+) > (?P<dst>\S+)/(?P<dport>\d+) :: "
     r"(?P<pid>\S+) (?P<uid>\S+):(?P<gid>\S+) (?P<service>\S+) :: (?P<cmdline>.*)"
@@ -120,10 +122,11 @@ class Program:
         return self.lines
 
     def end(self, number=signal.SIGTERM, seconds=SECONDS):
-        """Send a signal, wait for the end, and return the exit status and how many seconds it took."""
-        began = time.monotonic()
-        self.process.send_signal(number)
-        return self.wait(seconds), time.monotonic() - began
+        """Send a signal, wait for the end, and return the exit status and how many seconds of a Stopwatch it took."""
+        with Stopwatch() as watch:
+            self.process.send_signal(number)
+            status = self.wait(seconds)
+        return status, watch.seconds
 
     def wait(self, seconds=SECONDS):
         status = self.process.wait(seconds)

@@ -1,7 +1,7 @@
-"""The kernel's clocks in nanoseconds, without the GIL: clock_gettime(2), which cannot fail for these three."""
+"""The kernel's clocks in nanoseconds, without the GIL: clock_gettime(2), which cannot fail for these four."""
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 from posix.unistd cimport _SC_CLK_TCK, sysconf
 
 from procfs_calls cimport CLOCK_BOOTTIME
@@ -32,6 +32,10 @@ cdef int64_t boottime_ns() noexcept nogil:
 
 cdef int64_t realtime_ns() noexcept nogil:
     return read_clock(CLOCK_REALTIME)
+
+
+cdef int64_t thread_cpu_ns() noexcept nogil:
+    return read_clock(CLOCK_THREAD_CPUTIME_ID)
 
 
 def is_synchronized() -> bool:

@@ -46,11 +46,11 @@ cdef class Intake:
     cdef int wait_for_room(self, int timeout) noexcept nogil
     # Put a loss report into the ring if there is anything to report; 0 or -errno. tentative: see Source.
     cdef int report_loss(self, Source source, bint tentative) noexcept nogil
-    # After stop(): deliver what is queued until `until`, count the rest until `count_until` (CLOCK_MONOTONIC ns), and
-    # report losses. No further event may be queued.
-    cdef void drain_rest(self, Source source, int64_t until, int64_t count_until) noexcept nogil
+    # After stop(): deliver what is queued until `until` (CLOCK_MONOTONIC ns), count the rest for at most *count_ns of
+    # processor time, which becomes what is left of it, and report losses. No further event may be queued.
+    cdef void drain_rest(self, Source source, int64_t until, int64_t *count_ns) noexcept nogil
     cdef void _record(self, Recorder recorder, Source source, const record_t *records, int count) noexcept nogil
     cdef int _decode(self, Source source, int count) noexcept nogil
     cdef int _read_rest(self, Source source, int64_t until) noexcept nogil
-    cdef int _count_rest(self, Source source, int64_t until) noexcept nogil
+    cdef int _count_rest(self, Source source, int64_t cpu_until, int64_t until) noexcept nogil
     cdef int _count_undelivered(self, Source source, int count) noexcept nogil

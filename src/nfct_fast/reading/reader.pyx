@@ -23,7 +23,7 @@ cdef enum:
     HOUSEKEEPING_MS = 1000
     SWEPT = 8192                 # remembered flows checked per housekeeping, to free those of namespaces that ended
     DRAIN_MS = 300               # how long queued events are still delivered after stop(), as the consumer makes room
-    COUNT_MS = 400               # how long the rest is counted after that: enough for 400,000 events, those of 256 MiB
+    COUNT_MS = 400               # processor time to count the rest then: enough for 400,000 events, those of 256 MiB
     ROUNDS = 4                   # batches read from one source before others have their turn
     # Values of epoll_event.data: a source's number, which is below SOURCES, or one of these.
     STOPPED = SOURCES            # the eventfd of stop()
@@ -95,7 +95,9 @@ cdef class Reader:
         self.sources_changed.notify()
 
     def stop(self, no_consumer=False) -> None:
-        """Have run() read what is queued and return within 0.7 seconds. Any thread may call this.
+        """Have run() read what is queued and return within 0.7 seconds, or 6 where processors are short.
+
+        Any thread may call this.
 
         Args:
             no_consumer: The ring is not emptied any more: events that do not fit are only counted.
@@ -306,10 +308,11 @@ cdef class Reader:
     cdef void _finish_sources(self) noexcept nogil:
         """Deliver what is queued for up to DRAIN_MS, count the rest, and report losses."""
         cdef int64_t until = monotonic_ns() + DRAIN_MS * <int64_t>1000000
+        cdef int64_t count_ns = COUNT_MS * <int64_t>1000000
         cdef void *at
         cdef int i
         for i in range(self.sources.bound):
             at = self.sources.get(i)
             if at != NULL:
                 self.recovery.finish(<Source>at)
-                self.intake.drain_rest(<Source>at, until, until + COUNT_MS * <int64_t>1000000)
+                self.intake.drain_rest(<Source>at, until, &count_ns)
