@@ -116,6 +116,18 @@ def test_an_overrun_just_after_another_is_counted_once(tracked, flood, faults):
         assert child.stdout.read() == f"{made} 0\n"
 
 
+def test_an_overrun_whose_drops_are_counted_late(tracked, flood, faults):
+    """The queue is empty before the kernel has counted them: they are no events without memory."""
+    command = inside(tracked, [sys.executable, "-c", COUNTING])
+    with subprocess.Popen(command, env=faults("uncounted"), stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGSTOP)  # so that there is one overrun
+        made = flood(1_000, 0)
+        child.send_signal(signal.SIGCONT)
+        assert child.stdout.readline() == "overrun\n"
+        assert child.stdout.read() == f"{made} 0\n"
+
+
 def test_what_was_dropped_is_exact(tracked, flood):
     with Program(
         tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K"

@@ -1,5 +1,5 @@
-/* Faults that a kernel produces rarely, injected into a program: preloaded, this replaces recvmmsg() and
- * write().
+/* Faults that a kernel produces rarely, injected into a program: preloaded, this replaces recvmmsg(), getsockopt()
+ * and write().
  *
  * NFCT_FAULT selects the fault, NFCT_TIMES how often it happens (once by default), NFCT_AFTER after how many calls:
  *
@@ -12,16 +12,21 @@
  *
  * late: after a loss, half a second passes between the moment the queue was empty and the moment that is returned.
  *
+ * uncounted: drops are counted 30 ms after their overrun was reported.
+ *
  * stuck: a write of more than a page to a regular file never returns. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <poll.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static long setting(const char *name, long otherwise)
@@ -40,6 +45,15 @@ static struct nlmsghdr *last_message(struct mmsghdr *datagram)
         message = (struct nlmsghdr *)(data + at);
     }
     return message;
+}
+
+static long long reported_at; /* the last overrun, in ms */
+
+static long long milliseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
 int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, struct timespec *timeout)
@@ -61,7 +75,11 @@ int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, stru
             errno = EAGAIN;
         }
     }
-    if (!fault || !strcmp(fault, "late") || !strcmp(fault, "stuck") || got <= 0)
+    if (fault && !strcmp(fault, "uncounted") && got < 0 && errno == ENOBUFS) {
+        reported_at = milliseconds();
+        errno = ENOBUFS;
+    }
+    if (!fault || !strcmp(fault, "late") || !strcmp(fault, "uncounted") || !strcmp(fault, "stuck") || got <= 0)
         return got;
     struct nlmsghdr *first = vector->msg_hdr.msg_iov->iov_base;
     int dumped = (first->nlmsg_flags & NLM_F_MULTI) != 0;
@@ -77,6 +95,25 @@ int recvmmsg(int fd, struct mmsghdr *vector, unsigned int count, int flags, stru
     }
     errno = strcmp(fault, "nomem") ? EIO : ENOBUFS;
     return -1;
+}
+
+int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
+{
+    static int (*real)(int, int, int, void *, socklen_t *);
+    static uint32_t dropped;
+    const char *fault = getenv("NFCT_FAULT");
+    uint32_t *drops = (uint32_t *)value + SK_MEMINFO_DROPS;
+    int got;
+    if (!real)
+        real = (int (*)(int, int, int, void *, socklen_t *))dlsym(RTLD_NEXT, "getsockopt");
+    got = real(fd, level, name, value, size);
+    if (!fault || strcmp(fault, "uncounted") || got < 0 || level != SOL_SOCKET || name != SO_MEMINFO || *drops == 0)
+        return got;
+    if (milliseconds() < reported_at + 30)
+        *drops = dropped;
+    else
+        dropped = *drops;
+    return got;
 }
 
 ssize_t write(int fd, const void *data, size_t size)

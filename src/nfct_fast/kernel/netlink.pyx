@@ -16,12 +16,17 @@ from linux_netlink cimport (NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SK_
 from posix.unistd cimport close as c_close
 from sys_socket cimport (AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SO_ATTACH_FILTER, SO_ERROR, SO_MEMINFO, SO_RCVBUF,
                          SO_RCVBUFFORCE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, SOL_NETLINK, SOL_SOCKET, bind, connect,
-                         getsockopt, iovec, mmsghdr, recvmmsg, send, setsockopt, sock_filter, sock_fprog, sockaddr,
-                         socket, socklen_t)
+                         getsockopt, iovec, mmsghdr, poll, recvmmsg, send, setsockopt, sock_filter, sock_fprog,
+                         sockaddr, socket, socklen_t)
 
 from nfct_fast.kernel.os_error cimport os_error
 
 import os
+
+cdef enum:
+    # How long a drop may be counted after its overrun was reported. That is a few instructions, during which a
+    # hypervisor may halt the processor that executes them.
+    LATE_DROP_MS = 50
 
 
 @cython.final
@@ -56,7 +61,10 @@ cdef class Inbox:
 @cython.final
 @cython.auto_pickle(False)
 cdef class NetlinkSocket:
-    """A bound netlink socket in the calling thread's network namespace. Receiving from it never blocks.
+    """A bound netlink socket in the calling thread's network namespace.
+
+    Receiving from it does not wait for datagrams. At the end of a loss that no drop explains it waits for the drop to
+    be counted, for 50 ms at most.
 
     Datagrams sent by a process instead of the kernel are counted in `spoofed` and dropped.
 
@@ -238,23 +246,32 @@ cdef class NetlinkSocket:
         """The queue was empty: return 0, or -ENOBUFS if there has been another overrun since, or another -errno."""
         cdef int error = 0
         cdef socklen_t length = sizeof(error)
-        cdef bint explained = self._explain_loss()
-        if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0:
-            return -errno
-        if error == ENOBUFS:
-            # The drop of that overrun may be among those just counted.
-            self.overruns += 1
-            self.unexplained_overruns += not explained
-        else:
-            # An overrun is reported before its drop is counted, so all drops counted are of overruns reported.
-            self.congested = False
-            self.unallocated += self.unexplained_overruns
-            self.unexplained_overruns = 0
-        return -error
+        cdef bint explained
+        cdef int _
+        for _ in range(LATE_DROP_MS):
+            explained = self._explain_loss()
+            if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0:
+                return -errno
+            if error == ENOBUFS:
+                # The drop of that overrun may be among those just counted.
+                self.overruns += 1
+                self.unexplained_overruns += not explained
+                return -ENOBUFS
+            if error != 0:
+                return -error
+            if self.unexplained_overruns == 0:
+                break
+            if poll(NULL, 0, 1) < 0 and errno != EINTR:
+                return -errno
+        self.congested = False
+        self.unallocated += self.unexplained_overruns
+        self.unexplained_overruns = 0
+        return 0
 
     cdef bint _explain_loss(self) noexcept nogil:
         """Return whether drops were counted since the last overrun; they also explain one that was reported before."""
-        # The kernel reports an overrun just before it counts the drop, so we may see the report without the drop.
+        # The kernel reports an overrun just before it counts the drop (netlink_overrun()), so we may see the report
+        # without the drop.
         self.count_lost()
         if self.lost == self.lost_at_overrun:
             return False
