@@ -7,7 +7,7 @@ _NAP_S = 0.005
 
 
 class Stopwatch:
-    """A context manager: `seconds` is how long its block took, less what others took of the machine meanwhile.
+    """A context manager: `seconds` is how long its block took, less the time for which others had the machine.
 
     A program ends "within a second" if it gets a processor. That it did not is seen by how long tasks waited for one
     (/proc/pressure/cpu, where the kernel has it), or by naps of this process that took longer than they should, as when
@@ -17,15 +17,19 @@ class Stopwatch:
     def __enter__(self):
         self._overslept, self._ended = 0.0, threading.Event()
         self._napper = threading.Thread(target=self._nap)
-        self._waited, self._began = _waited_for_processors(), time.monotonic()
+        self._waited_before = _waited_for_processors()
+        self._began = time.monotonic()
         self._napper.start()
         return self
 
     def __exit__(self, *exception):
-        elapsed = time.monotonic() - self._began
         self._ended.set()
         self._napper.join()
-        self.seconds = elapsed - max(self._overslept, _waited_for_processors() - self._waited)
+        self.seconds = self.clock() - self._began
+
+    def clock(self):
+        """The monotonic clock, in seconds, but for that time."""
+        return time.monotonic() - max(self._overslept, _waited_for_processors() - self._waited_before)
 
     def _nap(self):
         while not self._ended.is_set():
