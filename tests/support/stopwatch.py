@@ -9,6 +9,8 @@ _NAP_S = 0.005
 class Stopwatch:
     """A context manager: `seconds` is how long its block took, less the time for which others had the machine.
 
+    `elapsed` is the same without that deduction.
+
     A program ends "within a second" if it gets a processor. That it did not is seen by how long tasks waited for one
     (/proc/pressure/cpu, where the kernel has it), or by naps of this process that took longer than they should, as when
     a hypervisor runs something else. A program that hangs causes neither.
@@ -23,9 +25,9 @@ class Stopwatch:
         return self
 
     def __exit__(self, *exception):
+        self.elapsed, self.seconds = time.monotonic() - self._began, self.clock() - self._began
         self._ended.set()
         self._napper.join()
-        self.seconds = self.clock() - self._began
 
     def clock(self):
         """The monotonic clock, in seconds, but for that time."""

@@ -39,8 +39,10 @@ cdef void replenish(CommandLineReader self, int64_t now) noexcept nogil:
 
 
 cdef void charge(CommandLineReader self, int64_t waited) noexcept nogil:
+    # No wait is asked to be longer than the deadline: what is beyond it was the machine's, which a hypervisor may halt
+    # for seconds.
     if waited >= FREE_NS:
-        self._credit -= waited
+        self._credit -= min(waited, <int64_t>DEADLINE_NS)
 
 
 cdef int deferred_count(deferred_t *deferred, int64_t now) noexcept nogil:
