@@ -4,7 +4,10 @@ import array
 import os
 import resource
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfct_fast.sockets.fd_scanner import FdScanner
+from support.cli import until
 from support.fake_proc import child, fake_process
 
 FREE = float("inf")
@@ -245,6 +249,38 @@ def test_a_search_through_many_processes_goes_on_where_it_was_cut_short(many_pro
     while (found := holders_or_none(scanner, 10_000 + last, [], uid)) is None and time.monotonic() < end:
         time.sleep(0.02)
     assert found == [(last, 3)] and scanner.budget_exhausted > 0
+
+
+STOPPED = """
+import sys, time
+from nfct_fast.sockets.fd_scanner import FdScanner
+
+scanner, longest = FdScanner(sys.argv[1], budget=0.5, negative_ttl=0, burst=0.5), 0
+print("scanning", flush=True)
+while time.thread_time() < 0.4:    # with what the start took
+    began = time.monotonic()
+    scanner.holders(1)
+    longest = max(longest, time.monotonic() - began)
+print(longest > 1)
+"""
+
+
+def test_a_machine_that_stands_still_does_not_use_up_the_budget(many_processes):
+    """The half second that may be spent is of processor time, and the process is stopped for longer in the middle."""
+
+    def stood_still():
+        command = [sys.executable, "-c", STOPPED, many_processes]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as scanning:
+            assert scanning.stdout.readline() == "scanning\n"
+            time.sleep(0.05)
+            scanning.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            scanning.send_signal(signal.SIGCONT)
+            within_a_scan = scanning.stdout.read() == "True\n"
+        assert scanning.returncode == 0  # no BlockingIOError
+        return within_a_scan
+
+    until(stood_still)
 
 
 def test_negative_entry_is_believed_for_a_while(tmp_path):

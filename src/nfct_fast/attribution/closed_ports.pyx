@@ -13,7 +13,7 @@ from libc.string cimport memset
 
 from nfct_fast.namespaces.namespace_index cimport NamespaceIndex
 from nfct_fast.sockets.socket_notes cimport SocketNotes
-from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, thread_cpu_ns
 from nfct_fast.sockets.sock_diag cimport PORT_BYTES
 
 cdef enum:
@@ -24,7 +24,7 @@ cdef enum:
     TTL_NS = 1_000_000_000
     MAX_SOCKETS = 8192               # most sockets in a listing; if there are more, it is given up
     TOO_MANY_NS = 600_000_000_000    # time for which it is given up, since the kernel walks through all sockets even so
-    PAY_FACTOR = 50                  # a listing that took t ns is repeated after PAY_FACTOR * t: 2 % of the time
+    PAY_FACTOR = 50                  # a listing that took t ns of processor time is repeated after PAY_FACTOR * t: 2 %
 
 
 cdef inline bint is_set(const uint8_t *bits, uint16_t port) noexcept nogil:
@@ -69,6 +69,7 @@ cdef class ClosedPorts:
     cdef void count_miss(self, int index, uint64_t netns, uint8_t proto) noexcept nogil:
         cdef port_list_t *at = self._slot(netns, proto)
         cdef int64_t now = monotonic_ns()
+        cdef int64_t spent
         cdef int rc
         if not self._notes.covers_all:
             return
@@ -81,10 +82,11 @@ cdef class ClosedPorts:
         at.misses += 1
         if at.misses < MISSES or now < at.next_at or now <= at.expires_at:
             return
+        spent = thread_cpu_ns()
         rc = self._read(index, at)
+        spent = thread_cpu_ns() - spent
         at.expires_at = now + TTL_NS if rc == 0 else 0
-        at.next_at = monotonic_ns()
-        at.next_at += PAY_FACTOR * (at.next_at - now) if rc != -ENOSPC else <int64_t>TOO_MANY_NS
+        at.next_at = monotonic_ns() + (PAY_FACTOR * spent if rc != -ENOSPC else <int64_t>TOO_MANY_NS)
 
     cdef int _read(self, int index, port_list_t *at) noexcept nogil:
         self.listings += 1

@@ -31,7 +31,7 @@ cdef extern from * nogil:
     void *nfct_swap(void **at, void *value)
     void *nfct_peek(void **at)
 
-# After work that took t seconds, the next of its kind waits FACTOR * t.
+# After work that took t seconds of processor time, the next of its kind waits FACTOR * t.
 cdef enum:
     OURS_FACTOR = 20            # reading one of our namespaces: takes 5 % of the time
     USERS_FACTOR = 50           # reading the namespaces of all users together: takes 2 %
@@ -198,15 +198,14 @@ cdef class Discovery:
                 self._reread(space, OURS_FACTOR)
         if self.users_due > now:
             return
-        began = time.monotonic()
+        spent = time.thread_time()
         for space in users:
             if space.due <= now:
                 self._reread(space, HEAVY_FACTOR)
-        self.users_due = time.monotonic()
-        self.users_due += USERS_FACTOR * (self.users_due - began)
+        self.users_due = time.monotonic() + USERS_FACTOR * (time.thread_time() - spent)
 
     def _reread(self, WatchedNamespace space, int factor):
-        began = time.monotonic()
+        spent = time.thread_time()
         fd = space.fileno()
         was_too_large = space.too_large
         if space.read():
@@ -214,8 +213,8 @@ cdef class Discovery:
             # If a link of our namespace leads into one that is not known yet, search for that.
             if space.uid is None and space.linked_nsids() - space.nsids.keys():
                 self.search_wanted = True
-        now = time.monotonic()
-        space.due = now + (DEFER_TTLS * self.ttl if space.too_large else factor * (now - began))
+        spent = time.thread_time() - spent
+        space.due = time.monotonic() + (DEFER_TTLS * self.ttl if space.too_large else factor * spent)
         if space.too_large:
             self.skipped.add(space.inode)
         else:

@@ -194,11 +194,13 @@ cdef class NamespaceIndex:
     cdef bint _wait(self, bint search) noexcept nogil:
         """Wait for a round of discovery, unless the last wait was just before. Return whether there is a new map."""
         cdef uint64_t began = <uint64_t>monotonic_ns()
+        cdef uint64_t now
         if began < self.wait_again_at:
             return False
         self.discovery.run_round(search, WAIT_MS)
-        self.wait_again_at = <uint64_t>monotonic_ns()
-        self.wait_again_at += WAIT_FACTOR * (self.wait_again_at - began)
+        now = <uint64_t>monotonic_ns()
+        # What is beyond the longest wait was the machine's, which a hypervisor may halt for seconds.
+        self.wait_again_at = now + WAIT_FACTOR * min(now - began, WAIT_MS * <uint64_t>1_000_000)
         return self._take_map()
 
     cdef bint _work(self) noexcept with gil:
@@ -270,7 +272,8 @@ cdef class NamespaceIndex:
         cached.monitored = monitored
         cached.index = namespace_map_follow(self.namespace_map, monitored, &end.src[0], end.family)
         cached.until = <uint64_t>monotonic_ns()
-        namespace.paid_until = max(namespace.paid_until, began) + FOLLOW_FACTOR * (cached.until - began)
+        namespace.paid_until = min(max(namespace.paid_until, began) + FOLLOW_FACTOR * (cached.until - began),
+                                   cached.until + 2 * <uint64_t>FOLLOW_DEBT_NS)
         cached.until += <uint64_t>CACHED_ROUTE_NS
         return cached.index
 

@@ -49,8 +49,9 @@ cdef class FdScanner:
     cdef uint32_t _search            # number of the current search
     cdef recent_t _recent[8]         # latest first
     cdef bint _has_fd_counts         # the size of /proc/PID/fd is the number of descriptors (since Linux 6.2)
-    cdef double _rate                # seconds of scanning allowed per second
-    cdef int64_t _tokens             # ns of scanning that are left; negative if overdrawn
+    cdef double _rate                # seconds of processor time allowed per second
+    cdef int64_t _tokens             # ns of processor time that are left; negative if overdrawn
+    cdef int64_t _charged_until      # the thread's processor time, ns, up to which it was taken from _tokens
     cdef int64_t _burst              # upper limit of _tokens
     cdef int64_t _refilled_at        # CLOCK_MONOTONIC ns
     cdef bint _refilling             # the tokens were used up: wait until a quarter of _burst is there again

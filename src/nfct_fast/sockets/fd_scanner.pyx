@@ -17,7 +17,7 @@ from posix.stat cimport struct_stat
 from posix.unistd cimport close
 
 from nfct_fast.sockets.socket_holders cimport holder_add, holders_add_relatives, holders_order, holders_t, holds_socket
-from nfct_fast.kernel.clock cimport monotonic_ns
+from nfct_fast.kernel.clock cimport monotonic_ns, thread_cpu_ns
 from nfct_fast.kernel.procfs cimport (
     numbers_close, numbers_next, numbers_open, numbers_t, procfs_decimal, procfs_link_number, procfs_name,
     procfs_open, procfs_read,
@@ -81,11 +81,15 @@ cdef bint refill(FdScanner self) noexcept nogil:
     return not self._refilling
 
 
-cdef bint charge(FdScanner self, int64_t *began) noexcept nogil:
-    """Charge the time since *began and set *began to now. Return whether tokens are left."""
-    cdef int64_t now = monotonic_ns()
-    self._tokens -= now - began[0]
-    began[0] = now
+cdef void charge(FdScanner self) noexcept nogil:
+    # Processor time, since the machine may stand still or give the processor to others for any time.
+    cdef int64_t now = thread_cpu_ns()
+    self._tokens -= now - self._charged_until
+    self._charged_until = now
+
+
+cdef bint may_go_on(FdScanner self) noexcept nogil:
+    charge(self)
     if refill(self):
         return True
     self.budget_exhausted += 1
@@ -123,14 +127,12 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
     cdef char name[64]
     cdef uint64_t found
     cdef known_t *known
-    cdef int64_t began
     cdef int rc, i, link = 0, answer = 0
     if bounded and not refill(self):
         self.budget_exhausted += 1
         forget_visit(self, pid)
         return -EAGAIN
     procfs_name(name, pid, b"fd")
-    began = monotonic_ns()
     rc = numbers_open(&numbers, self._root, name)
     if rc < 0:
         return -EACCES if rc == -EACCES or rc == -EPERM else 0
@@ -160,8 +162,7 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
                 known.fd = numbers.at[i]
                 known.exclusive = 0
         if bounded:
-            self._tokens -= monotonic_ns() - began
-            began = monotonic_ns()
+            charge(self)
             if answer == 0 and rc > 900 and not refill(self):
                 self.budget_exhausted += 1
                 forget_visit(self, pid)
@@ -239,21 +240,19 @@ cdef bint has_fds(FdScanner self, int32_t pid) noexcept nogil:
 cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, int32_t *pid, int32_t *fd,
                     holders_t *out) noexcept nogil:
     cdef int count, first, i, at, stage, rc
-    cdef int64_t began = monotonic_ns()
     if not refill(self):
         self.budget_exhausted += 1
         return -EAGAIN
     count = pids_list(self)
-    self._tokens -= monotonic_ns() - began
+    charge(self)
     if count < 0:
         return count
     first = newest(self, count)
-    began = monotonic_ns()
     for stage in range(STAGE_UID if uid_known else STAGE_REST, STAGE_REST + 1):
         for i in range(count):
             at = first - i if first >= i else first - i + count
             pid[0] = self._pids[at]
-            if i % CLOCK_EVERY == CLOCK_EVERY - 1 and not charge(self, &began):
+            if i % CLOCK_EVERY == CLOCK_EVERY - 1 and not may_go_on(self):
                 return -EAGAIN
             # A search that was resumed knows most of this already.
             if marked(self, self._visits, pid[0]) or stage == STAGE_UID and marked(self, self._other_users, pid[0]):
@@ -264,9 +263,7 @@ cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, 
             mark(self, self._visits, pid[0])
             if not has_fds(self, pid[0]):
                 continue
-            self._tokens -= monotonic_ns() - began
             rc = process_scan(self, pid[0], inode, fd, True)
-            began = monotonic_ns()
             if rc == -EACCES:
                 out.denied += 1
             elif rc != 0:
@@ -324,16 +321,15 @@ cdef bint any_is_exiting(FdScanner self) noexcept nogil:
     # An exiting process gives up its descriptors before its sockets are closed: milliseconds before if it has many.
     cdef char buf[STAT_SIZE]
     cdef stat_t stat
-    cdef int64_t began = monotonic_ns()
     cdef bint found = False
     cdef int i
     for i in range(pids_list(self)):
-        if i % CLOCK_EVERY == CLOCK_EVERY - 1 and not charge(self, &began):
+        if i % CLOCK_EVERY == CLOCK_EVERY - 1 and not may_go_on(self):
             return True     # the budget is exhausted: assume that one is
         if stat_read(self._root, self._pids[i], buf, &stat) == 0 and stat.flags & PF_EXITING and stat.state != c'Z':
             found = True
             break
-    charge(self, &began)
+    charge(self)
     return found
 
 
@@ -350,9 +346,9 @@ cdef class FdScanner:
 
     Args:
         proc: Where procfs is mounted.
-        budget: Seconds of scanning allowed per second; inf for no limit.
+        budget: Seconds of processor time allowed per second; inf for no limit.
         negative_ttl: Seconds for which a search that found no holder is cached.
-        burst: Seconds of scanning allowed without a pause.
+        burst: Seconds of processor time allowed without a pause.
 
     Raises:
         OSError: `proc` cannot be opened.
@@ -416,6 +412,7 @@ cdef class FdScanner:
         resumed = self._unfinished == inode
         if not resumed:
             self._search += 1
+        self._charged_until = thread_cpu_ns()
         rc = scan_in_order(self, inode, uid, uid_known, likely_pids, n, &pid, &fd, out)
         self._unfinished = inode if rc == -EAGAIN else 0
         if rc == 0 and resumed:
