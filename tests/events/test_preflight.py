@@ -1,6 +1,7 @@
 """At the start the program says why no event can arrive, and what to do about it."""
 
 import errno
+import itertools
 import shlex
 import socket
 import struct
@@ -68,6 +69,14 @@ def reasons(**options):
     with closing(Probe(**options)) as probe:
         await_answers([probe])
         return probe.reasons()
+
+
+def test_a_machine_that_stands_still_does_not_make_flows_untracked(tracked, within, monkeypatch):
+    """The time is over when it goes on, and the events are there."""
+    with within():
+        clock = itertools.count(time.monotonic())
+        monkeypatch.setattr(preflight.time, "monotonic", lambda: float(next(clock)))
+        assert reasons() == []
 
 
 @pytest.mark.root

@@ -65,8 +65,7 @@ class Sender:
         poll.register(self._process.stdout, select.POLLIN)
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError(f"the process that was to send did not answer in {seconds:g} s")
             data = os.read(self._process.stdout.fileno(), 4096)
             if not data:
@@ -97,7 +96,9 @@ def _receive(conntrack, wanted):
     """Return the flows with these source ports, {port: Flow}, as far as they come in time."""
     found = {}
     deadline = time.monotonic() + _SECONDS
-    while len(found) < len(wanted) and (left := deadline - time.monotonic()) > 0:
+    left = _SECONDS
+    while len(found) < len(wanted) and left > 0:
+        left = max(0.0, deadline - time.monotonic())
         for flow in conntrack.read(timeout=left):
             if flow.sport in wanted:
                 found.setdefault(flow.sport, flow)

@@ -253,7 +253,10 @@ def await_answers(probes) -> None:
     for fd in waiting:
         poll.register(fd, select.POLLIN)
     deadline = time.monotonic() + _PROBE_SECONDS
-    while waiting and (left := deadline - time.monotonic()) > 0:
+    left = _PROBE_SECONDS
+    while waiting and left > 0:
+        # At the end once more without waiting: the machine may have stood still with the events queued.
+        left = max(0.0, deadline - time.monotonic())
         for fd, _ in poll.poll(left * 1000):
             waiting[fd].receive()
             if not waiting[fd].is_waiting():
