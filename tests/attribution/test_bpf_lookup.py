@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from support.cli import SECONDS
 from support.flows import Worker, listening
 from support.netns import inside
 from support.paths import SUPPORT, TESTS
@@ -87,7 +88,7 @@ def test_four_senders_at_once(senders, modes):
         assert_exact(*fire(conntrack, senders, modes))
 
 
-def ends(conntrack, *ports, seconds=5):
+def ends(conntrack, *ports, seconds=SECONDS):
     """Return {dport: flow} once a flow to each of the ports has been received."""
     found = {}
     end = time.monotonic() + seconds

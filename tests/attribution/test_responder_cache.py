@@ -239,7 +239,7 @@ def test_a_parent_that_leaves_it_to_its_child(fast, kind):
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [server.pid] * 3
         child = do(server, "act")
         # No note shows that it closed its own descriptor.
-        until(lambda: ask(fast, kind, OURS).pid == child, 10)
+        until(lambda: ask(fast, kind, OURS).pid == child)
 
 
 @KINDS
@@ -259,7 +259,7 @@ def test_handed_over_a_unix_socket(fast, kind):
         assert [ask(fast, kind, OURS).pid for _ in range(3)] == [giver.pid] * 3
         do(giver, "act")
         do(taker, "act")
-        until(lambda: ask(fast, kind, OURS).pid == taker.pid, 10)
+        until(lambda: ask(fast, kind, OURS).pid == taker.pid)
 
 
 @KINDS

@@ -13,7 +13,7 @@ from nfct_fast.conntrack import Conntrack
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.writer import Writer
-from support.cli import until
+from support.cli import SECONDS, until
 from support.flows import Worker
 from support.netns import inside as entered
 from support.socket_notes import unusable
@@ -81,7 +81,7 @@ def used_by(uid, family=INET, *, connected=False, source=None, go_on=False):
     return worker.pid
 
 
-def destroyed(conntrack, kind="DESTROY", seconds=3.0):
+def destroyed(conntrack, kind="DESTROY", seconds=SECONDS):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for flow in conntrack.read(timeout=0.2):

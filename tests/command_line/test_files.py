@@ -219,7 +219,7 @@ def test_a_stopped_reader_delays_nobody(tracked, flood, tmp_path):
     with Program(tracked, *JSON, "-o", "-", "-o", log, stdout=write) as program:
         os.close(write)
         made = flood(60_000, 20_000)
-        until(lambda: len(lines_of(log)) == made, 30, "all lines in the file")
+        until(lambda: len(lines_of(log)) == made, what="all lines in the file")
         until(lambda: any(line.endswith("so far") for line in program.complaints), what="the complaint")
         text = b""
         while text.count(b'"LOST"') == 0:  # it is read again, and told how much is missing

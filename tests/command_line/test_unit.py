@@ -106,7 +106,7 @@ def test_its_system_calls_are_enough(tracked, tmp_path):
     trace = tmp_path / "trace"
     with Program(tracked, prefix=["strace", "-f", "-o", trace], command=PROGRAM, ready=False) as program:
         done = lambda: trace.exists() and trace.read_text().count("seccomp(") >= 5  # noqa: E731
-        until(done, 30, "the filter of every thread")
+        until(done, what="the filter of every thread")
         subprocess.run(
             inside(tracked, [sys.executable, "-c", "import socket; socket.socket(2,2).sendto(b'x',('127.0.0.1',9))"])
         )

@@ -25,7 +25,7 @@ def send_datagram(space, family=socket.AF_INET, address="127.0.0.1"):
     return sender
 
 
-def heard(conntrack, sender, seconds=10):
+def heard(conntrack, sender, seconds=SECONDS):
     """The flow of a sender's datagram."""
     port = sender.getsockname()[1]
     timer = threading.Timer(seconds, conntrack.close)

@@ -110,7 +110,7 @@ def test_others_that_come_are_left_alone(netns, within, rules):
         traffic(within)
         assert entries(netns) == {"ipv4/udp", "ipv6/udp"}
         subprocess.run(inside(netns, ["nft", rules]), check=True)
-        until(lambda: any("all protocols are tracked from now on" in line for line in program.complaints), 3)
+        until(lambda: any("all protocols are tracked from now on" in line for line in program.complaints))
         traffic(within)
         assert entries(netns) == ALL
         until(lambda: program.lines)
@@ -129,7 +129,7 @@ def test_iptables_legacy_is_left_alone(netns, within):
             info = ctypes.create_string_buffer(b"nat", 84)  # struct ipt_getinfo
             size = ctypes.c_uint(84)
             assert ctypes.CDLL(None).getsockopt(sock.fileno(), 0, 64, info, ctypes.byref(size)) == 0  # IPT_SO_GET_INFO
-        until(lambda: any("all protocols are tracked from now on" in line for line in program.complaints), 3)
+        until(lambda: any("all protocols are tracked from now on" in line for line in program.complaints))
         traffic(within)
         assert entries(netns) == ALL
         program.end()
@@ -137,7 +137,7 @@ def test_iptables_legacy_is_left_alone(netns, within):
 
 def test_two_programs_that_want_different_things(netns, within):
     with Program(netns, "--track", "-p", "udp") as first, Program(netns, "--track", "-p", "tcp") as second:
-        until(lambda: any("all protocols" in line for line in first.complaints), 3)
+        until(lambda: any("all protocols" in line for line in first.complaints))
         traffic(within)
         assert {"ipv4/udp", "ipv6/udp", "ipv4/tcp", "ipv6/tcp"} <= entries(netns)
         first.await_lines(2)

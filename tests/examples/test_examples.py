@@ -204,7 +204,7 @@ def test_batches_to_clickhouse(tracked, within):
                     inserts.append(table["dport"].to_pylist())
                 return sum(7171 in ports for ports in inserts) > 1
 
-            until(arrived, 30)
+            until(arrived)
     finally:
         server.shutdown()
         thread.join()

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nfct_fast import Conntrack
 from nfct_fast.processes import cgroup_filesystem
+from support.cli import SECONDS
 from support.flows import Worker, listening
 from support.whole_flows import end_all, whole_flows
 
@@ -36,7 +37,7 @@ def send(port, count=1, source=0):
             sock.sendto(b"x", ("127.0.0.1", port))
 
 
-def read(conntrack, count, seconds=10):
+def read(conntrack, count, seconds=SECONDS):
     flows, until = [], time.monotonic() + seconds
     while len(flows) < count and time.monotonic() < until:
         flows += conntrack.read(timeout=0.2)

@@ -181,7 +181,7 @@ def test_it_is_gone_with_the_program(number):
         assert is_there(pid)
         running.send_signal(number)
         running.wait()
-        until(lambda: not is_there(pid), 1)
+        until(lambda: not is_there(pid))
 
 
 def test_it_is_replaced_when_the_thread_that_started_it_ends():
@@ -279,7 +279,7 @@ def test_who_never_answers_is_given_up_and_all_else_is_known(tmp_path):
     assert (found.pid, found.comm, found.uid, found.gid, found.cgroup, found.netns) == (5, "bad", 7, 9, "/", 4026531840)
     assert found.cmdline is None and found.cmdline_size is None
     assert counts(lines) == {"answered": 1, "given_up": 1, "late": 0, "refused": 0, "failed": 0}
-    until(lambda: not is_there(first), 1)
+    until(lambda: not is_there(first))
     assert cache.lookup(6).cmdline == ("good",)
     assert lines.restarted == 1 and lines.helper != first
     # Put aside, it costs nobody anything.
@@ -481,7 +481,7 @@ def test_a_user_who_holds_the_lock_of_their_memory(hostage_program):
             before.netns,
         )
         assert lines.given_up == 1 and lines.restarted == 1
-        until(lambda: not is_there(first), 1)
+        until(lambda: not is_there(first))
         assert cache.lookup(one.pid) == before and cache.lookup(one.pid).cmdline == before.cmdline
         assert fresh.lookup(os.getpid()).cmdline == process(os.getpid()).cmdline
         found, took = timed(process, one.pid)  # by a helper of its own

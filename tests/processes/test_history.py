@@ -13,7 +13,7 @@ import time
 import pytest
 
 from nfct_fast.conntrack import Conntrack
-from support.cli import Program, inside, until
+from support.cli import SECONDS, Program, inside, until
 from support.netns import inside as entered
 from support.netns import made
 from support.socket_notes import unusable
@@ -43,7 +43,7 @@ def conntrack():
         yield opened
 
 
-def owners(conntrack, *ports, seconds=10):
+def owners(conntrack, *ports, seconds=SECONDS):
     """The owners of the flows to these ports, in that order."""
     found, end = {}, time.monotonic() + seconds
     while len(found) < len(ports) and time.monotonic() < end:

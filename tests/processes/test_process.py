@@ -16,17 +16,10 @@ from hypothesis import strategies as st
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_object import Process, process
 from nfct_fast.processes.process_reader import ProcessReader
+from support.cli import until
 from support.fake_proc import child, fake_process, fake_stat, write_stat
 
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def wait_for(check, seconds=5):
-    end = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < end
-        time.sleep(0.005)
-    return found
 
 
 def test_own_facts_are_what_python_knows():
@@ -76,7 +69,7 @@ def test_thread_id_gives_its_process():
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        tid = wait_for(lambda: seen)[0]
+        tid = until(lambda: seen)[0]
         assert tid != os.getpid()
         assert process(tid).pid == os.getpid()
         assert ProcessCache(ProcessReader()).lookup(tid).pid == os.getpid()
@@ -252,12 +245,12 @@ def test_cache_notices_execve_in_the_same_process():
     with subprocess.Popen([sys.executable, "-c", script, "befor"], stdin=subprocess.PIPE, text=True) as running:
         try:
             cache = ProcessCache(ProcessReader(), max_age=60)
-            wait_for(lambda: (cache.lookup(running.pid).cmdline or [""])[-1] == "befor")
+            until(lambda: (cache.lookup(running.pid).cmdline or [""])[-1] == "befor")
             started = cache.lookup(running.pid).start_ticks
             running.stdin.write("go\n")
             running.stdin.flush()
             # Amid execve there are no arguments for a moment: unknown, not empty.
-            wait_for(lambda: (process(running.pid).cmdline or [""])[-1] == "after")
+            until(lambda: (process(running.pid).cmdline or [""])[-1] == "after")
             assert cache.lookup(running.pid).cmdline[-1] == "after"
             assert cache.lookup(running.pid).start_ticks == started
         finally:

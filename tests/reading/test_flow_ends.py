@@ -17,6 +17,7 @@ from support.containers import hosts, within
 from support.flows import DGRAM, INET, INET6, STREAM, Worker, nft
 from support.netns import inside as entered
 from support.netns import made as made_netns
+from support.overruns import read_until_quiet
 from support.socket_notes import unusable
 from support.users import as_user
 from support.whole_flows import PORT, count_entries, end_all, set_sysctl, whole_flows
@@ -151,10 +152,7 @@ def test_losses_name_nobody_else(flood, within):
             second = used_by(SECOND, 5000, count=300)
             flood(5_000, 0, address="10.99.2.1")
             subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
-            flows, more = [], True
-            while more:
-                more = conntrack.read(timeout=0.5)
-                flows += more
+            flows = read_until_quiet(conntrack)
             assert conntrack.stats().overruns > 0
     ours = [flow for flow in flows if flow.sport == 5000]
     # Of each port the first record is of the first user's flow, or that one's end was lost.

@@ -9,6 +9,7 @@ import pytest
 
 from nfct_fast import Conntrack
 from support.cli import SECONDS, Program, until
+from support.overruns import read_until_quiet
 
 ADDRESS, PORTS = "10.99.1.1", 60_000  # see flood.c
 
@@ -39,17 +40,6 @@ def number(dst, dport):
     return (int(dst.rpartition(".")[2]) - 1) * PORTS + dport - 1024
 
 
-def read_until_quiet(conntrack):
-    """Return all flows that come before half a second passes without any. The first ones may take longer: a large table
-    may have to be read before."""
-    flows, quiet = conntrack.read(timeout=SECONDS), time.monotonic() + 0.5
-    while time.monotonic() < quiet:
-        if more := conntrack.read(timeout=0.1):
-            flows += more
-            quiet = time.monotonic() + 0.5
-    return flows
-
-
 def assert_accounted(numbers, recovered, lost, made):
     """Check that flows 0 to made - 1 are reported or counted. numbers: those reported, in order; recovered: of them."""
     first = numbers[0]
@@ -69,7 +59,7 @@ def test_a_reader_that_starts_amid_a_flood_accounts_for_each_flow(tracked, withi
             with Conntrack(
                 protocol="ipv4/udp", attribution="off", probe=False, rcvbuf=rcvbuf, rcvbuf_limit=rcvbuf
             ) as conntrack:
-                flows = read_until_quiet(conntrack)
+                flows = read_until_quiet(conntrack, SECONDS / 2)  # a large table may have to be read before the first
                 stats = conntrack.stats()
     assert_accounted(
         [number(flow.dst, flow.dport) for flow in flows],

@@ -55,8 +55,9 @@ while flood.poll() is None:
             sys.exit("a child waits for ever")
         taken += len(conntrack.read(timeout=0.01))
     statuses.append(ended[1])
-while more := conntrack.read(timeout=0.5):
-    taken += len(more)
+until = time.monotonic() + 30
+while taken + conntrack.stats().lost < int(sys.argv[2]) and time.monotonic() < until:
+    taken += len(conntrack.read(timeout=0.5))
 stats = conntrack.stats()
 conntrack.close()
 print([taken, stats.lost, statuses])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from nfct_fast.conntrack import Conntrack
-from support.cli import Program, until
+from support.cli import SECONDS, Program, until
 from support.stopwatch import Stopwatch
 
 CAPACITY = 32768
@@ -29,7 +29,7 @@ def test_a_full_ring_keeps_order_and_loses_nothing(tracked, within, flood):
     assert (stats.events, stats.dropped, stats.lost, stats.max_queued) == (made, 0, 0, CAPACITY)
 
 
-def take(conntrack, count, seconds=10):
+def take(conntrack, count, seconds=SECONDS):
     flows = []
     deadline = time.monotonic() + seconds
     while len(flows) < count and time.monotonic() < deadline:

@@ -17,6 +17,7 @@ from nfct_fast.sockets.socket_notes import SocketNotes
 from support.cli import Program, inside, until
 from support.netns import inside as entered
 from support.netns import made
+from support.overruns import read_until_quiet
 from support.socket_notes import SEND, answers, netns, owner_of, senders, tuples, unusable  # noqa: F401 -- fixtures
 
 REASON = unusable()
@@ -122,7 +123,7 @@ def test_nothing_is_lost_while_it_grows(netns, part, senders, mode):
         with SocketNotes(first=1 << 16, notes=1 << 17, cgroup=part) as owners:
             command = f"sleep 0.2; exec {senders} ports {mode} 9000"
             processes = [netns.start("sh", "-c", command, cgroup=part) for _ in range(2)]
-            until(lambda: owners.counters()["written"] > 2000, 30, "the first notes")  # noqa: B023
+            until(lambda: owners.counters()["written"] > 2000, what="the first notes")  # noqa: B023
             before = owners.counters()["written"]
             owners.grow()
             after = owners.counters()["written"]
@@ -160,8 +161,7 @@ def test_a_conntrack_grows_with_need_and_leaves_the_small_ring_in_the_end(monkey
         flows, end = [], time.monotonic() + 60
         while process.poll() is None and time.monotonic() < end:
             flows += conntrack.read(timeout=0.1)
-        while more := conntrack.read(timeout=0.5):
-            flows += more
+        flows += read_until_quiet(conntrack)
         assert 32768 * 128 >> 10 in mapped()
         mine = [flow for flow in flows if flow.owner.gid in (USER, None)]
         assert len(mine) >= 59_000 and {flow.owner.pid for flow in mine} == {process.pid}
@@ -184,7 +184,7 @@ def test_the_program_is_small_until_a_user_sends_fast():
             sender = subprocess.Popen(inside(space, [*AS_USER, sys.executable, "-c", SOCKETS, str(count)]))
             assert sender.wait(60) == 0
             enough = count - count // 100  # a source port may be taken twice
-            until(lambda: len(program.lines) >= enough, 30, "the flows")
+            until(lambda: len(program.lines) >= enough, what="the flows")
             owners = {line.split(" ", 1)[1] for line in program.lines if not line.endswith(" 0")}
             assert owners == {f"{sender.pid} {USER}"}
             assert (1 << 16 in mapped(program.pid)) == (count > 1000)

@@ -217,7 +217,7 @@ def test_a_stopped_process_stops_nothing(tracked, within, flood, store):
         program.await_lines(made, 30)
         until(lambda: program.complaints, what="a complaint")
         os.kill(pid, signal.SIGCONT)
-        until(lambda: len(query(store, "SELECT 1 FROM flow")) > 30_000, 30, what="what fitted")
+        until(lambda: len(query(store, "SELECT 1 FROM flow")) > 30_000, what="what fitted")
         more = flood(100, 0, address="10.99.9.1")
         program.await_lines(made + more)
         until(lambda: query(store, "SELECT sum(events) FROM loss")[0][0], what="a row of what is missing")

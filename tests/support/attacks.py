@@ -4,6 +4,7 @@ import contextlib
 import socket
 import time
 
+from support.cli import SECONDS
 from support.flows import DGRAM, STREAM, Worker
 from support.users import as_user
 
@@ -56,7 +57,7 @@ def done(*workers):
         yield
 
 
-def heard(conntrack, wanted, seconds=3.0):
+def heard(conntrack, wanted, seconds=SECONDS):
     """Return the first flow for which wanted(flow) is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

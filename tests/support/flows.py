@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from nfct_fast.conntrack import Conntrack
+from support.cli import SECONDS
 
 CLONE_NEWPID, CLONE_NEWNS, PR_SET_PDEATHSIG = 0x20000000, 0x00020000, 1
 COUNT = 20
@@ -149,12 +150,12 @@ def alone(test):
     return run
 
 
-def collect(conntrack, wanted, seconds=20.0):
+def collect(conntrack, wanted, seconds=SECONDS):
     """Return the flows received until wanted(flow) was true for COUNT different sources, or the time is over."""
     return collect_count(conntrack, wanted, COUNT, seconds)
 
 
-def collect_count(conntrack, wanted, count, seconds=20.0):
+def collect_count(conntrack, wanted, count, seconds=SECONDS):
     flows = []
     end = time.monotonic() + seconds
     while len(flows) < count and time.monotonic() < end:

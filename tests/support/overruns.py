@@ -4,7 +4,8 @@ import contextlib
 import time
 
 from nfct_fast.conntrack import Conntrack
-from support.cli import until
+from support.cli import SECONDS, until
+from support.stopwatch import Stopwatch
 
 TINY = {"rcvbuf": 4096, "rcvbuf_limit": 4096, "attribution": "off", "probe": False, "protocol": "ipv4/udp"}
 
@@ -20,13 +21,14 @@ def listening(flood, **options):
         yield conntrack
 
 
-def read_until_quiet(conntrack, seconds=10):
-    """Return all flows that come before half a second passes without any."""
-    flows, quiet = [], time.monotonic() + 0.5
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < min(quiet, deadline):
-        if more := conntrack.read(timeout=0.1):
-            flows += more
-            quiet = time.monotonic() + 0.5
-    assert time.monotonic() < deadline
+def read_until_quiet(conntrack, first=0.5):
+    """Return all flows that come before half a second passes without any; the first may take longer."""
+    flows, deadline = [], time.monotonic() + SECONDS
+    with Stopwatch() as watch:
+        quiet = watch.clock() + first
+        while watch.clock() < quiet:
+            if more := conntrack.read(timeout=0.1):
+                flows += more
+                quiet = watch.clock() + 0.5
+            assert time.monotonic() < deadline
     return flows

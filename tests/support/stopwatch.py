@@ -17,8 +17,8 @@ class Stopwatch:
     """
 
     def __enter__(self):
-        self._overslept, self._ended = 0.0, threading.Event()
-        self._napper = threading.Thread(target=self._nap)
+        self._nap, self._ended = (0.0, time.monotonic()), threading.Event()
+        self._napper = threading.Thread(target=self._take_naps)
         self._waited_before = _waited_for_processors()
         self._began = time.monotonic()
         self._napper.start()
@@ -31,13 +31,17 @@ class Stopwatch:
 
     def clock(self):
         """The monotonic clock, in seconds, but for that time."""
-        return time.monotonic() - max(self._overslept, _waited_for_processors() - self._waited_before)
+        waited = _waited_for_processors() - self._waited_before
+        return time.monotonic() - max(self._overslept(), waited)
 
-    def _nap(self):
+    def _take_naps(self):
         while not self._ended.is_set():
-            lay_down = time.monotonic()
             time.sleep(_NAP_S)
-            self._overslept += max(0.0, time.monotonic() - lay_down - 2 * _NAP_S)
+            self._nap = self._overslept(), time.monotonic()
+
+    def _overslept(self):
+        overslept, lay_down = self._nap
+        return overslept + max(0.0, time.monotonic() - lay_down - 2 * _NAP_S)
 
 
 def _waited_for_processors():

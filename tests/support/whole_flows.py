@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from nfct_fast.conntrack import Conntrack
+from support.cli import SECONDS
 from support.netns import inside as entered
 
 PORT = 7171
@@ -35,7 +36,7 @@ def conntrack_tool(*words):
     subprocess.run(["conntrack", *words], check=True, capture_output=True)
 
 
-def end_all(conntrack, wanted, count, seconds=8.0):
+def end_all(conntrack, wanted, count, seconds=SECONDS):
     """End all entries, and return the `count` records of flows for which wanted(flow) is true."""
     flows, until = [], time.monotonic() + seconds
     for family in ("ipv4", "ipv6"):
@@ -46,7 +47,7 @@ def end_all(conntrack, wanted, count, seconds=8.0):
     return flows
 
 
-def expired(conntrack, wanted, count, seconds=8.0):
+def expired(conntrack, wanted, count, seconds=SECONDS):
     """The same of entries that end by themselves. Reading the table has the kernel free those that are over at once."""
     flows, until = [], time.monotonic() + seconds
     while len(flows) < count and time.monotonic() < until:
