@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -9,6 +10,10 @@ import pytest
 from nfct_fast.kernel.netns import resolve
 from support.netns import ip, made, use_conntrack
 from support.paths import SUPPORT, TESTS
+
+# A shell's background job ignores ^C, and so would all programs that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():

@@ -17,6 +17,7 @@ import time
 import pytest
 
 from nfct_fast.attribution.resolver import Resolver
+from support.child import Child
 from support.cli import Program, until
 from support.flows import Worker, collect_count, listening
 from support.hooks import find_flow
@@ -389,7 +390,7 @@ def test_system_calls_of_inbound_flows(netns, tmp_path, kind, served):
             "-p",
             str(program.pid),
         ]
-        trace = stack.enter_context(subprocess.Popen(words))
+        trace = stack.enter_context(Child(words))
         try:
             until(
                 lambda: all(

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from support.child import Child
 from support.cli import COMMAND, LINE, SECONDS, Program, inside, until
 from support.netns import ip
 from support.stopwatch import Stopwatch
@@ -368,7 +369,7 @@ SENDER = "import socket, sys, time; s = socket.socket(2, 2); s.connect(('127.0.0
 
 def test_names_are_escaped(tracked, within):
     with Program(tracked, "-p", "udp") as program:
-        with subprocess.Popen(inside(tracked, [os.fsencode(sys.executable), b"-c", SENDER.encode(), *NASTY])) as sender:
+        with Child(inside(tracked, [os.fsencode(sys.executable), b"-c", SENDER.encode(), *NASTY])) as sender:
             program.await_lines(1)
             sender.kill()
         assert program.end()[0] == 0
@@ -387,7 +388,7 @@ def test_comm_and_exe_are_escaped(tracked, tmp_path):
     name = b"c\n \x1b\xff"
     code = f"open('/proc/self/comm', 'wb').write({name!r}); {SENDER}"
     with Program(tracked, "-p", "udp", "-f", "{info.comm}|{info.pid}") as program:
-        with subprocess.Popen(inside(tracked, [sys.executable, "-c", code])) as sender:
+        with Child(inside(tracked, [sys.executable, "-c", code])) as sender:
             program.await_lines(1)
             sender.kill()
         program.end()
@@ -397,7 +398,7 @@ def test_comm_and_exe_are_escaped(tracked, tmp_path):
 def test_a_long_command_line_is_cut(tracked):
     argument = "y" * (128 * 1024 - 1)  # the longest there is: MAX_ARG_STRLEN
     with Program(tracked, "-p", "udp", "-f", "{info.cmdline}") as program:
-        with subprocess.Popen(inside(tracked, [sys.executable, "-c", SENDER, argument])) as sender:
+        with Child(inside(tracked, [sys.executable, "-c", SENDER, argument])) as sender:
             program.await_lines(1)
             sender.kill()
         program.end()

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from nfct_fast.kernel.netns import resolve
+from support.child import Child
 from support.cli import COMMAND, Program, inside, run, until
 from support.flows import Worker
 from support.users import NOBODY
@@ -34,7 +35,7 @@ def traffic(counting):
     )
     command = inside(counting, [sys.executable, "-c", code.replace("\n", ";", 3), HOSTILE + "x" * 4096])
     command[-2] = code
-    with subprocess.Popen(command) as process:
+    with Child(command) as process:
         yield process.pid
         process.kill()
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from nfct_fast.command import unit
+from support.child import Child
 from support.cli import PROGRAM, Program, inside, run, until
 
 analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
@@ -71,7 +72,7 @@ def test_its_capabilities_are_enough(tracked):
     prefix += [f"--{which}={of_setpriv}" for which in ("inh-caps", "ambient-caps", "bounding-set")]
     with Program(tracked, "-p", "udp", prefix=prefix, command=PROGRAM) as program:
         sender = "import socket; socket.socket(2, 2).sendto(b'x', ('127.0.0.1', 9999))"
-        with subprocess.Popen(inside(tracked, [sys.executable, "-c", sender])) as process:
+        with Child(inside(tracked, [sys.executable, "-c", sender])) as process:
             pass
         line = until(lambda: program.flows())
         assert [flow["pid"] for flow in line.values()] == [str(process.pid)]

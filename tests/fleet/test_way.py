@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from nfct_fast.command import fleet
+from support.child import Child
 from support.cli import SECONDS
 
 MESSAGES = [b'<133>1 - alpha nfct-fast - - - {"n":%d}' % number for number in range(300)]
@@ -83,7 +84,7 @@ def relay(tmp_path, port):
     program = tmp_path / "relay.py"
     program.write_text(fleet.text("relay.py"))
     command = [sys.executable, "-I", program, f"relp://127.0.0.1:{port}", tmp_path / "pending"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with Child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
 
         def say(line):
             process.stdin.write(line + b"\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfct_fast.kernel import netns
+from support.child import Child
 from support.netns import made
 
 pytestmark = pytest.mark.root
@@ -75,7 +76,7 @@ def test_all(name, space):
 
 def test_unnamed_namespaces_are_found_by_process():
     # unshare(1) makes one without a name.
-    with subprocess.Popen(
+    with Child(
         ["unshare", "-n", sys.executable, "-c", "print(flush=True); input()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

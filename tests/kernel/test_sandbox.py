@@ -246,7 +246,7 @@ if {version} >= 4:
 def test_what_landlock_takes_for_tracing(version):
     """Why the descriptors of other processes are looked at elsewhere."""
     run("""
-other = subprocess.Popen(["sleep", "60"])
+other = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)
 try:
     os.readlink(f"/proc/{other.pid}/exe"), os.readlink(f"/proc/{other.pid}/fd/0")
     sandbox.restrict_files(["/"])

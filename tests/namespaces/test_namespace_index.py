@@ -9,6 +9,7 @@ import pytest
 
 from nfct_fast.kernel import netns
 from nfct_fast.namespaces.namespace_index import NamespaceIndex
+from support.child import Child
 from support.cli import until
 from support.hooks import find_socket, find_sockets, refresh_addresses
 from support.netns import inside, ip, ip6_address, made
@@ -202,10 +203,10 @@ def test_witness_may_change(directory, home):
     """The process a namespace was found by is gone, another keeps it."""
     command = [sys.executable, "-c", "print(flush=True); input()"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(["unshare", "-n", *command], **pipes) as first:
+    with Child(["unshare", "-n", *command], **pipes) as first:
         first.stdout.readline()
         space = os.stat(f"/proc/{first.pid}/ns/net").st_ino
-        with subprocess.Popen(["nsenter", f"--net=/proc/{first.pid}/ns/net", *command], **pipes) as second:
+        with Child(["nsenter", f"--net=/proc/{first.pid}/ns/net", *command], **pipes) as second:
             second.stdout.readline()
             known(directory, "198.18.77.77")
             assert directory.namespaces()[space] == f"pid:{min(first.pid, second.pid)}"

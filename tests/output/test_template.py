@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nfct_fast.output.template import Template
 from nfct_fast.text.timestamp import TimeFormat
+from support.child import Child
 from support.cli import Program, inside
 
 FIELDS = ["ev.proto", "ev.sport", "ev.dst", "ev.dport", "info.pid", "info.comm"]
@@ -62,7 +63,7 @@ def test_the_same_as_str_format(tracked):
         "s.connect(('127.0.0.1', 77)); s.send(b'x'); print(s.getsockname()[1], flush=True); time.sleep(5)"
     )
     with Program(tracked, "-p", "udp", "-f", template) as program:
-        with subprocess.Popen(inside(tracked, ["python3", "-c", code]), stdout=subprocess.PIPE, text=True) as sender:
+        with Child(inside(tracked, ["python3", "-c", code]), stdout=subprocess.PIPE, text=True) as sender:
             sport = sender.stdout.readline().strip()
             program.await_lines(1)
             sender.kill()

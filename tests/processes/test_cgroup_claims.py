@@ -10,6 +10,7 @@ import pytest
 
 from nfct_fast.processes import cgroup_filesystem
 from nfct_fast.processes.process_object import process
+from support.child import Child
 from support.cli import Program, inside, until
 from support.socket_notes import unusable
 
@@ -63,7 +64,7 @@ time.sleep(30)
 def test_a_user_with_a_cgroup_of_their_own_forges_no_container(delegated, below):
     kind, path = delegated
     command = f'echo $$ > "{path}/cgroup.procs" && exec "$0" -c "$1" "${{@:2}}"'
-    with subprocess.Popen(
+    with Child(
         ["bash", "-c", command, sys.executable, FORGE, *[str(path / name) for name in below]], stdout=subprocess.PIPE
     ) as child:
         try:

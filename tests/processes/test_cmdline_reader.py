@@ -20,6 +20,7 @@ from nfct_fast.processes.cmdline_reader import CommandLineReader
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_object import process
 from nfct_fast.processes.process_reader import ProcessReader
+from support.child import Child
 from support.cli import Program, inside, until
 from support.fake_proc import fake_process
 from support.paths import ROOT, SUPPORT
@@ -176,7 +177,7 @@ def test_it_is_gone_with_the_program(number):
         "c = ProcessCache(ProcessReader()); c.lookup(1)\n"
         "print(c.reader.lines.helper, flush=True)\nsignal.pause()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+    with Child([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         pid = int(running.stdout.readline())
         assert is_there(pid)
         running.send_signal(number)
@@ -216,7 +217,7 @@ def test_a_child_of_the_program_has_its_own():
 
 def test_a_long_command_line_comes_whole():
     arguments = [sys.executable, "-c", "print(flush=True); input()", *(f"{n}" * 50000 for n in range(10, 18))]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as running:
+    with Child(arguments, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as running:
         running.stdout.readline()
         size = sum(len(argument) + 1 for argument in arguments) - 1
         for limit in (1, 4095, 4096, 65535, 65536, 65537, 131072, size - 1, size, size + 1, size + 2, 1 << 20):
@@ -230,7 +231,7 @@ def test_a_long_command_line_comes_whole():
 
 def test_many_threads_ask():
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(subprocess.Popen(["sleep", str(1000 + n)])) for n in range(20)]
+        running = [stack.enter_context(Child(["sleep", str(1000 + n)])) for n in range(20)]
         until(lambda: all(Path(f"/proc/{r.pid}/comm").read_text() == "sleep\n" for r in running))
         lines, cache = caches()
         wrong = []
@@ -355,7 +356,7 @@ def test_a_machine_that_stands_still_is_not_waited_for(tmp_path):
 
     def stood_still():
         command = [sys.executable, "-c", STANDING, tmp_path]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        with Child(command, stdout=subprocess.PIPE, text=True) as reader:
             assert reader.stdout.readline() == "('good',)\n"
             reader.send_signal(signal.SIGSTOP)
             time.sleep(1.5)
@@ -463,7 +464,7 @@ def test_a_user_who_holds_the_lock_of_their_memory(hostage_program):
         assert before.cmdline[-1] == "secret" and before.uid == USER
         take(one)
         # Whoever reads it directly waits, and can be killed.
-        with subprocess.Popen(["cat", f"/proc/{one.pid}/cmdline"], stdout=subprocess.PIPE) as cat:
+        with Child(["cat", f"/proc/{one.pid}/cmdline"], stdout=subprocess.PIPE) as cat:
             with pytest.raises(subprocess.TimeoutExpired):
                 cat.wait(0.5)
             cat.kill()
@@ -502,7 +503,7 @@ def test_flows_are_named_beside_a_hostage(tracked, hostage_program):
             take(one)
         with Program(tracked, "-p", "udp", "-f", "{ev.dport} {info.pid} {info.uid} {info.cmdline}") as program:
             until(lambda: len(program.lines) > 50, what=f"{program.lines} {program.complaints}")
-            with subprocess.Popen(inside(tracked, [sys.executable, "-c", sender])) as sending:
+            with Child(inside(tracked, [sys.executable, "-c", sender])) as sending:
                 deadline = time.monotonic() + 10
                 seen = {}
                 while len(seen) < 200 and time.monotonic() < deadline:
@@ -536,7 +537,7 @@ def unanswered(hostage_program):
     mount = hostage_program / "served"
     mount.mkdir(exist_ok=True)
     command = [hostage_program / "hostage", hostage_program / "fuse", mount]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+    with Child(command, stdout=subprocess.PIPE) as server:
         if server.stdout.readline() != b"ready\n":
             pytest.skip("no FUSE")
         try:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_object import Process, process
 from nfct_fast.processes.process_reader import ProcessReader
+from support.child import Child
 from support.cli import until
 from support.fake_proc import child, fake_process, fake_stat, write_stat
 
@@ -97,7 +98,7 @@ def test_arguments_of_any_bytes_and_a_long_command_line():
         "\udcff",
         "x" * 130000,
     ]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as running:
+    with Child(arguments, stdout=subprocess.PIPE) as running:
         try:
             running.stdout.readline()
             whole = sum(len(os.fsencode(a)) + 1 for a in arguments) - 1
@@ -242,7 +243,7 @@ def test_cache_notices_execve_in_the_same_process():
     script = (
         "import os, sys; sys.stdin.readline(); os.execv(sys.executable, [sys.executable, '-c', 'input()', 'after'])"
     )
-    with subprocess.Popen([sys.executable, "-c", script, "befor"], stdin=subprocess.PIPE, text=True) as running:
+    with Child([sys.executable, "-c", script, "befor"], stdin=subprocess.PIPE, text=True) as running:
         try:
             cache = ProcessCache(ProcessReader(), max_age=60)
             until(lambda: (cache.lookup(running.pid).cmdline or [""])[-1] == "befor")

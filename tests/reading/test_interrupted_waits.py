@@ -14,6 +14,7 @@ from operator import call
 import pytest
 
 from nfct_fast import Conntrack
+from support.child import Child
 from support.cli import SECONDS, inside, until
 from support.stopwatch import Stopwatch
 
@@ -48,7 +49,7 @@ def is_in_epoll_wait(pid):
 @pytest.mark.parametrize("way", ["iterate", "read", "timeout"])
 def test_interrupt_while_nothing_comes(tracked, flood, way):
     command = inside(tracked, [sys.executable, "-c", WAITING, way])
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         assert child.stdout.readline() == "ready\n"
         flood(2, 0)
         heard = [int(child.stdout.readline()) for _ in range(2)]

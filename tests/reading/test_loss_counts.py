@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from support.child import Child
 from support.cli import Program, inside, until
 from support.overruns import listening, read_until_quiet
 
@@ -108,7 +109,7 @@ with Conntrack(rcvbuf=4096, rcvbuf_limit=4096, **options) as conntrack:
 def test_an_overrun_just_after_another_is_counted_once(tracked, flood, faults):
     """Its drops are counted together with the last ones of the other, before it is reported."""
     command = inside(tracked, [sys.executable, "-c", COUNTING])
-    with subprocess.Popen(command, env=faults("late"), stdout=subprocess.PIPE, text=True) as child:
+    with Child(command, env=faults("late"), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
         made = flood(1_000, 0)
         assert child.stdout.readline() == "overrun\n"
@@ -119,7 +120,7 @@ def test_an_overrun_just_after_another_is_counted_once(tracked, flood, faults):
 def test_an_overrun_whose_drops_are_counted_late(tracked, flood, faults):
     """The queue is empty before the kernel has counted them: they are no events without memory."""
     command = inside(tracked, [sys.executable, "-c", COUNTING])
-    with subprocess.Popen(command, env=faults("uncounted"), stdout=subprocess.PIPE, text=True) as child:
+    with Child(command, env=faults("uncounted"), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGSTOP)  # so that there is one overrun
         made = flood(1_000, 0)

@@ -11,6 +11,7 @@ import pytest
 
 from nfct_fast.conntrack import Conntrack, list_flows
 from nfct_fast.processes import cgroup_filesystem
+from support.child import Child
 from support.cli import Program, inside, run, until
 from support.containers import OUTSIDE, hosts
 from support.flows import DGRAM, INET, Worker
@@ -101,7 +102,7 @@ def test_a_program_is_a_user_and_a_file(talk, tmp_path):
         tell(other, *TO)
         assert marks(conntrack, 1) == [NEW]
         # An update of the program, while it runs and afterwards.
-        with subprocess.Popen([other, *TO], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        with Child([other, *TO], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
             assert running.stdout.readline() == b"sent\n"
             os.replace(shutil.copy(talk, talk.with_name("next")), other)
             running.stdin.write(b"again\n")

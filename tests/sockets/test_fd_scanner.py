@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nfct_fast.sockets.fd_scanner import FdScanner
+from support.child import Child
 from support.cli import until
 from support.fake_proc import child, fake_process
 
@@ -270,7 +271,7 @@ def test_a_machine_that_stands_still_does_not_use_up_the_budget(many_processes):
 
     def stood_still():
         command = [sys.executable, "-c", STOPPED, many_processes]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as scanning:
+        with Child(command, stdout=subprocess.PIPE, text=True) as scanning:
             assert scanning.stdout.readline() == "scanning\n"
             time.sleep(0.05)
             scanning.send_signal(signal.SIGSTOP)

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from support.child import Child
 from support.store_checks import check_integrity, family, query
 
 # One flow for each port, of which it says when it was made.
@@ -34,7 +35,7 @@ class Killed(NamedTuple):
 def kill_once(program, store, netns, address, seconds) -> Killed:
     """Have a running program store flows, kill everything of it after some seconds, and check the store."""
     command = ["nsenter", f"--net=/run/netns/{netns}", sys.executable, "-c", _SENDER, address]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
+    with Child(command, stdout=subprocess.PIPE) as sender:
         lines = bytearray()
         os.set_blocking(sender.stdout.fileno(), False)
         until = time.monotonic() + seconds

@@ -124,13 +124,18 @@ class SourceOpener:
             socket = open_event_socket(
                 self._socket(space), self._inbox, self._groups, self._filter.socket_filter, share, size
             )
+            dump = None
             try:
-                dump = ConntrackDump(self._socket(space)) if self._recover else None
+                if self._recover:
+                    dump = ConntrackDump(self._socket(space))
                 if self._open_tables:
                     self.tables[inode] = ConntrackDump(self._socket(space))
                 number = self._resolver.monitor(space)
             except BaseException:
+                # Now, not when the garbage collector finds the traceback that refers to it.
                 close_event_socket(socket, share)
+                if dump is not None:
+                    dump.socket.close()
                 raise
             source = Source(socket, self._groups, dump, number, inode, share, since)
             if self._listing:
