@@ -230,10 +230,26 @@ static inline struct sock_filter *nfct_fast_sandbox_allow(struct sock_filter *at
     return at;
 }
 
+/* TCGETS2, TCSETS2, TCSETSW2 and TCSETSF2 of x86_64 and aarch64, which tcgetattr(3) and tcsetattr(3) use since glibc
+ * 2.42. The kernel's headers define them by a structure that glibc's do not have. */
+#define NFCT_FAST_TCGETS2 0x802c542a
+#define NFCT_FAST_TCSETS2 0x402c542b
+#define NFCT_FAST_TCSETSW2 0x402c542c
+#define NFCT_FAST_TCSETSF2 0x402c542d
+
 /* What curses asks of a terminal; not TIOCSTI, which types into it. Of other ioctl(2) the rules decide. */
 static inline struct sock_filter *nfct_fast_sandbox_terminal(struct sock_filter *at)
 {
-    const uint32_t allowed[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, TCFLSH, TIOCGWINSZ};
+    const uint32_t allowed[] = {TCGETS,
+                                TCSETS,
+                                TCSETSW,
+                                TCSETSF,
+                                NFCT_FAST_TCGETS2,
+                                NFCT_FAST_TCSETS2,
+                                NFCT_FAST_TCSETSW2,
+                                NFCT_FAST_TCSETSF2,
+                                TCFLSH,
+                                TIOCGWINSZ};
     const uint32_t request = offsetof(struct seccomp_data, args) + 8 + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0);
     const uint8_t count = sizeof(allowed) / sizeof(*allowed);
     *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, count + 3);
