@@ -88,10 +88,10 @@ def test_four_senders_at_once(senders, modes):
         assert_exact(*fire(conntrack, senders, modes))
 
 
-def ends(conntrack, *ports, seconds=SECONDS):
+def ends(conntrack, *ports):
     """Return {dport: flow} once a flow to each of the ports has been received."""
     found = {}
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
     while len(found) < len(ports) and time.monotonic() < end:
         found.update((flow.dport, flow) for flow in conntrack.read(timeout=0.2) if flow.dport in ports)
     assert sorted(found) == sorted(ports)

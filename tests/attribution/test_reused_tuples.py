@@ -13,8 +13,8 @@ from nfct_fast.conntrack import Conntrack
 from nfct_fast.output.json_lines import JsonLines
 from nfct_fast.output.sink import Sink
 from nfct_fast.output.writer import Writer
-from support.cli import SECONDS, until
-from support.flows import Worker
+from support.cli import until
+from support.flows import Worker, collect_count
 from support.netns import inside as entered
 from support.socket_notes import unusable
 from support.users import as_user, unshared
@@ -81,13 +81,10 @@ def used_by(uid, family=INET, *, connected=False, source=None, go_on=False):
     return worker.pid
 
 
-def destroyed(conntrack, kind="DESTROY", seconds=SECONDS):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for flow in conntrack.read(timeout=0.2):
-            if flow.type == kind and flow.dport == PEER:
-                return flow
-    raise AssertionError(f"no {kind} was received")
+def destroyed(conntrack, kind="DESTROY"):
+    flows = collect_count(conntrack, lambda flow: flow.type == kind and flow.dport == PEER, 1)
+    assert flows, f"no {kind} was received"
+    return flows[0]
 
 
 def users(owner):

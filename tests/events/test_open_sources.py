@@ -25,10 +25,10 @@ def send_datagram(space, family=socket.AF_INET, address="127.0.0.1"):
     return sender
 
 
-def heard(conntrack, sender, seconds=SECONDS):
+def heard(conntrack, sender):
     """The flow of a sender's datagram."""
     port = sender.getsockname()[1]
-    timer = threading.Timer(seconds, conntrack.close)
+    timer = threading.Timer(SECONDS, conntrack.close)
     timer.start()
     try:
         return next(flow for flow in conntrack if flow.sport == port and flow.dport == 9)
@@ -73,7 +73,7 @@ def test_netns_all_monitors_each_namespace(attribution):
         with Conntrack(netns="all", protocol="udp", probe=False, attribution=attribution) as conntrack:
             for space in spaces:
                 with send_datagram(space) as sender:
-                    flow = heard(conntrack, sender, 30)
+                    flow = heard(conntrack, sender)
                 assert (flow.netns, flow.owner.pid) == (space.inode, os.getpid() if attribution == "auto" else None)
 
 

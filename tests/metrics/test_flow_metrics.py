@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nfct_fast import Conntrack
 from nfct_fast.processes import cgroup_filesystem
-from support.cli import SECONDS
-from support.flows import Worker, listening
+from support.flows import Worker, collect_count, listening
 from support.whole_flows import end_all, whole_flows
 
 ID = "5e" * 32
@@ -37,10 +35,8 @@ def send(port, count=1, source=0):
             sock.sendto(b"x", ("127.0.0.1", port))
 
 
-def read(conntrack, count, seconds=SECONDS):
-    flows, until = [], time.monotonic() + seconds
-    while len(flows) < count and time.monotonic() < until:
-        flows += conntrack.read(timeout=0.2)
+def read(conntrack, count):
+    flows = collect_count(conntrack, lambda flow: True, count)
     assert len(flows) == count
     return flows
 

@@ -334,8 +334,7 @@ def test_a_user_with_a_thousand_culprits(tmp_path):
 
 
 STANDING = """
-import os, sys, time
-from pathlib import Path
+import sys, time
 from nfct_fast.processes.cmdline_reader import CommandLineReader
 from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_reader import ProcessReader
@@ -358,9 +357,7 @@ def test_a_machine_that_stands_still_is_not_waited_for(tmp_path):
         command = [sys.executable, "-c", STANDING, tmp_path]
         with Child(command, stdout=subprocess.PIPE, text=True) as reader:
             assert reader.stdout.readline() == "('good',)\n"
-            reader.send_signal(signal.SIGSTOP)
-            time.sleep(1.5)
-            reader.send_signal(signal.SIGCONT)
+            reader.stand_still()
             within_the_wait, _, rest = reader.stdout.read().partition(" ")
         return within_the_wait == "True" and rest
 

@@ -43,9 +43,9 @@ def conntrack():
         yield opened
 
 
-def owners(conntrack, *ports, seconds=SECONDS):
+def owners(conntrack, *ports):
     """The owners of the flows to these ports, in that order."""
-    found, end = {}, time.monotonic() + seconds
+    found, end = {}, time.monotonic() + SECONDS
     while len(found) < len(ports) and time.monotonic() < end:
         found |= {flow.dport: flow.owner for flow in conntrack.read(timeout=0.2) if flow.dport in ports}
     return [found[port] for port in ports]

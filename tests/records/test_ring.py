@@ -8,11 +8,16 @@ import time
 import pytest
 
 from nfct_fast.conntrack import Conntrack
-from support.cli import SECONDS, Program, until
+from support.cli import Program, until
+from support.flows import collect_count
 from support.stopwatch import Stopwatch
 
 CAPACITY = 32768
 ROOMY = {"attribution": "off", "protocol": "ipv4/udp", "probe": False}
+
+
+def is_any(flow):
+    return True
 
 
 def ports(flows):
@@ -23,24 +28,16 @@ def test_a_full_ring_keeps_order_and_loses_nothing(tracked, within, flood):
     with within(), Conntrack(**ROOMY) as conntrack:
         made = flood(50_000, 0)
         until(lambda: conntrack.stats().max_queued == CAPACITY, what="a full ring")
-        flows = take(conntrack, made)
+        flows = collect_count(conntrack, is_any, made)
         stats = conntrack.stats()
     assert ports(flows) == [1024 + i for i in range(50_000)] and made == 50_000
     assert (stats.events, stats.dropped, stats.lost, stats.max_queued) == (made, 0, 0, CAPACITY)
 
 
-def take(conntrack, count, seconds=SECONDS):
-    flows = []
-    deadline = time.monotonic() + seconds
-    while len(flows) < count and time.monotonic() < deadline:
-        flows += conntrack.read(timeout=0.2)
-    return flows
-
-
 def test_flows_are_taken_while_more_come(tracked, within, flood):
     found = []
     with within(), Conntrack(**ROOMY) as conntrack:
-        taker = threading.Thread(target=lambda: found.extend(take(conntrack, 60_000)))
+        taker = threading.Thread(target=lambda: found.extend(collect_count(conntrack, is_any, 60_000)))
         taker.start()
         made = flood(60_000, 0)
         taker.join()

@@ -4,7 +4,6 @@ import array
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -274,9 +273,7 @@ def test_a_machine_that_stands_still_does_not_use_up_the_budget(many_processes):
         with Child(command, stdout=subprocess.PIPE, text=True) as scanning:
             assert scanning.stdout.readline() == "scanning\n"
             time.sleep(0.05)
-            scanning.send_signal(signal.SIGSTOP)
-            time.sleep(1.5)
-            scanning.send_signal(signal.SIGCONT)
+            scanning.stand_still()
             within_a_scan = scanning.stdout.read() == "True\n"
         assert scanning.returncode == 0  # no BlockingIOError
         return within_a_scan

@@ -2,10 +2,8 @@
 
 import contextlib
 import socket
-import time
 
-from support.cli import SECONDS
-from support.flows import DGRAM, STREAM, Worker
+from support.flows import DGRAM, STREAM, Worker, collect_count
 from support.users import as_user
 
 VICTIM, ATTACKER, PORT = 65534, 4321, 5151
@@ -57,11 +55,8 @@ def done(*workers):
         yield
 
 
-def heard(conntrack, wanted, seconds=SECONDS):
+def heard(conntrack, wanted):
     """Return the first flow for which wanted(flow) is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for flow in conntrack.read(timeout=0.2):
-            if wanted(flow):
-                return flow
-    raise AssertionError("no such flow was reported")
+    flows = collect_count(conntrack, wanted, 1)
+    assert flows, "no such flow was reported"
+    return flows[0]

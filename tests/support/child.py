@@ -1,6 +1,8 @@
 """A process of a test that ends with it."""
 
+import signal
 import subprocess
+import time
 
 
 class Child(subprocess.Popen):
@@ -10,3 +12,9 @@ class Child(subprocess.Popen):
         if kind is not None:
             self.kill()
         super().__exit__(kind, *rest)
+
+    def stand_still(self, seconds=1.5):
+        """Stop it for a while, as a hypervisor may stop the machine."""
+        self.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.send_signal(signal.SIGCONT)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nfct_fast.conntrack import Conntrack
 from support.cli import SECONDS
+from support.flows import collect_count
 from support.netns import inside as entered
 
 PORT = 7171
@@ -36,20 +37,18 @@ def conntrack_tool(*words):
     subprocess.run(["conntrack", *words], check=True, capture_output=True)
 
 
-def end_all(conntrack, wanted, count, seconds=SECONDS):
+def end_all(conntrack, wanted, count):
     """End all entries, and return the `count` records of flows for which wanted(flow) is true."""
-    flows, until = [], time.monotonic() + seconds
     for family in ("ipv4", "ipv6"):
         conntrack_tool("-F", "-f", family)
-    while len(flows) < count and time.monotonic() < until:
-        flows += [flow for flow in conntrack.read(timeout=0.2) if wanted(flow)]
+    flows = collect_count(conntrack, wanted, count)
     assert len(flows) == count, flows
     return flows
 
 
-def expired(conntrack, wanted, count, seconds=SECONDS):
+def expired(conntrack, wanted, count):
     """The same of entries that end by themselves. Reading the table has the kernel free those that are over at once."""
-    flows, until = [], time.monotonic() + seconds
+    flows, until = [], time.monotonic() + SECONDS
     while len(flows) < count and time.monotonic() < until:
         for family in ("ipv4", "ipv6"):
             conntrack_tool("-L", "-f", family)

@@ -33,6 +33,6 @@ cdef class NetlinkSocket:
     cdef int64_t queued(self) noexcept nogil
     cdef int count_lost(self) noexcept nogil
     cdef uint64_t dropped(self) noexcept nogil
-    cdef void _begin_loss(self) noexcept nogil
+    cdef void _begin_loss(self, bint explained) noexcept nogil
     cdef int _end_loss(self) noexcept nogil
     cdef bint _explain_loss(self) noexcept nogil

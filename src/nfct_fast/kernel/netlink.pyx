@@ -188,7 +188,7 @@ cdef class NetlinkSocket:
         if count >= 0:
             return count
         if errno == ENOBUFS:
-            self._begin_loss()
+            self._begin_loss(self._explain_loss())
             return -ENOBUFS
         if errno == EAGAIN:
             # The kernel reports congestion once, and goes on dropping until the queue is empty.
@@ -237,10 +237,10 @@ cdef class NetlinkSocket:
             return -errno
         return info[SK_MEMINFO_RMEM_ALLOC]
 
-    cdef void _begin_loss(self) noexcept nogil:
+    cdef void _begin_loss(self, bint explained) noexcept nogil:
         self.overruns += 1
         self.congested = True
-        self.unexplained_overruns += not self._explain_loss()
+        self.unexplained_overruns += not explained
 
     cdef int _end_loss(self) noexcept nogil:
         """The queue was empty: return 0, or -ENOBUFS if there has been another overrun since, or another -errno."""
@@ -254,8 +254,7 @@ cdef class NetlinkSocket:
                 return -errno
             if error == ENOBUFS:
                 # The drop of that overrun may be among those just counted.
-                self.overruns += 1
-                self.unexplained_overruns += not explained
+                self._begin_loss(explained)
                 return -ENOBUFS
             if error != 0:
                 return -error

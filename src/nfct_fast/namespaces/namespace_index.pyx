@@ -39,8 +39,9 @@ cdef enum:
     UNKNOWN_ADDRESSES = 256
     CACHED_ROUTES = 256
     CACHED_ROUTE_NS = 100_000_000    # how long a followed route is trusted: notifications cover only local routes
-    # Following routes for t ns moves namespace_t.paid_until forward by FOLLOW_FACTOR * t, up to FOLLOW_DEBT_NS into the
-    # future. This allows 1 % of the time, and 2 ms (some hundred addresses) without a pause.
+    # Following routes for t ns moves namespace_t.paid_until forward by FOLLOW_FACTOR * t, at most to 2 * FOLLOW_DEBT_NS
+    # into the future; beyond FOLLOW_DEBT_NS none is followed. This allows 1 % of the time, and 2 ms (some hundred
+    # addresses) without a pause.
     FOLLOW_FACTOR = 100
     FOLLOW_DEBT_NS = 200_000_000
 

@@ -78,6 +78,7 @@ cdef bint refill(FdScanner self) noexcept nogil:
         self._tokens = self._burst
     self._refilled_at = now
     self._refilling = self._tokens <= 0 or self._refilling and self._tokens < self._burst // 4
+    self.budget_exhausted += self._refilling
     return not self._refilling
 
 
@@ -90,10 +91,7 @@ cdef void charge(FdScanner self) noexcept nogil:
 
 cdef bint may_go_on(FdScanner self) noexcept nogil:
     charge(self)
-    if refill(self):
-        return True
-    self.budget_exhausted += 1
-    return False
+    return refill(self)
 
 
 cdef bint marked(FdScanner self, visit_t *visits, int32_t pid) noexcept nogil:
@@ -129,7 +127,6 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
     cdef known_t *known
     cdef int rc, i, link = 0, answer = 0
     if bounded and not refill(self):
-        self.budget_exhausted += 1
         forget_visit(self, pid)
         return -EAGAIN
     procfs_name(name, pid, b"fd")
@@ -164,7 +161,6 @@ cdef int process_scan(FdScanner self, int32_t pid, uint64_t inode, int32_t *fd, 
         if bounded:
             charge(self)
             if answer == 0 and rc > 900 and not refill(self):
-                self.budget_exhausted += 1
                 forget_visit(self, pid)
                 answer = -EAGAIN
     numbers_close(&numbers)
@@ -241,7 +237,6 @@ cdef int scan_all(FdScanner self, uint64_t inode, uint32_t uid, bint uid_known, 
                     holders_t *out) noexcept nogil:
     cdef int count, first, i, at, stage, rc
     if not refill(self):
-        self.budget_exhausted += 1
         return -EAGAIN
     count = pids_list(self)
     charge(self)
