@@ -166,6 +166,52 @@ def test_servers_and_what_they_accept(owners, netns, address, local):
             process.communicate("\n", timeout=60)
 
 
+LATE = """
+import socket
+l = socket.create_server(("127.0.0.1", 0))
+print(l.getsockname()[1]); input()
+c = l.accept()[0]
+print(c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]); input()
+"""
+EARLY = """
+import socket, sys, time
+s = socket.socket()
+if sys.argv[1] == "fast open":
+    s.setblocking(False)
+    s.sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", int(sys.argv[2])))
+else:
+    s.connect(("127.0.0.1", int(sys.argv[2]))); s.shutdown(socket.SHUT_WR)
+    while s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != 5:  # FIN-WAIT-2: the other end has the FIN
+        time.sleep(0.001)
+port = s.getsockname()[1]
+if sys.argv[1] == "closed":
+    s.close()
+print(port); input()
+"""
+SYN_RECV, CLOSE_WAIT = 3, 8
+
+
+@pytest.mark.parametrize("peer, state", [("half-closed", CLOSE_WAIT), ("closed", CLOSE_WAIT), ("fast open", SYN_RECV)])
+def test_connections_whose_peer_is_ahead_of_accept(owners, netns, peer, state):
+    """A slow server accepts what has ended already; one with TCP Fast Open what is not established yet."""
+    if peer == "fast open":
+        netns.run("sysctl", "-qw", "net.ipv4.tcp_fastopen=0x607")  # of client and every listener, without cookies
+        netns.run("nft", """table inet t { chain c { type filter hook output priority 0;
+                            tcp flags & (syn | ack) == syn | ack drop; }; }""")  # fmt: skip
+    server = netns.script(LATE)
+    port = int(server.stdout.readline())
+    client = netns.script(EARLY, peer, port)
+    source = int(client.stdout.readline())
+    print(file=server.stdin, flush=True)
+    try:
+        assert int(server.stdout.readline()) == state
+        accepted = owners.find(6, "127.0.0.1", port, "127.0.0.1", source, netns.cookie)
+        assert (accepted["pid"], accepted["hook"]) == (server.pid, "accept")
+    finally:
+        for process in (client, server):
+            process.communicate("\n", timeout=60)
+
+
 @pytest.mark.parametrize("bind", ["0.0.0.0", "127.0.0.1"])
 def test_equal_tuples_in_two_namespaces(owners, netns, bind):
     wanted = (17, "127.0.0.1", 5555, "127.0.0.1", 9)
