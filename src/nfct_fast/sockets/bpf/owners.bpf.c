@@ -117,8 +117,8 @@ SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return connect(
 /* ---- getpeername: accept(2) runs this hook in the context of the process if it has to return the peer's address.
  * accept(2) has no other hook. If this one does not run, only the owner of the listener is known ---- */
 
-/* Whether accept(2) may return a socket in this state. The peer may have finished already (CLOSE_WAIT) or not quite begun
- * (SYN_RECV, TCP Fast Open). It returns one that was reset, too, but in CLOSE a socket has no port any more. */
+/* Whether accept(2) may return a socket in this state. The peer may have finished already (CLOSE_WAIT), or not quite
+ * begun (SYN_RECV, TCP Fast Open). accept(2) also returns one that was reset, but in CLOSE it has no port any more. */
 INLINE int is_acceptable(__u32 state)
 {
     return state == BPF_TCP_ESTABLISHED || state == BPF_TCP_CLOSE_WAIT || state == BPF_TCP_SYN_RECV;
