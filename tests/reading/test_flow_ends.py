@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -71,10 +72,29 @@ def test_a_process_long_gone(family, timestamp):
 @pytest.mark.parametrize("timestamp", [True, False])
 def test_who_began_it_comes_first_and_all_who_used_it_follow(timestamp):
     with whole_flows(timestamp=timestamp) as conntrack:
-        pids = [used_by(uid) for uid in (FIRST, SECOND, 0)]
+        pids = [used_by(FIRST)]
+        until(lambda: conntrack.stats().live_flows == 1)  # read before anybody else uses the tuple
+        pids += [used_by(uid) for uid in (SECOND, 0)]
         [flow] = end_all(conntrack, is_of_test, 1)
     assert [process.pid for process in flow.owner.processes] == [pids[0], pids[2], pids[1]]
     assert flow.counters.original_packets == 3
+
+
+@pytest.mark.parametrize("timestamp", [True, False])
+def test_of_users_before_its_beginning_was_read_nobody_began_it(tracked, within, timestamp):
+    with within():
+        count_entries(timestamp)
+    with Program(tracked, "--flows", "--json", "-p", "udp") as program, within():
+        os.kill(program.pid, signal.SIGSTOP)
+        pids = [used_by(uid) for uid in (FIRST, SECOND, 0)]
+        os.kill(program.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
+        program.await_lines(1)
+        program.end()
+    [flow] = [json.loads(line) for line in program.lines]
+    assert (flow["owner"]["pid"], flow["owner"]["reason"]) == (None, "ambiguous")
+    assert [user["pid"] for user in flow["owner"]["users"]] == pids[::-1]
 
 
 def test_a_tuple_used_again_is_another_flow():
