@@ -195,7 +195,7 @@ def test_live_flows(tracked, within, mode):
         del one["time"]
         # Each looked for itself, one later than the other: of an end that is no more it may know less.
         for end in ("", "peer_"):
-            if any(one[end + name] != row[end + name] for name in ("pid", "match", "reason", "cmdline")):
+            if any(one[end + name] != row[end + name] for name in ("pid", "match", "reason", "cmdline", "cookie")):
                 for name in owner_columns(None, end):
                     one.pop(name, None)
             else:

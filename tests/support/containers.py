@@ -16,6 +16,9 @@ from support.users import unshared
 
 def wire(host, other, number):
     """A veth pair: 10.88.N.1 and fd88:N::1 on the host, .2 and ::2 in the other namespace, with a default route."""
+    for netns in (host, other):
+        # Or nobody is asked for neighbours until the link-local address has been found to be unique, in 1 to 2 s.
+        subprocess.run(command_inside(netns, ["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]), check=True)
     ip("link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", other, netns=host)
     for name, netns, end in ((f"v{number}", host, 1), ("eth0", other, 2)):
         ip("addr", "add", f"10.88.{number}.{end}/24", "dev", name, netns=netns)
