@@ -21,7 +21,7 @@ from nfct_fast.processes.process_cache import ProcessCache
 from nfct_fast.processes.process_object import process
 from nfct_fast.processes.process_reader import ProcessReader
 from support.child import Child
-from support.cli import Program, inside, until
+from support.cli import SECONDS, Program, inside, until
 from support.fake_proc import fake_process
 from support.paths import ROOT, SUPPORT
 from support.stopwatch import Stopwatch
@@ -292,13 +292,13 @@ def test_who_never_answers_is_given_up_and_all_else_is_known(tmp_path):
 
 
 def test_it_is_asked_again_after_a_while(tmp_path):
-    lines, cache = caches(tmp_path, aside=0.3)
+    lines, cache = caches(tmp_path, aside=2)
     culprit(tmp_path, 5)
     assert cache.lookup(5).cmdline is None
     (tmp_path / "5" / "cmdline").unlink()
     (tmp_path / "5" / "cmdline").write_bytes(b"late\0")
     assert cache.lookup(5).cmdline is None
-    time.sleep(0.35)
+    time.sleep(2.05)
     assert cache.lookup(5).cmdline == ("late",)
     assert counts(lines) == {"answered": 1, "given_up": 1, "late": 0, "refused": 1, "failed": 0}
 
@@ -500,14 +500,14 @@ def test_flows_are_named_beside_a_hostage(tracked, hostage_program):
             take(one)
         with Program(tracked, "-p", "udp", "-f", "{ev.dport} {info.pid} {info.uid} {info.cmdline}") as program:
             until(lambda: len(program.lines) > 50, what=f"{program.lines} {program.complaints}")
-            with Child(inside(tracked, [sys.executable, "-c", sender])) as sending:
-                deadline = time.monotonic() + 10
+            with Child(inside(tracked, [sys.executable, "-c", sender])) as sending, Stopwatch() as watch:
+                deadline = time.monotonic() + SECONDS
                 seen = {}
                 while len(seen) < 200 and time.monotonic() < deadline:
                     for line in list(program.lines):
                         port, pid, uid, cmdline = line.split(" ", 3)
                         if 40000 <= int(port) < 40200:
-                            seen.setdefault(int(port), (int(pid), uid, cmdline, time.monotonic()))
+                            seen.setdefault(int(port), (int(pid), uid, cmdline, watch.clock()))
                     time.sleep(0.01)
                 assert program.end()[1] < 1
                 sending.kill()

@@ -283,12 +283,12 @@ def test_a_machine_that_stands_still_does_not_use_up_the_budget(many_processes):
 
 def test_negative_entry_is_believed_for_a_while(tmp_path):
     fake_process(tmp_path, 5)
-    scanner = FdScanner(tmp_path, negative_ttl=0.1)
+    scanner = FdScanner(tmp_path, negative_ttl=2)
     assert scanner.holders(77) == []
     fake_process(tmp_path, 5, fds=["socket:[77]"])
     before = scanner.scanned_processes
     assert scanner.holders(77) == [] and scanner.scanned_processes == before
-    time.sleep(0.11)
+    time.sleep(2.01)
     assert scanner.holders(77) == [(5, 0)]
 
 
