@@ -188,8 +188,10 @@ def test_a_closed_pipe_ends_it_when_a_flow_comes(tracked, within):
             until(lambda: select.select([read], [], [], 0)[0])
             time.sleep(0.05)
             os.read(read, 4096)
+            os.kill(program.pid, signal.SIGSTOP)  # or it ends before the flow comes
             os.close(read)
             with sent(within, 1):
+                os.kill(program.pid, signal.SIGCONT)
                 assert program.wait(2) == 0
     assert program.complaints == ["nfct-fast: 1 flows received and not written"]
 
