@@ -122,7 +122,8 @@ def test_whole_flows_and_hours(put):
     times = [BEGAN + hour * HOUR for hour in (0, 1, 0, 7, 1)]
     recording, store = put(*[flow(message, owner(), owner(), time=time, kind=5, began=BEGAN - 5) for time in times])
     files = store_files(store)
-    assert len(files) == 4 and files == sorted(files, key=lambda file: (file.hour, file.number))
+    # Hour 7 displaced the file of hour 1, which is gone on with unless it has been finished by then.
+    assert len(files) in (3, 4) and files == sorted(files, key=lambda file: (file.hour, file.number))
     found = []
     for file in files:
         with contextlib.closing(open_file(file.path)) as connection:
