@@ -226,7 +226,7 @@ def test_a_stopped_reader_delays_nobody(tracked, flood, tmp_path):
             text += os.read(read, 1 << 20)
             if text.count(b"\n") > 10_000:
                 # Each to another address, since its process may get a source port that was used before.
-                made += flood(1, 0, address=f"10.99.{2 + (made - 60_000) // 256}.{made % 256}")
+                made += flood(1, 0, address=f"fd99::{made:x}")
         until(lambda: len(lines_of(log)) == made)
         status, _ = program.end()
         while more := os.read(read, 1 << 20):

@@ -188,7 +188,7 @@ def test_a_closed_pipe_ends_it_when_a_flow_comes(tracked, within):
             until(lambda: select.select([read], [], [], 0)[0])
             time.sleep(0.05)
             os.read(read, 4096)
-            os.kill(program.pid, signal.SIGSTOP)  # or it ends before the flow comes
+            program.stop()  # or it ends before the flow comes
             os.close(read)
             with sent(within, 1):
                 os.kill(program.pid, signal.SIGCONT)
@@ -325,7 +325,7 @@ def test_without_root_one_line_names_the_capability(tracked):
 
 def test_an_overrun_is_counted_and_reported(tracked, flood, within):
     with Program(tracked, "-p", "udp", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
-        os.kill(program.pid, signal.SIGSTOP)
+        program.stop()
         made = flood(3000, 0)
         os.kill(program.pid, signal.SIGCONT)
         until(lambda: program.complaints)
@@ -342,7 +342,7 @@ def test_an_overrun_is_counted_and_reported(tracked, flood, within):
 def test_what_is_lost_is_no_line(tracked, flood):
     """Nor is it hidden: it is reported immediately, even if no further event comes."""
     with Program(tracked, "-p", "udp", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K") as program:
-        os.kill(program.pid, signal.SIGSTOP)
+        program.stop()
         made = flood(3000, 0)
         subprocess.run(inside(tracked, ["conntrack", "-F"]), check=True, capture_output=True)
         os.kill(program.pid, signal.SIGCONT)

@@ -85,7 +85,7 @@ def test_of_users_before_its_beginning_was_read_nobody_began_it(tracked, within,
     with within():
         count_entries(timestamp)
     with Program(tracked, "--flows", "--json", "-p", "udp") as program, within():
-        os.kill(program.pid, signal.SIGSTOP)
+        program.stop()
         pids = [used_by(uid) for uid in (FIRST, SECOND, 0)]
         os.kill(program.pid, signal.SIGCONT)
         time.sleep(0.2)

@@ -73,7 +73,7 @@ def test_events_there_was_no_memory_for_and_that_are_gone(tracked, flood, faults
     with Program(tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", env=environment) as program:
         made = seeded(program, flood)
         for number in range(1, 11):
-            os.kill(program.pid, signal.SIGSTOP)
+            program.stop()
             made += flood(1_000, 0, address=f"10.99.{number}.1")
             subprocess.run(
                 ["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True
@@ -141,7 +141,7 @@ def test_what_was_dropped_is_exact(tracked, flood):
     with Program(
         tracked, "-p", "ipv4/udp", "--json", "--attribution", "off", "--rcvbuf", "64K", "--rcvbuf-max", "64K"
     ) as program:
-        os.kill(program.pid, signal.SIGSTOP)
+        program.stop()
         made = flood(3_000, 0)
         subprocess.run(["nsenter", f"--net=/run/netns/{tracked}", "conntrack", "-F"], check=True, capture_output=True)
         os.kill(program.pid, signal.SIGCONT)
